@@ -1,0 +1,178 @@
+//! Copies a folder tree with several forked workers: `cargo run --release --example copy_tree -- SRC DST`.
+//!
+//! The parent lists the tree and forks the workers, which thereby inherit the list. Two shared-memory queues join them:
+//!
+//! ```text
+//!             jobs: Queue<Job>, each an index into the inherited list
+//!   parent ----------------------------------------------------------> workers
+//!          <----------------------------------------------------------
+//!             notes: Queue<Note>: taken, so far, failed, done
+//! ```
+//!
+//! # Peer death
+//! A worker writes each file under a temporary name beside its target and renames it when it is whole. The parent counts a
+//! job as done only when its `Done` note has come. So any worker may be killed at any instruction: the parent names it,
+//! removes its temporary file, gives its job to the others and forks a replacement. Ctrl-C is handled by the same means:
+//! the parent kills all workers and clears up after each.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `tree.rs` | the list: folders, entries, jobs |
+//! | `folder.rs` | from a folder's place in the list to an open descriptor |
+//! | `message.rs` | what travels through the two queues |
+//! | `crew.rs` | the parent: workers, their jobs, their deaths |
+//! | `worker.rs`, `copy.rs` | a worker; the copying of one entry |
+//! | `attributes.rs` | owner, permissions and times |
+//! | `target.rs` | before and after the workers: folders, hard links, temporary names |
+//! | `stop.rs` | Ctrl-C |
+
+mod attributes;
+mod copy;
+mod crew;
+mod folder;
+mod message;
+mod stop;
+mod target;
+mod tree;
+mod worker;
+
+use crate::crew::{Crew, End};
+use crate::stop::Stop;
+use crate::target::Target;
+use crate::tree::{Entry, Link, Tree};
+use clap::Parser;
+use indicatif::BinaryBytes;
+use std::error::Error;
+use std::fmt::Display;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Copies the folder SRC to DST with several processes.
+///
+/// Keeps permissions, times, owners (where permitted), symbolic and hard links, holes, empty folders, and special files
+/// such as FIFOs. Does not keep extended attributes and ACLs. DST becomes the copy of SRC itself; files that are there
+/// already under the same names are replaced, others stay.
+///
+/// Exit status: 0 if everything was copied, 1 if something was not, 2 for wrong arguments, 130 after Ctrl-C.
+#[derive(Parser)]
+#[command(name = "copy_tree", version)]
+struct Options {
+    /// The folder to copy.
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// Where the copy goes; its parent folder must exist.
+    #[arg(value_name = "DST")]
+    target: PathBuf,
+    /// How many worker processes copy [default: one for each processor].
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// Reads every copied file again and compares its hash with that of the bytes read from the source.
+    #[arg(long)]
+    verify: bool,
+}
+
+/// Everything that the workers inherit.
+struct Plan {
+    tree: Tree,
+    source: OwnedFd,
+    target: Target,
+    verify: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("copy_tree: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    let start = Instant::now();
+    let stop = Stop::on_signals()?;
+    let source_path = options.source.canonicalize().map_err(|error| format!("{:?}: {error}", options.source))?;
+    let target_path = place_of(&options.target)?;
+    if target_path.starts_with(&source_path) || source_path.starts_with(&target_path) {
+        return Err(format!("{:?} and {:?} lie one inside the other", options.source, options.target).into());
+    }
+
+    let source = folder::open_root(&source_path).map_err(|error| format!("{:?}: {error}", options.source))?;
+    let Some(tree) = Tree::list(&source, &stop)? else { return Ok(stopped(&stop, "nothing was copied")) };
+    let target = Target::create(&target_path).map_err(|error| format!("{:?}: {error}", options.target))?;
+    let unmade = target.make_folders(&tree);
+    let plan = Arc::new(Plan { tree, source, target, verify: options.verify });
+    let tree = &plan.tree;
+
+    let workers = options.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let mut crew = Crew::new(Arc::clone(&plan), workers)?;
+    let end = crew.run(&stop)?;
+    let (files, bytes) = crew.copied();
+    if let End::Stopped = end {
+        let said = format!("{files} of {} files were copied, each of them wholly", tree.entries.len());
+        return Ok(stopped(&stop, &said));
+    }
+    let failed = crew.into_failures();
+    let unlinked = plan.target.make_links(tree, &failed);
+    let unfinished = plan.target.finish_folders(tree);
+
+    let mut troubles = 0;
+    let mut report = |path: PathBuf, what: &dyn Display| {
+        troubles += 1;
+        eprintln!("copy_tree: {:?}: {what}", source_path.join(path));
+    };
+    for (folder, error) in &tree.unreadable {
+        report(tree.path_of_folder(*folder), &format_args!("cannot be read: {error}"));
+    }
+    for (folder, error) in &unmade {
+        report(tree.path_of_folder(*folder), &format_args!("its copy cannot be made: {error}"));
+    }
+    for (entry, trouble) in &failed {
+        let Entry { folder, name, .. } = &tree.entries[*entry as usize];
+        report(tree.path_of(*folder, name), trouble);
+    }
+    for (Link { folder, name, .. }, trouble) in &unlinked {
+        report(tree.path_of(*folder, name), trouble);
+    }
+    for (folder, error) in &unfinished {
+        report(tree.path_of_folder(*folder), &format_args!("its copy cannot get owner, permissions and times: {error}"));
+    }
+
+    let files = files + (tree.links.len() - unlinked.len()) as u64;
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "copied {files} files in {} folders, {}{}, in {seconds:.2} s with {workers} worker(s): {:.0} files/s, {}/s",
+        tree.folders.len() - unmade.len(),
+        BinaryBytes(bytes),
+        if options.verify { ", verified" } else { "" },
+        files as f64 / seconds,
+        BinaryBytes((bytes as f64 / seconds) as u64),
+    );
+    if troubles == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("copy_tree: {troubles} thing(s) could not be copied; see above");
+    Ok(ExitCode::FAILURE)
+}
+
+/// Returns the absolute path, free of links, of a folder that need not exist yet.
+fn place_of(path: &Path) -> Result<PathBuf, String> {
+    if let Ok(there) = path.canonicalize() {
+        return Ok(there);
+    }
+    let name = path.file_name().ok_or_else(|| format!("{path:?} cannot be made"))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(parent.canonicalize().map_err(|error| format!("{parent:?}: {error}"))?.join(name))
+}
+
+/// Reports that a signal ended the run; the exit status is the one a shell gives to a command ended by that signal.
+fn stopped(stop: &Stop, said: &str) -> ExitCode {
+    let signal = stop.signal();
+    eprintln!("copy_tree: stopped by signal {signal}; {said}");
+    ExitCode::from(128 + u8::try_from(signal).unwrap_or(2))
+}

@@ -1,0 +1,151 @@
+//! The target tree before and after the workers: its folders, its hard links, its temporary names.
+
+use crate::attributes;
+use crate::folder::{self, Cursor};
+use crate::message::{Step, Trouble};
+use crate::tree::{Link, Tree};
+use rustix::fs::{AtFlags, Dir, Mode};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::SystemTime;
+
+/// How the name of every temporary file begins; then come the parent's pid, the worker's pid and the time of the run.
+const TEMPORARY: &str = ".copy_tree";
+
+/// While the copy is being made its folders are open to nobody else.
+const PRIVATE: Mode = Mode::RWXU;
+
+/// The root of the copy.
+pub(crate) struct Target {
+    root: OwnedFd,
+    /// Pid of the parent.
+    parent: u32,
+    /// Nanoseconds since 1970: keeps a temporary name of ours apart from one that lies in the source.
+    time: u128,
+}
+
+impl Target {
+    /// Makes the root folder, if it is not there yet.
+    pub(crate) fn create(path: &Path) -> Result<Target, Errno> {
+        match rustix::fs::mkdir(path, PRIVATE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        let root = folder::open_root(path)?;
+        let time = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+        let target = Target { root, parent: std::process::id(), time };
+        clear_leftovers(target.root.as_fd())?;
+        Ok(target)
+    }
+
+    pub(crate) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// Returns the name that process `pid` of this run gives to a file until it is whole.
+    pub(crate) fn temporary_name(&self, pid: u32) -> CString {
+        CString::new(format!("{TEMPORARY}.{}.{pid}.{:x}", self.parent, self.time)).unwrap_or_default()
+    }
+
+    /// Makes all folders of the tree and returns those that it could not.
+    pub(crate) fn make_folders(&self, tree: &Tree) -> Vec<(u32, Errno)> {
+        let mut troubles = Vec::new();
+        let mut cursor = Cursor::new(&self.root);
+        for (index, folder) in (0u32..).zip(&tree.folders).skip(1) {
+            let parent = cursor.go(&tree.folders, folder.parent);
+            let made = match parent.and_then(|parent| rustix::fs::mkdirat(parent, &folder.name, PRIVATE)) {
+                Err(Errno::EXIST) => cursor.go(&tree.folders, index).and_then(clear_leftovers),
+                other => other,
+            };
+            if let Err(error) = made {
+                troubles.push((index, error));
+            }
+        }
+        troubles
+    }
+
+    /// Removes what a dead worker left behind, given the entries it may have been at.
+    pub(crate) fn clear_up_after(&self, pid: u32, tree: &Tree, entries: Range<u32>) {
+        let name = self.temporary_name(pid);
+        let mut cursor = Cursor::new(&self.root);
+        let mut folders: Vec<u32> = entries.map(|entry| tree.entries[entry as usize].folder).collect();
+        folders.dedup();
+        for folder in folders {
+            if let Ok(folder) = cursor.go(&tree.folders, folder) {
+                // It fails in all folders but, at most, one.
+                let _ = rustix::fs::unlinkat(folder, &name, AtFlags::empty());
+            }
+        }
+    }
+
+    /// Makes the further names of files that have several, and returns those that it could not.
+    pub(crate) fn make_links<'a>(&self, tree: &'a Tree, failed: &BTreeMap<u32, Trouble>) -> Vec<(&'a Link, Trouble)> {
+        let mut troubles = Vec::new();
+        let (mut old, mut new) = (Cursor::new(&self.root), Cursor::new(&self.root));
+        let temporary = self.temporary_name(self.parent);
+        for link in &tree.links {
+            if failed.contains_key(&link.first) {
+                troubles.push((link, Trouble { step: Step::FirstLink, errno: 0 }));
+                continue;
+            }
+            let first = &tree.entries[link.first as usize];
+            let linked = old.go(&tree.folders, first.folder).and_then(|old| {
+                let new = new.go(&tree.folders, link.folder)?;
+                rustix::fs::linkat(old, &first.name, new, &temporary, AtFlags::empty())?;
+                let renamed = rustix::fs::renameat(new, &temporary, new, &link.name);
+                // A rename onto another name of the same file does nothing and leaves both.
+                let _ = rustix::fs::unlinkat(new, &temporary, AtFlags::empty());
+                renamed
+            });
+            if let Err(error) = linked {
+                troubles.push((link, Step::Rename.refused()(error)));
+            }
+        }
+        troubles
+    }
+
+    /// Gives the folders their owners, permissions and times, children before parents, and returns those that
+    /// did not get them.
+    pub(crate) fn finish_folders(&self, tree: &Tree) -> Vec<(u32, Errno)> {
+        let mut troubles = Vec::new();
+        let mut cursor = Cursor::new(&self.root);
+        for index in (0..tree.folders.len() as u32).rev() {
+            let stat = &tree.folders[index as usize].stat;
+            let finished = cursor.go(&tree.folders, index).and_then(|fd| attributes::give(fd, stat));
+            if let Err(error) = finished {
+                troubles.push((index, error));
+            }
+        }
+        troubles
+    }
+}
+
+/// Removes the temporary files of runs that were killed before they could do so.
+fn clear_leftovers(folder: BorrowedFd<'_>) -> Result<(), Errno> {
+    for found in Dir::read_from(folder)? {
+        let found = found?;
+        if is_leftover(found.file_name()) {
+            rustix::fs::unlinkat(folder, found.file_name(), AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+/// A temporary name is a leftover when the parent that it names is no more.
+fn is_leftover(name: &CStr) -> bool {
+    let Some(rest) = name.to_str().ok().and_then(|name| name.strip_prefix(TEMPORARY)?.strip_prefix('.')) else {
+        return false;
+    };
+    let parts: Vec<&str> = rest.split('.').collect();
+    let [parent, worker, time] = parts[..] else { return false };
+    if worker.parse::<u32>().is_err() || u128::from_str_radix(time, 16).is_err() {
+        return false;
+    }
+    let parent = parent.parse().ok().and_then(Pid::from_raw);
+    parent.is_some_and(|parent| rustix::process::test_kill_process(parent) == Err(Errno::SRCH))
+}

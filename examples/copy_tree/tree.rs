@@ -1,0 +1,143 @@
+//! The list of what is to be copied, made once by the parent and inherited by every worker.
+
+use crate::folder::{self, Cursor};
+use crate::stop::Stop;
+use rustix::fs::{AtFlags, Dir, FileType, Stat};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::error::Error;
+use std::ffi::{CStr, CString, OsStr};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// A job ends after so many entries ..
+const ENTRIES_PER_JOB: u32 = 64;
+/// .. or so many bytes, whichever comes first.
+const BYTES_PER_JOB: u64 = 8 << 20;
+
+/// A folder of the tree. Folder 0 is the root, and its own parent.
+pub(crate) struct Folder {
+    pub(crate) parent: u32,
+    pub(crate) name: CString,
+    /// Taken before the folder was read, as reading changes its access time.
+    pub(crate) stat: Stat,
+}
+
+/// Anything that is not a folder.
+pub(crate) struct Entry {
+    pub(crate) folder: u32,
+    pub(crate) name: CString,
+    pub(crate) kind: FileType,
+    /// In bytes, at the time of listing.
+    pub(crate) size: u64,
+}
+
+/// A further name of a file that is among the entries already.
+pub(crate) struct Link {
+    pub(crate) folder: u32,
+    pub(crate) name: CString,
+    pub(crate) first: u32,
+}
+
+/// All of the source tree, parents before children.
+#[derive(Default)]
+pub(crate) struct Tree {
+    pub(crate) folders: Vec<Folder>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) links: Vec<Link>,
+    /// Runs of entries; together they are all entries.
+    pub(crate) jobs: Vec<Range<u32>>,
+    /// Sum of the sizes of the entries.
+    pub(crate) bytes: u64,
+    /// Folders that could not be listed, and why.
+    pub(crate) unreadable: Vec<(u32, Errno)>,
+}
+
+impl Tree {
+    /// Lists the tree under `root`, or returns `None` if it was asked to stop.
+    pub(crate) fn list(root: &OwnedFd, stop: &Stop) -> Result<Option<Tree>, Box<dyn Error>> {
+        let mut tree = Tree::default();
+        let mut firsts = HashMap::new();
+        tree.folders.push(Folder { parent: 0, name: CString::default(), stat: rustix::fs::fstat(root)? });
+        let mut open = vec![0];
+        let mut cursor = Cursor::new(root);
+        while let Some(folder) = open.pop() {
+            if stop.requested() {
+                return Ok(None);
+            }
+            let known = tree.folders.len();
+            if let Err(error) = tree.list_folder(&mut cursor, folder, &mut firsts) {
+                tree.unreadable.push((folder, error));
+            }
+            open.extend((known..tree.folders.len()).rev().map(|new| new as u32));
+        }
+        tree.jobs = cut_into_jobs(&tree.entries);
+        Ok(Some(tree))
+    }
+
+    fn list_folder(&mut self, cursor: &mut Cursor<'_>, folder: u32, firsts: &mut HashMap<(u64, u64), u32>) -> Result<(), Errno> {
+        let here = cursor.go(&self.folders, folder)?;
+        for found in Dir::read_from(here)? {
+            let found = found?;
+            let name = found.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let stat = match rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error),
+            };
+            let name = name.to_owned();
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            if kind == FileType::Directory {
+                self.folders.push(Folder { parent: folder, name, stat });
+                continue;
+            }
+            if stat.st_nlink > 1 {
+                let index = self.entries.len() as u32;
+                let first = *firsts.entry((stat.st_dev as _, stat.st_ino as _)).or_insert(index);
+                if first != index {
+                    self.links.push(Link { folder, name, first });
+                    continue;
+                }
+            }
+            let size = if kind == FileType::RegularFile { stat.st_size as u64 } else { 0 };
+            self.bytes += size;
+            self.entries.push(Entry { folder, name, kind, size });
+        }
+        Ok(())
+    }
+
+    /// Returns a folder's path from the root of the tree.
+    pub(crate) fn path_of_folder(&self, folder: u32) -> PathBuf {
+        let mut path: Vec<u32> = folder::above(&self.folders, folder).collect();
+        path.reverse();
+        path.iter().map(|above| OsStr::from_bytes(self.folders[*above as usize].name.to_bytes())).collect()
+    }
+
+    /// Returns the path, from the root of the tree, of a name in a folder.
+    pub(crate) fn path_of(&self, folder: u32, name: &CStr) -> PathBuf {
+        self.path_of_folder(folder).join(OsStr::from_bytes(name.to_bytes()))
+    }
+}
+
+/// Small files travel in runs, so that the queues cost nothing beside the copying; large files travel alone, so that the
+/// workers end at about the same time.
+fn cut_into_jobs(entries: &[Entry]) -> Vec<Range<u32>> {
+    let mut jobs = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (index, entry) in (0u32..).zip(entries) {
+        if index - start == ENTRIES_PER_JOB || (index > start && bytes + entry.size > BYTES_PER_JOB) {
+            jobs.push(start..index);
+            (start, bytes) = (index, 0);
+        }
+        bytes += entry.size;
+    }
+    if (start as usize) < entries.len() {
+        jobs.push(start..entries.len() as u32);
+    }
+    jobs
+}

@@ -1,0 +1,50 @@
+//! A worker: takes jobs until there are none, and notes what it does.
+
+use crate::Plan;
+use crate::copy::Copier;
+use crate::message::{Job, News, Note};
+use offspring::Queue;
+use rustix::fs::Mode;
+use serde::{Deserialize, Serialize};
+
+/// What a worker has done in its life; it comes back through `Child::join`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The life of worker `number`, in its own process.
+pub(crate) fn work(number: u32, plan: &Plan, jobs: &Queue<Job>, notes: &Queue<Note>) -> Tally {
+    // The permissions of the source are wanted, not what a mask leaves of them.
+    rustix::process::umask(Mode::empty());
+    let temporary = plan.target.temporary_name(std::process::id());
+    let mut copier = Copier::new(plan, temporary);
+    let mut tally = Tally { files: 0, bytes: 0 };
+    for Job { index } in jobs.iter() {
+        // If the parent no longer listens, this note fails as the first, and nothing has been begun.
+        let tell = |news| notes.send(Note::new(number, index, news)).is_ok();
+        if !tell(News::Taken) {
+            break;
+        }
+        let (mut files, mut bytes) = (0, 0);
+        for entry in plan.tree.jobs[index as usize].clone() {
+            let copied = copier.copy(&plan.tree.entries[entry as usize], &mut |more| {
+                tell(News::SoFar { files, bytes: bytes + more });
+            });
+            match copied {
+                Ok(more) => {
+                    files += 1;
+                    bytes += more;
+                }
+                Err(trouble) => {
+                    tell(News::Failed { entry, trouble });
+                }
+            }
+        }
+        tell(News::Done { files, bytes });
+        tally.files += u64::from(files);
+        tally.bytes += bytes;
+    }
+    tally
+}

@@ -1,0 +1,213 @@
+//! A block's header, kept apart from its bytes, so that a wild write to the bytes does not hit it.
+//!
+//! # Layout
+//! ```text
+//! offset  size  field    written by
+//!      0     8  word     whoever moves the block, by CAS
+//!      8     8  kind     the owner, before SHARED: fingerprint of what lies in the block
+//!     16     8  len      the owner: bytes in use, from the start of the block
+//!     24    40  -
+//!     64   128  holders  one bit per peer, set and cleared by read-modify-write
+//!
+//! word = generation:28 | version:12 | state:4 | owner:20
+//! ```
+//! # States
+//! ```text
+//! FREE(g) --allocate: CAS--> OWNED(g, p) --built: store--> SHARED(g) --the last holder: CAS--> OWNED(g, p) --> FREE(g+1)
+//!                               |                                                                 |
+//!                               +--------- p dead: the reaper gives it back ----------------------+
+//! ```
+//! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block that is `SHARED` belongs to its
+//! holders. `version` counts attachments: who wants to free a shared block reads the word, sees that nobody holds it, and swaps
+//! exactly that word; an attachment in between has changed it.
+
+use crate::heap::holders::Holders;
+use crate::primitive::{AtomicU64, Ordering};
+use crate::segment::layout::BLOCK_HEADER_SIZE;
+use crate::segment::region::Shared;
+
+const OWNER_BITS: u32 = 20;
+const STATE_BITS: u32 = 4;
+const VERSION_BITS: u32 = 12;
+const GENERATION_BITS: u32 = 28;
+
+const VERSION_SHIFT: u32 = OWNER_BITS + STATE_BITS;
+const GENERATION_SHIFT: u32 = VERSION_SHIFT + VERSION_BITS;
+
+const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == 64);
+
+const FREE: u64 = 0;
+const OWNED: u64 = 1;
+const SHARED: u64 = 2;
+
+/// What a block's word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// To be had.
+    Free,
+    /// Built up or torn down by the peer with this index.
+    Owned(u32),
+    /// Belongs to its holders.
+    Shared,
+    /// A value that nobody writes.
+    Unknown,
+}
+
+/// One value of a block's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockWord(u64);
+
+impl BlockWord {
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> GENERATION_SHIFT) as u32
+    }
+
+    pub(crate) fn state(self) -> State {
+        match self.0 >> OWNER_BITS & ((1 << STATE_BITS) - 1) {
+            FREE => State::Free,
+            OWNED => State::Owned((self.0 & ((1 << OWNER_BITS) - 1)) as u32),
+            SHARED => State::Shared,
+            _ => State::Unknown,
+        }
+    }
+
+    fn with(self, state: State) -> BlockWord {
+        let low = match state {
+            State::Free | State::Unknown => FREE << OWNER_BITS,
+            State::Owned(owner) => OWNED << OWNER_BITS | u64::from(owner),
+            State::Shared => SHARED << OWNER_BITS,
+        };
+        BlockWord(self.0 >> VERSION_SHIFT << VERSION_SHIFT | low)
+    }
+
+    /// The same state after one more attachment.
+    fn next_version(self) -> BlockWord {
+        let version = (self.0 >> VERSION_SHIFT).wrapping_add(1) & ((1 << VERSION_BITS) - 1);
+        let others = !(((1 << VERSION_BITS) - 1) << VERSION_SHIFT);
+        BlockWord(self.0 & others | version << VERSION_SHIFT)
+    }
+
+    fn next_generation(self) -> BlockWord {
+        BlockWord((self.0 >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT)
+    }
+}
+
+/// A block's header as it stands in the segment.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct BlockHeader {
+    word: AtomicU64,
+    kind: AtomicU64,
+    len: AtomicU64,
+    reserved: [AtomicU64; 5],
+    pub(crate) holders: Holders,
+}
+
+const _: () = {
+    assert!(core::mem::offset_of!(BlockHeader, word) == 0);
+    assert!(core::mem::offset_of!(BlockHeader, kind) == 8);
+    assert!(core::mem::offset_of!(BlockHeader, len) == 16);
+    assert!(core::mem::offset_of!(BlockHeader, reserved) == 24);
+    assert!(core::mem::offset_of!(BlockHeader, holders) == 64);
+    assert!(size_of::<BlockHeader>() as u64 == BLOCK_HEADER_SIZE);
+};
+
+#[expect(unsafe_code, reason = "marks a struct of atomics")]
+// SAFETY: a struct of atomics without padding.
+unsafe impl Shared for BlockHeader {}
+
+impl BlockHeader {
+    /// The word now.
+    pub(crate) fn load(&self) -> BlockWord {
+        // Acquire pairs with the Release of every transition: who sees SHARED sees what was built.
+        BlockWord(self.word.load(Ordering::Acquire))
+    }
+
+    /// Takes the block out of the state that `from` says, for `owner`.
+    pub(crate) fn own(&self, from: BlockWord, owner: u32) -> Option<BlockWord> {
+        let owned = from.with(State::Owned(owner));
+        self.advance(from, owned).then_some(owned)
+    }
+
+    /// Shows a built block to its holders.
+    pub(crate) fn share(&self, owned: BlockWord) -> bool {
+        self.advance(owned, owned.with(State::Shared))
+    }
+
+    /// Gives an owned block back. Nothing in it may be used after this.
+    pub(crate) fn free(&self, owned: BlockWord) -> bool {
+        self.advance(owned, owned.next_generation())
+    }
+
+    /// Counts an attachment, so that nobody frees the block on older knowledge; false if it is not this block any more.
+    ///
+    /// The attacher's bit must be set before.
+    pub(crate) fn count_attachment(&self, generation: u32) -> bool {
+        loop {
+            let word = self.load();
+            if word.state() != State::Shared || word.generation() != generation {
+                return false;
+            }
+            if self.advance(word, word.next_version()) {
+                return true;
+            }
+        }
+    }
+
+    fn advance(&self, from: BlockWord, to: BlockWord) -> bool {
+        // AcqRel: the winner sees everything done to the block in its last state and publishes what it did itself.
+        // SeqCst on success: whoever frees a block has cleared its bit before and looks at all bits after; two who do so at once
+        // must not both see the other's bit. Pairs with the SeqCst operations of `Holders`.
+        self.word.compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    pub(crate) fn kind(&self) -> u64 {
+        // Relaxed: ordered by the word.
+        self.kind.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        // Relaxed: ordered by the word, or a hint for accounting.
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Describes the contents. Only for the owner.
+    pub(crate) fn describe(&self, kind: u64, len: u64) {
+        // Relaxed: published by `share`.
+        self.kind.store(kind, Ordering::Relaxed);
+        self.len.store(len, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_keep_every_field() {
+        let word = BlockWord(u64::MAX << VERSION_SHIFT);
+        for state in [State::Free, State::Owned(1023), State::Shared] {
+            assert_eq!(word.with(state).state(), state);
+            assert_eq!(word.with(state).generation(), (1 << GENERATION_BITS) - 1);
+        }
+    }
+
+    #[test]
+    fn an_attachment_changes_the_word_and_neither_state_nor_generation() {
+        let mut word = BlockWord(0).next_generation().with(State::Shared);
+        for _ in 0..5000 {
+            let next = word.next_version();
+            assert_ne!(next, word);
+            assert_eq!((next.state(), next.generation()), (State::Shared, 1));
+            word = next;
+        }
+    }
+
+    #[test]
+    fn a_fresh_block_is_free_and_a_freed_one_has_another_generation() {
+        let word = BlockWord(0);
+        assert_eq!((word.state(), word.generation()), (State::Free, 0));
+        let freed = word.with(State::Owned(3)).next_version().next_generation();
+        assert_eq!((freed.state(), freed.generation()), (State::Free, 1));
+    }
+}

@@ -1,0 +1,11 @@
+//! Owner-tagged blocks over sparse memory: what a kill leaves can always be told and given back.
+//!
+//! - [`block`]: a block's header and the states of its word.
+//! - [`holders`]: which processes hold a shared block.
+//! - [`pool`]: allocation, release, and the walk that clears up after the dead.
+
+pub(crate) mod block;
+pub(crate) mod holders;
+pub(crate) mod pool;
+
+pub(crate) use pool::{AllocError, BlockId, Pool};

@@ -1,0 +1,75 @@
+//! What becomes of the claims and holds of a dead process.
+
+use crate::heap::Pool;
+use crate::heap::pool::Attached;
+use crate::object::lock_block;
+use crate::object::queue_block::{QueueBlock, Shape};
+use crate::peer::{PeerId, attach, reaper};
+use crate::segment::region::{Mapping, Region};
+
+/// What lies in a block, as far as clearing up needs to know it. Stands in the high byte of the block's kind word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Queue,
+    Lock,
+    Spsc,
+}
+
+const KIND_SHIFT: u32 = 56;
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Queue, Kind::Lock, Kind::Spsc];
+
+    fn tag(self) -> u64 {
+        match self {
+            Kind::Queue => 1,
+            Kind::Lock => 2,
+            Kind::Spsc => 3,
+        }
+    }
+
+    /// The kind word: this tag, and below it a hash of the value type.
+    pub(crate) fn with_fingerprint(self, fingerprint: u64) -> u64 {
+        self.tag() << KIND_SHIFT | fingerprint & ((1 << KIND_SHIFT) - 1)
+    }
+
+    fn of(word: u64) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.tag() == word >> KIND_SHIFT)
+    }
+}
+
+/// Ends every claim that the dead `peer` has in the object. Blocks that hold nonsense are left alone.
+pub(crate) fn recover(region: Region<'_>, object: Attached, peer: u32) {
+    match Kind::of(object.kind) {
+        Some(Kind::Queue) => {
+            if let Ok(shape) = Shape::read(region, object.offset, object.len)
+                && let Some(block) = QueueBlock::view(region, object.offset, &shape)
+                && block.ring.recover_all(peer)
+            {
+                // Whoever sleeps behind a recovered slot finds out at the end of its slice at the latest. Waking needs the fences
+                // of the segment; sleepers are few here, so both sides are told without asking whether anybody sleeps.
+                block.items.wake_all_unasked();
+                block.space.wake_all_unasked();
+            }
+        }
+        Some(Kind::Lock) => {
+            if let Some((lock, _)) = lock_block::view(region, object.offset, 0, 1) {
+                lock.release_dead(peer);
+            }
+        }
+        // Roles are taken over from the dead, and a ring that publishes by one store has nothing to recover.
+        Some(Kind::Spsc) | None => {}
+    }
+}
+
+/// Clears up after every dead process in the table; gives their number.
+pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
+    let Ok((region, table)) = attach::view(mapping) else { return 0 };
+    let reap = |index| reaper::reap(table, me, index, |dead| clear(mapping, region, dead, me.index()));
+    table.indices().map(|index| usize::from(reap(index))).sum()
+}
+
+/// Gives back what the dead `peer` owned and held. `owner` tears blocks down.
+pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, peer: u32, owner: u32) {
+    Pool::new(mapping, region).clear(peer, owner, |object| recover(region, object, peer));
+}

@@ -1,0 +1,61 @@
+//! What can go wrong when an object is made.
+
+use std::io;
+
+use crate::heap::AllocError;
+use crate::peer::Fault;
+use crate::segment::SegmentError;
+
+/// Error of making an object in a segment. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// A queue needs at least one slot and has at most 2^24.
+    #[error("a queue of {capacity} slots cannot be made: ask for 1 to {most}")]
+    Capacity {
+        /// Slots that were asked for.
+        capacity: usize,
+        /// The most that can be asked for.
+        most: usize,
+    },
+    /// The object does not fit into what is left of the segment.
+    #[error("the object takes {requested} bytes, the segment has {available} left: make it smaller or the segment larger")]
+    OutOfMemory {
+        /// Bytes that the object takes.
+        requested: u64,
+        /// Bytes that are left.
+        available: u64,
+    },
+    /// The kernel has no memory or disk space for it: a limit, or a full file system.
+    #[error("no pages for {requested} bytes: {source}")]
+    NoPages {
+        /// Bytes that were asked for.
+        requested: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Values of the type need a stricter alignment than slots have.
+    #[error("values aligned to {align} bytes cannot be shared: at most {most}")]
+    Alignment {
+        /// Alignment of the type in bytes.
+        align: usize,
+        /// The strictest alignment in bytes.
+        most: usize,
+    },
+    /// The commons could not be made.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// This process could not attach to the segment.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl From<AllocError> for CreateError {
+    fn from(error: AllocError) -> CreateError {
+        match error {
+            AllocError::OutOfMemory { requested, available } => CreateError::OutOfMemory { requested, available },
+            AllocError::NoPages { requested, source } => CreateError::NoPages { requested, source },
+            AllocError::Corrupt => CreateError::Fault(Fault::Corrupt),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! An object as this process holds it.
+//!
+//! A process holds an object as long as it has handles of it: one bit in the block's header says so to the others, and one count
+//! here, over all handles, says when the bit may go. The last holder frees the block.
+//!
+//! # Fork
+//! A child inherits handles by memory. Before [`fork`](crate::fork) the parent enters the child as a holder of all it holds; the
+//! child finds itself there at its first use. After a fork by other code the child enters itself at its first use, and learns if
+//! the object is gone by then.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use crate::heap::{BlockId, Pool};
+use crate::object::clear::{self, Kind};
+use crate::object::error::CreateError;
+use crate::object::handle::Handle;
+use crate::peer::attach::{self, Arrival};
+use crate::peer::{Fault, PeerId, liveness};
+use crate::primitive::{AtomicU64, Ordering};
+use crate::segment::Segment;
+use crate::segment::region::{Mapping, Region};
+use crate::sys::barrier::Fences;
+
+/// How many [`Holding`]s this process has of each block, by segment and block. Whoever changes a holder bit of this process has it
+/// locked.
+static HELD: LazyLock<Mutex<HashMap<(u64, u64), usize>>> = LazyLock::new(Mutex::default);
+
+fn held() -> MutexGuard<'static, HashMap<(u64, u64), usize>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An object that this process holds.
+pub(crate) struct Holding {
+    mapping: Arc<Mapping>,
+    block: BlockId,
+    generation: u32,
+    offset: u64,
+    len: u64,
+    /// Bits of the `PeerId` under which this process was last found to hold the object. Differs from the current one after a fork.
+    verified: AtomicU64,
+}
+
+/// This process at an object: who it is and where the object lies, for one operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat<'a> {
+    pub(crate) me: PeerId,
+    pub(crate) region: Region<'a>,
+    pub(crate) fences: Fences,
+    mapping: &'a Mapping,
+}
+
+impl Seat<'_> {
+    /// Whether this is still the process that took the seat. False in a forked child.
+    #[inline]
+    pub(crate) fn is_mine(&self) -> bool {
+        self.mapping.peer_bits() == self.me.to_bits()
+    }
+
+    /// Whether the peer with this index is dead, by the kernel's word. Costs system calls.
+    pub(crate) fn is_dead(&self, owner: u32) -> bool {
+        attach::view(self.mapping).is_ok_and(|(_, table)| liveness::owner_is_dead(table, self.me.index(), owner))
+    }
+}
+
+impl Holding {
+    /// Makes an object of `len` bytes; `build` writes it into the region at the offset, and nobody sees it before that is done.
+    pub(crate) fn create(
+        segment: &Segment,
+        kind: u64,
+        len: u64,
+        build: impl FnOnce(Region<'_>, u64) -> Option<()>,
+    ) -> Result<Holding, CreateError> {
+        let mapping = Arc::clone(segment.mapping());
+        let mut held = held();
+        let me = arrive(&mapping)?;
+        let region = mapping.region().ok_or(Fault::Corrupt)?;
+        let pool = Pool::new(&mapping, region);
+        let owned = match pool.allocate(me.index(), kind, len) {
+            // What the dead still hold may be room enough.
+            Err(_) if clear::reap_all(&mapping, me) > 0 => pool.allocate(me.index(), kind, len)?,
+            other => other?,
+        };
+        if build(region, owned.offset).is_none() {
+            pool.give_back(&owned);
+            return Err(Fault::Corrupt.into());
+        }
+        if !pool.share(&owned, me.index()) {
+            return Err(Fault::Corrupt.into());
+        }
+        *held.entry((mapping.id(), owned.id.to_bits())).or_default() += 1;
+        drop(held);
+        Ok(Holding {
+            block: owned.id,
+            generation: owned.generation(),
+            offset: owned.offset,
+            len,
+            verified: AtomicU64::new(me.to_bits()),
+            mapping,
+        })
+    }
+
+    /// Opens the object that `handle` names; it must be of `kind`.
+    pub(crate) fn open(segment: &Segment, handle: Handle, kind: u64) -> Result<Holding, Fault> {
+        let mapping = Arc::clone(segment.mapping());
+        if handle.segment != mapping.id() {
+            return Err(Fault::Stale);
+        }
+        let block = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
+        let generation = u32::try_from(handle.generation).map_err(|_| Fault::Stale)?;
+        let mut held = held();
+        let me = arrive(&mapping)?;
+        let pool = Pool::new(&mapping, mapping.region().ok_or(Fault::Corrupt)?);
+        // The generation first: a stale handle must not touch the holder bits of what came after.
+        if pool.generation(block) != Some(generation) {
+            return Err(Fault::Stale);
+        }
+        let attached = pool.attach(block, generation, me.index()).ok_or(Fault::Stale)?;
+        let key = (mapping.id(), block.to_bits());
+        if attached.kind != kind {
+            if !held.contains_key(&key) {
+                pool.release(block, me.index());
+            }
+            return Err(Fault::WrongType);
+        }
+        *held.entry(key).or_default() += 1;
+        drop(held);
+        Ok(Holding {
+            block,
+            generation,
+            offset: attached.offset,
+            len: attached.len,
+            verified: AtomicU64::new(me.to_bits()),
+            mapping,
+        })
+    }
+
+    /// The object's name.
+    pub(crate) fn handle(&self) -> Handle {
+        Handle { segment: self.mapping.id(), block: self.block.to_bits(), generation: self.generation.into() }
+    }
+
+    /// Offset of the object in the segment.
+    #[inline]
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes of the object.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Begins an operation: two loads, unless this is the first one in a forked child.
+    #[inline]
+    pub(crate) fn enter(&self) -> Result<Seat<'_>, Fault> {
+        let bits = self.mapping.peer_bits();
+        // Relaxed: a note of this process to itself.
+        if bits == self.verified.load(Ordering::Relaxed)
+            && let (Some(me), Some(region)) = (PeerId::from_bits(bits), self.mapping.region())
+        {
+            return Ok(Seat { me, region, fences: self.mapping.fences(), mapping: &self.mapping });
+        }
+        self.enter_after_fork()
+    }
+
+    #[cold]
+    fn enter_after_fork(&self) -> Result<Seat<'_>, Fault> {
+        let held = held();
+        let me = arrive(&self.mapping)?;
+        let region = self.mapping.region().ok_or(Fault::Corrupt)?;
+        let pool = Pool::new(&self.mapping, region);
+        if pool.generation(self.block) != Some(self.generation) {
+            return Err(Fault::Stale);
+        }
+        if !pool.is_holder(self.block, me.index()) {
+            pool.attach(self.block, self.generation, me.index()).ok_or(Fault::Stale)?;
+        }
+        drop(held);
+        self.verified.store(me.to_bits(), Ordering::Relaxed);
+        Ok(Seat { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let mut held = held();
+        let key = (self.mapping.id(), self.block.to_bits());
+        let last = match held.get_mut(&key) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                false
+            }
+            _ => held.remove(&key).is_some(),
+        };
+        // A forked child that never used the segment holds nothing under its own name; what its parent promised it goes back when
+        // the parent reaps it.
+        let Some(me) = PeerId::from_bits(self.mapping.peer_bits()) else { return };
+        let Some(region) = self.mapping.region() else { return };
+        let pool = Pool::new(&self.mapping, region);
+        if last && pool.generation(self.block) == Some(self.generation) && pool.is_holder(self.block, me.index()) {
+            // A guard that was forgotten must not hold up the other holders for ever.
+            pool.leave(self.block, me.index(), |attached| clear::recover(region, attached, me.index()));
+        }
+    }
+}
+
+impl fmt::Debug for Holding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.handle().fmt(f)
+    }
+}
+
+/// Makes sure that this process is attached, and after a fork by other code also a holder of what the process held that it was
+/// forked from.
+pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
+    if let Some(me) = PeerId::from_bits(mapping.peer_bits()) {
+        return Ok(me);
+    }
+    let parent = PeerId::from_bits(mapping.inherited_peer_bits());
+    // A dead peer's place is taken before this process has an index of its own, so blocks are torn down under that of the dead.
+    let clear = |dead| {
+        if let Some(region) = mapping.region() {
+            clear::clear(mapping, region, dead, dead);
+        }
+    };
+    match attach::attach(mapping, clear)? {
+        Arrival::Present(me) | Arrival::Adopted(me) => Ok(me),
+        Arrival::New(me) => {
+            if let Some(parent) = parent
+                && let Ok((region, table)) = attach::view(mapping)
+                && table.load(parent.index()).is_some_and(|word| word.generation() == parent.generation())
+            {
+                Pool::new(mapping, region).inherit(parent.index(), me.index());
+            }
+            Ok(me)
+        }
+    }
+}
+
+/// The kind word of an object: what the reaper must know, and a fingerprint of what values it holds.
+pub(crate) fn kind_of<T: crate::Shm>(kind: Kind) -> u64 {
+    kind.with_fingerprint(crate::segment::pod::fingerprint::<T>())
+}

@@ -1,0 +1,123 @@
+//! What a forked child is given: an entry in the peer table of every segment, and a hold on everything that its parent holds.
+//!
+//! The parent does both before the fork, so that nothing the child inherits can vanish between the fork and its first use.
+//!
+//! # Peer death
+//! The parent killed before the fork: its reservations are cleared up with it. The parent killed after the fork: the child dies
+//! with it. The child killed before its first use: the entry is still reserved by the parent, which clears up when it learns of the
+//! child's end.
+
+use std::sync::Arc;
+
+use crate::heap::Pool;
+use crate::object::{clear, holding};
+use crate::peer::{Fault, PeerId, attach, reaper};
+use crate::segment::region::Mapping;
+use crate::segment::{Segment, registry};
+
+/// What one coming child is promised.
+#[derive(Debug)]
+pub(crate) struct Lineage {
+    promises: Vec<Promise>,
+}
+
+#[derive(Debug)]
+struct Promise {
+    mapping: Arc<Mapping>,
+    child: PeerId,
+}
+
+impl Lineage {
+    /// Reserves an entry in every segment that this process has open, the commons among them, and enters the coming child as a
+    /// holder of all that this process holds. For the parent, before it forks.
+    pub(crate) fn expect_child() -> Result<Lineage, LineageError> {
+        Segment::commons().map_err(LineageError::Segment)?;
+        let mut lineage = Lineage { promises: Vec::new() };
+        for mapping in registry::all() {
+            match promise(&mapping) {
+                Ok(child) => lineage.promises.push(Promise { mapping, child }),
+                Err(fault) => {
+                    lineage.cancel();
+                    return Err(LineageError::Fault(fault));
+                }
+            }
+        }
+        Ok(lineage)
+    }
+
+    /// Notes what was promised. For the child, before it uses anything of ours. Makes no system call.
+    pub(crate) fn adopt(&self) {
+        for Promise { mapping, child } in &self.promises {
+            mapping.promise_peer(child.to_bits());
+        }
+    }
+
+    /// Takes every promise back, as there is no child after all.
+    pub(crate) fn cancel(self) {
+        self.reap();
+    }
+
+    /// Gives back what the child owned and held. For the parent, which knows that the child is dead.
+    pub(crate) fn reap(&self) {
+        for Promise { mapping, child } in &self.promises {
+            let Ok(me) = holding::arrive(mapping) else { continue };
+            let Ok((region, table)) = attach::view(mapping) else { continue };
+            reaper::reap_child(table, me, *child, |dead| clear::clear(mapping, region, dead, me.index()));
+        }
+    }
+}
+
+/// Why a child could not be provided for.
+#[derive(Debug)]
+pub(crate) enum LineageError {
+    /// The commons could not be made.
+    Segment(crate::SegmentError),
+    /// A segment has no place for the child, or this process itself could not attach.
+    Fault(Fault),
+}
+
+fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
+    let me = holding::arrive(mapping)?;
+    let (region, table) = attach::view(mapping)?;
+    let child = table.reserve(me).or_else(|| {
+        clear::reap_all(mapping, me);
+        table.reserve(me)
+    });
+    let child = child.ok_or(Fault::TooManyPeers)?;
+    Pool::new(mapping, region).inherit(me.index(), child.index());
+    Ok(child)
+}
+
+/// Gives back everything that this process owns and holds, in every segment. For a child, at its end.
+pub(crate) fn leave() {
+    for mapping in registry::all() {
+        let Some(me) = PeerId::from_bits(mapping.peer_bits()) else { continue };
+        let Some(region) = mapping.region() else { continue };
+        clear::clear(&mapping, region, me.index(), me.index());
+        attach::detach(&mapping);
+    }
+}
+
+impl Segment {
+    /// Clears up after every process that was attached to this segment and is dead; gives their number.
+    ///
+    /// Needed by nobody: whoever waits behind a dead process finds out by itself, and memory is cleared when it is asked for. It is
+    /// there for programs that want what the dead held to be given back now.
+    ///
+    /// # Blocking
+    /// Never waits; asks the kernel about each attached process, about 0.1 ms each.
+    ///
+    /// # Errors
+    /// If this process cannot attach itself.
+    ///
+    /// # Examples
+    /// ```
+    /// let commons = offspring::Segment::commons()?;
+    /// assert_eq!(commons.reap()?, 0, "nobody died");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reap(&self) -> Result<usize, Fault> {
+        let me = holding::arrive(self.mapping())?;
+        Ok(clear::reap_all(self.mapping(), me))
+    }
+}

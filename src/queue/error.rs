@@ -1,0 +1,376 @@
+//! Errors of a queue's operations. Those of sending give the value back.
+//!
+//! `Full`, `Empty` and `Timeout` are of the moment: a later attempt may succeed. `Closed` and `Broken` are final.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::peer::Fault;
+
+const CLOSED: &str = "the queue is closed";
+const DRAINED: &str = "the queue is closed and empty";
+const FULL: &str = "the queue is full";
+const EMPTY: &str = "the queue is empty";
+const TIMEOUT: &str = "the time is over";
+
+/// Error of [`Queue::send`](crate::Queue::send); gives the value back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SendError<T> {
+    /// The queue was closed; no later attempt can succeed.
+    Closed(T),
+    /// The queue cannot be used.
+    Broken(T, Fault),
+}
+
+/// Error of [`Queue::try_send`](crate::Queue::try_send); gives the value back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TrySendError<T> {
+    /// No slot is free right now; a later attempt may succeed.
+    Full(T),
+    /// The queue was closed; no later attempt can succeed.
+    Closed(T),
+    /// The queue cannot be used.
+    Broken(T, Fault),
+}
+
+/// Error of [`Queue::send_timeout`](crate::Queue::send_timeout) and
+/// [`Queue::send_deadline`](crate::Queue::send_deadline); gives the value back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SendTimeoutError<T> {
+    /// No slot became free in time; a later attempt may succeed.
+    Timeout(T),
+    /// The queue was closed; no later attempt can succeed.
+    Closed(T),
+    /// The queue cannot be used.
+    Broken(T, Fault),
+}
+
+/// Error of sending several values: how many were sent, and what stopped the rest.
+///
+/// The values sent are the first ones of the slice; they stay sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendManyError<E> {
+    /// Number of values that were sent.
+    pub sent: usize,
+    /// What happened to the next one.
+    pub error: E,
+}
+
+/// Error of [`Queue::recv`](crate::Queue::recv).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvError {
+    /// The queue was closed and nothing is left in it; no later attempt can succeed.
+    Closed,
+    /// The queue cannot be used.
+    Broken(Fault),
+}
+
+/// Error of [`Queue::try_recv`](crate::Queue::try_recv).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryRecvError {
+    /// No message is there right now; a later attempt may succeed.
+    Empty,
+    /// The queue was closed and nothing is left in it; no later attempt can succeed.
+    Closed,
+    /// The queue cannot be used.
+    Broken(Fault),
+}
+
+/// Error of [`Queue::recv_timeout`](crate::Queue::recv_timeout) and [`Queue::recv_deadline`](crate::Queue::recv_deadline).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvTimeoutError {
+    /// No message came in time; a later attempt may succeed.
+    Timeout,
+    /// The queue was closed and nothing is left in it; no later attempt can succeed.
+    Closed,
+    /// The queue cannot be used.
+    Broken(Fault),
+}
+
+impl<T> SendError<T> {
+    /// The value that was not sent.
+    pub fn into_inner(self) -> T {
+        match self {
+            SendError::Closed(value) | SendError::Broken(value, _) => value,
+        }
+    }
+
+    /// Whether the queue was closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, SendError::Closed(_))
+    }
+}
+
+impl<T> TrySendError<T> {
+    /// The value that was not sent.
+    pub fn into_inner(self) -> T {
+        match self {
+            TrySendError::Full(value) | TrySendError::Closed(value) | TrySendError::Broken(value, _) => value,
+        }
+    }
+
+    /// Whether the queue was full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, TrySendError::Full(_))
+    }
+
+    /// Whether the queue was closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, TrySendError::Closed(_))
+    }
+}
+
+impl<T> SendTimeoutError<T> {
+    /// The value that was not sent.
+    pub fn into_inner(self) -> T {
+        match self {
+            SendTimeoutError::Timeout(value) | SendTimeoutError::Closed(value) | SendTimeoutError::Broken(value, _) => {
+                value
+            }
+        }
+    }
+
+    /// Whether the time was over.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, SendTimeoutError::Timeout(_))
+    }
+
+    /// Whether the queue was closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, SendTimeoutError::Closed(_))
+    }
+}
+
+impl RecvError {
+    /// Whether the queue was closed and nothing is left.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, RecvError::Closed)
+    }
+}
+
+impl TryRecvError {
+    /// Whether no message was there.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, TryRecvError::Empty)
+    }
+
+    /// Whether the queue was closed and nothing is left.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, TryRecvError::Closed)
+    }
+}
+
+impl RecvTimeoutError {
+    /// Whether the time was over.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, RecvTimeoutError::Timeout)
+    }
+
+    /// Whether the queue was closed and nothing is left.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, RecvTimeoutError::Closed)
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::Closed(_) => f.write_str("Closed(..)"),
+            SendError::Broken(_, fault) => write!(f, "Broken(.., {fault:?})"),
+        }
+    }
+}
+
+impl<T> fmt::Debug for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrySendError::Full(_) => f.write_str("Full(..)"),
+            TrySendError::Closed(_) => f.write_str("Closed(..)"),
+            TrySendError::Broken(_, fault) => write!(f, "Broken(.., {fault:?})"),
+        }
+    }
+}
+
+impl<T> fmt::Debug for SendTimeoutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendTimeoutError::Timeout(_) => f.write_str("Timeout(..)"),
+            SendTimeoutError::Closed(_) => f.write_str("Closed(..)"),
+            SendTimeoutError::Broken(_, fault) => write!(f, "Broken(.., {fault:?})"),
+        }
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::Closed(_) => f.write_str(CLOSED),
+            SendError::Broken(_, fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl<T> fmt::Display for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrySendError::Full(_) => f.write_str(FULL),
+            TrySendError::Closed(_) => f.write_str(CLOSED),
+            TrySendError::Broken(_, fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl<T> fmt::Display for SendTimeoutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendTimeoutError::Timeout(_) => f.write_str(TIMEOUT),
+            SendTimeoutError::Closed(_) => f.write_str(CLOSED),
+            SendTimeoutError::Broken(_, fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for SendManyError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {} values", self.error, self.sent)
+    }
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecvError::Closed => f.write_str(DRAINED),
+            RecvError::Broken(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for TryRecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TryRecvError::Empty => f.write_str(EMPTY),
+            TryRecvError::Closed => f.write_str(DRAINED),
+            TryRecvError::Broken(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for RecvTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecvTimeoutError::Timeout => f.write_str(TIMEOUT),
+            RecvTimeoutError::Closed => f.write_str(DRAINED),
+            RecvTimeoutError::Broken(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl<T> Error for SendError<T> {}
+impl<T> Error for TrySendError<T> {}
+impl<T> Error for SendTimeoutError<T> {}
+impl<E: fmt::Display + fmt::Debug> Error for SendManyError<E> {}
+impl Error for RecvError {}
+impl Error for TryRecvError {}
+impl Error for RecvTimeoutError {}
+
+/// Why a claim was not had, before it is told in the terms of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Not now, or not in time.
+    NotNow,
+    Closed,
+    Fault(Fault),
+}
+
+impl Stop {
+    /// For an operation that waits for ever, and so never hears `NotNow`.
+    pub(crate) fn send<T>(self, value: T) -> SendError<T> {
+        match self {
+            Stop::Fault(fault) => SendError::Broken(value, fault),
+            Stop::Closed | Stop::NotNow => SendError::Closed(value),
+        }
+    }
+
+    pub(crate) fn try_send<T>(self, value: T) -> TrySendError<T> {
+        match self {
+            Stop::NotNow => TrySendError::Full(value),
+            Stop::Closed => TrySendError::Closed(value),
+            Stop::Fault(fault) => TrySendError::Broken(value, fault),
+        }
+    }
+
+    pub(crate) fn send_timeout<T>(self, value: T) -> SendTimeoutError<T> {
+        match self {
+            Stop::NotNow => SendTimeoutError::Timeout(value),
+            Stop::Closed => SendTimeoutError::Closed(value),
+            Stop::Fault(fault) => SendTimeoutError::Broken(value, fault),
+        }
+    }
+
+    /// For an operation that waits for ever, and so never hears `NotNow`.
+    pub(crate) fn recv(self) -> RecvError {
+        match self {
+            Stop::Fault(fault) => RecvError::Broken(fault),
+            Stop::Closed | Stop::NotNow => RecvError::Closed,
+        }
+    }
+
+    pub(crate) fn try_recv(self) -> TryRecvError {
+        match self {
+            Stop::NotNow => TryRecvError::Empty,
+            Stop::Closed => TryRecvError::Closed,
+            Stop::Fault(fault) => TryRecvError::Broken(fault),
+        }
+    }
+
+    pub(crate) fn recv_timeout(self) -> RecvTimeoutError {
+        match self {
+            Stop::NotNow => RecvTimeoutError::Timeout,
+            Stop::Closed => RecvTimeoutError::Closed,
+            Stop::Fault(fault) => RecvTimeoutError::Broken(fault),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No `Debug`: errors must not need it.
+    struct Opaque(u8);
+
+    #[test]
+    fn each_predicate_matches_its_variant_and_no_other() {
+        let fault = Fault::Corrupt;
+        assert!(SendError::Closed(0).is_closed());
+        assert!(!SendError::Broken(0, fault).is_closed());
+        let all = [TrySendError::Full(0), TrySendError::Closed(0), TrySendError::Broken(0, fault)];
+        assert_eq!(all.map(|error| error.is_full()), [true, false, false]);
+        assert_eq!(all.map(|error| error.is_closed()), [false, true, false]);
+        let all = [SendTimeoutError::Timeout(0), SendTimeoutError::Closed(0), SendTimeoutError::Broken(0, fault)];
+        assert_eq!(all.map(|error| error.is_timeout()), [true, false, false]);
+        assert_eq!(all.map(|error| error.is_closed()), [false, true, false]);
+        assert_eq!([RecvError::Closed, RecvError::Broken(fault)].map(|error| error.is_closed()), [true, false]);
+        let all = [TryRecvError::Empty, TryRecvError::Closed, TryRecvError::Broken(fault)];
+        assert_eq!(all.map(|error| error.is_empty()), [true, false, false]);
+        assert_eq!(all.map(|error| error.is_closed()), [false, true, false]);
+        let all = [RecvTimeoutError::Timeout, RecvTimeoutError::Closed, RecvTimeoutError::Broken(fault)];
+        assert_eq!(all.map(|error| error.is_timeout()), [true, false, false]);
+        assert_eq!(all.map(|error| error.is_closed()), [false, true, false]);
+    }
+
+    #[test]
+    fn the_value_comes_back() {
+        assert_eq!(Stop::Closed.send(Opaque(1)).into_inner().0, 1);
+        assert_eq!(Stop::NotNow.try_send(Opaque(2)).into_inner().0, 2);
+        assert_eq!(Stop::Fault(Fault::Corrupt).send_timeout(Opaque(3)).into_inner().0, 3);
+    }
+
+    #[test]
+    fn what_is_shown_says_what_happened() {
+        assert_eq!(TrySendError::Full(Opaque(0)).to_string(), "the queue is full");
+        assert_eq!(format!("{:?}", SendError::Broken(Opaque(0), Fault::Stale)), "Broken(.., Stale)");
+        let many = SendManyError { sent: 3, error: TrySendError::Full(()) };
+        assert_eq!(many.to_string(), "the queue is full after 3 values");
+    }
+}

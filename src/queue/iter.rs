@@ -1,0 +1,48 @@
+//! The messages of a queue as an iterator.
+
+use std::iter::FusedIterator;
+
+use crate::queue::{Queue, RecvError};
+use crate::segment::Shm;
+
+/// Receives one message after the other, waiting for each. From [`Queue::iter`].
+///
+/// # Examples
+/// ```
+/// let queue = offspring::Queue::<u8>::with_capacity(4)?;
+/// queue.send_many(&[1, 2, 3])?;
+/// queue.close();
+/// assert_eq!(queue.iter().collect::<Vec<_>>(), [1, 2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "an iterator does nothing unless it is asked"]
+pub struct Iter<'a, T: Shm> {
+    queue: &'a Queue<T>,
+    end: Option<RecvError>,
+}
+
+impl<'a, T: Shm> Iter<'a, T> {
+    pub(crate) fn new(queue: &'a Queue<T>) -> Iter<'a, T> {
+        Iter { queue, end: None }
+    }
+
+    /// What ended the iteration: `Closed`, or that the queue is broken; `None` before the end.
+    pub fn end(&self) -> Option<RecvError> {
+        self.end
+    }
+}
+
+impl<T: Shm> Iterator for Iter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        if self.end.is_some() {
+            return None;
+        }
+        self.queue.recv().map_err(|error| self.end = Some(error)).ok()
+    }
+}
+
+/// Both ends are final.
+impl<T: Shm> FusedIterator for Iter<'_, T> {}

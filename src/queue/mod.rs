@@ -1,0 +1,559 @@
+//! The queue: a ring and two events.
+//!
+//! - this file: [`Queue`] and its operations.
+//! - `options`: how a queue is made.
+//! - `guard`: messages written and read in place.
+//! - `batch`: several messages at a time.
+//! - `error`: what can go wrong, with the value given back.
+
+mod batch;
+mod error;
+mod guard;
+mod iter;
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use error::{
+    RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError, TrySendError,
+};
+pub use guard::{Received, Reservation};
+pub use iter::Iter;
+pub use options::{OnReceiverDeath, QueueOptions};
+
+use error::Stop;
+
+use crate::object::clear::Kind;
+use crate::object::holding::{Holding, Seat, kind_of};
+use crate::object::queue_block::{MOST_ALIGN, QueueBlock, Shape};
+use crate::object::{CreateError, Handle};
+use crate::peer::Fault;
+use crate::primitive::{AtomicU64, Ordering};
+use crate::ring::mpmc::{Claim, OnReaderDeath, Refused, is_capacity};
+use crate::ring::position::MOST_SLOTS;
+use crate::segment::{Segment, Shm};
+use crate::sync::Wait;
+use crate::sync::wait::{self, Obstacle, Patience};
+use crate::sys::clock::{self, Deadline};
+
+/// A bounded first-in-first-out queue in shared memory, with any number of senders and receivers in any processes and threads.
+///
+/// Values are copied into slots of the segment and out again; nothing is serialized. Each message is received once, by one
+/// receiver. Messages of all senders are in one order, that in which their slots were claimed.
+///
+/// Handles are cheap to clone and all equal: each can send and receive. The queue lives as long as any process holds a handle.
+///
+/// # Blocking
+/// A blocked operation waits as the handle's [`Wait`] says. Sending and receiving make no system call as long as nobody sleeps.
+///
+/// # Peer death
+/// A sender killed inside a call has sent the value or has not; what it has sent is received. A receiver killed after it took a
+/// message leaves it to the queue's [`OnReceiverDeath`]. Nobody waits for the dead: blocked survivors go on within 100 ms. A
+/// process that is stopped is alive, and messages behind one that it is just writing wait for it.
+///
+/// # Fork
+/// A handle works in a forked child as it does in the parent.
+///
+/// # Errors
+/// `Full`, `Empty` and `Timeout` are of the moment. `Closed` and `Broken` are final.
+///
+/// # Source
+/// The ring's protocol, its proof and its relation to Vyukov's are described in `docs/queue.md`.
+///
+/// # Examples
+/// ```standalone_crate
+/// use offspring::Queue;
+///
+/// let queue = Queue::<u64>::with_capacity(16)?;
+/// let sender = queue.clone();
+/// let child = offspring::fork(move || (1..=10).for_each(|n| sender.send(n).unwrap()))?;
+/// let sum: u64 = queue.iter().take(10).sum();
+/// assert_eq!(sum, 55);
+/// child.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Queue<T: Shm> {
+    core: Arc<Core>,
+    wait: Wait,
+    values: PhantomData<fn(T) -> T>,
+}
+
+/// What all handles of a queue in a process share.
+struct Core {
+    holding: Holding,
+    shape: Shape,
+    patience: Patience,
+    /// When an attempt that does not wait last asked the kernel about an owner in its way, in milliseconds.
+    last_look: AtomicU64,
+}
+
+/// Attempts that do not wait ask the kernel about an owner in their way this often at the most, in milliseconds.
+const LOOK_EVERY: u64 = 10;
+
+/// One end of the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Write,
+    Read,
+}
+
+/// How long an operation tries.
+#[derive(Clone, Copy)]
+enum Until {
+    Once,
+    Deadline(Deadline),
+}
+
+impl<T: Shm> Queue<T> {
+    /// Makes a queue of `capacity` slots in the commons.
+    ///
+    /// Its memory, `capacity` slots of the value and 8 bytes each, is backed at once, so that it cannot run out later.
+    ///
+    /// # Errors
+    /// [`CreateError::Capacity`] for 0 and for more than 2^24 slots; [`CreateError::OutOfMemory`] with the sizes if the segment has
+    /// less left; [`CreateError::NoPages`] if the kernel has.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::{CreateError, Queue};
+    ///
+    /// let queue = Queue::<u32>::with_capacity(3)?;
+    /// assert_eq!(queue.capacity(), 3);
+    /// assert!(matches!(Queue::<u32>::with_capacity(0), Err(CreateError::Capacity { capacity: 0, .. })));
+    /// # Ok::<(), CreateError>(())
+    /// ```
+    pub fn with_capacity(capacity: usize) -> Result<Queue<T>, CreateError> {
+        QueueOptions::new().capacity(capacity).create()
+    }
+
+    /// Makes a queue of `capacity` slots in `segment`.
+    ///
+    /// # Errors
+    /// As [`Queue::with_capacity`].
+    pub fn with_capacity_in(segment: &Segment, capacity: usize) -> Result<Queue<T>, CreateError> {
+        QueueOptions::new().capacity(capacity).create_in(segment)
+    }
+
+    fn make(segment: &Segment, options: &QueueOptions) -> Result<Queue<T>, CreateError> {
+        let (size, align) = (size_of::<T>() as u64, align_of::<T>());
+        if !is_capacity(options.capacity as u64) {
+            return Err(CreateError::Capacity { capacity: options.capacity, most: MOST_SLOTS as usize });
+        }
+        if align > MOST_ALIGN {
+            return Err(CreateError::Alignment { align, most: MOST_ALIGN });
+        }
+        let shape = Shape::new(options.capacity as u64, size, align as u64, options.on_receiver_death.into());
+        let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
+        let shape = shape.ok_or(too_large)?;
+        let holding = Holding::create(segment, kind_of::<T>(Kind::Queue), shape.len(), |region, offset| {
+            QueueBlock::build(region, offset, &shape).map(drop)
+        })?;
+        Ok(Queue::from_parts(holding, shape, options.wait))
+    }
+
+    /// Opens the queue that `handle` names, in `segment`.
+    ///
+    /// # Errors
+    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no queue of `T`.
+    pub fn open(segment: &Segment, handle: Handle) -> Result<Queue<T>, Fault> {
+        let holding = Holding::open(segment, handle, kind_of::<T>(Kind::Queue))?;
+        let shape = Shape::read(holding.enter()?.region, holding.offset(), holding.len())?;
+        if !shape.fits(size_of::<T>() as u64, align_of::<T>() as u64) {
+            return Err(Fault::Corrupt);
+        }
+        Ok(Queue::from_parts(holding, shape, Wait::default()))
+    }
+
+    fn from_parts(holding: Holding, shape: Shape, wait: Wait) -> Queue<T> {
+        let core = Core { holding, shape, patience: Patience::new(), last_look: AtomicU64::new(0) };
+        Queue { core: Arc::new(core), wait, values: PhantomData }
+    }
+
+    /// The queue's name, which can be sent to any process that has the segment.
+    pub fn handle(&self) -> Handle {
+        self.core.holding.handle()
+    }
+
+    /// The same queue, with blocked operations of this handle waiting as `wait` says.
+    #[must_use = "this gives another handle and leaves this one as it is"]
+    pub fn with_wait(&self, wait: Wait) -> Queue<T> {
+        Queue { wait, ..self.clone() }
+    }
+
+    /// Sends `value`, waiting for a free slot as long as it takes.
+    ///
+    /// # Memory ordering
+    /// Everything written before is visible to whoever receives the value (release to acquire).
+    ///
+    /// # Peer death
+    /// A sender killed inside this call has sent the value or has not.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] or [`SendError::Broken`], with the value.
+    #[inline]
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        self.put(value, Until::Deadline(Deadline::NEVER)).map_err(|stop| stop.send(value))
+    }
+
+    /// Sends `value` if a slot is free right now.
+    ///
+    /// # Errors
+    /// [`TrySendError::Full`], [`TrySendError::Closed`] or [`TrySendError::Broken`], with the value.
+    #[inline]
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.put(value, Until::Once).map_err(|stop| stop.try_send(value))
+    }
+
+    /// Sends `value`, waiting at most `timeout` for a free slot.
+    ///
+    /// # Errors
+    /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Closed`] or [`SendTimeoutError::Broken`], with the value.
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        self.put(value, Until::Deadline(Deadline::after(timeout))).map_err(|stop| stop.send_timeout(value))
+    }
+
+    /// Sends `value`, waiting until `deadline` for a free slot.
+    ///
+    /// # Errors
+    /// As [`Queue::send_timeout`].
+    pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
+        self.put(value, Until::Deadline(Deadline::at(deadline))).map_err(|stop| stop.send_timeout(value))
+    }
+
+    /// Receives a message, waiting as long as it takes.
+    ///
+    /// # Memory ordering
+    /// Everything that the sender wrote before it sent the message is visible (release to acquire).
+    ///
+    /// # Peer death
+    /// A receiver killed inside this call has taken the message or has not; see [`OnReceiverDeath`].
+    ///
+    /// # Errors
+    /// [`RecvError::Closed`] once the queue was closed and everything in it received; or [`RecvError::Broken`].
+    #[inline]
+    pub fn recv(&self) -> Result<T, RecvError> {
+        self.get(Until::Deadline(Deadline::NEVER)).map(Received::take).map_err(Stop::recv)
+    }
+
+    /// Receives a message if there is one right now.
+    ///
+    /// # Errors
+    /// [`TryRecvError::Empty`], [`TryRecvError::Closed`] or [`TryRecvError::Broken`].
+    #[inline]
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        self.get(Until::Once).map(Received::take).map_err(Stop::try_recv)
+    }
+
+    /// Receives a message, waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvTimeoutError::Timeout`], [`RecvTimeoutError::Closed`] or [`RecvTimeoutError::Broken`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        self.recv_ref_timeout(timeout).map(Received::take)
+    }
+
+    /// Receives a message, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Queue::recv_timeout`].
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
+        self.recv_ref_deadline(deadline).map(Received::take)
+    }
+
+    /// Claims a slot for a message that is written in place, waiting for one as long as it takes.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] or [`SendError::Broken`].
+    ///
+    /// # Examples
+    /// ```
+    /// let queue = offspring::Queue::<[u8; 4096]>::with_capacity(2)?;
+    /// let mut page = queue.reserve()?;
+    /// page.fill(7);
+    /// page.commit();
+    /// drop(queue.reserve()?); // Sends nothing.
+    /// assert_eq!(queue.len(), 1);
+    /// assert_eq!(queue.recv_ref()?[4095], 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reserve(&self) -> Result<Reservation<'_, T>, SendError<()>> {
+        self.claim_slot(Until::Deadline(Deadline::NEVER)).map_err(|stop| stop.send(()))
+    }
+
+    /// Claims a slot for a message that is written in place, if one is free right now.
+    ///
+    /// # Errors
+    /// As [`Queue::try_send`].
+    pub fn try_reserve(&self) -> Result<Reservation<'_, T>, TrySendError<()>> {
+        self.claim_slot(Until::Once).map_err(|stop| stop.try_send(()))
+    }
+
+    /// Claims a slot for a message that is written in place, waiting at most `timeout` for one.
+    ///
+    /// # Errors
+    /// As [`Queue::send_timeout`].
+    pub fn reserve_timeout(&self, timeout: Duration) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
+        self.claim_slot(Until::Deadline(Deadline::after(timeout))).map_err(|stop| stop.send_timeout(()))
+    }
+
+    /// Claims a slot for a message that is written in place, waiting until `deadline` for one.
+    ///
+    /// # Errors
+    /// As [`Queue::send_timeout`].
+    pub fn reserve_deadline(&self, deadline: Instant) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
+        self.claim_slot(Until::Deadline(Deadline::at(deadline))).map_err(|stop| stop.send_timeout(()))
+    }
+
+    /// Receives a message in place, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Queue::recv`].
+    pub fn recv_ref(&self) -> Result<Received<'_, T>, RecvError> {
+        self.get(Until::Deadline(Deadline::NEVER)).map_err(Stop::recv)
+    }
+
+    /// Receives a message in place if there is one right now.
+    ///
+    /// # Errors
+    /// As [`Queue::try_recv`].
+    pub fn try_recv_ref(&self) -> Result<Received<'_, T>, TryRecvError> {
+        self.get(Until::Once).map_err(Stop::try_recv)
+    }
+
+    /// Receives a message in place, waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Queue::recv_timeout`].
+    pub fn recv_ref_timeout(&self, timeout: Duration) -> Result<Received<'_, T>, RecvTimeoutError> {
+        self.get(Until::Deadline(Deadline::after(timeout))).map_err(Stop::recv_timeout)
+    }
+
+    /// Receives a message in place, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Queue::recv_timeout`].
+    pub fn recv_ref_deadline(&self, deadline: Instant) -> Result<Received<'_, T>, RecvTimeoutError> {
+        self.get(Until::Deadline(Deadline::at(deadline))).map_err(Stop::recv_timeout)
+    }
+
+    /// The messages as an iterator that waits for each and ends when the queue is closed and empty, or broken.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter::new(self)
+    }
+
+    /// Number of slots.
+    pub fn capacity(&self) -> usize {
+        self.core.shape.capacity as usize
+    }
+
+    /// Messages in the queue: begun by a sender and not yet taken by a receiver. A snapshot; 0 if the queue is broken.
+    pub fn len(&self) -> usize {
+        self.look(|block| block.ring.len() as usize).unwrap_or(0)
+    }
+
+    /// Whether no message could be received right now. A snapshot.
+    pub fn is_empty(&self) -> bool {
+        !self.look(|block| block.ring.has_message()).unwrap_or(false)
+    }
+
+    /// Whether no message could be sent right now. A snapshot.
+    pub fn is_full(&self) -> bool {
+        !self.look(|block| block.ring.has_space()).unwrap_or(false)
+    }
+
+    /// Messages that were dropped because their receiver was killed with them; always 0 with [`OnReceiverDeath::Redeliver`].
+    ///
+    /// Counted when the slot is recovered, by whoever finds it. A process killed in the middle of that leaves the count one short.
+    pub fn lost(&self) -> u64 {
+        self.look(|block| block.ring.lost.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Closes the queue for good: senders get their values back, receivers get what is left and then `Closed`. Those that sleep are
+    /// woken. Closing twice changes nothing.
+    ///
+    /// A send that is under way in another process may still succeed; then its message is received before `Closed`.
+    ///
+    /// # Peer death
+    /// Killed inside this call, the process has closed the queue or has not.
+    pub fn close(&self) {
+        if let Ok(seat) = self.core.holding.enter()
+            && let Some(block) = self.view(&seat)
+        {
+            block.ring.close();
+            block.items.with(seat.fences).notify_all();
+            block.space.with(seat.fences).notify_all();
+        }
+    }
+
+    /// Whether the queue was closed. `true` is final; receivers may still find messages.
+    pub fn is_closed(&self) -> bool {
+        self.look(|block| block.ring.is_closed()).unwrap_or(false)
+    }
+
+    fn look<R>(&self, look: impl FnOnce(&QueueBlock<'_>) -> R) -> Option<R> {
+        let seat = self.core.holding.enter().ok()?;
+        self.view(&seat).map(|block| look(&block))
+    }
+
+    #[inline]
+    fn view<'a>(&self, seat: &Seat<'a>) -> Option<QueueBlock<'a>> {
+        QueueBlock::view(seat.region, self.core.holding.offset(), &self.core.shape)
+    }
+
+    #[inline]
+    fn put(&self, value: T, until: Until) -> Result<(), Stop> {
+        let mut slot = self.claim_slot(until)?;
+        slot.put(value);
+        slot.commit();
+        Ok(())
+    }
+
+    #[inline]
+    fn claim_slot(&self, until: Until) -> Result<Reservation<'_, T>, Stop> {
+        let (seat, block, claim) = self.claim(End::Write, until)?;
+        Ok(Reservation::new(seat, block, claim))
+    }
+
+    #[inline]
+    fn get(&self, until: Until) -> Result<Received<'_, T>, Stop> {
+        let (seat, block, claim) = self.claim(End::Read, until)?;
+        Ok(Received::new(seat, block, claim))
+    }
+
+    #[inline]
+    fn claim(&self, end: End, until: Until) -> Result<(Seat<'_>, QueueBlock<'_>, Claim), Stop> {
+        let seat = self.core.holding.enter().map_err(Stop::Fault)?;
+        let block = self.view(&seat).ok_or(Stop::Fault(Fault::Corrupt))?;
+        let claim = match attempt(&seat, &block, end) {
+            Ok(claim) => claim,
+            Err(refused) => self.claim_slowly(&seat, &block, end, until, refused)?,
+        };
+        Ok((seat, block, claim))
+    }
+
+    #[cold]
+    fn claim_slowly(
+        &self,
+        seat: &Seat<'_>,
+        block: &QueueBlock<'_>,
+        end: End,
+        until: Until,
+        refused: Refused,
+    ) -> Result<Claim, Stop> {
+        match refused {
+            Refused::Closed => return Err(Stop::Closed),
+            Refused::Corrupt => return Err(Stop::Fault(Fault::Corrupt)),
+            Refused::NotNow(_) => {}
+        }
+        match until {
+            Until::Once => {
+                let redelivers = block.ring.policy == OnReaderDeath::Redeliver && end == End::Read;
+                let look = (redelivers || matches!(refused, Refused::NotNow(Some(_)))) && self.may_look();
+                settle(attempt_past_the_dead(seat, block, end, look)).unwrap_or(Err(Stop::NotNow))
+            }
+            Until::Deadline(deadline) => {
+                let event = if end == End::Write { block.space } else { block.items }.with(seat.fences);
+                let attempt = |look| settle(attempt_past_the_dead(seat, block, end, look));
+                wait::wait(&event, self.wait, &self.core.patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
+            }
+        }
+    }
+
+    /// Whether it is time to ask the kernel again about an owner in the way.
+    fn may_look(&self) -> bool {
+        let now = clock::coarse_millis();
+        // Relaxed: whoever looks too often costs time and nothing else.
+        let last = self.core.last_look.load(Ordering::Relaxed);
+        let due = now.wrapping_sub(last) >= LOOK_EVERY;
+        if due {
+            self.core.last_look.store(now, Ordering::Relaxed);
+        }
+        due
+    }
+}
+
+#[inline]
+fn attempt(seat: &Seat<'_>, block: &QueueBlock<'_>, end: End) -> Result<Claim, Refused> {
+    match end {
+        End::Write => block.ring.claim_write(seat.me.index()),
+        End::Read => block.ring.claim_read(seat.me.index()),
+    }
+}
+
+/// Tries; if a dead process is in the way, clears it away and tries again.
+fn attempt_past_the_dead(seat: &Seat<'_>, block: &QueueBlock<'_>, end: End, look: bool) -> Result<Claim, Refused> {
+    loop {
+        match attempt(seat, block, end) {
+            Err(Refused::NotNow(Some(held))) if look && seat.is_dead(held.owner()) => {
+                if block.ring.recover(held) {
+                    block.notify_after_recovery(seat);
+                }
+            }
+            Err(Refused::NotNow(None)) if look && end == End::Read && orphan_of_the_dead(seat, block) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether a message came back from a receiver that was killed with it, in a queue that delivers again.
+fn orphan_of_the_dead(seat: &Seat<'_>, block: &QueueBlock<'_>) -> bool {
+    if block.ring.policy == OnReaderDeath::Drop {
+        return false;
+    }
+    let mut from = 0;
+    let mut last_judged = None;
+    while let Some(held) = block.ring.being_read(seat.me.index(), from) {
+        // Many slots in a row have the same reader; one question to the kernel answers for all.
+        let (owner, dead) = last_judged
+            .filter(|&(owner, _)| owner == held.owner())
+            .unwrap_or_else(|| (held.owner(), seat.is_dead(held.owner())));
+        if dead && block.ring.recover(held) {
+            return true;
+        }
+        last_judged = Some((owner, dead));
+        from = held.index() + 1;
+    }
+    false
+}
+
+/// Tells the end of an attempt from an obstacle that may pass.
+fn settle(result: Result<Claim, Refused>) -> Result<Result<Claim, Stop>, Obstacle> {
+    match result {
+        Ok(claim) => Ok(Ok(claim)),
+        Err(Refused::Closed) => Ok(Err(Stop::Closed)),
+        Err(Refused::Corrupt) => Ok(Err(Stop::Fault(Fault::Corrupt))),
+        Err(Refused::NotNow(Some(_))) => Err(Obstacle::Owner),
+        Err(Refused::NotNow(None)) => Err(Obstacle::Nobody),
+    }
+}
+
+/// Another handle of the same queue.
+impl<T: Shm> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Queue { core: Arc::clone(&self.core), wait: self.wait, values: PhantomData }
+    }
+}
+
+impl<T: Shm> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, T: Shm> IntoIterator for &'a Queue<T> {
+    type Item = T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}

@@ -1,0 +1,97 @@
+//! How a queue is made.
+
+use crate::object::CreateError;
+use crate::queue::Queue;
+use crate::ring::mpmc::OnReaderDeath;
+use crate::segment::{Segment, Shm};
+use crate::sync::Wait;
+
+/// What becomes of a message whose receiver was killed after it took the message and before it was done with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnReceiverDeath {
+    /// It is gone, and counted: [`Queue::lost`]. No message is ever seen twice.
+    #[default]
+    Drop,
+    /// Another receiver gets it, out of order and flagged: [`Received::redelivered`](crate::Received::redelivered). No message is
+    /// lost; the dead receiver may have acted on it already.
+    ///
+    /// A closed queue then says `Closed` to a receiver only once no other receiver still reads a message.
+    Redeliver,
+}
+
+/// Options of a new queue; the last call names the deed.
+///
+/// # Examples
+/// ```
+/// use offspring::{OnReceiverDeath, QueueOptions, Wait};
+///
+/// let queue = QueueOptions::new().capacity(64).on_receiver_death(OnReceiverDeath::Redeliver).wait(Wait::Sleep).create()?;
+/// queue.send(1.5_f64)?;
+/// let message = queue.recv_ref()?;
+/// assert_eq!((*message, message.redelivered()), (1.5, false));
+/// # drop(message);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct QueueOptions {
+    pub(crate) capacity: usize,
+    pub(crate) on_receiver_death: OnReceiverDeath,
+    pub(crate) wait: Wait,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        QueueOptions::new()
+    }
+}
+
+impl QueueOptions {
+    /// The defaults: 1,024 slots, [`OnReceiverDeath::Drop`], [`Wait::SpinThenSleep`].
+    pub fn new() -> QueueOptions {
+        QueueOptions { capacity: 1024, on_receiver_death: OnReceiverDeath::default(), wait: Wait::default() }
+    }
+
+    /// Number of slots, from 1 to 2^24.
+    pub fn capacity(&mut self, slots: usize) -> &mut Self {
+        self.capacity = slots;
+        self
+    }
+
+    /// What becomes of a message whose receiver is killed.
+    pub fn on_receiver_death(&mut self, policy: OnReceiverDeath) -> &mut Self {
+        self.on_receiver_death = policy;
+        self
+    }
+
+    /// How blocked operations of this handle and its clones wait; other handles choose for themselves
+    /// ([`Queue::with_wait`]).
+    pub fn wait(&mut self, wait: Wait) -> &mut Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Makes the queue in the commons.
+    ///
+    /// # Errors
+    /// As [`Queue::with_capacity`].
+    pub fn create<T: Shm>(&self) -> Result<Queue<T>, CreateError> {
+        self.create_in(&Segment::commons()?)
+    }
+
+    /// Makes the queue in `segment`.
+    ///
+    /// # Errors
+    /// As [`Queue::with_capacity`].
+    pub fn create_in<T: Shm>(&self, segment: &Segment) -> Result<Queue<T>, CreateError> {
+        Queue::make(segment, self)
+    }
+}
+
+impl From<OnReceiverDeath> for OnReaderDeath {
+    fn from(policy: OnReceiverDeath) -> OnReaderDeath {
+        match policy {
+            OnReceiverDeath::Drop => OnReaderDeath::Drop,
+            OnReceiverDeath::Redeliver => OnReaderDeath::Redeliver,
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! Many senders, many receivers: a ring whose slots say who has claimed them.
+//!
+//! # Protocol
+//! Every slot has a word `{lap | phase | owner}`, and the words are the only truth. `tail` and `head` are hints where to look:
+//! they may lag, and are moved by a plain store, so a message costs one read-modify-write on each side.
+//! ```text
+//! EMPTY(l) --claim: CAS--> WRITING(l,p) --publish: store--> FULL(l) --claim: CAS--> READING(l,c) --release: store--> EMPTY(l+1)
+//!    |                        |  abort: store EMPTY(l+1)                                |
+//!    |                        +--p dead: CAS--> EMPTY(l+1)                              +--c dead, Drop: CAS--> EMPTY(l+1), lost + 1
+//!    |                                                                                  +--c dead, Redeliver: CAS--> ORPHAN(l)
+//!    +--ring closed, a receiver got here: CAS--> SEALED(l), for good                              ORPHAN(l) --claim: CAS--> READING(l,c')
+//! ```
+//! A sender starts at `tail` and walks over claimed slots to the first that is `EMPTY` in the lap it should be in; a receiver starts
+//! at `head` and walks to the first `FULL` one. A walker that meets a slot laps ahead jumps there, so a hint that a frozen process
+//! stores late costs a step and not a walk over everything sent meanwhile. Both claim by comparing with the exact word they saw.
+//!
+//! # Why it is right
+//! 1. A slot never has the same `(lap, EMPTY)` or `(lap, FULL)` twice (but for laps modulo 2^40): lap and phase only grow, and
+//!    `ORPHAN -> READING` leads back only by another death.
+//! 2. Hints lag: a hint is stored as one past a claimed position, and positions stay claimed.
+//! 3. So whoever claims position `p` walked over claimed positions up to it: claims are made in the order of positions, first in,
+//!    first out.
+//! 4. A slot is written again only after the reader of its last lap released it, or was recovered from.
+//! 5. Between claim and publish or release only the owner touches the payload, unless it is dead, and then it touches nothing.
+//! 6. Recovery is a compare-and-swap from the exact word that was judged: of two, one wins; against a late publish, it fails.
+//! 7. Closing: after the `closed` flag is set senders turn back before they claim. One that passed the flag before may still claim;
+//!    a receiver concludes that nothing more comes only by sealing the first empty position, after which no position from there on
+//!    can be claimed (3).
+//!
+//! # Orderings
+//! A claim is an Acquire of the word that the slot's last owner stored with Release: `EMPTY` hands the bytes to the writer, `FULL`
+//! to the reader. Recovery is AcqRel and continues the chain. Hints are Relaxed: they carry nothing.
+//!
+//! # Peer death
+//! Killed before the store of `FULL`, a sender has sent nothing; after it, everything. Killed after its claim and before its
+//! release, a receiver has taken the message: by the ring's policy it is counted as lost, or delivered again and flagged.
+//!
+//! # Source
+//! The slot sequence numbers are Vyukov's ("Bounded MPMC queue", 1024cores.net); a Vyukov ring itself cannot be repaired, as nothing
+//! says whose a claimed position is.
+
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::ring::position::{MOST_SLOTS, Phase, Position, SlotWord, order};
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+/// The words of the slots, wherever they lie.
+pub(crate) trait Slots {
+    /// Number of slots.
+    fn count(&self) -> u64;
+    /// Word of slot `index`; callers keep it below [`Slots::count`].
+    fn word(&self, index: u64) -> &AtomicU64;
+}
+
+/// What happens to a message whose receiver died with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnReaderDeath {
+    /// It is dropped and counted.
+    Drop,
+    /// It is delivered to another receiver, flagged.
+    Redeliver,
+}
+
+/// A ring over words that somebody else placed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ring<'a, S> {
+    /// Hint: no later than the first position that is not claimed for writing. Senders store it.
+    pub(crate) tail: &'a AtomicU64,
+    /// Hint: no later than the first position that is not claimed for reading. Receivers store it.
+    pub(crate) head: &'a AtomicU64,
+    /// 1 if there may be orphans.
+    pub(crate) orphans: &'a AtomicU32,
+    /// 1 once the ring was closed.
+    pub(crate) closed: &'a AtomicU32,
+    /// Messages dropped with their dead receivers. A recoverer killed between its swap and its count leaves it one short.
+    pub(crate) lost: &'a AtomicU64,
+    pub(crate) slots: S,
+    pub(crate) policy: OnReaderDeath,
+}
+
+/// A claimed slot: its payload is the claimant's until it publishes, releases or aborts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a claimed slot holds up everybody behind it"]
+pub(crate) struct Claim {
+    /// Which slot.
+    pub(crate) index: u64,
+    /// Its word, as the claim left it.
+    word: SlotWord,
+    /// Whether a receiver before this one died with the message.
+    pub(crate) redelivered: bool,
+}
+
+/// A slot that somebody else has claimed, as it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    index: u64,
+    word: SlotWord,
+}
+
+impl Held {
+    /// Which slot.
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Index of the peer that claimed it.
+    pub(crate) fn owner(&self) -> u32 {
+        self.word.owner()
+    }
+}
+
+/// Why a claim was not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No slot is empty (for a sender), no message is there (for a receiver). If that hangs on one claimed slot, this is it.
+    NotNow(Option<Held>),
+    /// The ring is closed, and for a receiver also drained.
+    Closed,
+    /// Words hold what nobody writes.
+    Corrupt,
+}
+
+/// What is to be said of a closed ring without a message at the front.
+enum Conclusion {
+    Refused(Refused),
+    Orphan(Claim),
+    LookAgain,
+}
+
+impl Conclusion {
+    fn not_now(held: Option<Held>) -> Conclusion {
+        Conclusion::Refused(Refused::NotNow(held))
+    }
+}
+
+/// Steps of one walk beyond which it gives up for now. In memory that nobody changes a walk takes fewer than two laps.
+fn patience(capacity: u64) -> u64 {
+    2 * capacity + 1024
+}
+
+impl<S: Slots> Ring<'_, S> {
+    fn load(&self, index: u64) -> SlotWord {
+        // Pairs with the Release stores of `publish`, `release`, `abort` and with the AcqRel of `recover`.
+        SlotWord::from_bits(self.slots.word(index).load(Ordering::Acquire))
+    }
+
+    /// Acquire: takes the payload over from whoever stored `from`. Pairs with their Release.
+    fn claim(&self, index: u64, from: SlotWord, to: SlotWord) -> bool {
+        let word = self.slots.word(index);
+        word.compare_exchange(from.to_bits(), to.to_bits(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// A hint from shared memory as a position that the ring has.
+    fn hint(&self, hint: &AtomicU64) -> Result<Position, Refused> {
+        // Relaxed: a hint orders nothing; the slot's word does.
+        let position = Position::from_bits(hint.load(Ordering::Relaxed));
+        if position.index() < self.slots.count() { Ok(position) } else { Err(Refused::Corrupt) }
+    }
+
+    /// Claims the next position for writing.
+    #[inline]
+    pub(crate) fn claim_write(&self, me: u32) -> Result<Claim, Refused> {
+        // Relaxed: whoever passes this and claims all the same is dealt with by sealing.
+        if self.closed.load(Ordering::Relaxed) != 0 {
+            return Err(Refused::Closed);
+        }
+        let capacity = self.slots.count();
+        let mut at = self.hint(self.tail)?;
+        for _ in 0..patience(capacity) {
+            let index = at.index();
+            let word = self.load(index);
+            let ahead = order(word.lap(), at.lap());
+            if ahead == 0 && word.phase() == Phase::Empty {
+                let writing = SlotWord::new(at.lap(), Phase::Writing, me);
+                if self.claim(index, word, writing) {
+                    // Relaxed: a hint. It may overwrite a later one; walkers make up for that.
+                    self.tail.store(at.next(capacity).to_bits(), Ordering::Relaxed);
+                    return Ok(Claim { index, word: writing, redelivered: false });
+                }
+                // Somebody else was here first: the word has changed.
+                continue;
+            }
+            match self.step(at, word, ahead)? {
+                Some(next) => at = next,
+                None => {
+                    // The slot is still in its last lap: full, unless the hint has moved on meanwhile.
+                    let tail = self.hint(self.tail)?;
+                    if tail != at {
+                        at = tail;
+                        continue;
+                    }
+                    return Err(self.refuse_write(index, word));
+                }
+            }
+        }
+        Err(Refused::NotNow(None))
+    }
+
+    /// Where a sender that finds `word` at position `at`, which it cannot claim, goes next; `None` if the slot is a lap behind.
+    fn step(&self, at: Position, word: SlotWord, ahead: i64) -> Result<Option<Position>, Refused> {
+        let capacity = self.slots.count();
+        match ahead {
+            0 => match word.phase() {
+                Phase::Sealed => Err(Refused::Closed),
+                Phase::Unknown => Err(Refused::Corrupt),
+                // Claimed by somebody: go on behind it.
+                _ => Ok(Some(at.next(capacity))),
+            },
+            -1 => match word.phase() {
+                // Position `at` is at or before the first unclaimed one, so the lap before must have been claimed here.
+                Phase::Empty | Phase::Sealed | Phase::Unknown => Err(Refused::Corrupt),
+                _ => Ok(None),
+            },
+            1.. if word.phase() != Phase::Unknown => Ok(Some(written_up_to(at, word, capacity))),
+            _ => Err(Refused::Corrupt),
+        }
+    }
+
+    #[cold]
+    fn refuse_write(&self, index: u64, word: SlotWord) -> Refused {
+        match word.phase() {
+            Phase::Writing | Phase::Reading => Refused::NotNow(Some(Held { index, word })),
+            Phase::Orphan => {
+                // Somebody must take the orphan before this slot can be used; make sure that it is looked for.
+                self.orphans.store(1, Ordering::Release);
+                Refused::NotNow(None)
+            }
+            _ => Refused::NotNow(None),
+        }
+    }
+
+    /// Makes the payload of a claim for writing a message.
+    #[inline]
+    pub(crate) fn publish(&self, claim: Claim) {
+        let full = SlotWord::new(claim.word.lap(), Phase::Full, 0);
+        // Release pairs with the Acquire of the receiver's claim: it sees the payload.
+        self.slots.word(claim.index).store(full.to_bits(), Ordering::Release);
+    }
+
+    /// Gives a slot up: a claim for writing sends nothing, a claim for reading is done with its message.
+    #[inline]
+    pub(crate) fn release(&self, claim: Claim) {
+        // Release pairs with the Acquire of the next sender's claim: it writes only after we have read.
+        self.slots.word(claim.index).store(claim.word.next_lap().to_bits(), Ordering::Release);
+    }
+
+    /// Claims the next message for reading.
+    #[inline]
+    pub(crate) fn claim_read(&self, me: u32) -> Result<Claim, Refused> {
+        // Acquire pairs with the Release store in `recover`. A stale 0 is made up for by the next look.
+        if self.orphans.load(Ordering::Acquire) != 0
+            && let Some(claim) = self.claim_orphan(me)
+        {
+            return Ok(claim);
+        }
+        let capacity = self.slots.count();
+        let mut at = self.hint(self.head)?;
+        for _ in 0..patience(capacity) {
+            let index = at.index();
+            let word = self.load(index);
+            let ahead = order(word.lap(), at.lap());
+            match (ahead, word.phase()) {
+                (0, Phase::Full) => {
+                    let reading = SlotWord::new(at.lap(), Phase::Reading, me);
+                    if self.claim(index, word, reading) {
+                        // Relaxed: a hint, as in `claim_write`.
+                        self.head.store(at.next(capacity).to_bits(), Ordering::Relaxed);
+                        return Ok(Claim { index, word: reading, redelivered: false });
+                    }
+                }
+                (0, Phase::Writing) => return Err(Refused::NotNow(Some(Held { index, word }))),
+                // The last lap's reader is slow; nobody can have written behind it.
+                (0, Phase::Empty) | (-1, Phase::Reading | Phase::Orphan) => {
+                    let head = self.hint(self.head)?;
+                    if head != at {
+                        at = head;
+                        continue;
+                    }
+                    if self.closed.load(Ordering::Acquire) == 0 {
+                        return Err(Refused::NotNow(None));
+                    }
+                    match self.conclude(me, at, word) {
+                        Conclusion::Refused(refused) => return Err(refused),
+                        Conclusion::Orphan(claim) => return Ok(claim),
+                        // A sender that had passed the flag came first.
+                        Conclusion::LookAgain => {}
+                    }
+                }
+                (0, Phase::Sealed) => {
+                    return match self.conclude(me, at, word) {
+                        Conclusion::Refused(refused) => Err(refused),
+                        Conclusion::Orphan(claim) => Ok(claim),
+                        Conclusion::LookAgain => Err(Refused::Closed),
+                    };
+                }
+                (0, Phase::Reading | Phase::Orphan) => at = at.next(capacity),
+                (1.., phase) if phase != Phase::Unknown => at = read_up_to(at, word, capacity),
+                _ => return Err(Refused::Corrupt),
+            }
+        }
+        Err(Refused::NotNow(None))
+    }
+
+    /// Finds out whether the closed ring has nothing more to give, and seals it if so. `at` is the first position without a message.
+    #[cold]
+    fn conclude(&self, me: u32, at: Position, word: SlotWord) -> Conclusion {
+        match word.phase() {
+            Phase::Empty => {
+                let sealed = SlotWord::new(at.lap(), Phase::Sealed, 0);
+                if !self.claim(at.index(), word, sealed) {
+                    return Conclusion::LookAgain;
+                }
+            }
+            Phase::Sealed => {}
+            // The slot is still in its last lap; until its reader is done, a sender that had passed the flag might yet come here.
+            Phase::Reading => return Conclusion::not_now(Some(Held { index: at.index(), word })),
+            _ => {
+                self.orphans.store(1, Ordering::Release);
+                return Conclusion::not_now(None);
+            }
+        }
+        if self.policy == OnReaderDeath::Drop {
+            return Conclusion::Refused(Refused::Closed);
+        }
+        // What somebody else still reads comes back if that one dies. Whoever recovered a slot may have been killed before it set
+        // the flag, so the words themselves are asked.
+        if let Some(claim) = self.claim_orphan(me) {
+            return Conclusion::Orphan(claim);
+        }
+        match self.being_read(me, 0) {
+            Some(held) => Conclusion::not_now(Some(held)),
+            None => Conclusion::Refused(Refused::Closed),
+        }
+    }
+
+    /// Claims a message whose receiver died.
+    #[cold]
+    fn claim_orphan(&self, me: u32) -> Option<Claim> {
+        for look_again in [true, false] {
+            for index in 0..self.slots.count() {
+                let word = self.load(index);
+                if word.phase() == Phase::Orphan {
+                    let reading = SlotWord::new(word.lap(), Phase::Reading, me);
+                    if self.claim(index, word, reading) {
+                        return Some(Claim { index, word: reading, redelivered: true });
+                    }
+                }
+            }
+            if look_again {
+                // AcqRel: an orphan made before somebody set the flag that we clear is seen by the second look.
+                self.orphans.swap(0, Ordering::AcqRel);
+            }
+        }
+        None
+    }
+
+    /// Takes the slot from an owner that was judged dead after `held` was seen; false if it is not in that state any more.
+    #[cold]
+    pub(crate) fn recover(&self, held: Held) -> bool {
+        let Held { index, word } = held;
+        let orphaned = match (word.phase(), self.policy) {
+            (Phase::Writing, _) | (Phase::Reading, OnReaderDeath::Drop) => word.next_lap(),
+            (Phase::Reading, OnReaderDeath::Redeliver) => SlotWord::new(word.lap(), Phase::Orphan, 0),
+            _ => return false,
+        };
+        // AcqRel: takes over what the dead had seen and hands it on. Pairs with the Acquire of the next claim.
+        let recovered = self
+            .slots
+            .word(index)
+            .compare_exchange(word.to_bits(), orphaned.to_bits(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if recovered && word.phase() == Phase::Reading {
+            match self.policy {
+                // Relaxed: a statistic.
+                OnReaderDeath::Drop => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
+                // Release pairs with the Acquire load in `claim_read`. Killed before this, a sender that meets the slot sets it.
+                OnReaderDeath::Redeliver => self.orphans.store(1, Ordering::Release),
+            }
+        }
+        recovered
+    }
+
+    /// A message that `me` did not take and whose reader has not released it, in a slot from `from` on.
+    ///
+    /// For receivers that find nothing: with [`OnReaderDeath::Redeliver`] the message comes back if its reader is dead, and nobody
+    /// else may be there to find out.
+    pub(crate) fn being_read(&self, me: u32, from: u64) -> Option<Held> {
+        (from..self.slots.count()).find_map(|index| {
+            let word = self.load(index);
+            (word.phase() == Phase::Reading && word.owner() != me).then_some(Held { index, word })
+        })
+    }
+
+    /// Takes every slot from the dead `owner`; true if there was one.
+    pub(crate) fn recover_all(&self, owner: u32) -> bool {
+        let mut any = false;
+        for index in 0..self.slots.count() {
+            let word = self.load(index);
+            if matches!(word.phase(), Phase::Writing | Phase::Reading) && word.owner() == owner {
+                any |= self.recover(Held { index, word });
+            }
+        }
+        any
+    }
+
+    /// Stops senders; receivers go on until nothing is left.
+    pub(crate) fn close(&self) {
+        // Release pairs with the Acquire load in `claim_read`: what was sent before the close is found before the end.
+        self.closed.store(1, Ordering::Release);
+    }
+
+    /// Whether the ring was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire) != 0
+    }
+
+    /// Messages in the ring: claimed for writing and not yet claimed for reading. A snapshot, exact when nothing moves.
+    pub(crate) fn len(&self) -> u64 {
+        let capacity = self.slots.count();
+        match (self.write_frontier(), self.read_frontier()) {
+            (Some((tail, _)), Some((head, _))) => tail.since(head, capacity).min(capacity),
+            _ => 0,
+        }
+    }
+
+    /// Whether a message waits at the front, ready to be claimed.
+    pub(crate) fn has_message(&self) -> bool {
+        let at_front = |(at, word): (Position, SlotWord)| word.lap() == at.lap() && word.phase() == Phase::Full;
+        self.read_frontier().is_some_and(at_front) || self.orphans.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether a slot is free for the next sender.
+    pub(crate) fn has_space(&self) -> bool {
+        let free = |(at, word): (Position, SlotWord)| word.lap() == at.lap() && word.phase() == Phase::Empty;
+        self.write_frontier().is_some_and(free)
+    }
+
+    /// The first position that is not claimed for writing, and its slot's word.
+    fn write_frontier(&self) -> Option<(Position, SlotWord)> {
+        self.frontier(self.tail, |at, word, ahead| match (ahead, word.phase()) {
+            (0, Phase::Empty | Phase::Sealed) => None,
+            (0.., _) => Some(written_up_to(at, word, self.slots.count())),
+            _ => None,
+        })
+    }
+
+    /// The first position that is neither claimed for reading nor given up, and its slot's word.
+    fn read_frontier(&self) -> Option<(Position, SlotWord)> {
+        self.frontier(self.head, |at, word, ahead| match (ahead, word.phase()) {
+            (0, Phase::Reading | Phase::Orphan) => Some(at.next(self.slots.count())),
+            (1.., _) => Some(read_up_to(at, word, self.slots.count())),
+            _ => None,
+        })
+    }
+
+    /// Walks from `hint` as long as `step` says where to.
+    fn frontier(
+        &self,
+        hint: &AtomicU64,
+        step: impl Fn(Position, SlotWord, i64) -> Option<Position>,
+    ) -> Option<(Position, SlotWord)> {
+        let mut at = self.hint(hint).ok()?;
+        for _ in 0..patience(self.slots.count()) {
+            let word = self.load(at.index());
+            match step(at, word, order(word.lap(), at.lap())) {
+                Some(next) => at = next,
+                None => return Some((at, word)),
+            }
+        }
+        None
+    }
+}
+
+/// Behind which position a sender goes on that finds `word` in the slot of position `at`, in its lap or later.
+///
+/// Writing claims are made in the order of positions, so all up to the one that brought the slot into its state are claimed.
+fn written_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
+    let claimed = match word.phase() {
+        Phase::Empty | Phase::Sealed => word.lap().wrapping_sub(1),
+        _ => word.lap(),
+    };
+    Position::new(claimed, at.index()).next(capacity)
+}
+
+/// Behind which position a receiver goes on that finds `word` in the slot of position `at`, laps later.
+///
+/// Reading claims are made in the order of positions, but a position may also have been given up by its sender, out of order. What
+/// the word proves: in phase `READING` or `ORPHAN`, its own position was claimed for reading, and so all up to it. In `WRITING` or
+/// `FULL`, its position was claimed for writing, so every slot was free for the lap before: all up to the slot's last position are
+/// done. In `EMPTY`, the slot's last position was claimed for writing, and may have been given up while those before it wait to be
+/// read: the same holds one lap earlier.
+fn read_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
+    let (lap, ahead) = (word.lap(), order(word.lap(), at.lap()));
+    let done = match word.phase() {
+        Phase::Reading | Phase::Orphan => lap,
+        Phase::Empty | Phase::Sealed if ahead > 1 => lap.wrapping_sub(2),
+        _ => lap.wrapping_sub(1),
+    };
+    Position::new(done, at.index()).next(capacity)
+}
+
+/// Whether a ring can have this many slots.
+pub(crate) fn is_capacity(slots: u64) -> bool {
+    (1..=MOST_SLOTS).contains(&slots)
+}

@@ -1,0 +1,805 @@
+//! The ring over words on the heap: step by step, against a naive twin, and with threads.
+
+use super::*;
+
+const CAPACITIES: [u64; 5] = [1, 2, 3, 5, 8];
+const LAST_LAP: u64 = (1 << 40) - 1;
+const POLICIES: [OnReaderDeath; 2] = [OnReaderDeath::Drop, OnReaderDeath::Redeliver];
+const ME: u32 = 1;
+const OTHER: u32 = 2;
+
+impl Slots for &[AtomicU64] {
+    fn count(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn word(&self, index: u64) -> &AtomicU64 {
+        &self[index as usize]
+    }
+}
+
+/// What a segment would hold.
+struct Memory {
+    tail: AtomicU64,
+    head: AtomicU64,
+    orphans: AtomicU32,
+    closed: AtomicU32,
+    lost: AtomicU64,
+    words: Vec<AtomicU64>,
+    payloads: Vec<AtomicU64>,
+    policy: OnReaderDeath,
+}
+
+impl Memory {
+    fn new(capacity: u64, policy: OnReaderDeath) -> Memory {
+        Memory::starting_at(Position::new(0, 0), capacity, policy)
+    }
+
+    /// A ring through which everything before `start` has passed.
+    fn starting_at(start: Position, capacity: u64, policy: OnReaderDeath) -> Memory {
+        let word = |index| {
+            let lap = if index < start.index() { start.lap().wrapping_add(1) } else { start.lap() };
+            AtomicU64::new(SlotWord::new(lap, Phase::Empty, 0).to_bits())
+        };
+        Memory {
+            tail: AtomicU64::new(start.to_bits()),
+            head: AtomicU64::new(start.to_bits()),
+            orphans: AtomicU32::new(0),
+            closed: AtomicU32::new(0),
+            lost: AtomicU64::new(0),
+            words: (0..capacity).map(word).collect(),
+            payloads: (0..capacity).map(|_| AtomicU64::new(0)).collect(),
+            policy,
+        }
+    }
+
+    fn ring(&self) -> Ring<'_, &[AtomicU64]> {
+        Ring {
+            tail: &self.tail,
+            head: &self.head,
+            orphans: &self.orphans,
+            closed: &self.closed,
+            lost: &self.lost,
+            slots: &self.words,
+            policy: self.policy,
+        }
+    }
+
+    fn write(&self, claim: &Claim, value: u64) {
+        self.payloads[claim.index as usize].store(value, Ordering::Relaxed);
+    }
+
+    fn read(&self, claim: &Claim) -> u64 {
+        self.payloads[claim.index as usize].load(Ordering::Relaxed)
+    }
+
+    fn send_as(&self, me: u32, value: u64) -> Result<(), Refused> {
+        let claim = self.ring().claim_write(me)?;
+        self.write(&claim, value);
+        self.ring().publish(claim);
+        Ok(())
+    }
+
+    fn send(&self, value: u64) -> Result<(), Refused> {
+        self.send_as(ME, value)
+    }
+
+    /// The message, and whether it was flagged as delivered before.
+    fn recv_as(&self, me: u32) -> Result<(u64, bool), Refused> {
+        let claim = self.ring().claim_read(me)?;
+        let message = (self.read(&claim), claim.redelivered);
+        self.ring().release(claim);
+        Ok(message)
+    }
+
+    fn recv(&self) -> Result<u64, Refused> {
+        self.recv_as(ME).map(|(value, _)| value)
+    }
+
+    fn word(&self, index: u64) -> SlotWord {
+        SlotWord::from_bits(self.words[index as usize].load(Ordering::Relaxed))
+    }
+
+    /// The slot as somebody sees it whom it obstructs.
+    fn held(&self, index: u64) -> Held {
+        Held { index, word: self.word(index) }
+    }
+}
+
+fn owner_in_the_way<T: std::fmt::Debug>(result: Result<T, Refused>) -> u32 {
+    match result {
+        Err(Refused::NotNow(Some(held))) => held.owner(),
+        other => panic!("not held up by an owner: {other:?}"),
+    }
+}
+
+#[test]
+fn exactly_as_many_messages_as_slots_fit_and_come_out_in_order() {
+    for capacity in CAPACITIES {
+        let memory = Memory::new(capacity, OnReaderDeath::Drop);
+        let ring = memory.ring();
+        for round in 0..5 {
+            assert_eq!(memory.recv(), Err(Refused::NotNow(None)));
+            assert!(!ring.has_message());
+            for value in 0..capacity {
+                assert!(ring.has_space());
+                assert_eq!(ring.len(), value);
+                assert_eq!(memory.send(round * 100 + value), Ok(()));
+                assert!(ring.has_message());
+            }
+            assert_eq!((ring.len(), ring.has_space()), (capacity, false));
+            assert_eq!(memory.send(77), Err(Refused::NotNow(None)));
+            for value in 0..capacity {
+                assert_eq!(memory.recv(), Ok(round * 100 + value));
+                assert_eq!(ring.len(), capacity - value - 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn laps_wrap_without_anybody_noticing() {
+    for capacity in CAPACITIES {
+        for index in 0..capacity {
+            let memory = Memory::starting_at(Position::new(LAST_LAP - 1, index), capacity, OnReaderDeath::Drop);
+            for value in 0..6 * capacity {
+                assert_eq!(memory.send(value), Ok(()));
+                assert_eq!(memory.ring().len(), 1);
+                assert_eq!(memory.recv(), Ok(value));
+                assert_eq!(memory.recv(), Err(Refused::NotNow(None)));
+            }
+            assert!(memory.word(0).lap() < 8, "the laps have not wrapped");
+        }
+    }
+}
+
+#[test]
+fn nobody_overtakes_a_message_that_is_being_written() {
+    let memory = Memory::new(3, OnReaderDeath::Drop);
+    let slow = memory.ring().claim_write(OTHER).unwrap();
+    memory.write(&slow, 1);
+    memory.send(2).unwrap();
+    assert_eq!(owner_in_the_way(memory.recv()), OTHER);
+    assert!(!memory.ring().has_message());
+    memory.ring().publish(slow);
+    assert_eq!((memory.recv(), memory.recv()), (Ok(1), Ok(2)));
+}
+
+#[test]
+fn a_slow_reader_holds_up_the_sender_of_its_slot_only() {
+    let memory = Memory::new(2, OnReaderDeath::Drop);
+    memory.send(1).unwrap();
+    memory.send(2).unwrap();
+    let slow = memory.ring().claim_read(OTHER).unwrap();
+    assert_eq!(memory.recv(), Ok(2));
+    // The other slot is free, but its turn comes after that of the slow one.
+    assert_eq!(owner_in_the_way(memory.send(3)), OTHER);
+    assert!(!memory.ring().has_space());
+    assert_eq!(memory.read(&slow), 1);
+    memory.ring().release(slow);
+    assert_eq!((memory.send(3), memory.send(4)), (Ok(()), Ok(())));
+    assert_eq!((memory.recv(), memory.recv()), (Ok(3), Ok(4)));
+}
+
+#[test]
+fn an_aborted_claim_sends_nothing() {
+    for capacity in CAPACITIES {
+        let memory = Memory::new(capacity, OnReaderDeath::Drop);
+        for value in 0..3 * capacity {
+            let claim = memory.ring().claim_write(ME).unwrap();
+            memory.ring().release(claim);
+            assert_eq!(memory.ring().len(), 0);
+            assert_eq!(memory.recv(), Err(Refused::NotNow(None)));
+            memory.send(value).unwrap();
+            assert_eq!(memory.recv(), Ok(value));
+        }
+    }
+}
+
+#[test]
+fn a_dead_sender_is_named_to_whoever_it_holds_up_and_its_claim_undone() {
+    for capacity in CAPACITIES {
+        for policy in POLICIES {
+            let memory = Memory::new(capacity, policy);
+            // Killed between its claim and the store of `tail`, and before it had published.
+            let _ = memory.ring().claim_write(OTHER).unwrap();
+            memory.tail.store(0, Ordering::Relaxed);
+            for value in 1..capacity {
+                memory.send(value).unwrap();
+            }
+            assert_eq!(owner_in_the_way(memory.send(99)), OTHER);
+            assert_eq!(owner_in_the_way(memory.recv()), OTHER);
+            let held = memory.held(0);
+            assert!(memory.ring().recover(held));
+            assert!(!memory.ring().recover(held), "recovered twice");
+            assert_eq!(memory.send(capacity), Ok(()));
+            for value in 1..=capacity {
+                assert_eq!(memory.recv(), Ok(value));
+            }
+            assert_eq!(memory.lost.load(Ordering::Relaxed), 0);
+        }
+    }
+}
+
+#[test]
+fn a_dead_receiver_is_named_even_if_it_was_killed_before_it_moved_the_hint() {
+    for capacity in CAPACITIES {
+        let memory = Memory::new(capacity, OnReaderDeath::Drop);
+        for value in 0..capacity {
+            memory.send(value).unwrap();
+        }
+        let _ = memory.ring().claim_read(OTHER).unwrap();
+        memory.head.store(0, Ordering::Relaxed);
+        memory.tail.store(0, Ordering::Relaxed);
+        assert_eq!(owner_in_the_way(memory.send(99)), OTHER);
+        assert!(memory.ring().recover(memory.held(0)));
+        assert_eq!(memory.send(capacity), Ok(()));
+        for value in 1..=capacity {
+            assert_eq!(memory.recv(), Ok(value));
+        }
+    }
+}
+
+#[test]
+fn what_a_dead_receiver_had_is_dropped_and_counted() {
+    let memory = Memory::new(3, OnReaderDeath::Drop);
+    for value in 0..3 {
+        memory.send(value).unwrap();
+    }
+    let _ = memory.ring().claim_read(OTHER).unwrap();
+    let _ = memory.ring().claim_read(OTHER).unwrap();
+    assert!(memory.ring().recover_all(OTHER));
+    assert!(!memory.ring().recover_all(OTHER));
+    assert_eq!(memory.lost.load(Ordering::Relaxed), 2);
+    assert_eq!((memory.recv(), memory.recv()), (Ok(2), Err(Refused::NotNow(None))));
+}
+
+#[test]
+fn what_a_dead_receiver_had_is_delivered_again_and_flagged() {
+    let memory = Memory::new(3, OnReaderDeath::Redeliver);
+    for value in 0..3 {
+        memory.send(value).unwrap();
+    }
+    let _ = memory.ring().claim_read(OTHER).unwrap();
+    assert!(memory.ring().recover_all(OTHER));
+    assert!(memory.ring().has_message());
+    // A second death with the same message.
+    let again = memory.ring().claim_read(OTHER).unwrap();
+    assert!(again.redelivered);
+    assert!(memory.ring().recover(memory.held(0)));
+    assert_eq!(memory.recv_as(ME), Ok((0, true)));
+    assert_eq!(memory.recv_as(ME), Ok((1, false)));
+    assert_eq!(memory.recv_as(ME), Ok((2, false)));
+    assert_eq!(memory.recv(), Err(Refused::NotNow(None)));
+    assert!(!memory.ring().has_message(), "the flag outlives the last orphan");
+    assert_eq!(memory.lost.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_orphan_without_the_flag_is_found_by_the_sender_that_needs_its_slot() {
+    let memory = Memory::new(2, OnReaderDeath::Redeliver);
+    memory.send(0).unwrap();
+    memory.send(1).unwrap();
+    let _ = memory.ring().claim_read(OTHER).unwrap();
+    assert!(memory.ring().recover(memory.held(0)));
+    memory.orphans.store(0, Ordering::Relaxed);
+    assert_eq!(memory.recv_as(ME), Ok((1, false)));
+    assert_eq!(memory.recv_as(ME), Err(Refused::NotNow(None)));
+    assert_eq!(memory.send(2), Err(Refused::NotNow(None)));
+    assert_eq!(memory.recv_as(ME), Ok((0, true)));
+    assert_eq!(memory.send(2), Ok(()));
+}
+
+#[test]
+fn an_orphan_without_the_flag_is_found_before_the_end_is_reported() {
+    for capacity in CAPACITIES {
+        let memory = Memory::new(capacity, OnReaderDeath::Redeliver);
+        for value in 0..capacity {
+            memory.send(value).unwrap();
+        }
+        let _ = memory.ring().claim_read(OTHER).unwrap();
+        assert!(memory.ring().recover(memory.held(0)));
+        memory.orphans.store(0, Ordering::Relaxed);
+        memory.ring().close();
+        for value in 1..capacity {
+            assert_eq!(memory.recv_as(ME), Ok((value, false)));
+        }
+        // The ring may need one more look, after which it knows that there is an orphan.
+        let orphan = memory.recv_as(ME).or_else(|_| memory.recv_as(ME));
+        assert_eq!(orphan, Ok((0, true)));
+        assert_eq!(memory.recv_as(ME), Err(Refused::Closed));
+    }
+}
+
+#[test]
+fn a_closed_ring_is_drained_and_then_at_its_end_for_good() {
+    for capacity in CAPACITIES {
+        for policy in POLICIES {
+            let memory = Memory::new(capacity, policy);
+            let ring = memory.ring();
+            for value in 0..capacity - 1 {
+                memory.send(value).unwrap();
+            }
+            assert!(!ring.is_closed());
+            ring.close();
+            assert!(ring.is_closed());
+            assert_eq!(memory.send(99), Err(Refused::Closed));
+            for value in 0..capacity - 1 {
+                assert_eq!(memory.recv(), Ok(value));
+            }
+            for _ in 0..3 {
+                assert_eq!(memory.recv(), Err(Refused::Closed));
+                assert_eq!(memory.send(99), Err(Refused::Closed));
+                assert_eq!((ring.len(), ring.has_message(), ring.has_space()), (0, false, false));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sender_that_passed_the_closed_flag_is_turned_back_by_the_seal() {
+    let memory = Memory::new(2, OnReaderDeath::Drop);
+    memory.ring().close();
+    assert_eq!(memory.recv(), Err(Refused::Closed));
+    // It loaded the flag before the close and claims only now.
+    memory.closed.store(0, Ordering::Relaxed);
+    assert_eq!(memory.send(1), Err(Refused::Closed));
+}
+
+#[test]
+fn a_sender_that_passed_the_closed_flag_and_claimed_before_the_seal_is_heard() {
+    let memory = Memory::new(2, OnReaderDeath::Drop);
+    let late = memory.ring().claim_write(OTHER).unwrap();
+    memory.ring().close();
+    assert_eq!(owner_in_the_way(memory.recv()), OTHER);
+    memory.write(&late, 5);
+    memory.ring().publish(late);
+    assert_eq!((memory.recv(), memory.recv()), (Ok(5), Err(Refused::Closed)));
+}
+
+#[test]
+fn a_closed_ring_does_not_end_while_a_message_may_come_back() {
+    for capacity in CAPACITIES {
+        let memory = Memory::new(capacity, OnReaderDeath::Redeliver);
+        memory.send(7).unwrap();
+        let reading = memory.ring().claim_read(OTHER).unwrap();
+        memory.ring().close();
+        assert_eq!(owner_in_the_way(memory.recv()), OTHER);
+        let held = memory.held(reading.index);
+        assert!(memory.ring().recover(held));
+        assert_eq!(memory.recv_as(ME), Ok((7, true)));
+        assert_eq!(memory.recv_as(ME), Err(Refused::Closed));
+    }
+}
+
+#[test]
+fn a_closed_ring_that_drops_ends_while_others_still_read() {
+    let memory = Memory::new(2, OnReaderDeath::Drop);
+    memory.send(7).unwrap();
+    let reading = memory.ring().claim_read(OTHER).unwrap();
+    memory.ring().close();
+    assert_eq!(memory.recv(), Err(Refused::Closed));
+    memory.ring().release(reading);
+    assert_eq!(memory.recv(), Err(Refused::Closed));
+}
+
+#[test]
+fn hints_that_lag_by_any_amount_do_no_harm() {
+    for capacity in CAPACITIES {
+        for passed in 0..4 * capacity {
+            for unread in 0..=capacity {
+                for lag in 0..=passed {
+                    let memory = Memory::new(capacity, OnReaderDeath::Drop);
+                    let mut hints = vec![memory.tail.load(Ordering::Relaxed)];
+                    for value in 0..passed {
+                        memory.send(value).unwrap();
+                        assert_eq!(memory.recv(), Ok(value));
+                        hints.push(memory.tail.load(Ordering::Relaxed));
+                    }
+                    for value in 0..unread {
+                        memory.send(value).unwrap();
+                    }
+                    let hint = hints[(passed - lag) as usize];
+                    memory.tail.store(hint, Ordering::Relaxed);
+                    memory.head.store(hint, Ordering::Relaxed);
+                    assert_eq!(memory.ring().len(), unread);
+                    assert_eq!(memory.ring().has_message(), unread > 0);
+                    assert_eq!(memory.ring().has_space(), unread < capacity);
+                    for value in unread..capacity {
+                        assert_eq!(memory.send(value), Ok(()));
+                        memory.tail.store(hint, Ordering::Relaxed);
+                    }
+                    assert_eq!(memory.send(99), Err(Refused::NotNow(None)));
+                    for value in 0..capacity {
+                        assert_eq!(memory.recv(), Ok(value));
+                        memory.head.store(hint, Ordering::Relaxed);
+                    }
+                    assert_eq!(memory.recv(), Err(Refused::NotNow(None)));
+                }
+            }
+        }
+    }
+}
+
+/// An aborted slot is already in its next lap while messages before it are unread. A receiver whose hint was laps behind took that
+/// for a sign that they had been read, and skipped them.
+#[test]
+fn a_lagging_hint_does_not_jump_over_messages_before_an_aborted_claim() {
+    let memory = Memory::new(3, OnReaderDeath::Drop);
+    for value in 0..4 {
+        memory.send(value).unwrap();
+        assert_eq!(memory.recv(), Ok(value));
+    }
+    memory.send(10).unwrap();
+    memory.send(11).unwrap();
+    let aborted = memory.ring().claim_write(ME).unwrap();
+    assert_eq!(aborted.index, 0);
+    memory.ring().release(aborted);
+    // A receiver was frozen between its claim of the very first message and the store of the hint.
+    memory.head.store(Position::new(0, 0).to_bits(), Ordering::Relaxed);
+    assert!(memory.ring().has_message());
+    assert_eq!((memory.recv(), memory.recv()), (Ok(10), Ok(11)));
+    assert_eq!(memory.recv(), Err(Refused::NotNow(None)));
+}
+
+#[test]
+fn a_hint_that_no_slot_has_is_corrupt() {
+    let memory = Memory::new(3, OnReaderDeath::Drop);
+    memory.tail.store(Position::new(0, 3).to_bits(), Ordering::Relaxed);
+    memory.head.store(u64::MAX, Ordering::Relaxed);
+    assert_eq!(memory.send(1), Err(Refused::Corrupt));
+    assert_eq!(memory.recv(), Err(Refused::Corrupt));
+    let ring = memory.ring();
+    assert_eq!((ring.len(), ring.has_message(), ring.has_space()), (0, false, false));
+}
+
+#[test]
+fn hints_far_ahead_are_corrupt() {
+    for capacity in CAPACITIES {
+        let memory = Memory::new(capacity, OnReaderDeath::Drop);
+        for laps in [2, 3, 1000, (1 << 39) - 1] {
+            memory.tail.store(Position::new(laps, 0).to_bits(), Ordering::Relaxed);
+            memory.head.store(Position::new(laps, 0).to_bits(), Ordering::Relaxed);
+            assert_eq!(memory.send(1), Err(Refused::Corrupt));
+            assert_eq!(memory.recv(), Err(Refused::Corrupt));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_phase_is_corrupt() {
+    let memory = Memory::new(1, OnReaderDeath::Drop);
+    for lap in [0, 1, 2, LAST_LAP] {
+        memory.words[0].store(SlotWord::new(lap, Phase::Unknown, 0).to_bits(), Ordering::Relaxed);
+        assert_eq!(memory.send(1), Err(Refused::Corrupt));
+        assert_eq!(memory.recv(), Err(Refused::Corrupt));
+        assert!(!memory.ring().recover_all(0));
+    }
+}
+
+/// Whatever the words hold, every operation ends, and claims slots that exist.
+#[test]
+fn scribbled_words_never_lead_to_a_panic_or_an_endless_loop() {
+    const PHASES: [Phase; 7] = [
+        Phase::Empty,
+        Phase::Writing,
+        Phase::Full,
+        Phase::Reading,
+        Phase::Orphan,
+        Phase::Sealed,
+        Phase::Unknown,
+    ];
+    const LAPS: [u64; 9] = [0, 1, 2, 3, 4, 5, 1 << 39, LAST_LAP - 1, LAST_LAP];
+    let mut random = Random(1);
+    for policy in POLICIES {
+        for case in 0..200_000 {
+            let capacity = 1 + random.below(3);
+            let memory = Memory::starting_at(Position::new(LAPS[random.index(9)], 0), capacity, policy);
+            for word in &memory.words {
+                let scribble = SlotWord::new(LAPS[random.index(9)], PHASES[random.index(7)], random.below(3) as u32);
+                word.store(scribble.to_bits(), Ordering::Relaxed);
+            }
+            if case % 2 == 0 {
+                let hint = |random: &mut Random| Position::new(LAPS[random.index(9)], random.below(5)).to_bits();
+                memory.tail.store(hint(&mut random), Ordering::Relaxed);
+                memory.head.store(hint(&mut random), Ordering::Relaxed);
+            }
+            memory.orphans.store(random.below(2) as u32, Ordering::Relaxed);
+            let ring = memory.ring();
+            for _ in 0..3 {
+                assert!(ring.len() <= capacity);
+                let _ = (ring.has_message(), ring.has_space());
+                if let Ok(claim) = ring.claim_write(ME) {
+                    assert!(claim.index < capacity);
+                    ring.publish(claim);
+                }
+                if let Ok(claim) = ring.claim_read(ME) {
+                    assert!(claim.index < capacity);
+                    ring.release(claim);
+                }
+                ring.recover_all(random.below(3) as u32);
+            }
+            ring.close();
+            for _ in 0..3 {
+                if let Ok(claim) = ring.claim_read(ME) {
+                    assert!(claim.index < capacity);
+                }
+            }
+        }
+    }
+}
+
+/// Xorshift: enough to shuffle operations.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % bound
+    }
+
+    fn index(&mut self, bound: usize) -> usize {
+        self.below(bound as u64) as usize
+    }
+}
+
+/// What has become of one position, in the words of the naive twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Writing(Claim, u32),
+    Full(u64),
+    Reading(Claim, u32, u64),
+    Orphan(u64),
+    /// Released, aborted or dropped: the slot is free for the position one lap on.
+    Done,
+}
+
+/// The naive twin: every position there ever was, in a vector.
+struct Twin {
+    memory: Memory,
+    first_lap: u64,
+    capacity: u64,
+    fates: Vec<Fate>,
+    lost: u64,
+}
+
+impl Twin {
+    /// The first position whose message nobody has taken yet.
+    fn front(&self) -> usize {
+        let passed = |fate: &Fate| matches!(fate, Fate::Reading(..) | Fate::Orphan(_) | Fate::Done);
+        self.fates.iter().position(|fate| !passed(fate)).unwrap_or(self.fates.len())
+    }
+
+    /// What stands in the way of the next sender.
+    fn predecessor(&self) -> Fate {
+        self.fates.len().checked_sub(self.capacity as usize).map_or(Fate::Done, |last| self.fates[last])
+    }
+
+    fn hint(&self, position: usize) -> u64 {
+        let position = position as u64;
+        Position::new(self.first_lap.wrapping_add(position / self.capacity), position % self.capacity).to_bits()
+    }
+
+    fn check(&self) {
+        let ring = self.memory.ring();
+        let front = self.front();
+        assert_eq!(ring.len(), (self.fates.len() - front) as u64);
+        assert_eq!(ring.has_space(), self.predecessor() == Fate::Done);
+        let message = matches!(self.fates.get(front), Some(Fate::Full(_)));
+        assert_eq!(ring.has_message(), message || self.memory.orphans.load(Ordering::Relaxed) != 0);
+        assert_eq!(self.memory.lost.load(Ordering::Relaxed), self.lost);
+    }
+
+    fn claim_write(&mut self, me: u32) {
+        let claim = self.memory.ring().claim_write(me);
+        match self.predecessor() {
+            Fate::Done => {
+                let claim = claim.unwrap();
+                assert_eq!(claim.index, self.fates.len() as u64 % self.capacity);
+                self.fates.push(Fate::Writing(claim, me));
+            }
+            Fate::Writing(_, owner) | Fate::Reading(_, owner, _) => assert_eq!(owner_in_the_way(claim), owner),
+            Fate::Full(_) => assert_eq!(claim, Err(Refused::NotNow(None))),
+            Fate::Orphan(_) => {
+                assert_eq!(claim, Err(Refused::NotNow(None)));
+                assert_eq!(self.memory.orphans.load(Ordering::Relaxed), 1, "nobody will look for the orphan");
+            }
+        }
+    }
+
+    fn claim_read(&mut self, me: u32) {
+        let flagged = self.memory.orphans.load(Ordering::Relaxed) != 0;
+        let orphans = self.fates.iter().any(|fate| matches!(fate, Fate::Orphan(_)));
+        let claim = self.memory.ring().claim_read(me);
+        if flagged && orphans {
+            let claim = claim.unwrap();
+            assert!(claim.redelivered);
+            let is_it = |(at, fate): (usize, &Fate)| {
+                matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index
+            };
+            let at = self.fates.iter().enumerate().position(is_it).expect("an orphan in this slot");
+            let Fate::Orphan(value) = self.fates[at] else { unreachable!() };
+            assert_eq!(self.memory.read(&claim), value);
+            self.fates[at] = Fate::Reading(claim, me, value);
+            return;
+        }
+        let front = self.front();
+        match self.fates.get(front) {
+            Some(&Fate::Full(value)) => {
+                let claim = claim.unwrap();
+                assert!(!claim.redelivered);
+                assert_eq!(self.memory.read(&claim), value);
+                self.fates[front] = Fate::Reading(claim, me, value);
+            }
+            Some(&Fate::Writing(_, owner)) => assert_eq!(owner_in_the_way(claim), owner),
+            _ => assert_eq!(claim, Err(Refused::NotNow(None))),
+        }
+    }
+
+    /// A random claim of those that are open.
+    fn open(&self, random: &mut Random, is_it: impl Fn(&Fate) -> bool) -> Option<usize> {
+        let open: Vec<usize> = (0..self.fates.len()).filter(|&at| is_it(&self.fates[at])).collect();
+        (!open.is_empty()).then(|| open[random.index(open.len())])
+    }
+
+    fn is_writing(fate: &Fate) -> bool {
+        matches!(fate, Fate::Writing(..))
+    }
+
+    fn is_reading(fate: &Fate) -> bool {
+        matches!(fate, Fate::Reading(..))
+    }
+
+    fn publish(&mut self, at: usize, value: u64) {
+        let Fate::Writing(claim, _) = self.fates[at] else { unreachable!() };
+        self.memory.write(&claim, value);
+        self.memory.ring().publish(claim);
+        self.fates[at] = Fate::Full(value);
+    }
+
+    fn release(&mut self, at: usize) {
+        let (Fate::Writing(claim, _) | Fate::Reading(claim, ..)) = self.fates[at] else { unreachable!() };
+        self.memory.ring().release(claim);
+        self.fates[at] = Fate::Done;
+    }
+
+    fn kill(&mut self, dead: u32) {
+        let mut any = false;
+        for fate in &mut self.fates {
+            let after = match *fate {
+                Fate::Writing(_, owner) if owner == dead => Fate::Done,
+                Fate::Reading(_, owner, value) if owner == dead => match self.memory.policy {
+                    OnReaderDeath::Drop => {
+                        self.lost += 1;
+                        Fate::Done
+                    }
+                    OnReaderDeath::Redeliver => Fate::Orphan(value),
+                },
+                _ => continue,
+            };
+            *fate = after;
+            any = true;
+        }
+        assert_eq!(self.memory.ring().recover_all(dead), any);
+    }
+
+    /// Finishes what is open, closes, and reads to the end.
+    fn finish(mut self) {
+        while let Some(at) = self.fates.iter().position(Self::is_writing) {
+            self.publish(at, 1);
+        }
+        while let Some(at) = self.fates.iter().position(Self::is_reading) {
+            self.release(at);
+        }
+        self.memory.ring().close();
+        for _ in 0..2 * self.capacity + 2 {
+            let front = self.front();
+            match self.memory.ring().claim_read(ME) {
+                Ok(claim) if claim.redelivered => {
+                    let orphan = |(at, fate): (usize, &Fate)| {
+                        matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index
+                    };
+                    let at = self.fates.iter().enumerate().position(orphan).expect("an orphan in this slot");
+                    self.fates[at] = Fate::Done;
+                    self.memory.ring().release(claim);
+                }
+                Ok(claim) => {
+                    assert_eq!(self.fates[front], Fate::Full(self.memory.read(&claim)));
+                    self.fates[front] = Fate::Done;
+                    self.memory.ring().release(claim);
+                }
+                Err(Refused::NotNow(None)) => {
+                    assert_eq!(self.memory.orphans.load(Ordering::Relaxed), 1, "only an orphan is a reason to look again");
+                }
+                Err(Refused::Closed) => {
+                    assert!(self.fates.iter().all(|fate| *fate == Fate::Done), "ended too early");
+                    return;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        panic!("a closed ring without an end");
+    }
+}
+
+#[test]
+fn random_operations_do_what_the_naive_twin_does() {
+    for seed in 1..=400 {
+        let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+        let capacity = CAPACITIES[random.index(5)];
+        let first_lap = LAST_LAP - random.below(4);
+        let memory = Memory::starting_at(Position::new(first_lap, 0), capacity, POLICIES[random.index(2)]);
+        let mut twin = Twin { memory, first_lap, capacity, fates: Vec::new(), lost: 0 };
+        let tidy = random.below(2) == 0;
+        for value in 0..300 {
+            let peer = 1 + random.below(3) as u32;
+            match random.below(if tidy { 14 } else { 20 }) {
+                0..=3 => twin.claim_write(peer),
+                4..=6 => drop(twin.open(&mut random, Twin::is_writing).map(|at| twin.publish(at, value))),
+                7..=10 => twin.claim_read(peer),
+                11..=13 => drop(twin.open(&mut random, Twin::is_reading).map(|at| twin.release(at))),
+                14 => drop(twin.open(&mut random, Twin::is_writing).map(|at| twin.release(at))),
+                15 => twin.kill(peer),
+                16 | 17 => {
+                    let lag = random.index(twin.fates.len() + 1);
+                    twin.memory.tail.store(twin.hint(lag), Ordering::Relaxed);
+                }
+                18 => {
+                    let lag = random.index(twin.front() + 1);
+                    twin.memory.head.store(twin.hint(lag), Ordering::Relaxed);
+                }
+                _ => twin.memory.orphans.store(random.below(2) as u32, Ordering::Relaxed),
+            }
+            twin.check();
+        }
+        twin.finish();
+    }
+}
+
+#[test]
+fn threads_get_every_message_once_and_each_senders_in_order() {
+    const MESSAGES: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    for capacity in [1, 2, 7] {
+        let memory = &Memory::starting_at(Position::new(LAST_LAP - 100, 0), capacity, OnReaderDeath::Drop);
+        let send = |me: u32| {
+            for number in 0..MESSAGES {
+                while let Err(refused) = memory.send_as(me, u64::from(me) << 32 | number) {
+                    assert!(matches!(refused, Refused::NotNow(_)), "{refused:?}");
+                    std::thread::yield_now();
+                }
+            }
+        };
+        let receive = |me: u32| {
+            let mut received = Vec::new();
+            loop {
+                match memory.recv_as(me) {
+                    Ok((message, _)) => received.push(message),
+                    Err(Refused::NotNow(_)) => std::thread::yield_now(),
+                    Err(Refused::Closed) => return received,
+                    Err(Refused::Corrupt) => panic!("corrupt"),
+                }
+            }
+        };
+        let received = std::thread::scope(|scope| {
+            let receivers = [3, 4].map(|me| scope.spawn(move || receive(me)));
+            let senders = [1, 2].map(|me| scope.spawn(move || send(me)));
+            for sender in senders {
+                sender.join().unwrap();
+            }
+            memory.ring().close();
+            receivers.map(|receiver| receiver.join().unwrap())
+        });
+        for messages in &received {
+            for sender in [1, 2] {
+                let numbers: Vec<u64> = messages.iter().copied().filter(|message| message >> 32 == sender).collect();
+                assert!(numbers.is_sorted(), "out of order");
+            }
+        }
+        let mut all = received.concat();
+        all.sort_unstable();
+        let expected: Vec<u64> = [1, 2].into_iter().flat_map(|me| (0..MESSAGES).map(move |n| me << 32 | n)).collect();
+        assert_eq!(all, expected);
+    }
+}

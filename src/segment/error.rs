@@ -1,0 +1,119 @@
+//! What can go wrong when a segment is made or opened.
+
+use std::io;
+
+/// Error of making or opening a [`Segment`](crate::Segment). Whatever it is, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// The length asked for is zero or cannot be laid out.
+    #[error("a segment cannot hold {len} bytes of objects: ask for 1 to {largest}")]
+    Length {
+        /// Bytes that were asked for.
+        len: u64,
+        /// The most that can be asked for.
+        largest: u64,
+    },
+    /// The commons were made already, so their size can no longer be chosen.
+    #[error("the commons exist already: choose their size before the first object and the first child")]
+    CommonsExist,
+    /// The file is too short to be a segment.
+    #[error("the file has {found} bytes, fewer than a segment's header: it is empty or was truncated")]
+    Truncated {
+        /// Size of the file in bytes.
+        found: u64,
+    },
+    /// The file is not a segment of this crate.
+    #[error("the file is not a segment: it does not begin with the magic number")]
+    Foreign,
+    /// The segment was made on a machine of the other byte order.
+    #[error("the segment was made on a machine of the other byte order")]
+    ByteOrder,
+    /// The segment was made by another version of the crate.
+    #[error("the segment has format version {found}, this build understands {expected}: use the same version in all programs")]
+    Version {
+        /// Version in the segment.
+        found: u32,
+        /// Version of this build.
+        expected: u32,
+    },
+    /// This build would lay the segment out differently.
+    #[error("the segment has layout {found:#018x}, this build expects {expected:#018x}: use the same version in all programs")]
+    Layout {
+        /// Fingerprint in the segment.
+        found: u64,
+        /// Fingerprint of this build.
+        expected: u64,
+    },
+    /// The file's size is not what its header says.
+    #[error("the segment was made with {header} bytes, but the file has {file}: it was truncated or extended")]
+    WrongSize {
+        /// Size in the header.
+        header: u64,
+        /// Size of the file.
+        file: u64,
+    },
+    /// A field of the header has a value that nobody writes.
+    #[error("the segment's header is corrupt: field `{field}`")]
+    Corrupt {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// The descriptor does not allow both reading and writing.
+    #[error("the descriptor is not open for reading and writing: a segment needs both")]
+    ReadOnly,
+    /// The file belongs to another user.
+    #[error("the file belongs to user {owner}, not to user {user}: processes that share a segment run as the same user")]
+    NotOurs {
+        /// User id that owns the file.
+        owner: u32,
+        /// User id of this process.
+        user: u32,
+    },
+    /// The file can be written by other users.
+    #[error("the file has mode {mode:o}: a segment that other users can write is not safe to attach; use 600")]
+    Exposed {
+        /// Permission bits of the file.
+        mode: u32,
+    },
+    /// The descriptor stands for something that is not a regular file.
+    #[error("the descriptor is not a regular file")]
+    NotAFile,
+    /// The anonymous memory could still change its size, which would kill whoever touches it.
+    #[error("the memfd is not sealed against shrinking and growing")]
+    Unsealed,
+    /// The segment's processes live in another pid namespace, where this process could not tell who is alive.
+    #[error("the segment belongs to pid namespace {segment}, this process runs in {own}: peers could not be judged")]
+    ForeignNamespace {
+        /// Inode of the segment's namespace.
+        segment: u64,
+        /// Inode of this process's namespace.
+        own: u64,
+    },
+    /// The file's path has a NUL in it.
+    #[error("the path contains a NUL byte")]
+    PathWithNul,
+    /// There is no room for so much memory.
+    #[error("no room for a segment of {size} bytes of address space ({source})")]
+    NoRoom {
+        /// Bytes of address space that were asked for.
+        size: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused a call.
+    #[error("{call} failed: {source}")]
+    Os {
+        /// Name of the call.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl SegmentError {
+    /// For `map_err`: wraps what the kernel said about `call`.
+    pub(crate) fn os<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> SegmentError {
+        move |source| SegmentError::Os { call, source: source.into() }
+    }
+}

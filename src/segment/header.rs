@@ -1,0 +1,154 @@
+//! The first page of a segment: what it is, checked once at attach and never read again.
+//!
+//! # Layout
+//! Native-endian; offsets in bytes from the start of the segment. The creator writes all of it before anybody else can open the
+//! segment; nothing changes it afterwards.
+//! ```text
+//! offset  size  field
+//!      0     8  magic            "offsprng"
+//!      8     4  format_version   of everything in the segment
+//!     12     4  byte_order       0x0102_0304 as the creator's processor stores it
+//!     16     8  layout           fingerprint of the layout that this build computes from `budget`
+//!     24     8  size             of the whole segment, in bytes
+//!     32     8  budget           bytes of objects that it may hold
+//!     40     8  id               random, never 0
+//!     48     8  pid_namespace    inode of the namespace whose pids the peer table holds; 0 if unknown
+//!     56     4  fences           0 symmetric, 1 asymmetric (every process must register for membarrier)
+//!     60     4  reserved         0
+//!     64     -  zero up to the end of the page
+//! ```
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::segment::error::SegmentError;
+use crate::segment::layout::Layout;
+use crate::sys::barrier::Fences;
+
+/// "offsprng", read in this machine's byte order.
+pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"offsprng");
+/// Version of every shared structure together. Any change of a layout or a protocol raises it.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+const BYTE_ORDER: u32 = 0x0102_0304;
+/// Bytes that the header takes in the segment.
+pub(crate) const HEADER_SIZE: u64 = 4096;
+
+/// The header as it stands in the segment. See the module for each field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) magic: u64,
+    pub(crate) format_version: u32,
+    pub(crate) byte_order: u32,
+    pub(crate) layout: u64,
+    pub(crate) size: u64,
+    pub(crate) budget: u64,
+    pub(crate) id: u64,
+    pub(crate) pid_namespace: u64,
+    pub(crate) fences: u32,
+    pub(crate) reserved: u32,
+}
+
+const _: () = {
+    assert!(core::mem::offset_of!(Header, magic) == 0);
+    assert!(core::mem::offset_of!(Header, format_version) == 8);
+    assert!(core::mem::offset_of!(Header, byte_order) == 12);
+    assert!(core::mem::offset_of!(Header, layout) == 16);
+    assert!(core::mem::offset_of!(Header, size) == 24);
+    assert!(core::mem::offset_of!(Header, budget) == 32);
+    assert!(core::mem::offset_of!(Header, id) == 40);
+    assert!(core::mem::offset_of!(Header, pid_namespace) == 48);
+    assert!(core::mem::offset_of!(Header, fences) == 56);
+    assert!(core::mem::offset_of!(Header, reserved) == 60);
+    assert!(size_of::<Header>() == 64);
+};
+
+impl Header {
+    /// The header of a new segment.
+    pub(crate) fn new(layout: &Layout, id: u64, pid_namespace: u64, fences: Fences) -> Header {
+        Header {
+            magic: MAGIC,
+            format_version: FORMAT_VERSION,
+            byte_order: BYTE_ORDER,
+            layout: layout.fingerprint(),
+            size: layout.size(),
+            budget: layout.budget(),
+            id,
+            pid_namespace,
+            fences: u32::from(fences == Fences::Asymmetric),
+            reserved: 0,
+        }
+    }
+
+    /// Checks every field against what this build would have written for a file of `file_size` bytes.
+    pub(crate) fn validate(&self, file_size: u64) -> Result<(Layout, Fences), SegmentError> {
+        if self.magic == MAGIC.swap_bytes() || (self.magic == MAGIC && self.byte_order != BYTE_ORDER) {
+            return Err(SegmentError::ByteOrder);
+        }
+        if self.magic != MAGIC {
+            return Err(SegmentError::Foreign);
+        }
+        if self.format_version != FORMAT_VERSION {
+            return Err(SegmentError::Version { found: self.format_version, expected: FORMAT_VERSION });
+        }
+        if self.size != file_size {
+            return Err(SegmentError::WrongSize { header: self.size, file: file_size });
+        }
+        let layout = Layout::for_budget(self.budget).ok_or(SegmentError::Corrupt { field: "budget" })?;
+        if layout.fingerprint() != self.layout {
+            return Err(SegmentError::Layout { found: self.layout, expected: layout.fingerprint() });
+        }
+        if layout.size() != self.size {
+            return Err(SegmentError::Corrupt { field: "size" });
+        }
+        if self.id == 0 {
+            return Err(SegmentError::Corrupt { field: "id" });
+        }
+        let fences = match self.fences {
+            0 => Fences::Symmetric,
+            1 => Fences::Asymmetric,
+            _ => return Err(SegmentError::Corrupt { field: "fences" }),
+        };
+        if self.reserved != 0 {
+            return Err(SegmentError::Corrupt { field: "reserved" });
+        }
+        Ok((layout, fences))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> (Header, u64) {
+        let layout = Layout::for_budget(1 << 20).expect("a layout");
+        (Header::new(&layout, 7, 9, Fences::Asymmetric), layout.size())
+    }
+
+    #[test]
+    fn what_we_write_we_accept() {
+        let (header, size) = good();
+        let (layout, fences) = header.validate(size).expect("valid");
+        assert_eq!(layout.budget(), 1 << 20);
+        assert_eq!(fences, Fences::Asymmetric);
+    }
+
+    #[test]
+    fn each_wrong_field_is_its_own_error() {
+        let (header, size) = good();
+        let check = |header: Header| header.validate(size).expect_err("must be refused");
+        assert!(matches!(check(Header { magic: 0, ..header }), SegmentError::Foreign));
+        assert!(matches!(check(Header { magic: MAGIC.swap_bytes(), ..header }), SegmentError::ByteOrder));
+        assert!(matches!(check(Header { byte_order: 0x0403_0201, ..header }), SegmentError::ByteOrder));
+        assert!(matches!(check(Header { format_version: 2, ..header }), SegmentError::Version { found: 2, expected: 1 }));
+        assert!(matches!(check(Header { format_version: 0, ..header }), SegmentError::Version { found: 0, expected: 1 }));
+        assert!(matches!(check(Header { layout: 1, ..header }), SegmentError::Layout { .. }));
+        assert!(matches!(check(Header { size: 1, ..header }), SegmentError::WrongSize { .. }));
+        assert!(matches!(check(Header { budget: 0, ..header }), SegmentError::Corrupt { field: "budget" }));
+        assert!(matches!(check(Header { budget: u64::MAX, ..header }), SegmentError::Corrupt { field: "budget" }));
+        assert!(matches!(check(Header { id: 0, ..header }), SegmentError::Corrupt { field: "id" }));
+        assert!(matches!(check(Header { fences: 2, ..header }), SegmentError::Corrupt { field: "fences" }));
+        assert!(matches!(check(Header { reserved: 1, ..header }), SegmentError::Corrupt { field: "reserved" }));
+        let half = Layout::for_budget(1 << 19).expect("a layout");
+        assert!(header.validate(half.size()).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! Bytes that processes agree on.
+//!
+//! - [`options`](self::options): how a segment is made: anonymous, in a file, or the commons of the process tree.
+//! - `header`: the first page, validated at attach.
+//! - `layout`: where everything lies, computed from the budget.
+//! - `region`: the mapping, and the one place where offsets become references.
+//! - `pod`: which types may live there.
+//! - `registry`: what this process has open.
+
+mod backing;
+pub(crate) mod commons;
+pub(crate) mod error;
+mod header;
+pub(crate) mod layout;
+mod options;
+pub(crate) mod pod;
+pub(crate) mod region;
+pub(crate) mod registry;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+pub use error::SegmentError;
+pub use options::SegmentOptions;
+pub use pod::Shm;
+
+use region::Mapping;
+
+/// Memory that several processes share, with objects in it.
+///
+/// Most programs never name one: objects live in [the commons](Segment::commons) by default. A segment of its own is for processes
+/// that are not of one family: one makes it in a file or sends the descriptor, the other opens it.
+///
+/// Cloning gives another handle of the same segment. Opening a segment twice in a process gives the same mapping.
+///
+/// # Peer death
+/// Anonymous segments vanish with the last process that has them, also after `kill -9`. A file stays until it is removed.
+///
+/// # Fork
+/// Usable in the child, which attaches at its first use. The mapped bytes themselves are not inherited: an address of the parent's
+/// means nothing in the child.
+///
+/// # Examples
+/// ```
+/// use offspring::{Queue, Segment};
+///
+/// let segment = Segment::create(1 << 20)?;
+/// let queue = Queue::<u64>::with_capacity_in(&segment, 16)?;
+/// queue.send(7)?;
+/// assert_eq!(queue.recv()?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Segment {
+    mapping: Arc<Mapping>,
+}
+
+impl Segment {
+    /// Makes an anonymous segment for `len` bytes of objects, sealed against any change of size, mode 600, close-on-exec.
+    ///
+    /// Address space of many times `len` is reserved, and pages only as objects are made.
+    ///
+    /// # Errors
+    /// [`SegmentError::Length`], [`SegmentError::NoRoom`], or what the kernel refused.
+    pub fn create(len: u64) -> Result<Segment, SegmentError> {
+        SegmentOptions::new().len(len).create()
+    }
+
+    /// Opens an anonymous segment by a descriptor of it, which is duplicated and may be closed afterwards.
+    ///
+    /// Descriptors come from [`AsFd`] of a [`Segment`], over a Unix socket or by inheritance.
+    ///
+    /// # Errors
+    /// Each kind of bad input is a variant of [`SegmentError`]; the segment is not changed.
+    pub fn open(fd: impl AsFd) -> Result<Segment, SegmentError> {
+        backing::open_descriptor(fd.as_fd()).map(Segment::from)
+    }
+
+    /// Makes a segment for `len` bytes of objects in a new file at `path`, mode 600.
+    ///
+    /// The file appears under its name complete or not at all. It is sparse: its size says nothing about the disk space it takes.
+    ///
+    /// # Errors
+    /// An existing file is an error and stays as it is. Else as [`Segment::create`].
+    pub fn create_file(path: impl AsRef<Path>, len: u64) -> Result<Segment, SegmentError> {
+        SegmentOptions::new().len(len).create_file(path)
+    }
+
+    /// Opens a segment in a file.
+    ///
+    /// A file can be truncated by whoever may write it, and whoever touches the lost bytes gets SIGBUS: keep it private.
+    ///
+    /// # Errors
+    /// Each kind of bad input is a variant of [`SegmentError`]; the file is not changed.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::{Segment, SegmentError};
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("jobs");
+    /// let made = Segment::create_file(&path, 1 << 16)?;
+    /// assert_eq!(Segment::open_file(&path)?.len(), made.len());
+    ///
+    /// std::fs::write(folder.path().join("text"), vec![b'x'; 100_000])?;
+    /// assert!(matches!(Segment::open_file(folder.path().join("text")), Err(SegmentError::Foreign)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_file(path: impl AsRef<Path>) -> Result<Segment, SegmentError> {
+        backing::open_file(path.as_ref()).map(Segment::from)
+    }
+
+    /// The commons: the anonymous segment of this process tree, in which objects live by default.
+    ///
+    /// Made at the first use, and always before the first child, so that all of a family share one. The kernel frees it with the
+    /// last process of the family.
+    ///
+    /// # Errors
+    /// As [`Segment::create`].
+    pub fn commons() -> Result<Segment, SegmentError> {
+        commons::get(None).map(Segment::from)
+    }
+
+    /// Bytes of objects that the segment may hold.
+    #[expect(clippy::len_without_is_empty, reason = "the length of the memory, as in memmap2, not of a collection")]
+    pub fn len(&self) -> u64 {
+        self.mapping.layout().budget()
+    }
+
+    /// Random number that tells this segment from others.
+    pub fn id(&self) -> u64 {
+        self.mapping.id()
+    }
+
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+}
+
+impl From<Arc<Mapping>> for Segment {
+    fn from(mapping: Arc<Mapping>) -> Segment {
+        Segment { mapping }
+    }
+}
+
+/// The descriptor of the segment, to be sent to another process.
+impl AsFd for Segment {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.mapping.fd()
+    }
+}

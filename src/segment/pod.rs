@@ -1,0 +1,87 @@
+//! Bit validity: which types may live in memory that several processes share.
+#![expect(unsafe_code, reason = "implements the unsafe marker trait for all plain old data")]
+
+/// A type whose values may live in a segment and be copied between processes.
+///
+/// Every [`bytemuck::Pod`] type is one: integers, floats, arrays of them, and `#[repr(C)]` structs that derive `Pod`.
+///
+/// # Safety
+/// - Every bit pattern of the size is a valid value: a process that is killed in mid-write may leave a mixture of two values
+///   behind, and [`Lock`](crate::Lock) shows it to the next owner.
+/// - No byte is uninitialised (padding): whatever lies there would be shown to other processes.
+/// - No pointers, references, descriptors or addresses: they mean nothing in another process.
+/// - No `Drop` and no interior mutability: the bytes are copied in and out.
+///
+/// # Examples
+/// ```
+/// use bytemuck::{Pod, Zeroable};
+///
+/// #[derive(Clone, Copy, Pod, Zeroable)]
+/// #[repr(C)]
+/// struct Order {
+///     price: f64,
+///     quantity: u32,
+///     side: u32,
+/// }
+///
+/// fn may_be_shared<T: offspring::Shm>() {}
+/// may_be_shared::<Order>();
+/// ```
+/// A type with invalid bit patterns is refused:
+/// ```compile_fail
+/// fn may_be_shared<T: offspring::Shm>() {}
+/// may_be_shared::<bool>();
+/// ```
+pub unsafe trait Shm: Copy + Send + 'static {}
+
+// SAFETY: `Pod` promises that any bit pattern is valid, that there is no padding, no pointer, no interior mutability, and it is
+// `Copy`, so there is no `Drop`.
+unsafe impl<T: bytemuck::Pod + Send> Shm for T {}
+
+/// Fingerprint of a type: two processes that share an object must mean the same by its bytes.
+///
+/// Made from the name, the size and the alignment. The name distinguishes types of the same shape within one program and between
+/// builds of it; renaming a type makes an existing file-backed object foreign, which is an error at open and never a wrong value.
+pub(crate) fn fingerprint<T: Shm>() -> u64 {
+    let mut hash = Fnv::new();
+    hash.write(std::any::type_name::<T>().as_bytes());
+    hash.write(&(size_of::<T>() as u64).to_le_bytes());
+    hash.write(&(align_of::<T>() as u64).to_le_bytes());
+    hash.finish()
+}
+
+/// The FNV-1a hash: short, the same in every build, and not a secret.
+///
+/// # Source
+/// Fowler, Noll, Vo; <http://www.isthe.com/chongo/tech/comp/fnv/>.
+pub(crate) struct Fnv(u64);
+
+impl Fnv {
+    pub(crate) const fn new() -> Fnv {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+
+    pub(crate) const fn write(&mut self, bytes: &[u8]) {
+        let mut index = 0;
+        while index < bytes.len() {
+            self.0 = (self.0 ^ bytes[index] as u64).wrapping_mul(0x0100_0000_01b3);
+            index += 1;
+        }
+    }
+
+    pub(crate) const fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_of_the_same_shape_have_different_fingerprints() {
+        assert_eq!(fingerprint::<u64>(), fingerprint::<u64>());
+        assert_ne!(fingerprint::<u64>(), fingerprint::<i64>());
+        assert_ne!(fingerprint::<[u32; 2]>(), fingerprint::<[u32; 3]>());
+    }
+}

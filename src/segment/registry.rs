@@ -1,0 +1,33 @@
+//! The segments that this process has open: one mapping for each, however often it is opened.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::segment::error::SegmentError;
+use crate::segment::region::Mapping;
+
+static OPEN: Mutex<Vec<Weak<Mapping>>> = Mutex::new(Vec::new());
+
+/// Adds a mapping that was just made.
+pub(crate) fn add(mapping: Mapping) -> Arc<Mapping> {
+    let mapping = Arc::new(mapping);
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    open.retain(|entry| entry.strong_count() > 0);
+    open.push(Arc::downgrade(&mapping));
+    mapping
+}
+
+/// The mapping of the file with this identity, made by `make` unless this process has it.
+pub(crate) fn find_or_add(
+    file_identity: (u64, u64),
+    make: impl FnOnce() -> Result<Mapping, SegmentError>,
+) -> Result<Arc<Mapping>, SegmentError> {
+    match all().into_iter().find(|mapping| mapping.file_identity() == file_identity) {
+        Some(mapping) => Ok(mapping),
+        None => make().map(add),
+    }
+}
+
+/// All mappings that are still in use.
+pub(crate) fn all() -> Vec<Arc<Mapping>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+}

@@ -1,0 +1,155 @@
+//! An eventcount: a word to sleep on until something *may* have changed.
+//!
+//! What has changed stands elsewhere (in a ring's slots); the event only makes sure that nobody sleeps through it.
+//! ```text
+//! word = sequence:31 | sleepers:1
+//!
+//! sleeper                                       notifier
+//!   announce: sequence + 1, sleepers = 1          (publishes)
+//!   heavy fence                                   light fence
+//!   look again                                    sleepers = 0? done
+//!   sleep while the word is as announced          sequence + 1, wake one
+//!                                                 nobody woken: sleepers = 0, unless the word changed meanwhile
+//! ```
+//! The fences pair as in Dekker's algorithm: either the sleeper sees what was published, or the notifier sees the sleeper. The
+//! sequence closes the gap between looking and sleeping.
+//!
+//! # Peer death
+//! The flag is not a count, so a killed sleeper leaves nothing that could not be put right: the next notifier wakes nobody, clears
+//! the flag, and that was all. A sleeper that was woken and is killed before it acts has absorbed one notification; those behind it
+//! find out at the end of their slice, or when whoever comes next notifies.
+//!
+//! # Source
+//! The eventcount is Reed and Kanodia's, "Synchronization with Eventcounts and Sequencers" (1979).
+
+use std::time::Duration;
+
+use crate::primitive::Ordering;
+use crate::sync::wait::Parking;
+use crate::sys::barrier::Fences;
+use crate::sys::futex::Word32;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+const SLEEPERS_BIT: u32 = 1;
+const SEQUENCE_ONE: u32 = 2;
+/// As many as a futex can wake at once.
+const EVERYBODY: u32 = i32::MAX as u32;
+
+/// The word in the segment.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Event {
+    word: Word32,
+}
+
+/// An event together with the fences that its segment agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventRef<'a> {
+    event: &'a Event,
+    fences: Fences,
+}
+
+impl Event {
+    #[cfg(loom)]
+    pub(crate) fn new() -> Event {
+        Event { word: Word32::new(0) }
+    }
+
+    /// A fresh event, in memory that belongs to this process alone.
+    pub(crate) fn reset(&self) {
+        // Relaxed: published with whatever the event belongs to.
+        self.word.store(0, Ordering::Relaxed);
+    }
+
+    /// Changes the word and wakes all, whether anybody said that it sleeps or not. For rare occasions.
+    pub(crate) fn wake_all_unasked(&self) {
+        self.word.fetch_add(SEQUENCE_ONE, Ordering::SeqCst);
+        self.word.wake(EVERYBODY);
+    }
+
+    #[inline]
+    pub(crate) fn with(&self, fences: Fences) -> EventRef<'_> {
+        EventRef { event: self, fences }
+    }
+}
+
+impl EventRef<'_> {
+    /// Wakes one sleeper, if there is any. Costs a load and no system call if there is none.
+    ///
+    /// What was published before is visible to whoever it wakes, and to whoever goes to sleep after it.
+    #[inline]
+    pub(crate) fn notify_one(self) {
+        if self.has_sleepers() {
+            self.wake(1);
+        }
+    }
+
+    /// As [`EventRef::notify_one`], and wakes all.
+    pub(crate) fn notify_all(self) {
+        if self.has_sleepers() {
+            self.wake(EVERYBODY);
+        }
+    }
+
+    /// Whether somebody may be asleep; what this process published before is ordered before the look.
+    #[inline]
+    pub(crate) fn has_sleepers(self) -> bool {
+        self.fences.light();
+        // Relaxed: ordered by the fence.
+        self.event.word.load(Ordering::Relaxed) & SLEEPERS_BIT != 0
+    }
+
+    /// As [`EventRef::has_sleepers`] without ordering anything before the look: for passing on what somebody else missed.
+    #[inline]
+    pub(crate) fn seems_to_have_sleepers(self) -> bool {
+        self.event.word.load(Ordering::Relaxed) & SLEEPERS_BIT != 0
+    }
+
+    #[cold]
+    fn wake(self, count: u32) {
+        let word = &self.event.word;
+        let mut seen = word.load(Ordering::Relaxed);
+        loop {
+            if seen & SLEEPERS_BIT == 0 {
+                // Another notifier found that nobody sleeps, and nobody has announced itself since.
+                return;
+            }
+            let next = seen.wrapping_add(SEQUENCE_ONE);
+            // Relaxed: the word carries nothing; the sleeper looks at the published state itself.
+            match word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    if word.wake(count) == 0 {
+                        // Nobody was there. Whoever announced itself meanwhile has changed the word, and keeps its flag.
+                        let _ = word.compare_exchange(next, next & !SLEEPERS_BIT, Ordering::Relaxed, Ordering::Relaxed);
+                    }
+                    return;
+                }
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+impl Parking for EventRef<'_> {
+    fn announce(&self) -> Option<u32> {
+        let word = &self.event.word;
+        let mut seen = word.load(Ordering::Relaxed);
+        loop {
+            // Always a change, so that a notifier about to clear the flag fails.
+            let next = seen.wrapping_add(SEQUENCE_ONE) | SLEEPERS_BIT;
+            match word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    self.fences.heavy();
+                    return Some(next);
+                }
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    fn sleep(&self, expected: u32, slice: Duration) {
+        self.event.word.wait(expected, slice);
+    }
+}

@@ -1,0 +1,11 @@
+//! Words that a process can sleep on.
+//!
+//! - [`wait`]: the one blocking loop.
+//! - [`event`]: an eventcount: sleep until something may have changed.
+//! - [`lock`]: a word that names its owner.
+
+pub(crate) mod event;
+pub(crate) mod lock;
+pub(crate) mod wait;
+
+pub use wait::Wait;

@@ -1,0 +1,164 @@
+//! The one blocking loop: try, spin a little, announce, try again, sleep for a slice, look whether the owner lives.
+//!
+//! Every sleep ends after at most [`LONGEST_SLICE`]. That is the one cure for all that a kill can do to a wake-up: a peer killed
+//! between its store and its wake costs the sleeper the rest of a slice, and nothing else.
+
+use std::time::Duration;
+
+use crate::primitive::{AtomicU32, Ordering, spin_hint};
+use crate::sys::clock::Deadline;
+
+/// No sleep is longer.
+const LONGEST_SLICE: Duration = Duration::from_millis(50);
+/// No sleep is longer while a living process is in the way: it may die at any time, and nobody wakes us then.
+const LONGEST_SLICE_BEHIND_OWNER: Duration = Duration::from_millis(10);
+const FIRST_SLICE: Duration = Duration::from_millis(1);
+
+/// Rounds of spinning before the first sleep: the first guess, and the bounds within which it adapts.
+const SPIN_FIRST: u32 = 256;
+const SPIN_LEAST: u32 = 16;
+const SPIN_MOST: u32 = 2048;
+
+/// How a blocked operation of a handle waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// Never sleeps: the shortest reaction (well under a microsecond), and a processor kept busy. It gives way to other
+    /// processes now and then.
+    Spin,
+    /// Spins a little, then sleeps. How long it spins adapts to whether spinning has helped lately.
+    #[default]
+    SpinThenSleep,
+    /// Sleeps at once: reacts within tens of microseconds, and leaves the processor to others.
+    Sleep,
+}
+
+/// What stands in the way of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Nobody in particular: nothing is there, or no room.
+    Nobody,
+    /// A slot or lock that some process has claimed.
+    Owner,
+}
+
+/// A word that waiters sleep on.
+pub(crate) trait Parking {
+    /// Says that somebody is about to sleep, in a way that whoever changes the state must see, and gives the value to sleep on.
+    /// `None` if the state has changed already.
+    fn announce(&self) -> Option<u32>;
+    /// Sleeps while the word has `expected`, for at most `slice`.
+    fn sleep(&self, expected: u32, slice: Duration);
+}
+
+/// How long a handle spins, adapted to whether that has helped lately. Private to the process.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    rounds: AtomicU32,
+}
+
+impl Patience {
+    pub(crate) fn new() -> Patience {
+        Patience { rounds: AtomicU32::new(SPIN_FIRST) }
+    }
+
+    // Relaxed throughout: a guess that orders nothing.
+    fn rounds(&self, wait: Wait) -> u32 {
+        match wait {
+            Wait::Spin => u32::MAX,
+            Wait::SpinThenSleep => self.rounds.load(Ordering::Relaxed),
+            Wait::Sleep => 0,
+        }
+    }
+
+    fn helped(&self) {
+        let rounds = self.rounds.load(Ordering::Relaxed);
+        if rounds < SPIN_MOST {
+            self.rounds.store((rounds * 2).min(SPIN_MOST), Ordering::Relaxed);
+        }
+    }
+
+    fn was_in_vain(&self) {
+        let rounds = self.rounds.load(Ordering::Relaxed);
+        if rounds > SPIN_LEAST {
+            self.rounds.store((rounds / 2).max(SPIN_LEAST), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Tries until `attempt` succeeds or the deadline has passed (`None`).
+///
+/// `attempt` is told whether to look if the owner in its way still lives, which costs system calls, and does so at the end of
+/// slices only. It was called at least once before, and is called a last time after the deadline.
+pub(crate) fn wait<R>(
+    parking: &impl Parking,
+    wait: Wait,
+    patience: &Patience,
+    deadline: Deadline,
+    mut attempt: impl FnMut(bool) -> Result<R, Obstacle>,
+) -> Option<R> {
+    if let Some(result) = spin(wait, patience, deadline, &mut attempt) {
+        return Some(result);
+    }
+    let mut slice = FIRST_SLICE;
+    let mut check_owner = false;
+    loop {
+        let Some(expected) = parking.announce() else {
+            if let Ok(result) = attempt(false) {
+                return Some(result);
+            }
+            continue;
+        };
+        let obstacle = match attempt(check_owner) {
+            Ok(result) => return Some(result),
+            Err(obstacle) => obstacle,
+        };
+        let longest = match obstacle {
+            Obstacle::Nobody => LONGEST_SLICE,
+            Obstacle::Owner => LONGEST_SLICE_BEHIND_OWNER,
+        };
+        let Some(time) = deadline.clip(slice.min(longest)) else {
+            return attempt(true).ok();
+        };
+        parking.sleep(expected, time);
+        check_owner = true;
+        slice = (slice * 2).min(LONGEST_SLICE);
+    }
+}
+
+/// Rounds of spinning between looks at the clock and at the owner.
+const SPIN_BLOCK: u32 = 1 << 14;
+
+fn spin<R>(
+    wait: Wait,
+    patience: &Patience,
+    deadline: Deadline,
+    attempt: &mut impl FnMut(bool) -> Result<R, Obstacle>,
+) -> Option<R> {
+    let rounds = patience.rounds(wait);
+    let mut round = 0;
+    while round < rounds {
+        spin_hint();
+        round += 1;
+        let long = round % SPIN_BLOCK == 0;
+        if let Ok(result) = attempt(long) {
+            if wait == Wait::SpinThenSleep {
+                patience.helped();
+            }
+            return Some(result);
+        }
+        if wait == Wait::Spin {
+            // For ever, but not alone: now and then others may run, and the clock is looked at.
+            if round % 64 == 0 && deadline.passed() {
+                return None;
+            }
+            if long {
+                std::thread::yield_now();
+                round = 0;
+            }
+        }
+    }
+    if wait == Wait::SpinThenSleep {
+        patience.was_in_vain();
+    }
+    None
+}
