@@ -22,6 +22,9 @@ mod queue;
 mod segment;
 
 #[cfg(not(loom))]
+pub mod spsc;
+
+#[cfg(not(loom))]
 pub use {
     lock::{Lock, LockError, LockGuard, LockTimeoutError, TryLockError},
     object::{CreateError, Handle},

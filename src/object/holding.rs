@@ -17,6 +17,7 @@ use crate::object::clear::{self, Kind};
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
 use crate::peer::attach::{self, Arrival};
+use crate::peer::table::Table;
 use crate::peer::{Fault, PeerId, liveness};
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::Segment;
@@ -56,6 +57,12 @@ impl Seat<'_> {
     #[inline]
     pub(crate) fn is_mine(&self) -> bool {
         self.mapping.peer_bits() == self.me.to_bits()
+    }
+
+    /// Whether this very peer has left or is dead. Costs system calls.
+    pub(crate) fn is_gone(&self, peer: PeerId) -> bool {
+        let left = |table: Table<'_>| table.load(peer.index()).is_none_or(|word| word.generation() != peer.generation());
+        attach::view(self.mapping).is_ok_and(|(_, table)| left(table)) || self.is_dead(peer.index())
     }
 
     /// Whether the peer with this index is dead, by the kernel's word. Costs system calls.

@@ -26,6 +26,9 @@ use crate::ring::mpmc::is_capacity;
 use crate::segment::region::{Region, Shared};
 use crate::sync::event::Event;
 
+/// The strictest alignment that a value in a slot can have.
+pub(crate) const MOST_ALIGN: usize = 128;
+
 const SLOTS_OFFSET: u64 = 640;
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Reason why an object cannot be used: by this process, or by anybody.
 ///
-/// None of them goes away by trying again, except [`Fault::TooManyPeers`] once another process has left.
+/// None of them goes away by trying again, except [`Fault::TooManyPeers`] and [`Fault::RoleTaken`] once another process has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -15,6 +15,8 @@ pub enum Fault {
     Stale,
     /// The object is of another kind, or holds values of another type.
     WrongType,
+    /// A living process has this end of the ring.
+    RoleTaken,
     /// The segment's peer table is full of living processes.
     TooManyPeers,
     /// This process runs in another pid namespace than the segment's peers and could not tell who is alive.
@@ -36,6 +38,7 @@ impl fmt::Display for Fault {
             Fault::Corrupt => f.write_str("the object's shared memory is corrupt: make a new one"),
             Fault::Stale => f.write_str("the object is gone: all its holders dropped it before this process attached"),
             Fault::WrongType => f.write_str("the object is of another kind or holds another type"),
+            Fault::RoleTaken => f.write_str("a living process has this end of the ring"),
             Fault::TooManyPeers => f.write_str("the segment's peer table is full: too many processes are attached"),
             Fault::ForeignNamespace => f.write_str("the segment belongs to another pid namespace"),
             Fault::Os(number) => {

@@ -26,7 +26,7 @@ pub use guard::{Received, Reservation};
 pub use iter::Iter;
 pub use options::{OnReceiverDeath, QueueOptions};
 
-use error::Stop;
+pub(crate) use error::Stop;
 
 use crate::object::clear::Kind;
 use crate::object::holding::{Holding, Seat, kind_of};

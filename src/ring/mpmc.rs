@@ -168,7 +168,8 @@ impl<S: Slots> Ring<'_, S> {
             return Err(Refused::Closed);
         }
         let capacity = self.slots.count();
-        let mut at = self.hint(self.tail)?;
+        let mut tail = self.hint(self.tail)?;
+        let mut at = tail;
         for _ in 0..patience(capacity) {
             let index = at.index();
             let word = self.load(index);
@@ -186,10 +187,10 @@ impl<S: Slots> Ring<'_, S> {
             match self.step(at, word, ahead)? {
                 Some(next) => at = next,
                 None => {
-                    // The slot is still in its last lap: full, unless the hint has moved on meanwhile.
-                    let tail = self.hint(self.tail)?;
-                    if tail != at {
-                        at = tail;
+                    // The slot is still in its last lap: full, unless others have moved on since this walk began.
+                    let now = self.hint(self.tail)?;
+                    if now != tail {
+                        (tail, at) = (now, now);
                         continue;
                     }
                     return Err(self.refuse_write(index, word));
@@ -257,7 +258,8 @@ impl<S: Slots> Ring<'_, S> {
             return Ok(claim);
         }
         let capacity = self.slots.count();
-        let mut at = self.hint(self.head)?;
+        let mut head = self.hint(self.head)?;
+        let mut at = head;
         for _ in 0..patience(capacity) {
             let index = at.index();
             let word = self.load(index);
@@ -274,9 +276,9 @@ impl<S: Slots> Ring<'_, S> {
                 (0, Phase::Writing) => return Err(Refused::NotNow(Some(Held { index, word }))),
                 // The last lap's reader is slow; nobody can have written behind it.
                 (0, Phase::Empty) | (-1, Phase::Reading | Phase::Orphan) => {
-                    let head = self.hint(self.head)?;
-                    if head != at {
-                        at = head;
+                    let now = self.hint(self.head)?;
+                    if now != head {
+                        (head, at) = (now, now);
                         continue;
                     }
                     if self.closed.load(Ordering::Acquire) == 0 {

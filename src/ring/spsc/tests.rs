@@ -145,17 +145,18 @@ fn a_successor_goes_on_where_the_dead_left_off() {
 #[test]
 fn words_that_do_not_belong_together_are_corrupt() {
     for capacity in CAPACITIES {
-        for (tail, head) in [(capacity + 1, 0), (0, 1), (u64::MAX, 0), (5, 5 + capacity), (1 << 63, 0)] {
+        for (tail, head) in [(capacity + 1, 0), (0, 1), (u64::MAX, 0), (5, 6), (5, 6 + capacity), (1 << 63, 0)] {
             let memory = Memory::new(capacity);
             let (mut sender, mut receiver) = (memory.sender(), memory.receiver());
             memory.tail.store(tail, Ordering::Relaxed);
             memory.head.store(head, Ordering::Relaxed);
             assert_eq!(resume_sender(&memory.tail, &memory.head, capacity).err(), Some(Corrupt));
             assert_eq!(resume_receiver(&memory.tail, &memory.head, capacity).err(), Some(Corrupt));
+            // One side sees the other's word only; that it has passed the own one is out of the question.
             if head != 0 {
                 assert_eq!(free_slots(&mut sender, &memory.head, capacity + 1), Err(Corrupt));
             }
-            if tail != 0 {
+            if tail > capacity {
                 assert_eq!(messages(&mut receiver, &memory.tail, 1), Err(Corrupt));
             }
         }
@@ -193,7 +194,7 @@ impl Random {
 #[test]
 fn random_operations_do_what_the_naive_twin_does() {
     for seed in 1..=200 {
-        let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut random = Random(seed << 32 | 1);
         let capacity = CAPACITIES[random.below(5) as usize];
         let memory = Memory::starting_at(random.below(1 << 50), capacity);
         let (mut sender, mut receiver) = (memory.sender(), memory.receiver());
