@@ -13,7 +13,7 @@ use crate::heap::Pool;
 use crate::object::{clear, holding};
 use crate::peer::{Fault, PeerId, attach, reaper};
 use crate::segment::region::Mapping;
-use crate::segment::{Segment, registry};
+use crate::segment::{Segment, SegmentError, registry};
 
 /// What one coming child is promised.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Lineage {
     /// Reserves an entry in every segment that this process has open, the commons among them, and enters the coming child as a
     /// holder of all that this process holds. For the parent, before it forks.
     pub(crate) fn expect_child() -> Result<Lineage, LineageError> {
-        Segment::commons().map_err(LineageError::Segment)?;
+        Segment::commons().map_err(LineageError::Commons)?;
         let mut lineage = Lineage { promises: Vec::new() };
         for mapping in registry::all() {
             match promise(&mapping) {
@@ -71,7 +71,7 @@ impl Lineage {
 #[derive(Debug)]
 pub(crate) enum LineageError {
     /// The commons could not be made.
-    Segment(crate::SegmentError),
+    Commons(SegmentError),
     /// A segment has no place for the child, or this process itself could not attach.
     Fault(Fault),
 }

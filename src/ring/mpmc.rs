@@ -28,8 +28,13 @@
 //!    can be claimed (3).
 //!
 //! # Orderings
-//! A claim is an Acquire of the word that the slot's last owner stored with Release: `EMPTY` hands the bytes to the writer, `FULL`
-//! to the reader. Recovery is AcqRel and continues the chain. Hints are Relaxed: they carry nothing.
+//! A claim acquires the word that the slot's last owner stored with Release: `EMPTY` hands the bytes to the writer, `FULL` to the
+//! reader. Recovery is AcqRel and continues the chain.
+//!
+//! A walker must not see a slot as it was before a claim that its hint, or a slot it jumped from, tells of; it would take the ring
+//! for corrupt. Therefore hints are stored with Release and loaded with Acquire, and claims release too: whoever claimed a position
+//! had seen all claims before it, and whoever learns of that claim, by word or by hint, sees them as well. On x86-64 this costs
+//! nothing.
 //!
 //! # Peer death
 //! Killed before the store of `FULL`, a sender has sent nothing; after it, everything. Killed after its claim and before its
@@ -147,16 +152,17 @@ impl<S: Slots> Ring<'_, S> {
         SlotWord::from_bits(self.slots.word(index).load(Ordering::Acquire))
     }
 
-    /// Acquire: takes the payload over from whoever stored `from`. Pairs with their Release.
+    /// Acquire takes the payload over from whoever stored `from`, and pairs with their Release. Release passes on that all claims
+    /// before this one were seen, and pairs with the Acquire in `load`.
     fn claim(&self, index: u64, from: SlotWord, to: SlotWord) -> bool {
         let word = self.slots.word(index);
-        word.compare_exchange(from.to_bits(), to.to_bits(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+        word.compare_exchange(from.to_bits(), to.to_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// A hint from shared memory as a position that the ring has.
     fn hint(&self, hint: &AtomicU64) -> Result<Position, Refused> {
-        // Relaxed: a hint orders nothing; the slot's word does.
-        let position = Position::from_bits(hint.load(Ordering::Relaxed));
+        // Acquire pairs with the Release store of the hint: the claims it tells of are seen.
+        let position = Position::from_bits(hint.load(Ordering::Acquire));
         if position.index() < self.slots.count() { Ok(position) } else { Err(Refused::Corrupt) }
     }
 
@@ -177,8 +183,8 @@ impl<S: Slots> Ring<'_, S> {
             if ahead == 0 && word.phase() == Phase::Empty {
                 let writing = SlotWord::new(at.lap(), Phase::Writing, me);
                 if self.claim(index, word, writing) {
-                    // Relaxed: a hint. It may overwrite a later one; walkers make up for that.
-                    self.tail.store(at.next(capacity).to_bits(), Ordering::Relaxed);
+                    // It may overwrite a later one; walkers make up for that. Release pairs with the Acquire load in `hint`.
+                    self.tail.store(at.next(capacity).to_bits(), Ordering::Release);
                     return Ok(Claim { index, word: writing, redelivered: false });
                 }
                 // Somebody else was here first: the word has changed.
@@ -226,7 +232,7 @@ impl<S: Slots> Ring<'_, S> {
             Phase::Writing | Phase::Reading => Refused::NotNow(Some(Held { index, word })),
             Phase::Orphan => {
                 // Somebody must take the orphan before this slot can be used; make sure that it is looked for.
-                self.orphans.store(1, Ordering::Release);
+                self.flag_orphan();
                 Refused::NotNow(None)
             }
             _ => Refused::NotNow(None),
@@ -251,7 +257,7 @@ impl<S: Slots> Ring<'_, S> {
     /// Claims the next message for reading.
     #[inline]
     pub(crate) fn claim_read(&self, me: u32) -> Result<Claim, Refused> {
-        // Acquire pairs with the Release store in `recover`. A stale 0 is made up for by the next look.
+        // Acquire pairs with the Release in `flag_orphan`. A stale 0 is made up for by the next look.
         if self.orphans.load(Ordering::Acquire) != 0
             && let Some(claim) = self.claim_orphan(me)
         {
@@ -268,8 +274,8 @@ impl<S: Slots> Ring<'_, S> {
                 (0, Phase::Full) => {
                     let reading = SlotWord::new(at.lap(), Phase::Reading, me);
                     if self.claim(index, word, reading) {
-                        // Relaxed: a hint, as in `claim_write`.
-                        self.head.store(at.next(capacity).to_bits(), Ordering::Relaxed);
+                        // As in `claim_write`.
+                        self.head.store(at.next(capacity).to_bits(), Ordering::Release);
                         return Ok(Claim { index, word: reading, redelivered: false });
                     }
                 }
@@ -320,7 +326,7 @@ impl<S: Slots> Ring<'_, S> {
             // The slot is still in its last lap; until its reader is done, a sender that had passed the flag might yet come here.
             Phase::Reading => return Conclusion::not_now(Some(Held { index: at.index(), word })),
             _ => {
-                self.orphans.store(1, Ordering::Release);
+                self.flag_orphan();
                 return Conclusion::not_now(None);
             }
         }
@@ -338,20 +344,33 @@ impl<S: Slots> Ring<'_, S> {
         }
     }
 
+    /// Says that there is an orphan.
+    ///
+    /// Release pairs with the Acquire load in `claim_read` and with the swap in `claim_orphan`. A read-modify-write and not a store,
+    /// so that the one who clears the flag of two recoverers sees the orphans of both.
+    #[cold]
+    fn flag_orphan(&self) {
+        self.orphans.fetch_or(1, Ordering::Release);
+    }
+
     /// Claims a message whose receiver died.
     #[cold]
     fn claim_orphan(&self, me: u32) -> Option<Claim> {
-        for look_again in [true, false] {
+        for first_look in [true, false] {
             for index in 0..self.slots.count() {
                 let word = self.load(index);
                 if word.phase() == Phase::Orphan {
                     let reading = SlotWord::new(word.lap(), Phase::Reading, me);
                     if self.claim(index, word, reading) {
+                        if !first_look {
+                            // The flag that we have cleared may have told of others too.
+                            self.flag_orphan();
+                        }
                         return Some(Claim { index, word: reading, redelivered: true });
                     }
                 }
             }
-            if look_again {
+            if first_look {
                 // AcqRel: an orphan made before somebody set the flag that we clear is seen by the second look.
                 self.orphans.swap(0, Ordering::AcqRel);
             }
@@ -378,8 +397,8 @@ impl<S: Slots> Ring<'_, S> {
             match self.policy {
                 // Relaxed: a statistic.
                 OnReaderDeath::Drop => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
-                // Release pairs with the Acquire load in `claim_read`. Killed before this, a sender that meets the slot sets it.
-                OnReaderDeath::Redeliver => self.orphans.store(1, Ordering::Release),
+                // Killed before this, a sender that meets the slot sets the flag.
+                OnReaderDeath::Redeliver => self.flag_orphan(),
             }
         }
         recovered

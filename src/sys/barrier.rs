@@ -11,7 +11,7 @@
 //!
 //! # Source
 //! membarrier(2); Dice, Huang and Yang, "Asymmetric Dekker Synchronization" (2001).
-#![expect(unsafe_code, reason = "membarrier has no wrapper in our dependencies")]
+#![cfg_attr(not(loom), expect(unsafe_code, reason = "membarrier has no wrapper in our dependencies"))]
 
 use crate::primitive::{Ordering, fence};
 

@@ -14,3 +14,5 @@ pub(crate) mod futex;
 pub(crate) mod memory;
 #[cfg(not(loom))]
 pub(crate) mod pidfd;
+#[cfg(not(loom))]
+pub(crate) mod process;

@@ -1,0 +1,172 @@
+//! The child's side of a fork, from its first instruction to its last.
+//!
+//! Called by `fork.rs`, in the child only. Nothing here returns: whatever the closure does, the process ends by `_exit`.
+//!
+//! # Panics in the child
+//! A hook, set in the child before the closure runs, notes place and stack of each panic and then calls the hook that was there, so that the
+//! message still goes to standard error. Only if the panic ends the closure is the note sent; the stack is put into words only then, since looking up
+//! names is slow. A caught panic followed by `resume_unwind` of another one is told from it by its message.
+//!
+//! With `panic = "abort"` nothing can be caught: there the hook sends the note itself, and the abort that follows is told as the panic it is.
+//!
+//! # Peer death
+//! Killed before the outcome is wholly written, the child sent nothing; after that, everything. What it held in the segments is given back by itself
+//! as the last thing, or else by the parent.
+
+use std::any::Any;
+use std::backtrace::Backtrace;
+use std::cell::RefCell;
+use std::io::{PipeReader, PipeWriter};
+use std::mem::{self, ManuallyDrop};
+use std::os::fd::AsRawFd;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+
+use serde::Serialize;
+
+use crate::object::lineage::{self, Lineage};
+use crate::process::family;
+use crate::process::outcome::{Location, OutcomeFile, PanicInfo, Record};
+use crate::sys::process::{self as sys, SignalsBlocked};
+
+/// Exit code of a child whose closure returned.
+const RETURNED: i32 = 0;
+/// Exit code of a child whose closure panicked, the same as that of a program whose `main` does.
+const PANICKED: i32 = 101;
+
+/// What the parent prepared for the child.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) parent: u32,
+    pub(super) lineage: Lineage,
+    pub(super) outcome: OutcomeFile,
+    pub(super) lifeline: PipeReader,
+    pub(super) parents_end: PipeWriter,
+    pub(super) signals: SignalsBlocked,
+}
+
+/// Lives the child's life: runs the closure, sends what became of it, ends the process.
+pub(super) fn live<F, T>(closure: F, start: Start) -> !
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Serialize,
+{
+    // Never dropped: the descriptors in it are needed to the end, and the lineage is the parent's to give back.
+    let mut start = ManuallyDrop::new(start);
+    let code = panic::catch_unwind(AssertUnwindSafe(|| {
+        start.lineage.adopt();
+        run(closure, &mut start)
+    }));
+    // A panic outside the closure is a bug of this crate or of a panic hook; its payload is left alone, as its `Drop` might panic once more.
+    let code = code.unwrap_or_else(|payload| {
+        mem::forget(payload);
+        PANICKED
+    });
+    sys::exit_now(code)
+}
+
+fn run<F, T>(closure: F, start: &mut Start) -> i32
+where
+    F: FnOnce() -> T,
+    T: Serialize,
+{
+    begin(start);
+    let process = sys::pid();
+
+    // The value moves to the parent, so its `Drop` is not for this process.
+    let result = panic::catch_unwind(AssertUnwindSafe(|| Record::value(&*ManuallyDrop::new(closure()))));
+    if sys::pid() != process {
+        // The closure forked by other means, and this is the copy that came back from it. It has nothing to say here.
+        return RETURNED;
+    }
+    let (record, code) = match result {
+        Ok(record) => (record, RETURNED),
+        Err(payload) => {
+            let panic = told(&*payload);
+            mem::forget(payload);
+            (Record::panic(&panic), PANICKED)
+        }
+    };
+    let sent = start.outcome.write(&record);
+    sys::flush_stdio();
+    lineage::leave();
+    if sent { code } else { PANICKED }
+}
+
+/// Becomes a process of its own.
+fn begin(start: &mut Start) {
+    // The parent's end of the lifeline goes first: as long as it is open here, the parent's death would go unnoticed.
+    sys::close_inherited(start.parents_end.as_raw_fd());
+    family::begin([start.outcome.as_fd().as_raw_fd(), start.lifeline.as_raw_fd()]);
+    sys::die_with_parent(start.parent, &start.lifeline);
+    note_panics(&start.outcome);
+    start.signals.give_back_but_for_parent_death();
+}
+
+/// What the hook noted of a panic.
+#[derive(Debug)]
+struct Note {
+    message: String,
+    location: Option<Location>,
+    backtrace: Backtrace,
+}
+
+thread_local! {
+    /// The latest panic of this thread.
+    static LATEST: RefCell<Option<Note>> = const { RefCell::new(None) };
+}
+
+/// Sets the hook that notes panics of this process and then calls the one that was set before.
+fn note_panics(outcome: &OutcomeFile) {
+    if std::thread::panicking() {
+        // Forked by a destructor that runs because of a panic: the hook cannot be changed now. The message still travels.
+        return;
+    }
+    let before = panic::take_hook();
+    // A child of this child inherits this hook and sets its own on top; each notes only the panics of its own process.
+    let process = sys::pid();
+    let abort_note = cfg!(panic = "abort").then(|| outcome.duplicate()).and_then(Result::ok);
+    panic::set_hook(Box::new(move |info| {
+        if sys::pid() == process {
+            let note = Note::take(info);
+            match &abort_note {
+                Some(outcome) => {
+                    outcome.write(&Record::panic(&note.into_info()));
+                }
+                // Not while the thread is being torn down, when nobody could read it any more.
+                None => drop(LATEST.try_with(|latest| latest.replace(Some(note)))),
+            }
+        }
+        before(info);
+    }));
+}
+
+impl Note {
+    fn take(info: &PanicHookInfo<'_>) -> Note {
+        Note {
+            message: message(info.payload()),
+            location: info.location().map(Location::from),
+            backtrace: Backtrace::force_capture(),
+        }
+    }
+
+    fn into_info(self) -> PanicInfo {
+        PanicInfo { message: self.message, location: self.location, backtrace: self.backtrace.to_string() }
+    }
+}
+
+/// The panic with this payload, with place and stack if the latest note is of it.
+fn told(payload: &(dyn Any + Send)) -> PanicInfo {
+    let message = message(payload);
+    match LATEST.take().filter(|note| note.message == message) {
+        Some(note) => note.into_info(),
+        None => PanicInfo { message, location: None, backtrace: String::new() },
+    }
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, Some(text)) => text.clone(),
+        (None, None) => "Box<dyn Any>".to_owned(),
+    }
+}

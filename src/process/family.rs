@@ -1,0 +1,205 @@
+//! Every living child of this process.
+//!
+//! Who uses it: `fork.rs` enters a child, `child.rs` waits for it, `exit.rs` closes in a child what belongs to the parent.
+//!
+//! The list serves two ends. A handle that was dropped leaves its child here, to be waited for once it is dead, so that no zombie stays. And a new
+//! child, which has inherited every descriptor, learns from the list which ones are its parent's: the pidfds and outcomes of its siblings, and
+//! above all the writing ends of their lifelines, which would keep them alive when the parent is killed.
+//!
+//! # Fork
+//! The new process closes the descriptors and *forgets* the list, without dropping it. So a [`Kin`] that the parent had listed keeps one reference
+//! for ever there, and an inherited handle that is dropped closes nothing a second time.
+//!
+//! A raw fork by other code leaves list and descriptors as they are until the list is used there for the first time: it knows its process, and
+//! starts anew in another. Nothing is waited for there: the handles know their process too.
+
+use std::io::{self, PipeWriter};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::object::lineage::Lineage;
+use crate::process::outcome::OutcomeFile;
+use crate::sys::clock::Deadline;
+use crate::sys::pidfd;
+use crate::sys::process::{self as sys, Ending};
+
+/// A child of this process: what the kernel and the segments have for it.
+#[derive(Debug)]
+pub(super) struct Kin {
+    pid: u32,
+    /// The process that forked it. Nobody else can wait for it.
+    parent: u32,
+    /// `None` if the child was dead and forgotten before it could be opened: it ended at once, in a program that ignores `SIGCHLD`.
+    pidfd: Option<OwnedFd>,
+    outcome: OutcomeFile,
+    /// The child dies when this is closed.
+    lifeline: PipeWriter,
+    lineage: Lineage,
+}
+
+impl Kin {
+    /// Enters the child `pid`, which was just forked.
+    ///
+    /// If the pidfd cannot be opened the child is killed and waited for, as there would be no sure way to do either later.
+    pub(super) fn new(pid: u32, lifeline: PipeWriter, outcome: OutcomeFile, lineage: Lineage) -> io::Result<Arc<Kin>> {
+        let pidfd = match pidfd::open(pid) {
+            Ok(pidfd) => Some(pidfd),
+            Err(rustix::io::Errno::SRCH) => None,
+            Err(refused) => {
+                sys::kill_unseen(pid);
+                lineage.reap();
+                return Err(refused.into());
+            }
+        };
+        let kin = Arc::new(Kin { pid, parent: sys::pid(), pidfd, outcome, lifeline, lineage });
+        Family::lock().children.push(Member { kin: Arc::clone(&kin), dropped: false });
+        Ok(kin)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(super) fn outcome(&self) -> &OutcomeFile {
+        &self.outcome
+    }
+
+    /// Whether this process is the parent, and not a copy of it that inherited the handle.
+    ///
+    /// Pids suffice to tell: children of this crate die with their parents, so every ancestor lives and has a pid of its own. After raw
+    /// forks a pid may come back; then the kernel answers for the descriptors that this is no child of ours.
+    pub(super) fn is_ours(&self) -> bool {
+        self.parent == sys::pid()
+    }
+
+    fn fds(&self) -> [Option<RawFd>; 3] {
+        let pidfd = self.pidfd.as_ref().map(AsRawFd::as_raw_fd);
+        [pidfd, Some(self.outcome.as_fd().as_raw_fd()), Some(self.lifeline.as_raw_fd())]
+    }
+
+    /// The descriptor to poll: readable once the child is dead.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.pidfd {
+            Some(pidfd) => pidfd.as_fd(),
+            // A file in memory is always readable, which says what is true: the child is dead.
+            None => self.outcome.as_fd(),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.pidfd.as_ref().is_none_or(pidfd::has_exited)
+    }
+
+    pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
+        match &self.pidfd {
+            Some(pidfd) => sys::send_signal(pidfd.as_fd(), signal),
+            None => Err(rustix::io::Errno::SRCH.into()),
+        }
+    }
+
+    /// Waits until the child has ended and its status is taken; `None` if the deadline passes first.
+    pub(super) fn wait(&self, deadline: Deadline) -> io::Result<Option<Ending>> {
+        let Some(pidfd) = &self.pidfd else {
+            return Ok(Some(self.bury(Ending::Unknown)));
+        };
+        if deadline == Deadline::NEVER {
+            return Ok(Some(self.bury(sys::wait(pidfd.as_fd())?)));
+        }
+        let mut readable = false;
+        loop {
+            if let Some(ending) = sys::try_wait(pidfd.as_fd())? {
+                return Ok(Some(self.bury(ending)));
+            }
+            let Some(left) = deadline.clip(SLICE) else {
+                return Ok(None);
+            };
+            if readable {
+                // The child is dead, but a debugger that traces it is told first. There is nothing to poll for until it lets go.
+                std::thread::sleep(left.min(Duration::from_millis(1)));
+            } else {
+                readable = sys::readable(&[pidfd], left)? == [true];
+            }
+        }
+    }
+
+    /// Gives back what the dead child owned in the segments, and takes it off the list.
+    fn bury(&self, ending: Ending) -> Ending {
+        self.lineage.reap();
+        Family::lock().children.retain(|member| !core::ptr::eq(&*member.kin, self));
+        ending
+    }
+}
+
+/// Longest single sleep of a wait with a deadline, so that every deadline fits into what `poll` takes.
+const SLICE: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+struct Member {
+    kin: Arc<Kin>,
+    /// Whether its handle was dropped, so that nobody else will wait for it.
+    dropped: bool,
+}
+
+#[derive(Debug)]
+struct Family {
+    /// The process whose children these are; 0 before the first.
+    process: u32,
+    children: Vec<Member>,
+    /// Descriptors by which this process is its own parent's child. Its own children have no use for them.
+    own: Option<[RawFd; 2]>,
+}
+
+static FAMILY: Mutex<Family> = Mutex::new(Family { process: 0, children: Vec::new(), own: None });
+
+impl Family {
+    /// The family of this process; a new and empty one if the list in memory is that of the process it was copied from.
+    fn lock() -> MutexGuard<'static, Family> {
+        // No code that can panic runs under the lock but allocation.
+        let mut family = FAMILY.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = sys::pid();
+        if family.process != process {
+            let inherited = std::mem::replace(&mut *family, Family { process, children: Vec::new(), own: None });
+            inherited.disown();
+        }
+        family
+    }
+
+    /// Closes every descriptor of the list, which this process only inherited, and forgets the owners.
+    fn disown(self) {
+        for member in &self.children {
+            member.kin.fds().into_iter().flatten().for_each(sys::close_inherited);
+        }
+        self.own.into_iter().flatten().for_each(sys::close_inherited);
+        // Keeps the references counted for ever: an inherited handle that is dropped is never the last one, and closes nothing again.
+        std::mem::forget(self.children);
+    }
+}
+
+/// In a new child: parts with the family of the parent, and remembers the descriptors that this child has from it.
+pub(super) fn begin(own: [RawFd; 2]) {
+    Family::lock().own = Some(own);
+}
+
+/// Says that nobody will wait for this child, and waits for it as soon as it is dead: now, or at the next fork or drop.
+pub(super) fn drop_child(kin: &Kin) {
+    if let Some(member) = Family::lock().children.iter_mut().find(|member| core::ptr::eq(&*member.kin, kin)) {
+        member.dropped = true;
+    }
+    reap_dropped();
+}
+
+/// Waits for the dropped children that are dead.
+pub(super) fn reap_dropped() {
+    let dropped: Vec<Arc<Kin>> =
+        Family::lock().children.iter().filter(|member| member.dropped).map(|member| Arc::clone(&member.kin)).collect();
+    if dropped.is_empty() {
+        return;
+    }
+    let fds: Vec<BorrowedFd<'_>> = dropped.iter().map(|kin| kin.as_fd()).collect();
+    // Where polling or waiting fails, another time will do.
+    let Ok(dead) = sys::readable(&fds, Duration::ZERO) else { return };
+    for (kin, _) in dropped.iter().zip(dead).filter(|(_, dead)| *dead) {
+        let _ = kin.wait(Deadline::after(Duration::ZERO));
+    }
+}

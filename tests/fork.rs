@@ -1,0 +1,550 @@
+//! A closure runs in a child of its own, and its value, its panic or its way of ending comes back.
+
+mod common;
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use common::sleep_for_ever;
+use offspring::{Child, ForkError, JoinError, PanicInfo, fork};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Set when this binary is started by one of its own tests, to say what to do instead of testing.
+const ROLE: &str = "OFFSPRING_TEST_ROLE";
+
+fn main() -> ExitCode {
+    if let Ok(role) = std::env::var(ROLE) {
+        return play(&role);
+    }
+    common::run(&tests![
+        value_comes_back,
+        long_value_comes_back_whole,
+        closure_sees_what_the_parent_had_and_changes_only_its_own_copy,
+        panic_comes_back_with_message_place_and_backtrace,
+        panic_with_a_payload_that_is_not_text_comes_back,
+        caught_panic_is_not_taken_for_the_one_that_ended_the_closure,
+        panic_of_a_thread_of_the_child_comes_back_without_a_place,
+        payload_whose_drop_panics_does_not_keep_the_child_alive,
+        panic_hook_of_the_parent_stays,
+        exit_code_is_told,
+        exit_with_code_0_is_not_a_value,
+        value_that_cannot_be_encoded_is_told,
+        value_whose_encoding_panics_is_a_panic,
+        value_that_cannot_be_decoded_is_told,
+        value_that_does_not_fit_is_told,
+        buffered_output_is_printed_once,
+        nothing_of_the_parents_frames_runs_in_the_child,
+        captured_value_is_dropped_in_both,
+        process_with_threads_is_refused,
+        joined_thread_does_not_get_in_the_way,
+        thousand_forks_leave_nothing,
+        full_descriptor_table_is_an_error,
+        children_of_children_of_children_pass_values_up,
+        join_timeout_gives_up_no_sooner_and_loses_nothing,
+        try_join_says_none_then_the_value_then_that_it_was_taken,
+        descriptor_becomes_readable_when_the_child_ends,
+        inherited_handle_is_inert,
+        dropped_child_is_waited_for_at_the_next_fork,
+        dead_child_is_waited_for_when_it_is_dropped,
+        joining_works_from_another_thread,
+        child_holds_no_descriptor_of_its_siblings,
+        debug_needs_nothing_of_the_value,
+    ])
+}
+
+fn value_comes_back() {
+    let child = fork(|| (std::process::id(), String::from("seven"), vec![7_u64; 7])).expect("fork");
+    let id = child.id();
+    assert_ne!(id, std::process::id());
+    assert_eq!(child.join().expect("a value"), (id, String::from("seven"), vec![7; 7]));
+}
+
+fn long_value_comes_back_whole() {
+    let long = || (0..10_000_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect::<Vec<u8>>();
+    let child = fork(long).expect("fork");
+    assert!(child.join().expect("a value") == long(), "the bytes differ");
+}
+
+fn closure_sees_what_the_parent_had_and_changes_only_its_own_copy() {
+    let mut numbers = vec![1, 2, 3];
+    let mut copy = numbers.clone();
+    let child = fork(move || {
+        copy.push(4);
+        copy
+    });
+    numbers.push(5);
+    assert_eq!(child.expect("fork").join().expect("a value"), [1, 2, 3, 4]);
+    assert_eq!(numbers, [1, 2, 3, 5]);
+}
+
+/// Forks a child that ends by a panic. The message does not go to the test's standard error.
+fn panic_of(closure: impl FnOnce() + Send + 'static) -> PanicInfo {
+    let child = fork(|| {
+        silence();
+        closure();
+    });
+    told_panic(child.expect("fork").join())
+}
+
+fn told_panic<T>(ending: Result<T, JoinError>) -> PanicInfo {
+    match ending {
+        Err(JoinError::Panicked(panic)) => panic,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("a value"),
+    }
+}
+
+/// Points standard error away.
+fn silence() {
+    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
+    nix::unistd::dup2_stderr(nowhere).expect("dup2");
+}
+
+const LINE_OF_THE_PANIC: u32 = line!() + 4;
+
+#[inline(never)]
+fn a_function_that_panics(number: u32) -> u32 {
+    panic!("number {number} is too large")
+}
+
+fn panic_comes_back_with_message_place_and_backtrace() {
+    let panic = panic_of(|| assert_eq!(a_function_that_panics(12), 0));
+    assert_eq!(panic.message, "number 12 is too large");
+    let location = panic.location.as_ref().expect("a place");
+    assert!(location.file.ends_with("fork.rs"), "{location}");
+    assert_eq!((location.line, location.column), (LINE_OF_THE_PANIC, 5));
+    assert!(panic.backtrace.contains("a_function_that_panics"), "{}", panic.backtrace);
+    assert_eq!(panic.to_string(), format!("number 12 is too large at {location}"));
+}
+
+fn panic_with_a_payload_that_is_not_text_comes_back() {
+    let panic = panic_of(|| std::panic::panic_any(vec![1_u8]));
+    assert_eq!(panic.message, "Box<dyn Any>");
+    assert!(panic.location.is_some());
+}
+
+fn caught_panic_is_not_taken_for_the_one_that_ended_the_closure() {
+    let panic = panic_of(|| {
+        std::panic::catch_unwind(|| panic!("a slip")).expect_err("it panics");
+        std::panic::resume_unwind(Box::new("from elsewhere"))
+    });
+    assert_eq!(panic.message, "from elsewhere");
+    assert_eq!(panic.location, None);
+    assert_eq!(panic.backtrace, "");
+}
+
+fn panic_of_a_thread_of_the_child_comes_back_without_a_place() {
+    let panic = panic_of(|| match std::thread::spawn(|| panic!("in a thread")).join() {
+        Ok(()) => (),
+        Err(payload) => std::panic::resume_unwind(payload),
+    });
+    assert_eq!(panic.message, "in a thread");
+    assert_eq!(panic.location, None);
+}
+
+fn payload_whose_drop_panics_does_not_keep_the_child_alive() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    assert_eq!(panic_of(|| std::panic::panic_any(Bomb)).message, "Box<dyn Any>");
+}
+
+fn panic_hook_of_the_parent_stays() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| std::process::exit(33)));
+    let child = fork(|| panic!("seen by the program's own hook"));
+    std::panic::set_hook(before);
+    let ending: Result<(), JoinError> = child.expect("fork").join();
+    assert!(matches!(ending, Err(JoinError::Exited(33))), "{ending:?}");
+}
+
+fn exit_code_is_told() {
+    for code in [1, 7, 101, 255] {
+        let ending = fork(move || -> u8 { std::process::exit(code) }).expect("fork").join();
+        assert!(matches!(ending, Err(JoinError::Exited(told)) if told == code), "{ending:?}");
+    }
+}
+
+fn exit_with_code_0_is_not_a_value() {
+    let ending = fork(|| -> () { std::process::exit(0) }).expect("fork").join();
+    assert!(matches!(ending, Err(JoinError::Exited(0))), "{ending:?}");
+}
+
+/// A value whose encoding and decoding can be made to fail.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Awkward {
+    FailsToEncode,
+    PanicsWhenEncoded,
+    FailsToDecode,
+}
+
+impl Serialize for Awkward {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Awkward::FailsToEncode => Err(serde::ser::Error::custom("never")),
+            Awkward::PanicsWhenEncoded => panic!("in the encoder"),
+            Awkward::FailsToDecode => serializer.serialize_u8(7),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Awkward {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Awkward, D::Error> {
+        Err(serde::de::Error::custom("never"))
+    }
+}
+
+fn value_that_cannot_be_encoded_is_told() {
+    let ending = fork(|| Awkward::FailsToEncode).expect("fork").join();
+    assert!(matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("cannot be encoded")), "{ending:?}");
+}
+
+fn value_whose_encoding_panics_is_a_panic() {
+    let child = fork(|| {
+        silence();
+        Awkward::PanicsWhenEncoded
+    });
+    assert_eq!(told_panic(child.expect("fork").join()).message, "in the encoder");
+}
+
+fn value_that_cannot_be_decoded_is_told() {
+    let ending = fork(|| Awkward::FailsToDecode).expect("fork").join();
+    assert!(matches!(ending, Err(JoinError::Undecodable(_))), "{ending:?}");
+}
+
+fn value_that_does_not_fit_is_told() {
+    let child = fork(|| {
+        // The outcome may not grow beyond a page. The signal that comes with it is ignored, so that the write fails instead.
+        ignore_sigxfsz();
+        let page = rustix::process::Rlimit { current: Some(4096), maximum: Some(4096) };
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, page).expect("setrlimit");
+        vec![1_u8; 100_000]
+    });
+    let ending = child.expect("fork").join();
+    assert!(matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("cannot be written")), "{ending:?}");
+}
+
+#[expect(unsafe_code, reason = "the disposition of a signal is set")]
+fn ignore_sigxfsz() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Starts this binary again, in a role, and gives what it printed.
+fn output_of(role: &str) -> String {
+    let output = Command::new(std::env::current_exe().expect("a path")).env(ROLE, role).output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn play(role: &str) -> ExitCode {
+    match role {
+        "print" => {
+            print!("<parent>");
+            print_by_c("<parent in C>");
+            let child = fork(|| {
+                print!("<child>");
+                print_by_c("<child in C>");
+            });
+            child.expect("fork").join().expect("it returns");
+            let panicking = fork(|| {
+                silence();
+                print!("<panicking>");
+                panic!("after printing");
+            });
+            let ending: Result<(), JoinError> = panicking.expect("fork").join();
+            assert!(ending.is_err());
+            print!("<end>");
+        }
+        "destructors" => {
+            struct Loud(&'static str);
+            impl Drop for Loud {
+                fn drop(&mut self) {
+                    println!("<{} dropped in {}>", self.0, if std::process::id() == parent() { "parent" } else { "child" });
+                }
+            }
+            thread_local! {
+                static LOCAL: Loud = const { Loud("thread-local") };
+            }
+            parent();
+            LOCAL.with(|_| ());
+            at_exit();
+            let _frame = Loud("frame");
+            fork(|| ()).expect("fork").join().expect("it returns");
+            let panicking: Result<(), JoinError> = fork(|| {
+                silence();
+                panic!("unwinding stops at the closure")
+            })
+            .expect("fork")
+            .join();
+            assert!(panicking.is_err());
+        }
+        role => panic!("no such role: {role}"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// The process that asked first.
+fn parent() -> u32 {
+    static PARENT: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *PARENT.get_or_init(std::process::id)
+}
+
+#[expect(unsafe_code, reason = "C's standard output and exit functions")]
+fn print_by_c(text: &str) {
+    let text = std::ffi::CString::new(text).expect("no zero byte");
+    // SAFETY: both are strings that end in a zero byte, and the format takes one string.
+    unsafe { libc::printf(c"%s".as_ptr(), text.as_ptr()) };
+}
+
+#[expect(unsafe_code, reason = "C's standard output and exit functions")]
+fn at_exit() {
+    extern "C" fn say() {
+        print_by_c("<atexit>\n");
+    }
+    // SAFETY: the function is a plain one that may run at exit.
+    unsafe { libc::atexit(say) };
+}
+
+fn buffered_output_is_printed_once() {
+    let printed = output_of("print");
+    for mark in ["<parent>", "<parent in C>", "<child>", "<child in C>", "<panicking>", "<end>"] {
+        assert_eq!(printed.matches(mark).count(), 1, "{mark} in {printed}");
+    }
+}
+
+fn nothing_of_the_parents_frames_runs_in_the_child() {
+    let printed = output_of("destructors");
+    assert_eq!(printed.matches("<frame dropped in parent>").count(), 1, "{printed}");
+    assert_eq!(printed.matches("<atexit>").count(), 1, "{printed}");
+    assert!(!printed.contains("dropped in child"), "{printed}");
+}
+
+fn captured_value_is_dropped_in_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_owned();
+    assert!(path.exists());
+    let seen = path.clone();
+    let child = fork(move || {
+        // The parent drops its copy right after the fork, whether or not the closure has run.
+        common::wait_until(|| !seen.exists());
+        std::fs::create_dir(&seen).expect("it is gone");
+        drop(folder);
+        seen.exists()
+    });
+    let there_after_both = child.expect("fork").join().expect("a value");
+    assert!(!there_after_both);
+    assert!(!path.exists());
+}
+
+fn process_with_threads_is_refused() {
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || stopped.recv());
+    let refused = fork(|| ()).expect_err("there are two threads");
+    assert!(matches!(refused, ForkError::Multithreaded { threads: 2 }), "{refused:?}");
+    assert!(refused.to_string().contains("start children before the first thread"), "{refused}");
+    drop(stop);
+    thread.join().expect("it ends").expect_err("nothing was sent");
+}
+
+fn joined_thread_does_not_get_in_the_way() {
+    for _ in 0..200 {
+        std::thread::spawn(|| ()).join().expect("it ends");
+        let child = fork(|| 7).expect("a thread that was joined is not there any more");
+        assert_eq!(child.join().expect("a value"), 7);
+    }
+}
+
+fn thousand_forks_leave_nothing() {
+    let before = common::descriptors();
+    for i in 0..1_000_u32 {
+        assert_eq!(fork(move || i * 2).expect("fork").join().expect("a value"), i * 2);
+    }
+    assert_eq!(common::descriptors(), before);
+    assert_eq!(common::children(), []);
+}
+
+fn full_descriptor_table_is_an_error() {
+    let child = fork(|| {
+        let limit = rustix::process::Rlimit { current: Some(40), maximum: Some(40) };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("setrlimit");
+        let mut children: Vec<Child<u64>> = Vec::new();
+        let refused = loop {
+            match fork(|| 7) {
+                Ok(child) => children.push(child),
+                Err(refused) => break refused,
+            }
+        };
+        let many = children.len();
+        let values = children.into_iter().map(|child| child.join().expect("a value")).sum::<u64>();
+        (many as u64, values, refused.to_string(), common::children().len())
+    });
+    let (many, values, refused, left) = child.expect("fork").join().expect("a value");
+    assert!(many > 0);
+    assert_eq!(values, 7 * many);
+    assert!(refused.ends_with("failed"), "{refused}");
+    assert_eq!(left, 0);
+}
+
+fn children_of_children_of_children_pass_values_up() {
+    fn descend(depth: u32) -> Vec<u32> {
+        let mut pids = vec![std::process::id()];
+        if depth > 0 {
+            pids.extend(fork(move || descend(depth - 1)).expect("fork").join().expect("a value"));
+        }
+        pids
+    }
+    let mut pids = descend(5);
+    assert_eq!(pids.len(), 6);
+    pids.sort_unstable();
+    pids.dedup();
+    assert_eq!(pids.len(), 6, "every one is a process of its own");
+}
+
+fn join_timeout_gives_up_no_sooner_and_loses_nothing() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let mut child = fork(move || std::io::read_to_string(&mut reader).expect("the pipe ends")).expect("fork");
+    let start = Instant::now();
+    assert!(child.join_timeout(Duration::from_millis(50)).is_none());
+    assert!(start.elapsed() >= Duration::from_millis(50));
+    assert!(child.join_deadline(start).is_none(), "a deadline in the past");
+    assert!(child.is_alive());
+
+    (&writer).write_all(b"go on").expect("it reads");
+    drop(writer);
+    // The child holds the writing end too, for it was open at the fork.
+    assert!(child.join_timeout(Duration::from_millis(20)).is_none());
+    child.kill().expect("it lives");
+    assert!(matches!(child.join_timeout(Duration::MAX), Some(Err(JoinError::Killed(9)))));
+    assert!(matches!(child.join_timeout(Duration::MAX), Some(Err(JoinError::AlreadyJoined))));
+    assert!(matches!(child.join(), Err(JoinError::AlreadyJoined)));
+}
+
+fn try_join_says_none_then_the_value_then_that_it_was_taken() {
+    let mut child = fork(|| {
+        std::thread::sleep(Duration::from_millis(20));
+        7
+    })
+    .expect("fork");
+    let mut tries = 0_u64;
+    let value = loop {
+        match child.try_join() {
+            Some(value) => break value,
+            None => tries += 1,
+        }
+    };
+    assert_eq!(value.expect("a value"), 7);
+    assert!(tries > 0);
+    assert!(!child.is_alive());
+    assert!(matches!(child.try_join(), Some(Err(JoinError::AlreadyJoined))));
+    assert_eq!(child.kill().expect_err("nobody there").raw_os_error(), Some(libc::ESRCH));
+}
+
+fn descriptor_becomes_readable_when_the_child_ends() {
+    fn readable(child: &impl AsFd, timeout: i64) -> bool {
+        let mut fds = [rustix::event::PollFd::new(child, rustix::event::PollFlags::IN)];
+        let timeout = rustix::event::Timespec { tv_sec: timeout, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&timeout)).expect("poll") == 1
+    }
+    let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
+    assert!(!readable(&child, 0));
+    child.terminate().expect("it lives");
+    assert!(readable(&child, 3600));
+    assert!(!child.is_alive());
+    child.kill().expect("a dead child takes every signal until it is joined");
+    assert!(matches!(child.join(), Err(JoinError::Killed(15))));
+}
+
+fn inherited_handle_is_inert() {
+    let mut elder = fork(|| -> u32 { sleep_for_ever() }).expect("fork");
+    let id = elder.id();
+    // The handle is given away: in this process it is dropped with the closure, so the elder runs on by itself.
+    let younger = fork(move || {
+        let before = common::descriptors();
+        let refused = matches!(elder.try_join(), Some(Err(JoinError::NotOurChild)))
+            && matches!(elder.join_timeout(Duration::from_secs(1)), Some(Err(JoinError::NotOurChild)))
+            && elder.kill().is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+            && !elder.is_alive()
+            && matches!(elder.join(), Err(JoinError::NotOurChild));
+        // Nothing was closed that is not the handle's any more.
+        (refused, before == common::descriptors())
+    });
+    assert_eq!(younger.expect("fork").join().expect("a value"), (true, true));
+    assert!(common::state(id).is_some_and(|state| state != 'Z'), "the elder still runs");
+    rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).expect("a pid"), rustix::process::Signal::KILL)
+        .expect("it is ours");
+    common::wait_until(|| common::state(id) == Some('Z'));
+    fork(|| ()).expect("fork").join().expect("it returns");
+    assert_eq!(common::state(id), None, "it was waited for");
+}
+
+fn dropped_child_is_waited_for_at_the_next_fork() {
+    let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
+    let id = child.id();
+    drop(child);
+    assert_eq!(common::children().len(), 1, "it runs on");
+    rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).expect("a pid"), rustix::process::Signal::KILL)
+        .expect("it is ours");
+    common::wait_until(|| common::state(id) == Some('Z'));
+    let next = fork(|| ()).expect("fork");
+    assert_eq!(common::state(id), None);
+    next.join().expect("it returns");
+}
+
+fn dead_child_is_waited_for_when_it_is_dropped() {
+    let child = fork(|| 7).expect("fork");
+    let id = child.id();
+    common::wait_until(|| !child.is_alive());
+    assert_eq!(common::state(id), Some('Z'));
+    drop(child);
+    assert_eq!(common::state(id), None);
+}
+
+fn joining_works_from_another_thread() {
+    let child = fork(|| 7).expect("fork");
+    let dropped = fork(|| ()).expect("fork");
+    common::wait_until(|| !dropped.is_alive());
+    let value = std::thread::spawn(move || {
+        drop(dropped);
+        child.join()
+    });
+    assert_eq!(value.join().expect("no panic").expect("a value"), 7);
+}
+
+fn child_holds_no_descriptor_of_its_siblings() {
+    let own = fork(common::descriptors).expect("fork").join().expect("a value");
+    let (first, second) = (fork(|| -> () { sleep_for_ever() }), fork(|| -> () { sleep_for_ever() }));
+    let siblings = [first.expect("fork"), second.expect("fork")];
+    let beside = fork(common::descriptors).expect("fork").join().expect("a value");
+    let of_child = |fds: &std::collections::BTreeMap<i32, String>| fds.len();
+    assert_eq!(of_child(&own), of_child(&beside), "alone: {own:?}\nbeside two: {beside:?}");
+
+    // Nor has a grandchild those of the child, which are an outcome and a lifeline of its own.
+    let grandchild =
+        fork(|| fork(common::descriptors).expect("fork").join().expect("a value")).expect("fork").join().expect("a value");
+    assert_eq!(of_child(&own), of_child(&grandchild), "child: {own:?}\ngrandchild: {grandchild:?}");
+
+    for fd in siblings.iter().map(|child| child.as_fd().as_raw_fd()) {
+        let flags = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("it is open");
+        let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags").trim();
+        let flags = i32::from_str_radix(flags, 8).expect("octal");
+        assert_ne!(flags & libc::O_CLOEXEC, 0);
+    }
+    for child in siblings {
+        child.kill().expect("it lives");
+        assert!(child.join().is_err());
+    }
+}
+
+fn debug_needs_nothing_of_the_value() {
+    #[derive(Serialize, Deserialize)]
+    struct Plain;
+    let child = fork(|| Plain).expect("fork");
+    assert_eq!(format!("{child:?}"), format!("Child {{ id: {}, joined: false, .. }}", child.id()));
+    assert!(child.join().is_ok());
+}

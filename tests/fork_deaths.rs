@@ -1,0 +1,560 @@
+//! However a child ends, its parent is told how; and whenever a parent ends, its children do.
+
+#![expect(unsafe_code, reason = "raw forks, and threads and processes that end in ways which safe code has no words for")]
+
+mod common;
+
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{sleep_for_ever, state, wait_until};
+use offspring::{Child, JoinError, fork};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+fn main() {
+    common::run(&tests![
+        signal_that_killed_the_child_is_told,
+        segmentation_fault_abort_and_stack_overflow_are_told,
+        stopped_child_is_alive,
+        child_killed_while_it_sends_its_value_sent_all_or_nothing,
+        status_taken_by_other_code_is_lost_but_the_value_is_not,
+        ignored_sigchld_loses_the_status_but_not_the_value,
+        copy_that_comes_back_from_a_raw_fork_sends_nothing,
+        handle_is_inert_after_a_raw_fork_and_forking_works_there,
+        fork_while_a_panic_unwinds_works,
+        child_dies_when_its_parent_is_killed,
+        child_dies_when_its_parent_returns_exits_or_panics,
+        stopped_child_dies_when_its_parent_is_killed,
+        child_that_blocks_every_signal_dies_when_its_parent_is_killed,
+        child_of_a_parent_that_blocks_every_signal_dies_with_it,
+        child_without_parent_death_signal_dies_when_its_parent_is_killed,
+        child_without_lifeline_dies_when_its_parent_is_killed,
+        child_dies_although_a_raw_fork_holds_its_lifeline,
+        grandchildren_die_when_their_grandparent_is_killed,
+        dropped_child_dies_when_its_parent_is_killed,
+        siblings_do_not_keep_each_other_alive,
+        child_dies_when_its_parent_becomes_another_program,
+        child_outlives_the_thread_that_forked_it_but_not_the_process,
+        child_without_lifeline_outlives_the_thread_that_forked_it_but_not_the_process,
+    ]);
+}
+
+fn signal_that_killed_the_child_is_told() {
+    for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGUSR1, libc::SIGRTMIN() + 3] {
+        let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
+        assert!(child.is_alive());
+        child.signal(0).expect("it can be signalled");
+        assert_eq!(child.signal(4711).expect_err("no such signal").raw_os_error(), Some(libc::EINVAL));
+        child.signal(signal).expect("it lives");
+        let ending = child.join();
+        assert!(matches!(ending, Err(JoinError::Killed(told)) if told == signal), "{ending:?}");
+    }
+}
+
+fn segmentation_fault_abort_and_stack_overflow_are_told() {
+    fn ending(closure: fn()) -> JoinError {
+        let child = fork(move || {
+            quiet();
+            closure();
+        });
+        child.expect("fork").join().expect_err("it dies")
+    }
+    // SAFETY: not safe, and meant so: there is nothing at address 8, and the process ends there.
+    let fault = ending(|| unsafe { std::ptr::without_provenance_mut::<u8>(8).write_volatile(1) });
+    assert!(matches!(fault, JoinError::Killed(libc::SIGSEGV)), "{fault:?}");
+    let abort = ending(|| std::process::abort());
+    assert!(matches!(abort, JoinError::Killed(libc::SIGABRT)), "{abort:?}");
+
+    fn deeper(depth: u64) -> u64 {
+        let page = std::hint::black_box([depth; 512]);
+        if depth == u64::MAX { 0 } else { deeper(depth + 1) + page[7] }
+    }
+    let overflow = ending(|| assert_eq!(deeper(0), 0));
+    assert!(matches!(overflow, JoinError::Killed(libc::SIGABRT)), "{overflow:?}");
+}
+
+/// No words on standard error and no core file.
+fn quiet() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).expect("setrlimit");
+    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
+    nix::unistd::dup2_stderr(nowhere).expect("dup2");
+}
+
+fn stopped_child_is_alive() {
+    let mut child = fork(|| -> () { sleep_for_ever() }).expect("fork");
+    child.signal(libc::SIGSTOP).expect("it lives");
+    wait_until(|| state(child.id()) == Some('T'));
+    assert!(child.is_alive());
+    assert!(child.try_join().is_none());
+    assert!(child.join_timeout(Duration::from_millis(10)).is_none());
+    child.signal(libc::SIGCONT).expect("it lives");
+    wait_until(|| state(child.id()) == Some('S'));
+    assert!(child.try_join().is_none());
+    child.kill().expect("it lives");
+    assert!(matches!(child.join(), Err(JoinError::Killed(libc::SIGKILL))));
+}
+
+fn child_killed_while_it_sends_its_value_sent_all_or_nothing() {
+    let (mut whole, mut nothing) = (0, 0);
+    for round in 0..60 {
+        let (mut ready, tell) = std::io::pipe().expect("a pipe");
+        let child = fork(move || {
+            let value: Vec<u8> = (0..4 << 20).map(|i: u32| i.to_le_bytes()[1]).collect();
+            (&tell).write_all(b"!").expect("the parent reads");
+            value
+        })
+        .expect("fork");
+        ready.read_exact(&mut [0]).expect("the child writes");
+        // From nothing to twice the time that the sending takes, or so.
+        std::thread::sleep(Duration::from_micros(round * 500));
+        child.kill().expect("it is not joined");
+        match child.join() {
+            Ok(value) => {
+                assert_eq!(value.len(), 4 << 20);
+                assert!(value.iter().zip(0_u32..).all(|(&byte, i)| byte == i.to_le_bytes()[1]));
+                whole += 1;
+            }
+            Err(JoinError::Killed(libc::SIGKILL)) => nothing += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(whole + nothing, 60);
+}
+
+fn status_taken_by_other_code_is_lost_but_the_value_is_not() {
+    let returns = fork(|| 7).expect("fork");
+    let mut exits = fork(|| -> u8 { std::process::exit(3) }).expect("fork");
+    for _ in 0..2 {
+        // SAFETY: a null status is allowed.
+        assert!(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0);
+    }
+    assert!(!returns.is_alive() && !exits.is_alive());
+    assert_eq!(returns.join().expect("a value"), 7);
+    assert!(matches!(exits.join_timeout(Duration::from_secs(1)), Some(Err(JoinError::Lost))));
+}
+
+fn ignored_sigchld_loses_the_status_but_not_the_value() {
+    let child = fork(|| {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        for i in 0..300_u32 {
+            let mut child = fork(move || i).expect("fork");
+            let value = if i % 2 == 0 { child.join() } else { child.join_timeout(Duration::MAX).expect("never") };
+            assert_eq!(value.expect("a value"), i);
+        }
+        for killed_late in [false, true] {
+            let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
+            let pidfd = watch(child.id());
+            if killed_late {
+                let killer = std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(30));
+                    rustix::process::pidfd_send_signal(pidfd, Signal::KILL).expect("it lives");
+                });
+                assert!(matches!(child.join(), Err(JoinError::Lost)));
+                killer.join().expect("no panic");
+            } else {
+                child.kill().expect("it lives");
+                assert!(matches!(child.join(), Err(JoinError::Lost)));
+            }
+        }
+        drop(fork(|| ()).expect("fork"));
+        common::children().into_iter().filter(|&(_, state)| state == 'Z').count()
+    });
+    assert_eq!(child.expect("fork").join().expect("a value"), 0);
+}
+
+/// Forks as C code would.
+fn raw_fork() -> i32 {
+    // SAFETY: these tests run in one thread.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    pid
+}
+
+/// Waits for a raw child, and gives its exit code.
+fn exit_code(pid: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: the status is a valid place to write.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert!(libc::WIFEXITED(status), "status {status:#x}");
+    libc::WEXITSTATUS(status)
+}
+
+/// Ends a raw child, which must not come back into the tests.
+fn raw_exit(code: i32) -> ! {
+    // SAFETY: takes no pointer.
+    unsafe { libc::_exit(code) }
+}
+
+fn copy_that_comes_back_from_a_raw_fork_sends_nothing() {
+    let child = fork(|| match raw_fork() {
+        0 => String::from("the copy"),
+        copy => format!("the copy ended with code {}", exit_code(copy)),
+    });
+    assert_eq!(child.expect("fork").join().expect("a value"), "the copy ended with code 0");
+}
+
+fn handle_is_inert_after_a_raw_fork_and_forking_works_there() {
+    let mut child = fork(|| -> u32 { sleep_for_ever() }).expect("fork");
+    let pid = raw_fork();
+    if pid == 0 {
+        let inert = matches!(child.try_join(), Some(Err(JoinError::NotOurChild))) && child.kill().is_err();
+        drop(child);
+        let value = fork(|| 7).ok().and_then(|child| child.join().ok());
+        raw_exit(if inert && value == Some(7) { 5 } else { 6 });
+    }
+    assert_eq!(exit_code(pid), 5);
+    assert!(child.is_alive());
+    child.kill().expect("it lives");
+    assert!(matches!(child.join(), Err(JoinError::Killed(libc::SIGKILL))));
+}
+
+fn fork_while_a_panic_unwinds_works() {
+    struct ForksWhenDropped;
+    impl Drop for ForksWhenDropped {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking());
+            assert_eq!(fork(|| 7).expect("fork").join().expect("a value"), 7);
+        }
+    }
+    let child = fork(|| {
+        quiet();
+        std::panic::catch_unwind(|| {
+            let _forks = ForksWhenDropped;
+            panic!("the first");
+        })
+        .is_err()
+    });
+    assert!(child.expect("fork").join().expect("a value"));
+}
+
+/// A descriptor of a process that is not a child of this one.
+fn watch(pid: u32) -> OwnedFd {
+    let pid = Pid::from_raw(pid as i32).expect("a pid");
+    pidfd_open(pid, PidfdFlags::empty()).expect("it lives")
+}
+
+/// Waits for the process to end, for as long as it takes.
+fn wait_for(process: &OwnedFd) {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    while poll(&mut fds, None).is_err() {}
+}
+
+fn is_alive(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll") == 0
+}
+
+/// How a process tells another its number, or that it is ready.
+struct Teller(PipeReader, PipeWriter);
+
+impl Teller {
+    fn new() -> Teller {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        Teller(reader, writer)
+    }
+
+    fn tell(&self, pid: u32) {
+        (&self.1).write_all(&pid.to_ne_bytes()).expect("somebody reads");
+    }
+
+    fn hear(&self) -> u32 {
+        let mut pid = [0; 4];
+        (&self.0).read_exact(&mut pid).expect("somebody writes");
+        u32::from_ne_bytes(pid)
+    }
+
+    /// Another handle for the same pipe.
+    fn share(&self) -> Teller {
+        Teller(self.0.try_clone().expect("dup"), self.1.try_clone().expect("dup"))
+    }
+}
+
+/// Forks a parent that forks a child that first does `childs_part`; gives the parent, after it has done `parents_part`, and the child.
+fn parent_and_child(childs_part: fn(), parents_part: fn(Child<()>)) -> (Child<()>, OwnedFd) {
+    let pipe = Teller::new();
+    let parents = pipe.share();
+    let parent = fork(move || {
+        quiet();
+        let childs = parents.share();
+        let child = fork(move || {
+            childs_part();
+            childs.tell(std::process::id());
+            sleep_for_ever()
+        });
+        parents_part(child.expect("fork"));
+    })
+    .expect("fork");
+    let child = watch(pipe.hear());
+    (parent, child)
+}
+
+fn keep(child: Child<()>) {
+    let _kept = child;
+    sleep_for_ever();
+}
+
+fn dies_with_killed_parent(childs_part: fn()) {
+    let (parent, child) = parent_and_child(childs_part, keep);
+    assert!(is_alive(&child));
+    parent.kill().expect("it lives");
+    assert!(matches!(parent.join(), Err(JoinError::Killed(libc::SIGKILL))));
+    wait_for(&child);
+}
+
+fn child_dies_when_its_parent_is_killed() {
+    for _ in 0..20 {
+        dies_with_killed_parent(|| ());
+    }
+}
+
+fn child_dies_when_its_parent_returns_exits_or_panics() {
+    // Each waits until the test has seen the child.
+    fn wait_for_signal() {
+        let mut usr1 = nix::sys::signal::SigSet::empty();
+        usr1.add(nix::sys::signal::Signal::SIGUSR1);
+        usr1.wait().expect("sigwait");
+    }
+    let ends: [fn(Child<()>); 3] = [
+        |_child| wait_for_signal(),
+        |_child| {
+            wait_for_signal();
+            std::process::exit(3)
+        },
+        |_child| {
+            wait_for_signal();
+            panic!("the parent's end")
+        },
+    ];
+    let mut usr1 = nix::sys::signal::SigSet::empty();
+    usr1.add(nix::sys::signal::Signal::SIGUSR1);
+    usr1.thread_block().expect("sigprocmask");
+    let endings = ends.map(|end| {
+        let (parent, child) = parent_and_child(|| (), end);
+        assert!(is_alive(&child));
+        parent.signal(libc::SIGUSR1).expect("it lives");
+        wait_for(&child);
+        parent.join()
+    });
+    usr1.thread_unblock().expect("sigprocmask");
+    assert!(matches!(endings, [Ok(()), Err(JoinError::Exited(3)), Err(JoinError::Panicked(_))]), "{endings:?}");
+}
+
+fn stopped_child_dies_when_its_parent_is_killed() {
+    let (parent, child) = parent_and_child(|| (), keep);
+    rustix::process::pidfd_send_signal(&child, Signal::STOP).expect("it lives");
+    let pid = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&child))).expect("a pidfd");
+    let pid = pid.lines().find_map(|line| line.strip_prefix("Pid:")).expect("its pid").trim().parse().expect("a number");
+    wait_until(|| state(pid) == Some('T'));
+    parent.kill().expect("it lives");
+    assert!(parent.join().is_err());
+    wait_for(&child);
+}
+
+fn block_all() {
+    nix::sys::signal::SigSet::all().thread_block().expect("sigprocmask");
+}
+
+fn child_that_blocks_every_signal_dies_when_its_parent_is_killed() {
+    dies_with_killed_parent(block_all);
+}
+
+fn child_of_a_parent_that_blocks_every_signal_dies_with_it() {
+    let all = nix::sys::signal::SigSet::all();
+    let before = all.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).expect("sigprocmask");
+    dies_with_killed_parent(cut_lifeline);
+    before.thread_set_mask().expect("sigprocmask");
+}
+
+fn child_without_parent_death_signal_dies_when_its_parent_is_killed() {
+    dies_with_killed_parent(|| rustix::process::set_parent_process_death_signal(None).expect("prctl"));
+}
+
+/// Closes this child's end of the lifeline: the one descriptor in signal-driven mode.
+fn cut_lifeline() {
+    let mut cut = 0;
+    for &fd in common::descriptors().keys() {
+        // SAFETY: takes no pointer.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        if flags != -1 && flags & libc::O_ASYNC != 0 {
+            // SAFETY: takes no pointer; the owner of this descriptor never uses it again, nor drops it.
+            unsafe { libc::close(fd) };
+            cut += 1;
+        }
+    }
+    assert_eq!(cut, 1);
+}
+
+fn child_without_lifeline_dies_when_its_parent_is_killed() {
+    dies_with_killed_parent(cut_lifeline);
+}
+
+fn child_dies_although_a_raw_fork_holds_its_lifeline() {
+    let pipe = Teller::new();
+    let parents = pipe.share();
+    let parent = fork(move || {
+        let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
+        if raw_fork() == 0 {
+            // Holds whatever its parent had open, and outlives it.
+            parents.tell(std::process::id());
+            sleep_for_ever();
+        }
+        parents.tell(child.id());
+        keep(child);
+    })
+    .expect("fork");
+    let both = [pipe.hear(), pipe.hear()].map(|pid| (pid, watch(pid)));
+    parent.kill().expect("it lives");
+    assert!(parent.join().is_err());
+    // The two told their numbers in no particular order; one of them dies, and it is not the raw child.
+    let mut fds = [PollFd::new(&both[0].1, PollFlags::IN), PollFd::new(&both[1].1, PollFlags::IN)];
+    while poll(&mut fds, None).is_err() {}
+    let (raw, raw_fd) = both.iter().find(|(_, fd)| is_alive(fd)).expect("the raw child lives");
+    kill_process(Pid::from_raw(*raw as i32).expect("a pid"), Signal::KILL).expect("it lives");
+    wait_for(raw_fd);
+}
+
+fn grandchildren_die_when_their_grandparent_is_killed() {
+    let pipe = Teller::new();
+    let (parents, childs, grandchilds) = (pipe.share(), pipe.share(), pipe.share());
+    let parent = fork(move || {
+        let child = fork(move || {
+            let grandchild = fork(move || -> () {
+                grandchilds.tell(std::process::id());
+                sleep_for_ever()
+            });
+            childs.tell(std::process::id());
+            keep(grandchild.expect("fork"));
+        });
+        parents.tell(std::process::id());
+        keep(child.expect("fork"));
+    })
+    .expect("fork");
+    let all = [pipe.hear(), pipe.hear(), pipe.hear()].map(watch);
+    parent.kill().expect("it lives");
+    all.iter().for_each(wait_for);
+    assert!(parent.join().is_err());
+}
+
+fn dropped_child_dies_when_its_parent_is_killed() {
+    let (parent, child) = parent_and_child(
+        || (),
+        |child| {
+            drop(child);
+            sleep_for_ever();
+        },
+    );
+    assert!(is_alive(&child));
+    parent.kill().expect("it lives");
+    assert!(parent.join().is_err());
+    wait_for(&child);
+}
+
+fn siblings_do_not_keep_each_other_alive() {
+    let pipe = Teller::new();
+    let parents = pipe.share();
+    let parent = fork(move || {
+        let children: Vec<Child<()>> = (0..5)
+            .map(|_| {
+                let childs = parents.share();
+                let child = fork(move || {
+                    // The lifeline alone has to do.
+                    rustix::process::set_parent_process_death_signal(None).expect("prctl");
+                    childs.tell(std::process::id());
+                    sleep_for_ever()
+                });
+                child.expect("fork")
+            })
+            .collect();
+        let _kept = children;
+        sleep_for_ever()
+    })
+    .expect("fork");
+    let parent: Child<()> = parent;
+    let children: Vec<OwnedFd> = (0..5).map(|_| watch(pipe.hear())).collect();
+    parent.kill().expect("it lives");
+    children.iter().for_each(wait_for);
+    assert!(parent.join().is_err());
+}
+
+fn child_dies_when_its_parent_becomes_another_program() {
+    let (parent, child) = parent_and_child(
+        || (),
+        |child| {
+            let _kept = child;
+            let mut usr1 = nix::sys::signal::SigSet::empty();
+            usr1.add(nix::sys::signal::Signal::SIGUSR1);
+            usr1.thread_block().expect("sigprocmask");
+            usr1.wait().expect("sigwait");
+            panic!("{}", Command::new("sleep").arg("3600").exec());
+        },
+    );
+    assert!(is_alive(&child));
+    // Should it come before the parent blocks it, the parent dies of it, and so does the child.
+    parent.signal(libc::SIGUSR1).expect("it lives");
+    wait_for(&child);
+    parent.kill().expect("it is not joined");
+    assert!(parent.join().is_err());
+}
+
+fn outlives_thread(childs_part: fn()) {
+    let pipe = Teller::new();
+    let answers = Teller::new();
+    let (parents, parents_answers) = (pipe.share(), answers.share());
+    let parent = fork(move || -> () {
+        let (mut question, ask) = std::io::pipe().expect("a pipe");
+        let child = fork(move || -> () {
+            childs_part();
+            parents_answers.tell(std::process::id());
+            loop {
+                question.read_exact(&mut [0]).expect("the parent asks");
+                parents_answers.tell(std::process::id());
+            }
+        });
+        let main_thread = std::process::id();
+        std::thread::spawn(move || {
+            let _kept = child.expect("fork");
+            let stat = format!("/proc/self/task/{main_thread}/stat");
+            // The main thread stays a zombie until the last one ends.
+            wait_until(|| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+            for _ in 0..10 {
+                (&ask).write_all(b"?").expect("the child listens");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            parents.tell(std::process::id());
+            sleep_for_ever();
+        });
+        // SAFETY: ends this thread alone. Nothing on its stack is used by another.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+        unreachable!("the thread has ended");
+    })
+    .expect("fork");
+    let id = answers.hear();
+    let child = watch(id);
+    pipe.hear();
+    for _ in 0..10 {
+        assert_eq!(answers.hear(), id);
+    }
+    assert!(is_alive(&child), "only a thread has ended");
+    assert!(parent.is_alive());
+    parent.kill().expect("it lives");
+    wait_for(&child);
+    assert!(matches!(parent.join(), Err(JoinError::Killed(libc::SIGKILL))));
+}
+
+fn child_outlives_the_thread_that_forked_it_but_not_the_process() {
+    for _ in 0..5 {
+        outlives_thread(|| ());
+    }
+}
+
+fn child_without_lifeline_outlives_the_thread_that_forked_it_but_not_the_process() {
+    for _ in 0..5 {
+        outlives_thread(cut_lifeline);
+    }
+}

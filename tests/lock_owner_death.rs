@@ -1,0 +1,208 @@
+//! A lock between processes: they take turns, and the death of an owner is told to exactly one successor.
+
+mod common;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use offspring::{Child, Lock, LockError, LockTimeoutError, Queue, TryLockError, fork};
+
+fn main() -> ExitCode {
+    common::run(&tests![
+        processes_take_turns,
+        a_successor_is_told_that_the_owner_died_and_repairs,
+        exactly_one_of_several_successors_is_told,
+        a_lock_cleared_by_the_parent_tells_the_next_one,
+        an_unrecovered_lock_stays_poisoned_and_locks_nobody_out,
+        a_waiter_killed_in_its_sleep_costs_nothing,
+        a_stopped_owner_keeps_the_lock,
+        a_timeout_in_a_child_waits_at_least_that_long,
+        a_panic_in_a_child_poisons,
+        an_owner_killed_anywhere_leaves_a_lock_that_works,
+    ])
+}
+
+fn kill<T: serde::Serialize + serde::de::DeserializeOwned>(child: &Child<T>) {
+    child.kill().expect("kill");
+    common::wait_until(|| matches!(common::state(child.id()), Some('Z') | None));
+}
+
+/// A child that has the lock and has half written its value.
+fn owner_of(lock: &Lock<[u64; 2]>) -> Child<()> {
+    let ready = Queue::<u64>::with_capacity(1).expect("a queue");
+    let (theirs, their_ready) = (lock.clone(), ready.clone());
+    let child = fork(move || {
+        let mut guard = theirs.lock().expect("clean");
+        guard[0] += 1;
+        their_ready.send(0).expect("open");
+        common::sleep_for_ever();
+    });
+    ready.recv().expect("the child is ready");
+    child.expect("fork")
+}
+
+fn processes_take_turns() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let children: Vec<Child<()>> = (0..4)
+        .map(|_| {
+            let theirs = lock.clone();
+            let work = move || {
+                for _ in 0..20_000 {
+                    let mut guard = theirs.lock().expect("clean");
+                    guard[0] += 1;
+                    assert_eq!(guard[0], guard[1] + 1, "two owners at a time");
+                    guard[1] += 1;
+                }
+            };
+            fork(work).expect("fork")
+        })
+        .collect();
+    children.into_iter().for_each(|child| child.join().expect("no panic"));
+    assert_eq!(*lock.lock().expect("clean"), [80_000; 2]);
+}
+
+fn a_successor_is_told_that_the_owner_died_and_repairs() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let owner = owner_of(&lock);
+    assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+    kill(&owner);
+    let error = lock.lock().expect_err("the owner died");
+    let LockError::OwnerDied(mut guard) = error else { panic!("{error}") };
+    assert_eq!(*guard, [1, 0], "half changed, as the owner left it");
+    guard[1] = guard[0];
+    drop(guard.recover());
+    assert_eq!(*lock.lock().expect("clean again"), [1, 1]);
+    assert!(owner.join().is_err());
+}
+
+fn exactly_one_of_several_successors_is_told() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let owner = owner_of(&lock);
+    let waiters: Vec<Child<bool>> = (0..4)
+        .map(|_| {
+            let theirs = lock.clone();
+            let work = move || match theirs.lock() {
+                Err(LockError::OwnerDied(guard)) => {
+                    drop(guard.recover());
+                    true
+                }
+                other => {
+                    drop(other.expect("clean"));
+                    false
+                }
+            };
+            fork(work).expect("fork")
+        })
+        .collect();
+    common::wait_until(|| waiters.iter().all(|child| common::state(child.id()) == Some('S')));
+    kill(&owner);
+    let told: Vec<bool> = waiters.into_iter().map(|child| child.join().expect("no panic")).collect();
+    assert_eq!(told.iter().filter(|&&told| told).count(), 1, "{told:?}");
+    assert!(owner.join().is_err());
+}
+
+fn a_lock_cleared_by_the_parent_tells_the_next_one() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let owner = owner_of(&lock);
+    kill(&owner);
+    assert!(owner.join().is_err());
+    let error = lock.lock().expect_err("joining cleared the lock, and the news is kept for the next owner");
+    assert!(error.is_owner_died(), "{error}");
+    drop(error.recover().expect("taken"));
+    drop(lock.lock().expect("told once"));
+}
+
+fn an_unrecovered_lock_stays_poisoned_and_locks_nobody_out() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let owner = owner_of(&lock);
+    kill(&owner);
+    assert!(lock.lock_timeout(Duration::from_secs(60)).expect_err("the owner died").is_owner_died());
+    for _ in 0..3 {
+        assert!(lock.try_lock().expect_err("nobody has recovered it").is_poisoned());
+    }
+    let guard = lock.lock().or_else(LockError::recover).expect("taken");
+    drop(guard);
+    drop(lock.lock().expect("clean"));
+    assert!(owner.join().is_err());
+}
+
+fn a_waiter_killed_in_its_sleep_costs_nothing() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let guard = lock.lock().expect("free");
+    let spawn = || {
+        let theirs = lock.clone();
+        fork(move || drop(theirs.lock().expect("clean"))).expect("fork")
+    };
+    let (killed, living) = (spawn(), spawn());
+    common::wait_until(|| [&killed, &living].iter().all(|child| common::state(child.id()) == Some('S')));
+    kill(&killed);
+    drop(guard);
+    living.join().expect("no panic");
+    drop(lock.lock().expect("clean"));
+    assert!(killed.join().is_err());
+}
+
+fn a_stopped_owner_keeps_the_lock() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let owner = owner_of(&lock);
+    owner.signal(19).expect("SIGSTOP");
+    common::wait_until(|| common::state(owner.id()) == Some('T'));
+    assert!(matches!(lock.lock_timeout(Duration::from_millis(1100)), Err(LockTimeoutError::Timeout)));
+    kill(&owner);
+    assert!(lock.lock().expect_err("now it is dead").is_owner_died());
+    assert!(owner.join().is_err());
+}
+
+fn a_timeout_in_a_child_waits_at_least_that_long() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let guard = lock.lock().expect("free");
+    let theirs = lock.clone();
+    let child = fork(move || {
+        let time = Duration::from_millis(80);
+        let start = Instant::now();
+        assert!(matches!(theirs.lock_timeout(time), Err(LockTimeoutError::Timeout)));
+        assert!(start.elapsed() >= time);
+        assert!(matches!(theirs.lock_deadline(start + time), Err(LockTimeoutError::Timeout)));
+    });
+    child.expect("fork").join().expect("no panic");
+    drop(guard);
+}
+
+fn a_panic_in_a_child_poisons() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let theirs = lock.clone();
+    let child = fork(move || {
+        let _guard = theirs.lock().expect("clean");
+        panic!("with the lock");
+    });
+    let child: Child<()> = child.expect("fork");
+    assert!(child.join().is_err());
+    assert!(lock.lock().expect_err("poisoned").is_poisoned());
+}
+
+fn an_owner_killed_anywhere_leaves_a_lock_that_works() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    for round in 0..60_u64 {
+        let crew: Vec<Child<()>> = (0..2)
+            .map(|_| {
+                let theirs = lock.clone();
+                let work = move || loop {
+                    let mut guard = theirs.lock().or_else(LockError::recover).expect("taken");
+                    guard[0] = guard[1] + 1;
+                    guard[1] = guard[0];
+                };
+                fork(work).expect("fork")
+            })
+            .collect();
+        std::thread::sleep(Duration::from_micros(500 + round * 53 % 1500));
+        for child in &crew {
+            kill(child);
+        }
+        let guard = lock.lock().or_else(LockError::recover).expect("taken");
+        assert!(guard[0] == guard[1] || guard[0] == guard[1] + 1, "{guard:?}");
+        drop(guard);
+        for child in crew {
+            assert!(child.join().is_err());
+        }
+    }
+}
