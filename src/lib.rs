@@ -28,6 +28,7 @@ mod segment;
 #[cfg(not(loom))]
 pub mod spsc;
 
+pub use sync::Wait;
 #[cfg(not(loom))]
 pub use {
     lock::{Lock, LockError, LockGuard, LockTimeoutError, TryLockError},
@@ -35,9 +36,8 @@ pub use {
     peer::Fault,
     process::{Child, ForkError, JoinError, PanicInfo, fork},
     queue::{
-        Iter, OnReceiverDeath, Queue, QueueOptions, Received, RecvError, RecvTimeoutError, Reservation, SendError,
-        SendManyError, SendTimeoutError, TryRecvError, TrySendError,
+        Iter, OnReceiverDeath, Queue, QueueOptions, Received, RecvError, RecvTimeoutError, Reservation, SendError, SendManyError,
+        SendTimeoutError, TryRecvError, TrySendError,
     },
     segment::{Segment, SegmentError, SegmentOptions, Shm},
 };
-pub use sync::Wait;

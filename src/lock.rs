@@ -211,9 +211,8 @@ impl<T: Shm> Lock<T> {
     #[inline]
     fn take(&self, deadline: Option<Deadline>) -> Result<LockGuard<'_, T>, Refusal<'_, T>> {
         let seat = self.core.holding.enter().map_err(Refusal::Broken)?;
-        let (lock, value) =
-            lock_block::view(seat.region, self.core.holding.offset(), size_of::<T>() as u64, align_of::<T>())
-                .ok_or(Refusal::Broken(Fault::Corrupt))?;
+        let (lock, value) = lock_block::view(seat.region, self.core.holding.offset(), size_of::<T>() as u64, align_of::<T>())
+            .ok_or(Refusal::Broken(Fault::Corrupt))?;
         let me = Owner { peer: seat.me.index(), thread: thread_number() };
         let acquired = if lock.lock_free(me) { Acquired::Clean } else { self.take_slowly(&seat, lock, me, deadline)? };
         // INVARIANT: the word names us now.

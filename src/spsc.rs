@@ -26,9 +26,7 @@ use crate::object::spsc_block::{MOST_ALIGN, Shape, SideWords, SpscBlock};
 use crate::object::{CreateError, Handle};
 use crate::peer::{Fault, PeerId};
 use crate::primitive::Ordering;
-use crate::queue::{
-    RecvError, RecvTimeoutError, SendError, SendTimeoutError, Stop, TryRecvError, TrySendError,
-};
+use crate::queue::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, Stop, TryRecvError, TrySendError};
 use crate::ring::mpmc::is_capacity;
 use crate::ring::position::MOST_SLOTS;
 use crate::ring::spsc::{self, Corrupt, Side};

@@ -145,7 +145,9 @@ fn assert_same(place: &Place) {
 }
 
 fn temporaries(folder: &Path) -> Vec<PathBuf> {
-    let Ok(found) = fs::read_dir(folder) else { return Vec::new() };
+    let Ok(found) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let paths = found.map(|found| found.unwrap().path());
     paths.filter(|path| path.file_name().unwrap().as_bytes().starts_with(TEMPORARY.as_bytes())).collect()
 }

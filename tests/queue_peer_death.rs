@@ -5,9 +5,7 @@ mod common;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use offspring::{
-    Child, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, TryRecvError, fork, spsc,
-};
+use offspring::{Child, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, TryRecvError, fork, spsc};
 
 fn main() -> ExitCode {
     common::run(&tests![

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use offspring::{
-    Child, Handle, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, SendError, SendTimeoutError, TryRecvError,
-    Wait, fork,
+    Child, Handle, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, SendError, SendTimeoutError, TryRecvError, Wait,
+    fork,
 };
 
 fn main() -> ExitCode {

@@ -134,7 +134,9 @@ impl File<'_> {
 
     /// Compares the hash of what was read with the hash of what the copy holds now.
     fn verify(&mut self, target: &OwnedFd, bytes: u64) -> Result<(), Trouble> {
-        let Some(hash) = self.hash.as_mut() else { return Ok(()) };
+        let Some(hash) = self.hash.as_mut() else {
+            return Ok(());
+        };
         let wanted = hash.digest();
         hash.reset();
         let mut at = 0;

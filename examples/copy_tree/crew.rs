@@ -203,7 +203,9 @@ impl Crew {
     fn look_after_workers(&mut self) -> Result<(), Box<dyn Error>> {
         let mut dead = 0;
         for number in 0..self.members.len() {
-            let Some(ended) = self.members[number].child.as_mut().and_then(Child::try_join) else { continue };
+            let Some(ended) = self.members[number].child.as_mut().and_then(Child::try_join) else {
+                continue;
+            };
             self.members[number].child = None;
             match ended {
                 Ok(_) => self.report_death(number, &"it returned before its time"),
@@ -241,7 +243,9 @@ impl Crew {
     fn settle_the_dead(&mut self) {
         for member in self.members.iter_mut().filter(|member| member.child.is_none()) {
             // A worker makes no temporary file outside the job that it spoke of.
-            let Some(job) = member.holds.take() else { continue };
+            let Some(job) = member.holds.take() else {
+                continue;
+            };
             let entries = self.plan.tree.jobs[job as usize].clone();
             self.plan.target.clear_up_after(member.pid, &self.plan.tree, entries.clone());
             let account = &mut self.accounts[job as usize];

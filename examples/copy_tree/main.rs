@@ -103,7 +103,9 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
 
     let source = folder::open_root(&source_path).map_err(|error| format!("{:?}: {error}", options.source))?;
-    let Some(tree) = Tree::list(&source, &stop)? else { return Ok(stopped(&stop, "nothing was copied")) };
+    let Some(tree) = Tree::list(&source, &stop)? else {
+        return Ok(stopped(&stop, "nothing was copied"));
+    };
     let target = Target::create(&target_path).map_err(|error| format!("{:?}: {error}", options.target))?;
     let unmade = target.make_folders(&tree);
     let plan = Arc::new(Plan { tree, source, target, verify: options.verify });

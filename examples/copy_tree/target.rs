@@ -142,7 +142,9 @@ fn is_leftover(name: &CStr) -> bool {
         return false;
     };
     let parts: Vec<&str> = rest.split('.').collect();
-    let [parent, worker, time] = parts[..] else { return false };
+    let [parent, worker, time] = parts[..] else {
+        return false;
+    };
     if worker.parse::<u32>().is_err() || u128::from_str_radix(time, 16).is_err() {
         return false;
     }

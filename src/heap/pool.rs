@@ -97,7 +97,9 @@ impl fmt::Display for AllocError {
             AllocError::OutOfMemory { requested, available } => {
                 write!(f, "{requested} bytes were asked for and {available} are left")
             }
-            AllocError::NoPages { requested, source } => write!(f, "no memory for {requested} bytes: {source}"),
+            AllocError::NoPages { requested, source } => {
+                write!(f, "no memory for {requested} bytes: {source}")
+            }
             AllocError::Corrupt => f.write_str("the segment's heap is corrupt"),
         }
     }
@@ -149,7 +151,9 @@ impl<'a> Pool<'a> {
 
     /// Shows the block to its holders, of whom `me` is the first.
     pub(crate) fn share(&self, owned: &Owned, me: u32) -> bool {
-        let Some(header) = self.header(owned.id) else { return false };
+        let Some(header) = self.header(owned.id) else {
+            return false;
+        };
         header.holders.insert(me);
         header.share(owned.word)
     }
@@ -175,7 +179,9 @@ impl<'a> Pool<'a> {
 
     /// Ends `peer`'s hold; frees the block if nobody else has one. `me` does the freeing.
     pub(crate) fn release_for(&self, id: BlockId, peer: u32, me: u32) {
-        let Some(header) = self.header(id) else { return };
+        let Some(header) = self.header(id) else {
+            return;
+        };
         header.holders.remove(peer);
         self.free_if_unheld(id, header, me);
     }
@@ -198,7 +204,9 @@ impl<'a> Pool<'a> {
 
     /// Ends this process's own hold, and its claims in the object if others go on holding it: `recover` is called for them.
     pub(crate) fn leave(&self, id: BlockId, me: u32, recover: impl FnOnce(Attached)) {
-        let Some(header) = self.header(id) else { return };
+        let Some(header) = self.header(id) else {
+            return;
+        };
         if !header.holders.is_only(me)
             && let Some(offset) = self.offset(id)
         {
@@ -397,7 +405,9 @@ impl<'a> Pool<'a> {
     /// Visits the header of every block that was ever used.
     fn walk(&self, mut visit: impl FnMut(BlockId, &'a BlockHeader)) {
         for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
-            let Some(words) = self.class_words(class) else { return };
+            let Some(words) = self.class_words(class) else {
+                return;
+            };
             let frontier = words.frontier.load(Ordering::Acquire).min(geometry.blocks);
             for index in 0..frontier {
                 let id = BlockId { class: class as u8, index: index as u32 };

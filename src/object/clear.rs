@@ -64,7 +64,9 @@ pub(crate) fn recover(region: Region<'_>, object: Attached, peer: u32) {
 
 /// Clears up after every dead process in the table; gives their number.
 pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
-    let Ok((region, table)) = attach::view(mapping) else { return 0 };
+    let Ok((region, table)) = attach::view(mapping) else {
+        return 0;
+    };
     let reap = |index| reaper::reap(table, me, index, |dead| clear(mapping, region, dead, me.index()));
     table.indices().map(|index| usize::from(reap(index))).sum()
 }

@@ -203,8 +203,12 @@ impl Drop for Holding {
         };
         // A forked child that never used the segment holds nothing under its own name; what its parent promised it goes back when
         // the parent reaps it.
-        let Some(me) = PeerId::from_bits(self.mapping.peer_bits()) else { return };
-        let Some(region) = self.mapping.region() else { return };
+        let Some(me) = PeerId::from_bits(self.mapping.peer_bits()) else {
+            return;
+        };
+        let Some(region) = self.mapping.region() else {
+            return;
+        };
         let pool = Pool::new(&self.mapping, region);
         if last && pool.generation(self.block) == Some(self.generation) && pool.is_holder(self.block, me.index()) {
             // A guard that was forgotten must not hold up the other holders for ever.

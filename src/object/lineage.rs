@@ -60,8 +60,12 @@ impl Lineage {
     /// Gives back what the child owned and held. For the parent, which knows that the child is dead.
     pub(crate) fn reap(&self) {
         for Promise { mapping, child } in &self.promises {
-            let Ok(me) = holding::arrive(mapping) else { continue };
-            let Ok((region, table)) = attach::view(mapping) else { continue };
+            let Ok(me) = holding::arrive(mapping) else {
+                continue;
+            };
+            let Ok((region, table)) = attach::view(mapping) else {
+                continue;
+            };
             reaper::reap_child(table, me, *child, |dead| clear::clear(mapping, region, dead, me.index()));
         }
     }
@@ -91,8 +95,12 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
 /// Gives back everything that this process owns and holds, in every segment. For a child, at its end.
 pub(crate) fn leave() {
     for mapping in registry::all() {
-        let Some(me) = PeerId::from_bits(mapping.peer_bits()) else { continue };
-        let Some(region) = mapping.region() else { continue };
+        let Some(me) = PeerId::from_bits(mapping.peer_bits()) else {
+            continue;
+        };
+        let Some(region) = mapping.region() else {
+            continue;
+        };
         clear::clear(&mapping, region, me.index(), me.index());
         attach::detach(&mapping);
     }

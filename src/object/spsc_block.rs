@@ -109,8 +109,7 @@ impl Shape {
         let capacity = header.geometry.0.capacity.load(Ordering::Relaxed);
         let stride = header.geometry.0.stride.load(Ordering::Relaxed);
         let shape = Shape { capacity, stride };
-        let sound =
-            is_capacity(capacity) && stride == size && shape.checked_len().is_some_and(|len| len <= block_len);
+        let sound = is_capacity(capacity) && stride == size && shape.checked_len().is_some_and(|len| len <= block_len);
         if sound { Ok(shape) } else { Err(Fault::Corrupt) }
     }
 }

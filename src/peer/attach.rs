@@ -64,9 +64,13 @@ pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(u32)) -> Result<Arriva
 
 /// Gives the entry of this process back. Everything that it owned and held must have been given back before.
 pub(crate) fn detach(mapping: &Mapping) {
-    let Some(me) = PeerId::from_bits(mapping.peer_bits()) else { return };
+    let Some(me) = PeerId::from_bits(mapping.peer_bits()) else {
+        return;
+    };
     mapping.clear_peer();
-    let Ok((_, table)) = view(mapping) else { return };
+    let Ok((_, table)) = view(mapping) else {
+        return;
+    };
     if let Some(word) = table.load(me.index())
         && word.generation() == me.generation()
     {

@@ -46,10 +46,8 @@ impl PeerId {
     /// The inverse of [`PeerId::to_bits`]; `None` for 0.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Option<PeerId> {
-        (bits & SOMEBODY_BIT != 0).then_some(PeerId {
-            index: (bits & INDEX_MASK) as u32,
-            generation: (bits >> INDEX_BITS & GENERATION_MASK) as u32,
-        })
+        (bits & SOMEBODY_BIT != 0)
+            .then_some(PeerId { index: (bits & INDEX_MASK) as u32, generation: (bits >> INDEX_BITS & GENERATION_MASK) as u32 })
     }
 }
 

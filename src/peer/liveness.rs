@@ -30,10 +30,7 @@ pub(crate) fn is_dead(table: Table<'_>, me: u32, index: u32, word: EntryWord) ->
 pub(crate) fn joining_is_dead(who: Who) -> bool {
     match pidfd::open(who.pid) {
         Err(error) => error == rustix::io::Errno::SRCH,
-        Ok(pidfd) => {
-            pidfd::has_exited(&pidfd)
-                || Identity::of(&pidfd, who.pid).is_some_and(|identity| Who::of(&identity) != who)
-        }
+        Ok(pidfd) => pidfd::has_exited(&pidfd) || Identity::of(&pidfd, who.pid).is_some_and(|identity| Who::of(&identity) != who),
     }
 }
 

@@ -19,7 +19,9 @@ const NOBODY: u32 = u32::MAX;
 
 /// Clears up after the entry if its process is dead; true if this call did.
 pub(crate) fn reap(table: Table<'_>, me: PeerId, index: u32, clear: impl FnOnce(u32)) -> bool {
-    let Some(word) = table.load(index) else { return false };
+    let Some(word) = table.load(index) else {
+        return false;
+    };
     if index == me.index() || !needs_reaping(table, me.index(), index, word) {
         return false;
     }
@@ -40,7 +42,9 @@ pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, clear: imp
 /// [`reap`], but there is no entry to own blocks by; it takes them in the name of the dead, whose claims are still nobody's.
 pub(crate) fn take_over(table: Table<'_>, identity: &Identity, mut clear: impl FnMut(u32)) -> Option<PeerId> {
     for index in table.indices() {
-        let Some(word) = table.load(index) else { continue };
+        let Some(word) = table.load(index) else {
+            continue;
+        };
         if needs_reaping(table, NOBODY, index, word)
             && let Some(taken) = table.take_over(index, word, identity)
         {
@@ -53,7 +57,9 @@ pub(crate) fn take_over(table: Table<'_>, identity: &Identity, mut clear: impl F
 }
 
 fn finish(table: Table<'_>, me: PeerId, index: u32, judged: EntryWord, clear: impl FnOnce(u32)) -> bool {
-    let Some(reaping) = table.begin_reaping(index, judged, me) else { return false };
+    let Some(reaping) = table.begin_reaping(index, judged, me) else {
+        return false;
+    };
     table.disown(index);
     clear(index);
     table.free(index, reaping)

@@ -189,7 +189,9 @@ impl<'a> Table<'a> {
     pub(crate) fn join(&self, identity: &Identity) -> Option<PeerId> {
         let joining = State::Joining(Who::of(identity));
         for index in self.indices() {
-            let Some(word) = self.load(index) else { continue };
+            let Some(word) = self.load(index) else {
+                continue;
+            };
             if word.state() == State::Free && self.advance(index, word, word.with(joining)) {
                 self.go_live(index, word.with(joining), identity);
                 return Some(PeerId::new(index, word.generation()));
@@ -201,7 +203,9 @@ impl<'a> Table<'a> {
     /// Sets a free entry aside for a child that `parent` is about to fork; `None` if no entry is free.
     pub(crate) fn reserve(&self, parent: PeerId) -> Option<PeerId> {
         for index in self.indices() {
-            let Some(word) = self.load(index) else { continue };
+            let Some(word) = self.load(index) else {
+                continue;
+            };
             if word.state() == State::Free && self.advance(index, word, word.with(State::Reserved(parent.index()))) {
                 return Some(PeerId::new(index, word.generation()));
             }
@@ -211,7 +215,9 @@ impl<'a> Table<'a> {
 
     /// Takes over the entry that the parent reserved; false if it is no longer ours, because the parent died and was reaped.
     pub(crate) fn adopt(&self, promised: PeerId, identity: &Identity) -> bool {
-        let Some(word) = self.load(promised.index()) else { return false };
+        let Some(word) = self.load(promised.index()) else {
+            return false;
+        };
         if word.generation() != promised.generation() || !matches!(word.state(), State::Reserved(_)) {
             return false;
         }
@@ -230,7 +236,9 @@ impl<'a> Table<'a> {
             entry.image.store(identity.image, Ordering::Relaxed);
         }
         // Nobody moves the JOINING entry of a living process, so this cannot fail but by scribbling.
-        let State::Joining(who) = joining.state() else { return };
+        let State::Joining(who) = joining.state() else {
+            return;
+        };
         self.advance(index, joining, joining.with(State::Live(who)));
     }
 
@@ -259,7 +267,9 @@ impl<'a> Table<'a> {
     /// Makes everything that the dead peer had reserved or was clearing up after `DEAD`, for the next reaper.
     pub(crate) fn disown(&self, dead: u32) {
         for index in self.indices() {
-            let Some(word) = self.load(index) else { continue };
+            let Some(word) = self.load(index) else {
+                continue;
+            };
             let owner = match word.state() {
                 State::Reserved(owner) | State::Reaping(owner) => owner,
                 _ => continue,
@@ -278,9 +288,9 @@ impl<'a> Table<'a> {
     fn advance(&self, index: u32, from: EntryWord, to: EntryWord) -> bool {
         // AcqRel: the winner sees what the previous holder of the entry did and publishes what it did itself.
         // Pairs with the Acquire load in `load`.
-        self.entries.get(index as usize).is_some_and(|entry| {
-            entry.word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        })
+        self.entries
+            .get(index as usize)
+            .is_some_and(|entry| entry.word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok())
     }
 }
 

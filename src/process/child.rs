@@ -187,7 +187,9 @@ impl<T: DeserializeOwned> Child<T> {
         let ending = match self.kin.wait(deadline) {
             Ok(None) => return None,
             Ok(Some(ending)) => ending,
-            Err(source) => return Some(Err(JoinError::Os { call: "waitid", source })),
+            Err(source) => {
+                return Some(Err(JoinError::Os { call: "waitid", source }));
+            }
         };
         self.joined = true;
         Some(match self.kin.outcome().read() {

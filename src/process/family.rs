@@ -198,7 +198,9 @@ pub(super) fn reap_dropped() {
     }
     let fds: Vec<BorrowedFd<'_>> = dropped.iter().map(|kin| kin.as_fd()).collect();
     // Where polling or waiting fails, another time will do.
-    let Ok(dead) = sys::readable(&fds, Duration::ZERO) else { return };
+    let Ok(dead) = sys::readable(&fds, Duration::ZERO) else {
+        return;
+    };
     for (kin, _) in dropped.iter().zip(dead).filter(|(_, dead)| *dead) {
         let _ = kin.wait(Deadline::after(Duration::ZERO));
     }

@@ -91,7 +91,9 @@ impl OutcomeFile {
 
     /// Writes the record, or, if there is no memory for it, why not. False if even that failed.
     pub(super) fn write(&self, record: &Record) -> bool {
-        let Err(error) = (&self.0).write_all(&record.0) else { return true };
+        let Err(error) = (&self.0).write_all(&record.0) else {
+            return true;
+        };
         let Record(reason) = Record::unsendable(&format!("cannot be written: {error}"));
         // Shortened to nothing first, so that no moment shows parts of two records.
         self.0.set_len(0).and_then(|()| self.0.write_all_at(&reason, 0)).is_ok()

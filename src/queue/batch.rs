@@ -49,11 +49,7 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// How many were sent if not all, and why the next one was not.
-    pub fn send_many_timeout(
-        &self,
-        values: &[T],
-        timeout: Duration,
-    ) -> Result<(), SendManyError<SendTimeoutError<()>>> {
+    pub fn send_many_timeout(&self, values: &[T], timeout: Duration) -> Result<(), SendManyError<SendTimeoutError<()>>> {
         self.put_many_until(values, Deadline::after(timeout))
     }
 
@@ -61,11 +57,7 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// How many were sent if not all, and why the next one was not.
-    pub fn send_many_deadline(
-        &self,
-        values: &[T],
-        deadline: Instant,
-    ) -> Result<(), SendManyError<SendTimeoutError<()>>> {
+    pub fn send_many_deadline(&self, values: &[T], deadline: Instant) -> Result<(), SendManyError<SendTimeoutError<()>>> {
         self.put_many_until(values, Deadline::at(deadline))
     }
 
@@ -104,12 +96,7 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// As [`Queue::recv_timeout`], and `values` is as it was.
-    pub fn recv_many_timeout(
-        &self,
-        values: &mut Vec<T>,
-        max: usize,
-        timeout: Duration,
-    ) -> Result<usize, RecvTimeoutError> {
+    pub fn recv_many_timeout(&self, values: &mut Vec<T>, max: usize, timeout: Duration) -> Result<usize, RecvTimeoutError> {
         self.get_many(values, max, Until::Deadline(Deadline::after(timeout))).map_err(Stop::recv_timeout)
     }
 
@@ -117,12 +104,7 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// As [`Queue::recv_timeout`], and `values` is as it was.
-    pub fn recv_many_deadline(
-        &self,
-        values: &mut Vec<T>,
-        max: usize,
-        deadline: Instant,
-    ) -> Result<usize, RecvTimeoutError> {
+    pub fn recv_many_deadline(&self, values: &mut Vec<T>, max: usize, deadline: Instant) -> Result<usize, RecvTimeoutError> {
         self.get_many(values, max, Until::Deadline(Deadline::at(deadline))).map_err(Stop::recv_timeout)
     }
 

@@ -124,9 +124,7 @@ impl<T> SendTimeoutError<T> {
     /// The value that was not sent.
     pub fn into_inner(self) -> T {
         match self {
-            SendTimeoutError::Timeout(value) | SendTimeoutError::Closed(value) | SendTimeoutError::Broken(value, _) => {
-                value
-            }
+            SendTimeoutError::Timeout(value) | SendTimeoutError::Closed(value) | SendTimeoutError::Broken(value, _) => value,
         }
     }
 

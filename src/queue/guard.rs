@@ -32,10 +32,7 @@ impl<T: Shm> Slot<'_, T> {
     }
 
     fn check(&self) {
-        assert!(
-            self.seat.is_mine(),
-            "a guard of the parent's was used in a forked child: claim a slot of the child's own"
-        );
+        assert!(self.seat.is_mine(), "a guard of the parent's was used in a forked child: claim a slot of the child's own");
     }
 }
 

@@ -19,9 +19,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use error::{
-    RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError, TrySendError,
-};
+pub use error::{RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError, TrySendError};
 pub use guard::{Received, Reservation};
 pub use iter::Iter;
 pub use options::{OnReceiverDeath, QueueOptions};
@@ -509,9 +507,8 @@ fn orphan_of_the_dead(seat: &Seat<'_>, block: &QueueBlock<'_>) -> bool {
     let mut last_judged = None;
     while let Some(held) = block.ring.being_read(seat.me.index(), from) {
         // Many slots in a row have the same reader; one question to the kernel answers for all.
-        let (owner, dead) = last_judged
-            .filter(|&(owner, _)| owner == held.owner())
-            .unwrap_or_else(|| (held.owner(), seat.is_dead(held.owner())));
+        let (owner, dead) =
+            last_judged.filter(|&(owner, _)| owner == held.owner()).unwrap_or_else(|| (held.owner(), seat.is_dead(held.owner())));
         if dead && block.ring.recover(held) {
             return true;
         }

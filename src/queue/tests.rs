@@ -34,9 +34,8 @@ fn threads_share_a_queue() {
             let queue = queue.clone();
             scope.spawn(move || (0..10_000).for_each(|n| queue.send(sender << 32 | n).expect("open")));
         }
-        let receivers: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| (0..10_000).map(|_| queue.recv().expect("open")).collect::<Vec<_>>()))
-            .collect();
+        let receivers: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| (0..10_000).map(|_| queue.recv().expect("open")).collect::<Vec<_>>())).collect();
         receivers
             .into_iter()
             .flat_map(|receiver| {

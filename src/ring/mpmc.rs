@@ -324,7 +324,9 @@ impl<S: Slots> Ring<'_, S> {
             }
             Phase::Sealed => {}
             // The slot is still in its last lap; until its reader is done, a sender that had passed the flag might yet come here.
-            Phase::Reading => return Conclusion::not_now(Some(Held { index: at.index(), word })),
+            Phase::Reading => {
+                return Conclusion::not_now(Some(Held { index: at.index(), word }));
+            }
             _ => {
                 self.flag_orphan();
                 return Conclusion::not_now(None);

@@ -159,8 +159,7 @@ impl SlotWord {
 mod tests {
     use super::*;
 
-    const PHASES: [Phase; 6] =
-        [Phase::Empty, Phase::Writing, Phase::Full, Phase::Reading, Phase::Orphan, Phase::Sealed];
+    const PHASES: [Phase; 6] = [Phase::Empty, Phase::Writing, Phase::Full, Phase::Reading, Phase::Orphan, Phase::Sealed];
 
     #[test]
     fn zeroed_memory_is_a_fresh_ring() {

@@ -65,7 +65,9 @@ pub(crate) fn open_file(path: &Path) -> Result<Arc<Mapping>, SegmentError> {
             drop(source);
             return Err(SegmentError::ReadOnly);
         }
-        Err(source) => return Err(SegmentError::Os { call: "open", source }),
+        Err(source) => {
+            return Err(SegmentError::Os { call: "open", source });
+        }
     };
     let mode = check_file(&file)?;
     if mode & 0o022 != 0 {

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::segment::backing;
 use crate::segment::error::SegmentError;
 use crate::segment::options::DEFAULT_LEN;
 use crate::segment::region::Mapping;
-use crate::segment::backing;
 
 /// Never dropped: the commons live as long as the process. A forked child finds its parent's here.
 static COMMONS: Mutex<Option<Arc<Mapping>>> = Mutex::new(None);

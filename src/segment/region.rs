@@ -105,9 +105,7 @@ impl Mapping {
             promised_peer: AtomicU64::new(0),
             farewell: OnceLock::new(),
         };
-        mapping
-            .map()
-            .map_err(|source| SegmentError::NoRoom { size: mapping.layout.size(), source })?;
+        mapping.map().map_err(|source| SegmentError::NoRoom { size: mapping.layout.size(), source })?;
         Ok(mapping)
     }
 

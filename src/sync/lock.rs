@@ -206,9 +206,7 @@ impl Parking for &RawLock {
         }
         let announced = word | WAITERS_BIT;
         // Relaxed: only the unlocker's swap of this very word needs to see it.
-        if word == announced
-            || self.word.compare_exchange(word, announced, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
+        if word == announced || self.word.compare_exchange(word, announced, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             // The half that the kernel compares: flags and owner.
             return Some(announced as u32);
         }

@@ -111,14 +111,8 @@ pub(crate) unsafe fn close_range(base: NonNull<u8>, len: usize) -> io::Result<()
 pub(crate) fn wiped_page() -> io::Result<(NonNull<u8>, usize)> {
     let size = rustix::param::page_size();
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
-    let page = unsafe {
-        rustix::mm::mmap_anonymous(
-            std::ptr::null_mut(),
-            size,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE,
-        )
-    }?;
+    let page =
+        unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), size, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
     // SAFETY: the page is ours, private and anonymous, as the advice demands.
     unsafe { rustix::mm::madvise(page, size, Madvice::LinuxWipeOnFork) }?;
     let page = NonNull::new(page.cast()).ok_or_else(|| io::Error::from(Errno::NOMEM))?;

@@ -109,7 +109,9 @@ fn threads() -> io::Result<Threads> {
         let stat = match std::fs::read_to_string(entry?.path().join("stat")) {
             Ok(stat) => stat,
             // The thread ended while the list was read.
-            Err(gone) if matches!(gone.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => continue,
+            Err(gone) if matches!(gone.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                continue;
+            }
             Err(refused) => return Err(refused),
         };
         if is_ending(&stat) { count.ending += 1 } else { count.running += 1 }
@@ -347,7 +349,9 @@ pub(crate) fn readable<F: AsFd>(fds: &[F], timeout: std::time::Duration) -> io::
 
 /// Kills the child `pid` and takes its status. Only for a child that nobody can have waited for, so that the pid is still its own.
 pub(crate) fn kill_unseen(pid: u32) {
-    let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) else { return };
+    let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) else {
+        return;
+    };
     // Both fail only if the child is dead and forgotten, which is what is wanted.
     let _ = rustix::process::kill_process(pid, Signal::KILL);
     let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));

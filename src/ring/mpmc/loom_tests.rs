@@ -275,7 +275,9 @@ fn two_recover_from_a_dead_receiver_and_one_succeeds() {
             assert!(mine.0 != other.0, "one recovers, the other comes too late");
             let received: Vec<u64> = [mine.1, other.1].into_iter().flatten().chain(memory.drain()).collect();
             match policy {
-                OnReaderDeath::Drop => assert_eq!((received, memory.lost.load(Ordering::Relaxed)), (vec![], 1)),
+                OnReaderDeath::Drop => {
+                    assert_eq!((received, memory.lost.load(Ordering::Relaxed)), (vec![], 1))
+                }
                 OnReaderDeath::Redeliver => assert_eq!((received, memory.lost.load(Ordering::Relaxed)), (vec![5], 0)),
             }
             assert!(memory.send(MAIN, 6));

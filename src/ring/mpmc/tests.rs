@@ -480,15 +480,8 @@ fn an_unknown_phase_is_corrupt() {
 /// Whatever the words hold, every operation ends, and claims slots that exist.
 #[test]
 fn scribbled_words_never_lead_to_a_panic_or_an_endless_loop() {
-    const PHASES: [Phase; 7] = [
-        Phase::Empty,
-        Phase::Writing,
-        Phase::Full,
-        Phase::Reading,
-        Phase::Orphan,
-        Phase::Sealed,
-        Phase::Unknown,
-    ];
+    const PHASES: [Phase; 7] =
+        [Phase::Empty, Phase::Writing, Phase::Full, Phase::Reading, Phase::Orphan, Phase::Sealed, Phase::Unknown];
     const LAPS: [u64; 9] = [0, 1, 2, 3, 4, 5, 1 << 39, LAST_LAP - 1, LAST_LAP];
     let mut random = Random(1);
     for policy in POLICIES {
@@ -600,7 +593,9 @@ impl Twin {
                 assert_eq!(claim.index, self.fates.len() as u64 % self.capacity);
                 self.fates.push(Fate::Writing(claim, me));
             }
-            Fate::Writing(_, owner) | Fate::Reading(_, owner, _) => assert_eq!(owner_in_the_way(claim), owner),
+            Fate::Writing(_, owner) | Fate::Reading(_, owner, _) => {
+                assert_eq!(owner_in_the_way(claim), owner)
+            }
             Fate::Full(_) => assert_eq!(claim, Err(Refused::NotNow(None))),
             Fate::Orphan(_) => {
                 assert_eq!(claim, Err(Refused::NotNow(None)));
@@ -616,9 +611,7 @@ impl Twin {
         if flagged && orphans {
             let claim = claim.unwrap();
             assert!(claim.redelivered);
-            let is_it = |(at, fate): (usize, &Fate)| {
-                matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index
-            };
+            let is_it = |(at, fate): (usize, &Fate)| matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index;
             let at = self.fates.iter().enumerate().position(is_it).expect("an orphan in this slot");
             let Fate::Orphan(value) = self.fates[at] else { unreachable!() };
             assert_eq!(self.memory.read(&claim), value);
@@ -698,9 +691,8 @@ impl Twin {
             let front = self.front();
             match self.memory.ring().claim_read(ME) {
                 Ok(claim) if claim.redelivered => {
-                    let orphan = |(at, fate): (usize, &Fate)| {
-                        matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index
-                    };
+                    let orphan =
+                        |(at, fate): (usize, &Fate)| matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index;
                     let at = self.fates.iter().enumerate().position(orphan).expect("an orphan in this slot");
                     self.fates[at] = Fate::Done;
                     self.memory.ring().release(claim);

@@ -66,8 +66,7 @@ fn a_sleeper_never_misses_what_was_published() {
     unsafe impl Send for Shared {}
 
     loom::model(|| {
-        let shared =
-            Arc::new(Shared { published: AtomicU32::new(0), payload: UnsafeCell::new(0), event: Event::new() });
+        let shared = Arc::new(Shared { published: AtomicU32::new(0), payload: UnsafeCell::new(0), event: Event::new() });
         let publisher = {
             let shared = shared.clone();
             thread::spawn(move || {
@@ -195,12 +194,8 @@ fn both_sides_of_a_full_box_wake_each_other() {
     unsafe impl Send for Mailbox {}
 
     loom::model(|| {
-        let mailbox = Arc::new(Mailbox {
-            full: AtomicU32::new(0),
-            message: UnsafeCell::new(0),
-            items: Event::new(),
-            space: Event::new(),
-        });
+        let mailbox =
+            Arc::new(Mailbox { full: AtomicU32::new(0), message: UnsafeCell::new(0), items: Event::new(), space: Event::new() });
         let sender = {
             let mailbox = mailbox.clone();
             thread::spawn(move || {

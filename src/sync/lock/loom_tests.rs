@@ -146,10 +146,7 @@ fn a_poisoned_lock_is_poisoned_for_whoever_comes_next() {
         locked.lock.unlock(true);
         let mine = locked.lock_add_unlock(MAIN);
         let waiters = waiter.join().unwrap();
-        assert!(matches!(
-            (mine, waiters),
-            (Acquired::Poisoned, Acquired::Clean) | (Acquired::Clean, Acquired::Poisoned)
-        ));
+        assert!(matches!((mine, waiters), (Acquired::Poisoned, Acquired::Clean) | (Acquired::Clean, Acquired::Poisoned)));
     });
 }
 
@@ -170,10 +167,7 @@ fn one_of_two_successors_is_told_that_the_owner_died() {
         };
         let mine = lock_add_unlock(&locked, MAIN);
         let other = other.join().unwrap();
-        assert!(matches!(
-            (mine, other),
-            (Acquired::OwnerDied, Acquired::Clean) | (Acquired::Clean, Acquired::OwnerDied)
-        ));
+        assert!(matches!((mine, other), (Acquired::OwnerDied, Acquired::Clean) | (Acquired::Clean, Acquired::OwnerDied)));
         assert!(locked.lock.lock_free(MAIN));
         assert_eq!(locked.add(), 4);
     });
