@@ -1,6 +1,52 @@
-//! Shared-memory queues, locks and children that survive `kill -9`, with the ease of Python's `multiprocessing`.
+//! Shared-memory queues, locks and child processes, with the ease of Python's `multiprocessing`.
+//!
+//! Everything shared is a typed object in a segment of memory; a handle is a small name for it, and handles travel: into the closure of
+//! a forked child, through a queue, to a process that was running before the object was made. By default objects live in
+//! [the commons](Segment::commons) of the process tree: nothing to name, nothing to clean up, freed by the kernel with the last process.
+//!
+//! Any process may be killed at any instruction. No survivor hangs, nothing torn is seen, nothing that was sent is lost; each type says in
+//! its section *Peer death* what that means for it.
+//!
+//! # Examples
+//! ```standalone_crate
+//! use offspring::{Lock, Queue};
+//!
+//! let queue = Queue::<u64>::with_capacity(16)?;
+//! let total = Lock::new(0_u64)?;
+//! let mut children = Vec::new();
+//! for _ in 0..2 {
+//!     let (queue, total) = (queue.clone(), total.clone());
+//!     children.push(offspring::fork(move || {
+//!         for number in &queue {
+//!             *total.lock().unwrap() += number;
+//!         }
+//!     })?);
+//! }
+//! (1..=100).try_for_each(|number| queue.send(number))?;
+//! queue.close();
+//! for child in children {
+//!     child.join()?;
+//! }
+//! assert_eq!(*total.lock()?, 5050);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What there is
+//! - [`Queue`]: bounded, many senders and receivers. [`spsc`]: one of each, and faster.
+//! - [`Lock`]: a value that one thread of one process has at a time.
+//! - [`fork()`] and [`Child`]: a closure in a process of its own.
+//! - [`Segment`]: the memory, for those who want more than one.
+//!
+//! # What there is not
+//! No network, no persistence of messages across a reboot, no fairness between those who wait, no priority inheritance. No process of another
+//! user and no hostile one: peers may crash and scribble, which is an error and never undefined behaviour in our own words, but a peer that
+//! means harm can change what you send.
+//!
+//! # The house
+//! `sys` (system calls), `primitive` (atomics, or loom's), `segment` (bytes), `peer` (who is alive), `sync`, `ring` and `heap` (algorithms over
+//! words that they are given), `object` (what lies in a block), then `queue`, `lock`, `spsc`, and `process`. Each uses only those before it.
 
-#![cfg_attr(loom, allow(dead_code, reason = "the rooms that use the rest are not built for model checking"))]
+#![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
 
 #[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("offspring runs on 64-bit little-endian Linux only (x86-64 and aarch64)");
@@ -24,20 +70,25 @@ mod process;
 mod queue;
 #[cfg(not(loom))]
 mod segment;
-
 #[cfg(not(loom))]
 pub mod spsc;
 
+#[cfg(not(loom))]
 pub use sync::Wait;
 #[cfg(not(loom))]
 pub use {
     lock::{Lock, LockError, LockGuard, LockTimeoutError, TryLockError},
     object::{CreateError, Handle},
     peer::Fault,
-    process::{Child, ForkError, JoinError, PanicInfo, fork},
+    process::{Child, ForkError, JoinError, Location, PanicInfo, fork},
     queue::{
         Iter, OnReceiverDeath, Queue, QueueOptions, Received, RecvError, RecvTimeoutError, Reservation, SendError, SendManyError,
         SendTimeoutError, TryRecvError, TrySendError,
     },
     segment::{Segment, SegmentError, SegmentOptions, Shm},
 };
+
+/// The examples of the README run with those of the crate.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

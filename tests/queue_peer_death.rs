@@ -73,7 +73,7 @@ fn what_a_killed_sender_has_sent_is_received() {
     let queue = queue(64, OnReceiverDeath::Drop);
     for _ in 0..20 {
         let theirs = queue.clone();
-        let sender = fork(move || (0..).for_each(|n| theirs.send(n).expect("open"))).expect("fork");
+        let sender = fork(move || (0..u64::MAX).for_each(|n| theirs.send(n).expect("open"))).expect("fork");
         for n in 0..500 {
             assert_eq!(queue.recv(), Ok(n));
         }
@@ -93,7 +93,7 @@ fn a_receiver_killed_while_it_sleeps_absorbs_nothing() {
     let sleepers: Vec<Child<()>> = (0..3)
         .map(|_| {
             let theirs = queue.clone();
-            fork(move || drop(theirs.recv())).expect("fork")
+            fork(move || theirs.recv().map(|_| ()).expect("open")).expect("fork")
         })
         .collect();
     common::wait_until(|| sleepers.iter().all(|child| common::state(child.id()) == Some('S')));
@@ -237,7 +237,7 @@ fn everybody_killed_in_turn_leaves_a_queue_that_works() {
         let spawn = |round: u64| {
             let theirs = queue.clone();
             let work = move || match round % 2 {
-                0 => (0..).for_each(|n| theirs.send(n).expect("open")),
+                0 => (0..u64::MAX).for_each(|n| theirs.send(n).expect("open")),
                 _ => theirs.iter().for_each(drop),
             };
             fork(work).expect("fork")

@@ -14,6 +14,8 @@ pub(crate) mod lineage;
 pub(crate) mod lock_block;
 pub(crate) mod queue_block;
 pub(crate) mod spsc_block;
+#[cfg(test)]
+mod tests;
 
 pub use error::CreateError;
 pub use handle::Handle;

@@ -1,6 +1,6 @@
 //! Bytes that processes agree on.
 //!
-//! - [`options`](self::options): how a segment is made: anonymous, in a file, or the commons of the process tree.
+//! - `options`: how a segment is made: anonymous, in a file, or the commons of the process tree.
 //! - `header`: the first page, validated at attach.
 //! - `layout`: where everything lies, computed from the budget.
 //! - `region`: the mapping, and the one place where offsets become references.

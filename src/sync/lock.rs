@@ -189,12 +189,6 @@ impl RawLock {
     fn wake_one(&self) {
         self.word.wake(1);
     }
-
-    /// Whether `me` has the lock.
-    pub(crate) fn is_held_by(&self, me: Owner) -> bool {
-        let word = self.word.load(Ordering::Relaxed);
-        is_held(word) && owner_of(word) == me
-    }
 }
 
 /// A lock is slept on by setting `WAITERS` in its own word.

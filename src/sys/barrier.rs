@@ -19,7 +19,6 @@ use crate::primitive::{Ordering, fence};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fences {
     /// `fence(SeqCst)` on both sides.
-    #[cfg_attr(not(loom), expect(dead_code, reason = "constructed from the segment's header by value"))]
     Symmetric,
     /// A compiler fence when notifying, `membarrier` when going to sleep.
     #[cfg(not(loom))]

@@ -79,7 +79,7 @@ pub(crate) fn pid_namespace() -> u64 {
 }
 
 fn start_of(pidfd: &OwnedFd, pid: u32) -> Option<u64> {
-    if rustix::fs::fstatfs(pidfd).is_ok_and(|fs| i64::from(fs.f_type) == PID_FS_MAGIC) {
+    if rustix::fs::fstatfs(pidfd).is_ok_and(|fs| fs.f_type == PID_FS_MAGIC) {
         return rustix::fs::fstat(pidfd).ok().map(|stat| stat.st_ino);
     }
     // Plus one, so that a process started at boot is not taken for one without an identity.

@@ -1,0 +1,84 @@
+//! Objects come and go, and leave nothing.
+
+use std::os::unix::fs::MetadataExt;
+
+use crate::heap::Pool;
+use crate::{Handle, Lock, Queue, Segment, spsc};
+
+fn blocks_in_use(segment: &Segment) -> usize {
+    let mapping = segment.mapping();
+    Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
+}
+
+fn pages_in_use(segment: &Segment) -> u64 {
+    let file = std::fs::File::from(std::os::fd::AsFd::as_fd(segment).try_clone_to_owned().expect("dup"));
+    file.metadata().expect("metadata").blocks() * 512
+}
+
+#[test]
+fn dropped_objects_leave_no_block() {
+    let segment = Segment::create(1 << 24).expect("a segment");
+    let queue = Queue::<u64>::with_capacity_in(&segment, 10).expect("a queue");
+    let clone = queue.clone();
+    let opened = Queue::<u64>::open(&segment, queue.handle()).expect("the queue");
+    let lock = Lock::new_in(&segment, 1_u8).expect("a lock");
+    let ring = spsc::ring_in::<u8>(&segment, 9).expect("a ring");
+    assert_eq!(blocks_in_use(&segment), 3);
+    drop((queue, clone));
+    assert_eq!(blocks_in_use(&segment), 3, "one handle is left");
+    drop((opened, lock, ring));
+    assert_eq!(blocks_in_use(&segment), 0);
+}
+
+#[test]
+fn many_objects_live_side_by_side() {
+    let segment = Segment::create(1 << 26).expect("a segment");
+    let queues: Vec<Queue<u64>> = (0..2000).map(|_| Queue::with_capacity_in(&segment, 4).expect("a queue")).collect();
+    for (n, queue) in queues.iter().enumerate() {
+        queue.send(n as u64).expect("room");
+    }
+    for (n, queue) in queues.iter().enumerate() {
+        assert_eq!(queue.recv(), Ok(n as u64));
+    }
+    drop(queues);
+    assert_eq!(blocks_in_use(&segment), 0);
+}
+
+#[test]
+fn memory_follows_use_and_falls_again() {
+    let segment = Segment::create(1 << 28).expect("a segment");
+    let before = pages_in_use(&segment);
+    let queue = Queue::<[u8; 4096]>::with_capacity_in(&segment, 4096).expect("16 MiB of slots");
+    let during = pages_in_use(&segment);
+    assert!(during >= before + (16 << 20), "backed when it is made");
+    assert!(during <= before + (18 << 20), "and not much more: {}", during - before);
+    drop(queue);
+    assert!(pages_in_use(&segment) < before + (1 << 20));
+}
+
+#[test]
+fn a_refused_object_takes_nothing() {
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let most = Queue::<u8>::with_capacity_in(&segment, 40_000).expect("most of the segment");
+    assert!(Queue::<u8>::with_capacity_in(&segment, 40_000).is_err());
+    assert_eq!(blocks_in_use(&segment), 1);
+    drop(most);
+    for _ in 0..10 {
+        drop(Queue::<u8>::with_capacity_in(&segment, 40_000).expect("room"));
+    }
+}
+
+#[test]
+fn handles_that_nobody_made_are_stale() {
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let queue = Queue::<u8>::with_capacity_in(&segment, 4).expect("a queue");
+    let good = queue.handle();
+    for block in [good.block + 1, good.block + (1 << 32), 1 << 40, u64::MAX] {
+        assert_eq!(Queue::<u8>::open(&segment, Handle { block, ..good }).unwrap_err(), crate::Fault::Stale);
+    }
+    for generation in [good.generation + 1, 1 << 40, u64::MAX] {
+        assert_eq!(Queue::<u8>::open(&segment, Handle { generation, ..good }).unwrap_err(), crate::Fault::Stale);
+    }
+    queue.send(1).expect("not disturbed");
+    assert_eq!(blocks_in_use(&segment), 1);
+}
