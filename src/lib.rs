@@ -27,7 +27,7 @@
 //! for child in children {
 //!     child.join()?;
 //! }
-//! assert_eq!(*total.lock()?, 5050);
+//! assert_eq!(*total.lock().unwrap(), 5050);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

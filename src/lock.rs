@@ -55,11 +55,14 @@ mod tests;
 /// let balance = Lock::new(100_i64)?;
 /// let theirs = balance.clone();
 /// let child = offspring::fork(move || *theirs.lock().unwrap() -= 30)?;
-/// *balance.lock()? += 5;
+/// *balance.lock().unwrap() += 5;
 /// child.join()?;
-/// assert_eq!(*balance.lock()?, 75);
+/// assert_eq!(*balance.lock().unwrap(), 75);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+/// The errors carry the guard and so borrow the lock: where `?` cannot take them, `unwrap` them, or turn them into the guard by
+/// [`LockError::recover`].
+///
 /// A successor puts right what a killed owner left:
 /// ```
 /// # use offspring::{Lock, LockError};
@@ -70,7 +73,7 @@ mod tests;
 ///         repair(&mut guard);
 ///         guard.recover()
 ///     }
-///     other => other?,
+///     other => other.unwrap(),
 /// };
 /// assert_eq!(*guard, [0, 0]);
 /// # drop(guard);
