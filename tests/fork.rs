@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         captured_value_is_dropped_in_both,
         process_with_threads_is_refused,
         joined_thread_does_not_get_in_the_way,
+        child_in_another_pid_namespace_is_refused,
         thousand_forks_leave_nothing,
         full_descriptor_table_is_an_error,
         children_of_children_of_children_pass_values_up,
@@ -358,6 +359,22 @@ fn joined_thread_does_not_get_in_the_way() {
         let child = fork(|| 7).expect("a thread that was joined is not there any more");
         assert_eq!(child.join().expect("a value"), 7);
     }
+}
+
+fn child_in_another_pid_namespace_is_refused() {
+    let child = fork(|| {
+        // Where the system does not let its users have namespaces, there is nothing to refuse.
+        !leave_pid_namespace() || matches!(fork(|| ()), Err(ForkError::PidNamespace))
+    });
+    assert!(child.expect("fork").join().expect("a value"));
+}
+
+/// Has the coming children of this process born into a new pid namespace.
+#[expect(unsafe_code, reason = "unshare has no safe wrapper here")]
+fn leave_pid_namespace() -> bool {
+    // The right to make one comes with a user namespace.
+    // SAFETY: takes no pointer, and this process has one thread and shares nothing with others that the flags speak of.
+    unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) == 0 }
 }
 
 fn thousand_forks_leave_nothing() {

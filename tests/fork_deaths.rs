@@ -14,6 +14,8 @@ use common::{sleep_for_ever, state, wait_until};
 use offspring::{Child, JoinError, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 fn main() {
     common::run(&tests![
@@ -40,6 +42,7 @@ fn main() {
         child_dies_when_its_parent_becomes_another_program,
         child_outlives_the_thread_that_forked_it_but_not_the_process,
         child_without_lifeline_outlives_the_thread_that_forked_it_but_not_the_process,
+        last_thread_may_fork_when_the_main_thread_has_ended,
     ]);
 }
 
@@ -99,31 +102,58 @@ fn stopped_child_is_alive() {
     assert!(matches!(child.join(), Err(JoinError::Killed(libc::SIGKILL))));
 }
 
-fn child_killed_while_it_sends_its_value_sent_all_or_nothing() {
-    let (mut whole, mut nothing) = (0, 0);
-    for round in 0..60 {
-        let (mut ready, tell) = std::io::pipe().expect("a pipe");
-        let child = fork(move || {
-            let value: Vec<u8> = (0..4 << 20).map(|i: u32| i.to_le_bytes()[1]).collect();
-            (&tell).write_all(b"!").expect("the parent reads");
-            value
-        })
-        .expect("fork");
-        ready.read_exact(&mut [0]).expect("the child writes");
-        // From nothing to twice the time that the sending takes, or so.
-        std::thread::sleep(Duration::from_micros(round * 500));
-        child.kill().expect("it is not joined");
-        match child.join() {
-            Ok(value) => {
-                assert_eq!(value.len(), 4 << 20);
-                assert!(value.iter().zip(0_u32..).all(|(&byte, i)| byte == i.to_le_bytes()[1]));
-                whole += 1;
+/// Many bytes, encoded and decoded in one piece.
+struct Bytes(Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        struct Copied;
+        impl Visitor<'_> for Copied {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
             }
-            Err(JoinError::Killed(libc::SIGKILL)) => nothing += 1,
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Copied)
+    }
+}
+
+fn child_killed_while_it_sends_its_value_sent_all_or_nothing() {
+    const LEN: usize = 64 << 20;
+    let mut in_the_middle = 0;
+    // The kill lands where it lands; the test goes on until it has landed in the middle some times.
+    for round in 0_u64.. {
+        let child = fork(|| Bytes(vec![7; LEN])).expect("fork");
+        let outcome =
+            common::descriptors().into_iter().find(|(_, target)| target.contains("outcome")).expect("the outcome's file").0;
+        let sent = || std::fs::metadata(format!("/proc/self/fd/{outcome}")).expect("it is open").len();
+        while sent() <= round * 100_000 && child.is_alive() {}
+        child.kill().expect("it is not joined");
+        wait_until(|| !child.is_alive());
+        let sent = sent();
+        match child.join() {
+            Ok(Bytes(value)) => assert!(value == [7; LEN], "the bytes differ"),
+            Err(JoinError::Killed(libc::SIGKILL)) => {
+                assert!(sent < LEN as u64, "the value was whole");
+                in_the_middle += u32::from(sent > 0);
+            }
             Err(other) => panic!("{other:?}"),
         }
+        if in_the_middle == 5 {
+            break;
+        }
     }
-    assert_eq!(whole + nothing, 60);
 }
 
 fn status_taken_by_other_code_is_lost_but_the_value_is_not() {
@@ -365,10 +395,22 @@ fn child_that_blocks_every_signal_dies_when_its_parent_is_killed() {
 }
 
 fn child_of_a_parent_that_blocks_every_signal_dies_with_it() {
-    let all = nix::sys::signal::SigSet::all();
-    let before = all.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).expect("sigprocmask");
-    dies_with_killed_parent(cut_lifeline);
-    before.thread_set_mask().expect("sigprocmask");
+    let pipe = Teller::new();
+    let parents = pipe.share();
+    let parent = fork(move || {
+        block_all();
+        let child = fork(move || -> () {
+            cut_lifeline();
+            parents.tell(std::process::id());
+            sleep_for_ever()
+        });
+        keep(child.expect("fork"));
+    })
+    .expect("fork");
+    let child = watch(pipe.hear());
+    parent.kill().expect("it lives");
+    assert!(parent.join().is_err());
+    wait_for(&child);
 }
 
 fn child_without_parent_death_signal_dies_when_its_parent_is_killed() {
@@ -502,6 +544,32 @@ fn child_dies_when_its_parent_becomes_another_program() {
     assert!(parent.join().is_err());
 }
 
+/// Ends the calling thread and no other.
+fn end_this_thread() -> ! {
+    // SAFETY: nothing on the stack of a thread that calls this is used by another.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("the thread has ended");
+}
+
+/// Waits, in another thread, until the main thread of this process has ended. It stays a zombie until the last one has.
+fn wait_for_main_thread() {
+    let stat = format!("/proc/self/task/{}/stat", std::process::id());
+    wait_until(|| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+}
+
+fn last_thread_may_fork_when_the_main_thread_has_ended() {
+    let parent = fork(|| -> () {
+        std::thread::spawn(|| {
+            wait_for_main_thread();
+            let value = fork(|| fork(|| 7).expect("fork").join().expect("a value"));
+            std::process::exit(value.expect("there is one thread").join().expect("a value"));
+        });
+        end_this_thread()
+    });
+    let ending = parent.expect("fork").join();
+    assert!(matches!(ending, Err(JoinError::Exited(7))), "{ending:?}");
+}
+
 fn outlives_thread(childs_part: fn()) {
     let pipe = Teller::new();
     let answers = Teller::new();
@@ -516,12 +584,9 @@ fn outlives_thread(childs_part: fn()) {
                 parents_answers.tell(std::process::id());
             }
         });
-        let main_thread = std::process::id();
         std::thread::spawn(move || {
             let _kept = child.expect("fork");
-            let stat = format!("/proc/self/task/{main_thread}/stat");
-            // The main thread stays a zombie until the last one ends.
-            wait_until(|| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+            wait_for_main_thread();
             for _ in 0..10 {
                 (&ask).write_all(b"?").expect("the child listens");
                 std::thread::sleep(Duration::from_millis(2));
@@ -529,9 +594,7 @@ fn outlives_thread(childs_part: fn()) {
             parents.tell(std::process::id());
             sleep_for_ever();
         });
-        // SAFETY: ends this thread alone. Nothing on its stack is used by another.
-        unsafe { libc::syscall(libc::SYS_exit, 0) };
-        unreachable!("the thread has ended");
+        end_this_thread()
     })
     .expect("fork");
     let id = answers.hear();

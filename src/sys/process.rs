@@ -134,8 +134,9 @@ fn is_ending(stat: &str) -> bool {
 /// Whether children of this process would be born into another pid namespace (after an `unshare(CLONE_NEWPID)`).
 pub(crate) fn children_leave_pid_namespace() -> bool {
     let namespace = |name| rustix::fs::stat(name).ok().map(|stat| stat.st_ino);
-    match namespace("/proc/self/ns/pid") {
-        Some(own) => namespace("/proc/self/ns/pid_for_children") != Some(own),
+    // Of the calling thread: `/proc/self` is the main thread, which may have ended and then has no namespaces any more.
+    match namespace("/proc/thread-self/ns/pid") {
+        Some(own) => namespace("/proc/thread-self/ns/pid_for_children") != Some(own),
         // Without `/proc` there is no telling; the child still finds out that it cannot see its parent, and ends.
         None => false,
     }

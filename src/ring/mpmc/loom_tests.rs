@@ -240,6 +240,37 @@ fn a_sender_killed_after_its_claim_leaves_nothing() {
     }
 }
 
+/// Only the recoverer knows that the dead is done with its payload; it must pass that on. Acceptable: the sender that lives finds
+/// the slot taken, or recovered and free.
+#[test]
+fn a_recovered_slot_is_written_only_after_the_dead_was_there() {
+    for dies_writing in [true, false] {
+        loom::model(move || {
+            let memory = Memory::new(1, OnReaderDeath::Drop);
+            if !dies_writing {
+                assert!(memory.send(MAIN, 1));
+            }
+            let living = {
+                let memory = memory.clone();
+                thread::spawn(move || memory.send(B, 7))
+            };
+            let dead = {
+                let memory = memory.clone();
+                thread::spawn(move || match memory.ring().claim_write(A) {
+                    Ok(claim) => memory.write(&claim, 2),
+                    Err(_) => drop(memory.ring().claim_read(A).map(|claim| memory.read(&claim))),
+                })
+            };
+            dead.join().unwrap();
+            memory.ring().recover_all(A);
+            let sent = living.join().unwrap();
+            let lost = memory.lost.load(Ordering::Relaxed) as usize;
+            let before = if dies_writing { 0 } else { 1 };
+            assert_eq!(memory.drain().len() + lost, before + usize::from(sent));
+        });
+    }
+}
+
 /// Acceptable: one of the two recovers; the message goes to one receiver, flagged, or is counted as lost.
 #[test]
 fn two_recover_from_a_dead_receiver_and_one_succeeds() {

@@ -56,7 +56,7 @@ impl Locked {
 
     fn lock_add_unlock(&self, me: Owner) -> Acquired {
         let acquired = self.lock(me, |_| false);
-        assert!(self.lock.is_held_by(me));
+        assert_eq!(self.lock.try_lock(me, false), Err(Refused::WouldDeadlock));
         self.add();
         self.lock.unlock(false);
         acquired
@@ -204,7 +204,7 @@ fn a_reaper_and_a_successor_do_not_both_take_the_word() {
         let first = locked.lock(MAIN, |owner| owner == DEAD.peer);
         assert_eq!(first, Acquired::OwnerDied);
         assert_eq!(locked.add(), 2);
-        assert!(locked.lock.is_held_by(MAIN));
+        assert_eq!(locked.lock.try_lock(MAIN, false), Err(Refused::WouldDeadlock));
         locked.lock.unlock(false);
         reaper.join().unwrap();
         assert_eq!(locked.lock_add_unlock(MAIN), Acquired::Clean);

@@ -1,0 +1,211 @@
+//! How many system calls an operation makes: none while nobody sleeps, one to wake a sleeper, and a dead sleeper costs one and no more.
+
+mod common;
+
+use std::process::ExitCode;
+
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, getppid};
+use offspring::{Child, Lock, Queue, Segment, fork, spsc};
+
+fn main() -> ExitCode {
+    common::run(&tests![
+        messages_make_no_system_call_while_nobody_sleeps,
+        a_free_lock_makes_no_system_call,
+        a_ring_of_two_makes_no_system_call_while_nobody_sleeps,
+        waking_a_sleeping_receiver_is_one_system_call,
+        waking_a_sleeping_sender_is_one_system_call,
+        a_batch_wakes_a_sleeper_once,
+        a_killed_sleeper_costs_one_system_call_and_then_none,
+        an_unlock_with_a_killed_waiter_costs_one_system_call_and_then_none,
+    ])
+}
+
+/// The system calls that `operations` make, in a process of their own that has used everything in `warm_up` before.
+fn system_calls(warm_up: impl FnOnce(), operations: impl FnOnce()) -> Vec<u64> {
+    // SAFETY: this process has one thread, and the child ends by `_exit`.
+    #[expect(unsafe_code, reason = "forks a child that is traced from its first instruction")]
+    let child = match unsafe { nix::unistd::fork() }.expect("fork") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                warm_up();
+                ptrace::traceme().expect("traceme");
+                raise(Signal::SIGSTOP).expect("raise");
+                // Asked for by nobody else, so it marks the beginning and the end.
+                getppid();
+                operations();
+                getppid();
+            }));
+            #[expect(unsafe_code, reason = "ends without running anything of the parent's")]
+            // SAFETY: ends the process.
+            unsafe {
+                libc::_exit(i32::from(code.is_err()))
+            }
+        }
+    };
+    let calls = trace(child);
+    Segment::commons().expect("the commons").reap().expect("attached");
+    calls
+}
+
+/// Follows the child to its end and gives the calls between its two markers.
+fn trace(child: Pid) -> Vec<u64> {
+    let marker = libc::SYS_getppid as u64;
+    let mut calls = Vec::new();
+    assert_eq!(waitpid(child, None).expect("wait"), WaitStatus::Stopped(child, Signal::SIGSTOP));
+    ptrace::setoptions(child, ptrace::Options::PTRACE_O_TRACESYSGOOD).expect("setoptions");
+    loop {
+        ptrace::syscall(child, None).expect("continue");
+        match waitpid(child, None).expect("wait") {
+            WaitStatus::PtraceSyscall(_) => {
+                let info = ptrace::syscall_info(child).expect("info");
+                if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+                    #[expect(unsafe_code, reason = "reads a union of the kernel's")]
+                    // SAFETY: at an entry stop this is the field of the union that the kernel has filled in.
+                    calls.push(unsafe { info.u.entry.nr });
+                }
+            }
+            WaitStatus::Exited(_, code) => {
+                assert_eq!(code, 0, "the child panicked");
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let begin = calls.iter().position(|&call| call == marker).expect("the first marker");
+    let end = calls.iter().rposition(|&call| call == marker).expect("the second marker");
+    assert!(begin < end);
+    calls[begin + 1..end].to_vec()
+}
+
+const FUTEX: u64 = libc::SYS_futex as u64;
+
+fn queue(capacity: usize) -> Queue<u64> {
+    Queue::with_capacity(capacity).expect("a queue")
+}
+
+fn asleep<T>(child: &Child<T>) -> bool
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + 'static,
+{
+    common::state(child.id()) == Some('S')
+}
+
+fn messages_make_no_system_call_while_nobody_sleeps() {
+    let queue = queue(8);
+    let once = || {
+        queue.send(1).expect("open");
+        assert_eq!(queue.recv(), Ok(1));
+    };
+    let calls = system_calls(once, || {
+        for _ in 0..100 {
+            once();
+            queue.try_send(2).expect("room");
+            assert_eq!(queue.try_recv(), Ok(2));
+            let mut slot = queue.reserve().expect("open");
+            slot.write(3);
+            slot.commit();
+            drop(queue.reserve());
+            assert_eq!(*queue.recv_ref().expect("a message"), 3);
+            queue.send_many(&[4, 5, 6]).expect("open");
+            (4..7).for_each(|n| assert_eq!(queue.recv(), Ok(n)));
+            assert!(queue.is_empty() && !queue.is_full());
+        }
+    });
+    assert_eq!(calls, []);
+}
+
+fn a_free_lock_makes_no_system_call() {
+    let lock = Lock::new(0_u64).expect("a lock");
+    let once = || *lock.lock().expect("clean") += 1;
+    assert_eq!(system_calls(once, || (0..100).for_each(|_| once())), []);
+}
+
+fn a_ring_of_two_makes_no_system_call_while_nobody_sleeps() {
+    let (mut sender, mut receiver) = spsc::ring::<u64>(4).expect("a ring");
+    let mut once = || {
+        sender.send(1).expect("room");
+        assert_eq!(receiver.recv(), Ok(1));
+    };
+    // The ends belong to this process, so the calls are counted from within: strict seccomp kills at the first one.
+    once();
+    let child = fork(move || {
+        let (mut sender, mut receiver) = spsc::ring::<u64>(4).expect("a ring");
+        let mut once = || {
+            sender.send(1).expect("room");
+            assert_eq!(receiver.recv(), Ok(1));
+        };
+        once();
+        #[expect(unsafe_code, reason = "forbids system calls")]
+        // SAFETY: from here on any call but read, write and exit kills.
+        unsafe {
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT)
+        };
+        (0..1000).for_each(|_| once());
+        #[expect(unsafe_code, reason = "the only way out")]
+        // SAFETY: ends the process.
+        unsafe {
+            libc::syscall(libc::SYS_exit, 42)
+        };
+    });
+    let error = child.expect("fork").join().expect_err("ended by itself");
+    assert!(matches!(error, offspring::JoinError::Exited(42)), "{error}");
+}
+
+fn waking_a_sleeping_receiver_is_one_system_call() {
+    let queue = queue(8);
+    let theirs = queue.clone();
+    let sleeper = fork(move || (theirs.recv().expect("open"), theirs.recv().expect("open"))).expect("fork");
+    queue.send(1).expect("open");
+    common::wait_until(|| asleep(&sleeper));
+    assert_eq!(system_calls(|| assert!(queue.len() <= 64), || queue.send(2).expect("open")), [FUTEX]);
+    assert_eq!(sleeper.join().expect("no panic"), (1, 2));
+}
+
+fn waking_a_sleeping_sender_is_one_system_call() {
+    let queue = queue(1);
+    queue.send(1).expect("room");
+    let theirs = queue.clone();
+    let sleeper = fork(move || theirs.send(2).expect("open")).expect("fork");
+    common::wait_until(|| asleep(&sleeper));
+    assert_eq!(system_calls(|| assert!(queue.len() <= 64), || assert_eq!(queue.recv(), Ok(1))), [FUTEX]);
+    sleeper.join().expect("no panic");
+}
+
+fn a_batch_wakes_a_sleeper_once() {
+    let queue = queue(8);
+    let theirs = queue.clone();
+    let sleeper = fork(move || theirs.recv().expect("open")).expect("fork");
+    common::wait_until(|| asleep(&sleeper));
+    assert_eq!(system_calls(|| assert!(queue.len() <= 64), || queue.send_many(&[1, 2, 3, 4]).expect("open")), [FUTEX]);
+    assert_eq!(sleeper.join().expect("no panic"), 1);
+}
+
+fn a_killed_sleeper_costs_one_system_call_and_then_none() {
+    let queue = queue(64);
+    let theirs = queue.clone();
+    let sleeper = fork(move || theirs.recv().expect("open")).expect("fork");
+    common::wait_until(|| asleep(&sleeper));
+    sleeper.kill().expect("kill");
+    assert!(sleeper.join().is_err());
+    let calls = system_calls(|| assert!(queue.len() <= 64), || (0..50).for_each(|n| queue.send(n).expect("open")));
+    assert!(calls.len() <= 1, "{calls:?}");
+}
+
+fn an_unlock_with_a_killed_waiter_costs_one_system_call_and_then_none() {
+    let lock = Lock::new(0_u64).expect("a lock");
+    let guard = lock.lock().expect("free");
+    let theirs = lock.clone();
+    let waiter = fork(move || drop(theirs.lock().expect("clean"))).expect("fork");
+    common::wait_until(|| asleep(&waiter));
+    waiter.kill().expect("kill");
+    assert!(waiter.join().is_err());
+    drop(guard);
+    let calls = system_calls(|| (), || (0..50).for_each(|_| *lock.lock().expect("clean") += 1));
+    // The first use after the fork attaches; everything after it is free of calls.
+    let futexes = calls.iter().filter(|&&call| call == FUTEX).count();
+    assert!(futexes <= 1, "{calls:?}");
+}
