@@ -92,20 +92,6 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     Ok(child)
 }
 
-/// Gives back everything that this process owns and holds, in every segment. For a child, at its end.
-pub(crate) fn leave() {
-    for mapping in registry::all() {
-        let Some(me) = PeerId::from_bits(mapping.peer_bits()) else {
-            continue;
-        };
-        let Some(region) = mapping.region() else {
-            continue;
-        };
-        clear::clear(&mapping, region, me.index(), me.index());
-        attach::detach(&mapping);
-    }
-}
-
 impl Segment {
     /// Clears up after every process that was attached to this segment and is dead; gives their number.
     ///

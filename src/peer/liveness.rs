@@ -1,22 +1,28 @@
 //! The verdict over a peer. Only the kernel gives it; a peer that cannot be judged is alive.
 
 use crate::peer::table::{EntryWord, State, Table, Who};
+use crate::primitive::{AtomicU64, Ordering};
+use crate::sys::clock;
 use crate::sys::pidfd::{self, Identity};
 
 /// Judges the entry as its word stood when it was loaded; true only if no instruction of its process will ever run again.
 ///
-/// Costs system calls (20 us, and 80 more for `/proc`): for slow paths only.
+/// Costs system calls, some of them to `/proc`: for slow paths only.
 pub(crate) fn is_dead(table: Table<'_>, me: u32, index: u32, word: EntryWord) -> bool {
+    judge(table, me, index, word, Identity::is_dead)
+}
+
+fn judge(table: Table<'_>, me: u32, index: u32, word: EntryWord, process_is_dead: fn(Identity) -> bool) -> bool {
     match word.state() {
         // Nobody is there: whoever had the entry has been cleared up after.
         State::Free | State::Dead | State::Reaping(_) | State::Taken(_) => true,
         State::Joining(who) => joining_is_dead(who),
-        State::Live(who) => table.identity(index, who).is_some_and(Identity::is_dead),
+        State::Live(who) => table.identity(index, who).is_some_and(process_is_dead),
         // The child has not begun to use its entry. Whether it ever will is for its parent to find out, if that still lives.
         State::Reserved(parent) if parent == me => false,
         State::Reserved(parent) => match table.load(parent) {
             Some(word) => match word.state() {
-                State::Live(who) => table.identity(parent, who).is_some_and(Identity::is_dead),
+                State::Live(who) => table.identity(parent, who).is_some_and(process_is_dead),
                 _ => true,
             },
             None => true,
@@ -34,11 +40,24 @@ pub(crate) fn joining_is_dead(who: Who) -> bool {
     }
 }
 
-/// Judges whoever owns a claim word with this index.
+/// Waiters ask `/proc` whether an owner became another program this often at the most, in milliseconds for the whole process.
+const THOROUGH_EVERY: u64 = 50;
+
+/// Judges whoever owns a claim word with this index: for those who wait behind it, and ask again and again.
+///
+/// That an owner ended is found out at once; that it became another program by `exec`, a little later.
 pub(crate) fn owner_is_dead(table: Table<'_>, me: u32, owner: u32) -> bool {
     if owner == me {
         return false;
     }
+    static LAST_THOROUGH: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: whoever asks too often costs time and nothing else.
+    let now = clock::coarse_millis();
+    let thorough = now.wrapping_sub(LAST_THOROUGH.load(Ordering::Relaxed)) >= THOROUGH_EVERY;
+    if thorough {
+        LAST_THOROUGH.store(now, Ordering::Relaxed);
+    }
+    let process_is_dead = if thorough { Identity::is_dead } else { Identity::has_exited };
     // An index beyond the table was never written by a claimant: nobody stands behind it.
-    table.load(owner).is_none_or(|word| is_dead(table, me, owner, word))
+    table.load(owner).is_none_or(|word| judge(table, me, owner, word, process_is_dead))
 }

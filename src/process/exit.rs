@@ -23,7 +23,7 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
 use serde::Serialize;
 
-use crate::object::lineage::{self, Lineage};
+use crate::object::lineage::Lineage;
 use crate::process::family;
 use crate::process::outcome::{Location, OutcomeFile, PanicInfo, Record};
 use crate::sys::process::{self as sys, SignalsBlocked};
@@ -88,7 +88,8 @@ where
     };
     let sent = start.outcome.write(&record);
     sys::flush_stdio();
-    lineage::leave();
+    // What this process holds in the segments is given back by its parent, as if it had been killed: other threads of it may be at work
+    // in them up to the last instruction, so only the kernel's word that all have ended will do.
     if sent { code } else { PANICKED }
 }
 

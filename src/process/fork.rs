@@ -14,7 +14,7 @@
 //! close the lifeline's reading end                  close what is the parent's
 //! open the pidfd, unblock signals                   arrange to die with the parent, unblock signals
 //! drop the closure                                  run the closure
-//!                                                   write the outcome, flush stdio, leave the segments
+//!                                                   write the outcome, flush stdio
 //! wait, read the outcome  <-----------------------  _exit
 //! ```
 //!

@@ -8,4 +8,5 @@ pub(crate) mod event;
 pub(crate) mod lock;
 pub(crate) mod wait;
 
+#[cfg(not(loom))]
 pub use wait::Wait;

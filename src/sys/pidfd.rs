@@ -45,18 +45,22 @@ impl Identity {
     ///
     /// What cannot be found out counts as alive. A process that is stopped, traced or swapped out is alive.
     pub(crate) fn is_dead(self) -> bool {
-        let pidfd = match open(self.pid) {
-            Ok(pidfd) => pidfd,
-            Err(Errno::SRCH) => return true,
-            Err(_) => return false,
-        };
-        if has_exited(&pidfd) {
-            return true;
+        self.has_exited() || self.has_become_another_program()
+    }
+
+    /// As [`Identity::is_dead`] but for a process that became another program by `exec`: a few system calls, and none to `/proc` where
+    /// pidfds have a file system.
+    pub(crate) fn has_exited(self) -> bool {
+        match open(self.pid) {
+            Ok(pidfd) => {
+                // The pidfd names whoever has the pid now. Only an identity that was read and differs is evidence.
+                has_exited(&pidfd) || start_of(&pidfd, self.pid).is_some_and(|start| start != self.start)
+            }
+            Err(error) => error == Errno::SRCH,
         }
-        // The pidfd names whoever has the pid now. Only an identity that was read and differs is evidence.
-        if start_of(&pidfd, self.pid).is_some_and(|start| start != self.start) {
-            return true;
-        }
+    }
+
+    fn has_become_another_program(self) -> bool {
         self.image != 0 && image_of(self.pid).is_some_and(|image| image != self.image)
     }
 }
@@ -75,7 +79,7 @@ pub(crate) fn has_exited(pidfd: impl AsFd) -> bool {
 
 /// Inode of this process's pid namespace, within which pids have a meaning; 0 where `/proc` is missing.
 pub(crate) fn pid_namespace() -> u64 {
-    rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)
+    rustix::fs::stat("/proc/thread-self/ns/pid").map_or(0, |stat| stat.st_ino)
 }
 
 fn start_of(pidfd: &OwnedFd, pid: u32) -> Option<u64> {

@@ -1,4 +1,7 @@
 //! Models of the ring. Payloads lie in cells that report two accesses without order between them.
+//!
+//! Sides resume before their threads begin: loom reorders a store only against the last access to its word, and a load by the
+//! same thread just before would hide those of the other side.
 #![expect(unsafe_code, reason = "payloads are reached by pointers, as in a segment")]
 
 use loom::cell::UnsafeCell;
@@ -77,11 +80,8 @@ fn messages_pass_in_order_round_the_ring() {
         loom::model(move || {
             let memory = Memory::new(capacity);
             let sender = {
-                let memory = memory.clone();
-                thread::spawn(move || {
-                    let mut side = memory.sender();
-                    (0..4).take_while(|&value| memory.send(&mut side, value)).count() as u64
-                })
+                let (memory, mut side) = (memory.clone(), memory.sender());
+                thread::spawn(move || (0..4).take_while(|&value| memory.send(&mut side, value)).count() as u64)
             };
             let mut side = memory.receiver();
             let mut received: Vec<u64> = (0..3).filter_map(|_| memory.recv(&mut side)).collect();
@@ -99,9 +99,8 @@ fn a_batch_appears_at_once() {
     loom::model(|| {
         let memory = Memory::new(3);
         let sender = {
-            let memory = memory.clone();
+            let (memory, mut side) = (memory.clone(), memory.sender());
             thread::spawn(move || {
-                let mut side = memory.sender();
                 assert_eq!(free_slots(&mut side, &memory.head, 2), Ok(3));
                 memory.write(side.slot(), 1);
                 memory.write(side.slot() + 1, 2);
@@ -139,9 +138,8 @@ fn a_successor_gets_what_the_dead_receiver_had_not_released() {
         };
         dead.join().unwrap();
         let successor = {
-            let memory = memory.clone();
+            let (memory, mut side) = (memory.clone(), memory.receiver());
             thread::spawn(move || {
-                let mut side = memory.receiver();
                 assert_eq!(memory.recv(&mut side), Some(1));
                 memory.recv(&mut side)
             })
@@ -159,9 +157,8 @@ fn a_successor_writes_over_what_the_dead_sender_had_not_published() {
     loom::model(|| {
         let memory = Memory::new(2);
         let dead = {
-            let memory = memory.clone();
+            let (memory, mut side) = (memory.clone(), memory.sender());
             thread::spawn(move || {
-                let mut side = memory.sender();
                 assert!(memory.send(&mut side, 1));
                 memory.write(side.slot(), 99);
             })
@@ -170,8 +167,8 @@ fn a_successor_writes_over_what_the_dead_sender_had_not_published() {
         let mut received: Vec<u64> = memory.recv(&mut side).into_iter().collect();
         dead.join().unwrap();
         let successor = {
-            let memory = memory.clone();
-            thread::spawn(move || assert!(memory.send(&mut memory.sender(), 2)))
+            let (memory, mut side) = (memory.clone(), memory.sender());
+            thread::spawn(move || assert!(memory.send(&mut side, 2)))
         };
         received.extend((0..2).filter_map(|_| memory.recv(&mut side)));
         successor.join().unwrap();

@@ -173,6 +173,22 @@ fn one_of_two_successors_is_told_that_the_owner_died() {
     });
 }
 
+/// One sleeps behind the dead owner, another finds out. Acceptable: the successor is told, and wakes the sleeper when it unlocks.
+#[test]
+fn a_successor_wakes_who_slept_behind_the_dead_owner() {
+    loom::model(|| {
+        let locked = Locked::orphaned();
+        let sleeper = {
+            let locked = locked.clone();
+            thread::spawn(move || locked.lock_add_unlock(A))
+        };
+        assert_eq!(locked.lock(MAIN, |owner| owner == DEAD.peer), Acquired::OwnerDied);
+        locked.add();
+        locked.lock.unlock(false);
+        assert_eq!(sleeper.join().unwrap(), Acquired::Clean);
+    });
+}
+
 /// Acceptable: the reaper's wake-up reaches a sleeper, the first to lock is told and wakes the other.
 #[test]
 fn sleepers_behind_a_dead_owner_wake_when_it_is_reaped() {
