@@ -216,7 +216,7 @@ impl<T: Shm> Lock<T> {
         let seat = self.core.holding.enter().map_err(Refusal::Broken)?;
         let (lock, value) = lock_block::view(seat.region, self.core.holding.offset(), size_of::<T>() as u64, align_of::<T>())
             .ok_or(Refusal::Broken(Fault::Corrupt))?;
-        let me = Owner { peer: seat.me.index(), thread: thread_number() };
+        let me = Owner { peer: seat.me.owner(), thread: thread_number() };
         let acquired = if lock.lock_free(me) { Acquired::Clean } else { self.take_slowly(&seat, lock, me, deadline)? };
         // INVARIANT: the word names us now.
         let guard = LockGuard {

@@ -45,7 +45,7 @@ const SHARED: u64 = 2;
 pub(crate) enum State {
     /// To be had.
     Free,
-    /// Built up or torn down by the peer with this index.
+    /// Built up or torn down by this peer.
     Owned(u32),
     /// Belongs to its holders.
     Shared,

@@ -18,6 +18,7 @@
 use std::fmt;
 
 use crate::heap::block::{BlockHeader, BlockWord, State};
+use crate::peer::PeerId;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::{BLOCK_HEADER_SIZE, CLASS_WORDS_SIZE, Class, HEAP_WORDS_SIZE};
 use crate::segment::region::{Mapping, Region, Shared};
@@ -134,7 +135,7 @@ impl<'a> Pool<'a> {
     /// Takes a block of at least `len` bytes for `me`, backs it with pages and notes `kind`.
     ///
     /// Its bytes are whatever the last owner left there.
-    pub(crate) fn allocate(&self, me: u32, kind: u64, len: u64) -> Result<Owned, AllocError> {
+    pub(crate) fn allocate(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned, AllocError> {
         let class = self.mapping.layout().classes().iter().position(|class| class.block_size >= len);
         let Some(class) = class else {
             return Err(AllocError::OutOfMemory { requested: len, available: self.available() });
@@ -150,11 +151,11 @@ impl<'a> Pool<'a> {
     }
 
     /// Shows the block to its holders, of whom `me` is the first.
-    pub(crate) fn share(&self, owned: &Owned, me: u32) -> bool {
+    pub(crate) fn share(&self, owned: &Owned, me: PeerId) -> bool {
         let Some(header) = self.header(owned.id) else {
             return false;
         };
-        header.holders.insert(me);
+        header.holders.insert(me.index());
         header.share(owned.word)
     }
 
@@ -165,37 +166,37 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Makes `peer` a holder; the block's kind and bytes, or `None` if it is not (or no longer) a shared block of that generation.
-    pub(crate) fn attach(&self, id: BlockId, generation: u32, peer: u32) -> Option<Attached> {
+    /// Makes `me` a holder; the block's kind and bytes, or `None` if it is not (or no longer) a shared block of that generation.
+    pub(crate) fn attach(&self, id: BlockId, generation: u32, me: PeerId) -> Option<Attached> {
         let header = self.header(id)?;
-        header.holders.insert(peer);
+        header.holders.insert(me.index());
         if header.count_attachment(generation) {
             return Some(Attached { kind: header.kind(), offset: self.offset(id)?, len: header.len() });
         }
         // The bit went into a block that is somebody else's by now; without it, that block may be nobody's.
-        self.release(id, peer);
+        self.release(id, me);
         None
     }
 
     /// Ends `peer`'s hold; frees the block if nobody else has one. `me` does the freeing.
-    pub(crate) fn release_for(&self, id: BlockId, peer: u32, me: u32) {
+    fn release_for(&self, id: BlockId, peer: PeerId, me: PeerId) {
         let Some(header) = self.header(id) else {
             return;
         };
-        header.holders.remove(peer);
+        header.holders.remove(peer.index());
         self.free_if_unheld(id, header, me);
     }
 
     /// Ends this process's own hold.
-    pub(crate) fn release(&self, id: BlockId, me: u32) {
+    pub(crate) fn release(&self, id: BlockId, me: PeerId) {
         self.release_for(id, me, me);
     }
 
     /// Makes `child` a holder of everything that `parent` holds. For the parent, before it forks.
-    pub(crate) fn inherit(&self, parent: u32, child: u32) {
+    pub(crate) fn inherit(&self, parent: PeerId, child: PeerId) {
         self.walk(|_, header| {
-            if header.holders.contains(parent) {
-                header.holders.insert(child);
+            if header.holders.contains(parent.index()) {
+                header.holders.insert(child.index());
                 // The parent's own hold keeps the block in place; counting makes a freer that looked before look again.
                 header.count_attachment(header.load().generation());
             }
@@ -203,11 +204,11 @@ impl<'a> Pool<'a> {
     }
 
     /// Ends this process's own hold, and its claims in the object if others go on holding it: `recover` is called for them.
-    pub(crate) fn leave(&self, id: BlockId, me: u32, recover: impl FnOnce(Attached)) {
+    pub(crate) fn leave(&self, id: BlockId, me: PeerId, recover: impl FnOnce(Attached)) {
         let Some(header) = self.header(id) else {
             return;
         };
-        if !header.holders.is_only(me)
+        if !header.holders.is_only(me.index())
             && let Some(offset) = self.offset(id)
         {
             recover(Attached { kind: header.kind(), offset, len: header.len() });
@@ -222,21 +223,21 @@ impl<'a> Pool<'a> {
     }
 
     /// Whether `peer` holds the block.
-    pub(crate) fn is_holder(&self, id: BlockId, peer: u32) -> bool {
-        self.header(id).is_some_and(|header| header.holders.contains(peer))
+    pub(crate) fn is_holder(&self, id: BlockId, peer: PeerId) -> bool {
+        self.header(id).is_some_and(|header| header.holders.contains(peer.index()))
     }
 
     /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block that it held, before its hold ends.
-    pub(crate) fn clear(&self, peer: u32, me: u32, mut recover: impl FnMut(Attached)) {
+    pub(crate) fn clear(&self, peer: PeerId, me: PeerId, mut recover: impl FnMut(Attached)) {
         self.walk(|id, header| {
             let word = header.load();
             match word.state() {
-                State::Owned(owner) if owner == peer => {
-                    if let Some(mine) = header.own(word, me) {
+                State::Owned(owner) if owner == peer.owner() => {
+                    if let Some(mine) = header.own(word, me.owner()) {
                         self.tear_down(id, header, mine);
                     }
                 }
-                State::Shared if header.holders.contains(peer) => {
+                State::Shared if header.holders.contains(peer.index()) => {
                     if let Some(offset) = self.offset(id) {
                         recover(Attached { kind: header.kind(), offset, len: header.len() });
                     }
@@ -245,7 +246,7 @@ impl<'a> Pool<'a> {
                 // A holder that was killed between clearing its bit and freeing the block.
                 State::Shared if header.holders.is_empty() => self.free_if_unheld(id, header, me),
                 // A bit that was set for a moment in a block of somebody else.
-                _ if header.holders.contains(peer) => header.holders.remove(peer),
+                _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
                 _ => {}
             }
         });
@@ -265,14 +266,14 @@ impl<'a> Pool<'a> {
         count
     }
 
-    fn free_if_unheld(&self, id: BlockId, header: &BlockHeader, me: u32) {
+    fn free_if_unheld(&self, id: BlockId, header: &BlockHeader, me: PeerId) {
         loop {
             // The word first: an attachment after this changes it, and the swap fails.
             let word = header.load();
             if word.state() != State::Shared || !header.holders.is_empty() {
                 return;
             }
-            if let Some(owned) = header.own(word, me) {
+            if let Some(owned) = header.own(word, me.owner()) {
                 self.tear_down(id, header, owned);
                 return;
             }
@@ -299,7 +300,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Takes a free block of the class.
-    fn claim(&self, class: usize, me: u32) -> Result<Owned, AllocError> {
+    fn claim(&self, class: usize, me: PeerId) -> Result<Owned, AllocError> {
         let words = self.class_words(class).ok_or(AllocError::Corrupt)?;
         let blocks = self.mapping.layout().classes()[class].blocks;
         loop {
@@ -323,7 +324,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    fn claim_before(&self, class: usize, frontier: u64, me: u32) -> Option<Owned> {
+    fn claim_before(&self, class: usize, frontier: u64, me: PeerId) -> Option<Owned> {
         let words = self.class_words(class)?;
         let hint = words.hint.load(Ordering::Relaxed).min(frontier);
         for index in (hint..frontier).chain(0..hint) {
@@ -331,7 +332,7 @@ impl<'a> Pool<'a> {
             let header = self.header(id)?;
             let word = header.load();
             if word.state() == State::Free
-                && let Some(word) = header.own(word, me)
+                && let Some(word) = header.own(word, me.owner())
             {
                 // Relaxed: hints. A wrap below zero is a large number, that is, "look".
                 words.hint.store(index + 1, Ordering::Relaxed);

@@ -38,13 +38,13 @@ impl Kind {
     }
 }
 
-/// Ends every claim that the dead `peer` has in the object. Blocks that hold nonsense are left alone.
-pub(crate) fn recover(region: Region<'_>, object: Attached, peer: u32) {
+/// Ends every claim that the dead `owner` has in the object. Blocks that hold nonsense are left alone.
+pub(crate) fn recover(region: Region<'_>, object: Attached, owner: u32) {
     match Kind::of(object.kind) {
         Some(Kind::Queue) => {
             if let Ok(shape) = Shape::read(region, object.offset, object.len)
                 && let Some(block) = QueueBlock::view(region, object.offset, &shape)
-                && block.ring.recover_all(peer)
+                && block.ring.recover_all(owner)
             {
                 // Whoever sleeps behind a recovered slot finds out at the end of its slice at the latest. Waking needs the fences
                 // of the segment; sleepers are few here, so both sides are told without asking whether anybody sleeps.
@@ -54,7 +54,7 @@ pub(crate) fn recover(region: Region<'_>, object: Attached, peer: u32) {
         }
         Some(Kind::Lock) => {
             if let Some((lock, _)) = lock_block::view(region, object.offset, 0, 1) {
-                lock.release_dead(peer);
+                lock.release_dead(owner);
             }
         }
         // Roles are taken over from the dead, and a ring that publishes by one store has nothing to recover.
@@ -67,11 +67,11 @@ pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
     let Ok((region, table)) = attach::view(mapping) else {
         return 0;
     };
-    let reap = |index| reaper::reap(table, me, index, |dead| clear(mapping, region, dead, me.index()));
+    let reap = |index| reaper::reap(table, me, index, |dead| clear(mapping, region, dead, me));
     table.indices().map(|index| usize::from(reap(index))).sum()
 }
 
-/// Gives back what the dead `peer` owned and held. `owner` tears blocks down.
-pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, peer: u32, owner: u32) {
-    Pool::new(mapping, region).clear(peer, owner, |object| recover(region, object, peer));
+/// Gives back what `dead` owned and held. Blocks are torn down in the name of `me`.
+pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: PeerId) {
+    Pool::new(mapping, region).clear(dead, me, |object| recover(region, object, dead.owner()));
 }

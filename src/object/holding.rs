@@ -62,12 +62,12 @@ impl Seat<'_> {
     /// Whether this very peer has left or is dead. Costs system calls.
     pub(crate) fn is_gone(&self, peer: PeerId) -> bool {
         let left = |table: Table<'_>| table.load(peer.index()).is_none_or(|word| word.generation() != peer.generation());
-        attach::view(self.mapping).is_ok_and(|(_, table)| left(table)) || self.is_dead(peer.index())
+        attach::view(self.mapping).is_ok_and(|(_, table)| left(table)) || self.is_dead(peer.owner())
     }
 
-    /// Whether the peer with this index is dead, by the kernel's word. Costs system calls.
+    /// Whether the peer that a claim word names is dead, by the kernel's word. Costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
-        attach::view(self.mapping).is_ok_and(|(_, table)| liveness::owner_is_dead(table, self.me.index(), owner))
+        attach::view(self.mapping).is_ok_and(|(_, table)| liveness::owner_is_dead(table, self.me.owner(), owner))
     }
 }
 
@@ -84,16 +84,16 @@ impl Holding {
         let me = arrive(&mapping)?;
         let region = mapping.region().ok_or(Fault::Corrupt)?;
         let pool = Pool::new(&mapping, region);
-        let owned = match pool.allocate(me.index(), kind, len) {
+        let owned = match pool.allocate(me, kind, len) {
             // What the dead still hold may be room enough.
-            Err(_) if clear::reap_all(&mapping, me) > 0 => pool.allocate(me.index(), kind, len)?,
+            Err(_) if clear::reap_all(&mapping, me) > 0 => pool.allocate(me, kind, len)?,
             other => other?,
         };
         if build(region, owned.offset).is_none() {
             pool.give_back(&owned);
             return Err(Fault::Corrupt.into());
         }
-        if !pool.share(&owned, me.index()) {
+        if !pool.share(&owned, me) {
             return Err(Fault::Corrupt.into());
         }
         *held.entry((mapping.id(), owned.id.to_bits())).or_default() += 1;
@@ -123,11 +123,11 @@ impl Holding {
         if pool.generation(block) != Some(generation) {
             return Err(Fault::Stale);
         }
-        let attached = pool.attach(block, generation, me.index()).ok_or(Fault::Stale)?;
+        let attached = pool.attach(block, generation, me).ok_or(Fault::Stale)?;
         let key = (mapping.id(), block.to_bits());
         if attached.kind != kind {
             if !held.contains_key(&key) {
-                pool.release(block, me.index());
+                pool.release(block, me);
             }
             return Err(Fault::WrongType);
         }
@@ -181,8 +181,8 @@ impl Holding {
         if pool.generation(self.block) != Some(self.generation) {
             return Err(Fault::Stale);
         }
-        if !pool.is_holder(self.block, me.index()) {
-            pool.attach(self.block, self.generation, me.index()).ok_or(Fault::Stale)?;
+        if !pool.is_holder(self.block, me) {
+            pool.attach(self.block, self.generation, me).ok_or(Fault::Stale)?;
         }
         drop(held);
         self.verified.store(me.to_bits(), Ordering::Relaxed);
@@ -210,9 +210,9 @@ impl Drop for Holding {
             return;
         };
         let pool = Pool::new(&self.mapping, region);
-        if last && pool.generation(self.block) == Some(self.generation) && pool.is_holder(self.block, me.index()) {
+        if last && pool.generation(self.block) == Some(self.generation) && pool.is_holder(self.block, me) {
             // A guard that was forgotten must not hold up the other holders for ever.
-            pool.leave(self.block, me.index(), |attached| clear::recover(region, attached, me.index()));
+            pool.leave(self.block, me, |attached| clear::recover(region, attached, me.owner()));
         }
     }
 }
@@ -243,7 +243,7 @@ pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
                 && let Ok((region, table)) = attach::view(mapping)
                 && table.load(parent.index()).is_some_and(|word| word.generation() == parent.generation())
             {
-                Pool::new(mapping, region).inherit(parent.index(), me.index());
+                Pool::new(mapping, region).inherit(parent, me);
             }
             Ok(me)
         }

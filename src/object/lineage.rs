@@ -66,7 +66,7 @@ impl Lineage {
             let Ok((region, table)) = attach::view(mapping) else {
                 continue;
             };
-            reaper::reap_child(table, me, *child, |dead| clear::clear(mapping, region, dead, me.index()));
+            reaper::reap_child(table, me, *child, |dead| clear::clear(mapping, region, dead, me));
         }
     }
 }
@@ -88,7 +88,7 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
         table.reserve(me)
     });
     let child = child.ok_or(Fault::TooManyPeers)?;
-    Pool::new(mapping, region).inherit(me.index(), child.index());
+    Pool::new(mapping, region).inherit(me, child);
     Ok(child)
 }
 

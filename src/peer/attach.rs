@@ -33,7 +33,7 @@ pub(crate) fn view(mapping: &Mapping) -> Result<(Region<'_>, Table<'_>), Fault> 
 }
 
 /// Gives this process an entry unless it has one. When the table is full, `clear` is called for a dead peer, whose place it takes.
-pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(u32)) -> Result<Arrival, Fault> {
+pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arrival, Fault> {
     let (_, table) = view(mapping)?;
     mapping.attaching(|| {
         if let Some(me) = PeerId::from_bits(mapping.peer_bits()) {

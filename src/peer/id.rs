@@ -12,9 +12,19 @@ const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 /// Set in the bits of every id, so that 0 means nobody.
 const SOMEBODY_BIT: u64 = 1 << 63;
 
-const _: () = assert!(PEERS as u64 <= INDEX_MASK);
+/// Bits of a peer's name in claim words, and how many of them are the index; the rest is the low end of the generation.
+pub(crate) const OWNER_BITS: u32 = 20;
+const OWNER_INDEX_BITS: u32 = 10;
+const OWNER_INDEX_MASK: u32 = (1 << OWNER_INDEX_BITS) - 1;
+const OWNER_GENERATION_MASK: u32 = (1 << (OWNER_BITS - OWNER_INDEX_BITS)) - 1;
 
-/// One attached process. The index alone stands in claim words: it is given away again only after every word with it was cleared.
+const _: () = assert!(PEERS <= 1 << OWNER_INDEX_BITS);
+
+/// One attached process.
+///
+/// Claim words name it by [`owner`](PeerId::owner). An index is given away again only after every word with it was cleared, so the
+/// index alone says who; the generation beside it makes sure that a word which somebody judged long ago does not come back: it
+/// would take a thousand processes on one index between a verdict and the swap that acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerId {
     index: u32,
@@ -37,6 +47,12 @@ impl PeerId {
         self.generation
     }
 
+    /// The name by which claim words have this peer.
+    #[inline]
+    pub(crate) fn owner(self) -> u32 {
+        (self.generation & OWNER_GENERATION_MASK) << OWNER_INDEX_BITS | self.index
+    }
+
     /// As one word that is never 0.
     #[inline]
     pub(crate) fn to_bits(self) -> u64 {
@@ -51,9 +67,28 @@ impl PeerId {
     }
 }
 
+/// Index in the peer table of whoever a claim word names.
+pub(crate) fn index_of(owner: u32) -> u32 {
+    owner & OWNER_INDEX_MASK
+}
+
+/// Whether a peer with this generation is the one that a claim word names, given that the index is the same.
+pub(crate) fn is_of_generation(owner: u32, generation: u32) -> bool {
+    owner >> OWNER_INDEX_BITS == generation & OWNER_GENERATION_MASK
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_process_on_an_index_has_another_name() {
+        let (first, second) = (PeerId::new(1023, 5), PeerId::new(1023, 6));
+        assert_ne!(first.owner(), second.owner());
+        assert_eq!((index_of(first.owner()), index_of(second.owner())), (1023, 1023));
+        assert!(is_of_generation(first.owner(), 5) && !is_of_generation(first.owner(), 6));
+        assert!(u64::from(PeerId::new(1023, u32::MAX).owner()) < 1 << OWNER_BITS);
+    }
 
     #[test]
     fn bits_and_back() {

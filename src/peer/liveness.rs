@@ -1,5 +1,6 @@
 //! The verdict over a peer. Only the kernel gives it; a peer that cannot be judged is alive.
 
+use crate::peer::id;
 use crate::peer::table::{EntryWord, State, Table, Who};
 use crate::primitive::{AtomicU64, Ordering};
 use crate::sys::clock;
@@ -20,12 +21,9 @@ fn judge(table: Table<'_>, me: u32, index: u32, word: EntryWord, process_is_dead
         State::Live(who) => table.identity(index, who).is_some_and(process_is_dead),
         // The child has not begun to use its entry. Whether it ever will is for its parent to find out, if that still lives.
         State::Reserved(parent) if parent == me => false,
-        State::Reserved(parent) => match table.load(parent) {
-            Some(word) => match word.state() {
-                State::Live(who) => table.identity(parent, who).is_some_and(process_is_dead),
-                _ => true,
-            },
-            None => true,
+        State::Reserved(parent) => match load(table, parent).map(EntryWord::state) {
+            Some(State::Live(who)) => table.identity(id::index_of(parent), who).is_some_and(process_is_dead),
+            _ => true,
         },
         // Scribbled over. The process behind it, if any, cannot be found.
         State::Unknown => false,
@@ -43,7 +41,7 @@ pub(crate) fn joining_is_dead(who: Who) -> bool {
 /// Waiters ask `/proc` whether an owner became another program this often at the most, in milliseconds for the whole process.
 const THOROUGH_EVERY: u64 = 50;
 
-/// Judges whoever owns a claim word with this index: for those who wait behind it, and ask again and again.
+/// Judges whoever a claim word names: for those who wait behind it, and ask again and again.
 ///
 /// That an owner ended is found out at once; that it became another program by `exec`, a little later.
 pub(crate) fn owner_is_dead(table: Table<'_>, me: u32, owner: u32) -> bool {
@@ -58,6 +56,10 @@ pub(crate) fn owner_is_dead(table: Table<'_>, me: u32, owner: u32) -> bool {
         LAST_THOROUGH.store(now, Ordering::Relaxed);
     }
     let process_is_dead = if thorough { Identity::is_dead } else { Identity::has_exited };
-    // An index beyond the table was never written by a claimant: nobody stands behind it.
-    table.load(owner).is_none_or(|word| judge(table, me, owner, word, process_is_dead))
+    load(table, owner).is_none_or(|word| judge(table, me, id::index_of(owner), word, process_is_dead))
+}
+
+/// The entry of the peer that a claim word names; `None` if that peer has left, or was cleared up after.
+fn load(table: Table<'_>, owner: u32) -> Option<EntryWord> {
+    table.load(id::index_of(owner)).filter(|word| id::is_of_generation(owner, word.generation()))
 }

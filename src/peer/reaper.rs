@@ -14,22 +14,22 @@ use crate::peer::liveness;
 use crate::peer::table::{EntryWord, State, Table};
 use crate::sys::pidfd::Identity;
 
-/// An index that no entry has.
+/// A name that no peer has.
 const NOBODY: u32 = u32::MAX;
 
 /// Clears up after the entry if its process is dead; true if this call did.
-pub(crate) fn reap(table: Table<'_>, me: PeerId, index: u32, clear: impl FnOnce(u32)) -> bool {
+pub(crate) fn reap(table: Table<'_>, me: PeerId, index: u32, clear: impl FnOnce(PeerId)) -> bool {
     let Some(word) = table.load(index) else {
         return false;
     };
-    if index == me.index() || !needs_reaping(table, me.index(), index, word) {
+    if index == me.index() || !needs_reaping(table, me.owner(), index, word) {
         return false;
     }
     finish(table, me, index, word, clear)
 }
 
 /// Clears up after a child that its parent knows to be dead, whether it had begun to use its entry or not.
-pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, clear: impl FnOnce(u32)) {
+pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, clear: impl FnOnce(PeerId)) {
     if let Some(word) = table.load(child.index())
         && word.generation() == child.generation()
         && matches!(word.state(), State::Reserved(_) | State::Joining(_) | State::Live(_) | State::Dead)
@@ -40,7 +40,7 @@ pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, clear: imp
 
 /// Clears up after one dead process and moves into its entry: for a process that found the table full. `clear` is called as in
 /// [`reap`], but there is no entry to own blocks by; it takes them in the name of the dead, whose claims are still nobody's.
-pub(crate) fn take_over(table: Table<'_>, identity: &Identity, mut clear: impl FnMut(u32)) -> Option<PeerId> {
+pub(crate) fn take_over(table: Table<'_>, identity: &Identity, mut clear: impl FnMut(PeerId)) -> Option<PeerId> {
     for index in table.indices() {
         let Some(word) = table.load(index) else {
             continue;
@@ -48,20 +48,22 @@ pub(crate) fn take_over(table: Table<'_>, identity: &Identity, mut clear: impl F
         if needs_reaping(table, NOBODY, index, word)
             && let Some(taken) = table.take_over(index, word, identity)
         {
-            table.disown(index);
-            clear(index);
+            let dead = PeerId::new(index, word.generation());
+            table.disown(dead);
+            clear(dead);
             return table.settle(index, taken, identity);
         }
     }
     None
 }
 
-fn finish(table: Table<'_>, me: PeerId, index: u32, judged: EntryWord, clear: impl FnOnce(u32)) -> bool {
+fn finish(table: Table<'_>, me: PeerId, index: u32, judged: EntryWord, clear: impl FnOnce(PeerId)) -> bool {
     let Some(reaping) = table.begin_reaping(index, judged, me) else {
         return false;
     };
-    table.disown(index);
-    clear(index);
+    let dead = PeerId::new(index, judged.generation());
+    table.disown(dead);
+    clear(dead);
     table.free(index, reaping)
 }
 
@@ -70,7 +72,7 @@ fn needs_reaping(table: Table<'_>, me: u32, index: u32, word: EntryWord) -> bool
         State::Free | State::Unknown => false,
         State::Dead => true,
         // Another reaper is at it. If that one is dead, its work is taken over.
-        State::Reaping(reaper) => reaper != index && liveness::owner_is_dead(table, me, reaper),
+        State::Reaping(reaper) => liveness::owner_is_dead(table, me, reaper),
         State::Taken(who) => liveness::joining_is_dead(who),
         State::Joining(_) | State::Reserved(_) | State::Live(_) => liveness::is_dead(table, me, index, word),
     }

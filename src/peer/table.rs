@@ -22,7 +22,7 @@
 //! to `JOINING(g+1, who)`.
 //!
 //! `who` is the pid and the low bits of the start identity, so the claiming CAS itself says who claims: a process killed before it
-//! wrote its identity is recognised all the same. `RESERVED` and `REAPING` name a peer by index; when that peer is reaped, its
+//! wrote its identity is recognised all the same. `RESERVED` and `REAPING` name a peer as claims do; when that peer is reaped, its
 //! reservations and unfinished reapings become `DEAD`, which any reaper takes up, and only then its index is given away again.
 
 use crate::peer::id::{GENERATION_BITS, PeerId};
@@ -53,11 +53,11 @@ pub(crate) enum State {
     Free,
     /// Claimed by this process, which has not written its identity yet.
     Joining(Who),
-    /// Set aside by the peer with this index for a child that it is about to fork.
+    /// Set aside by this peer for a child that it is about to fork.
     Reserved(u32),
     /// An attached process.
     Live(Who),
-    /// Being cleared by the peer with this index.
+    /// Being cleared by this peer.
     Reaping(u32),
     /// Its process is dead, and so is who was clearing up after it.
     Dead,
@@ -206,7 +206,7 @@ impl<'a> Table<'a> {
             let Some(word) = self.load(index) else {
                 continue;
             };
-            if word.state() == State::Free && self.advance(index, word, word.with(State::Reserved(parent.index()))) {
+            if word.state() == State::Free && self.advance(index, word, word.with(State::Reserved(parent.owner()))) {
                 return Some(PeerId::new(index, word.generation()));
             }
         }
@@ -244,7 +244,7 @@ impl<'a> Table<'a> {
 
     /// Begins to clear up after the entry as it was judged; true for exactly one caller.
     pub(crate) fn begin_reaping(&self, index: u32, judged: EntryWord, reaper: PeerId) -> Option<EntryWord> {
-        let reaping = judged.with(State::Reaping(reaper.index()));
+        let reaping = judged.with(State::Reaping(reaper.owner()));
         self.advance(index, judged, reaping).then_some(reaping)
     }
 
@@ -265,7 +265,7 @@ impl<'a> Table<'a> {
     }
 
     /// Makes everything that the dead peer had reserved or was clearing up after `DEAD`, for the next reaper.
-    pub(crate) fn disown(&self, dead: u32) {
+    pub(crate) fn disown(&self, dead: PeerId) {
         for index in self.indices() {
             let Some(word) = self.load(index) else {
                 continue;
@@ -274,7 +274,7 @@ impl<'a> Table<'a> {
                 State::Reserved(owner) | State::Reaping(owner) => owner,
                 _ => continue,
             };
-            if owner == dead && index != dead {
+            if owner == dead.owner() && index != dead.index() {
                 self.advance(index, word, word.with(State::Dead));
             }
         }

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 
 use crate::object::holding::Seat;
 use crate::object::queue_block::QueueBlock;
-use crate::ring::mpmc::{Claim, OnReaderDeath};
+use crate::ring::mpmc::Claim;
 use crate::segment::Shm;
 
 /// What a guard and the queue's own operations share: a claimed slot.
@@ -247,8 +247,8 @@ impl QueueBlock<'_> {
 
     #[cold]
     fn pass_on_items(&self, seat: &Seat<'_>) {
-        // In a closed ring that redelivers, the others wait for this very release to know that nothing more comes.
-        if self.ring.is_closed() && self.ring.policy == OnReaderDeath::Redeliver {
+        // In a closed ring the others may wait for this very release, to know that nothing more comes.
+        if self.ring.is_closed() {
             self.items.with(seat.fences).notify_all();
         } else if self.ring.has_message() {
             self.items.with(seat.fences).notify_one();

@@ -481,8 +481,8 @@ impl<T: Shm> Queue<T> {
 #[inline]
 fn attempt(seat: &Seat<'_>, block: &QueueBlock<'_>, end: End) -> Result<Claim, Refused> {
     match end {
-        End::Write => block.ring.claim_write(seat.me.index()),
-        End::Read => block.ring.claim_read(seat.me.index()),
+        End::Write => block.ring.claim_write(seat.me.owner()),
+        End::Read => block.ring.claim_read(seat.me.owner()),
     }
 }
 
@@ -508,7 +508,7 @@ fn orphan_of_the_dead(seat: &Seat<'_>, block: &QueueBlock<'_>) -> bool {
     }
     let mut from = 0;
     let mut last_judged = None;
-    while let Some(held) = block.ring.being_read(seat.me.index(), from) {
+    while let Some(held) = block.ring.being_read(seat.me.owner(), from) {
         // Many slots in a row have the same reader; one question to the kernel answers for all.
         let (owner, dead) =
             last_judged.filter(|&(owner, _)| owner == held.owner()).unwrap_or_else(|| (held.owner(), seat.is_dead(held.owner())));

@@ -111,7 +111,7 @@ impl Held {
         self.index
     }
 
-    /// Index of the peer that claimed it.
+    /// The peer that claimed it, as claim words name it.
     pub(crate) fn owner(&self) -> u32 {
         self.word.owner()
     }

@@ -142,7 +142,7 @@ impl SlotWord {
         }
     }
 
-    /// Index of the peer that claimed the slot; 0 in phases without an owner.
+    /// The peer that claimed the slot; 0 in phases without an owner.
     #[inline]
     pub(crate) fn owner(self) -> u32 {
         (self.0 & OWNER_MASK) as u32

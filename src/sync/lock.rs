@@ -90,7 +90,7 @@ pub(crate) struct HeldLock {
 }
 
 impl HeldLock {
-    /// Index of the peer that holds it.
+    /// The peer that holds it, as claim words name it.
     pub(crate) fn owner(&self) -> u32 {
         owner_of(self.word).peer
     }
