@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// A job ends after so many entries ..
-const ENTRIES_PER_JOB: u32 = 64;
+const ENTRIES_PER_JOB: u32 = 256;
 /// .. or so many bytes, whichever comes first.
 const BYTES_PER_JOB: u64 = 8 << 20;
 

@@ -1,11 +1,12 @@
 //! The name of an object, as plain bytes that travel.
 
 use bytemuck::{Pod, Zeroable};
+use serde::{Deserialize, Serialize};
 
 /// Names an object: which segment, which block, which generation of it.
 ///
-/// It is plain data: send it through a queue to a process that was running before the object was made, write it to a socket,
-/// compare it. It holds nothing: whoever sends it keeps the object until the receiver has opened it.
+/// It is plain data: send it through a queue to a process that was running before the object was made, return it from a child, write
+/// it to a socket, compare it. It holds nothing: whoever sends it keeps the object until the receiver has opened it.
 ///
 /// # Examples
 /// ```
@@ -20,7 +21,7 @@ use bytemuck::{Pod, Zeroable};
 /// assert_eq!(opened.recv()?, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(C)]
 pub struct Handle {
     pub(crate) segment: u64,

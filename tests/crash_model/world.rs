@@ -27,7 +27,8 @@ pub enum Access {
     Swap(u64),
     /// From, to.
     CompareExchange(u64, u64),
-    Add(u64),
+    /// By how much, and the bits that the word has.
+    Add(u64, u64),
     Or(u64),
     And(u64),
 }
@@ -39,7 +40,7 @@ impl Access {
             Access::Load => old,
             Access::Store(value) | Access::Swap(value) => value,
             Access::CompareExchange(from, to) => if old == from { to } else { old },
-            Access::Add(value) => old.wrapping_add(value),
+            Access::Add(value, bits) => old.wrapping_add(value) & bits,
             Access::Or(value) => old | value,
             Access::And(value) => old & value,
         }
