@@ -8,7 +8,6 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic;
 use std::time::{Duration, Instant};
 
 use crate::object::clear::Kind;
@@ -16,6 +15,7 @@ use crate::object::holding::{Holding, Seat, kind_of};
 use crate::object::lock_block::{self, MOST_ALIGN};
 use crate::object::{CreateError, Handle};
 use crate::peer::Fault;
+use crate::primitive::{AtomicU32, Ordering};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 use crate::sync::lock::{Acquired, Owner, RawLock, Refused};
@@ -284,14 +284,14 @@ impl<T: Shm> fmt::Debug for Lock<T> {
 /// The number of this thread, unlike that of any other thread that the process ever had. A forked child goes on counting from its
 /// parent's number; process and number together tell all threads apart.
 fn thread_number() -> u32 {
-    static NEXT: atomic::AtomicU32 = atomic::AtomicU32::new(1);
+    static NEXT: AtomicU32 = AtomicU32::new(1);
     thread_local! {
         static NUMBER: Cell<u32> = const { Cell::new(0) };
     }
     NUMBER.with(|number| {
         if number.get() == 0 {
             // Relaxed: only the uniqueness matters.
-            number.set(NEXT.fetch_add(1, atomic::Ordering::Relaxed));
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
         }
         number.get()
     })

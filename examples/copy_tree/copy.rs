@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use xxhash_rust::xxh3::Xxh3Default;
+use twox_hash::XxHash3_64;
 
 /// Bytes read or written by one system call. Large enough that the call does not count, small enough for the second-level
 /// cache.
@@ -25,7 +25,6 @@ pub(crate) struct Copier<'plan> {
     temporary: CString,
     owner: (u32, u32),
     buffer: Vec<u8>,
-    hash: Option<Xxh3Default>,
 }
 
 impl<'plan> Copier<'plan> {
@@ -37,7 +36,6 @@ impl<'plan> Copier<'plan> {
             temporary,
             owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             buffer: vec![0; CHUNK],
-            hash: plan.verify.then(Xxh3Default::new),
         }
     }
 
@@ -48,8 +46,8 @@ impl<'plan> Copier<'plan> {
         let to = self.target.go(folders, entry.folder).map_err(Step::Write.refused())?;
         let temporary = self.temporary.as_c_str();
         let copied = if entry.kind == FileType::RegularFile {
-            let (buffer, hash) = (&mut self.buffer, &mut self.hash);
-            File { from, to, entry, temporary, owner: self.owner, buffer, hash }.copy(so_far)
+            let buffer = &mut self.buffer;
+            File { from, to, entry, temporary, owner: self.owner, buffer }.copy(self.plan.verify, so_far)
         } else {
             copy_special(from, to, entry, temporary)
         };
@@ -73,12 +71,10 @@ struct File<'a> {
     temporary: &'a std::ffi::CStr,
     owner: (u32, u32),
     buffer: &'a mut [u8],
-    /// `None` if the copy is not to be verified.
-    hash: &'a mut Option<Xxh3Default>,
 }
 
 impl File<'_> {
-    fn copy(&mut self, so_far: &mut dyn FnMut(u64)) -> Result<u64, Trouble> {
+    fn copy(&mut self, verify: bool, so_far: &mut dyn FnMut(u64)) -> Result<u64, Trouble> {
         // NONBLOCK: the file may have become a FIFO since it was listed.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let read = Step::Read.refused();
@@ -91,24 +87,21 @@ impl File<'_> {
 
         let size = stat.st_size as u64;
         let sparse = (stat.st_blocks as u64) * 512 < size;
-        let mut bytes = 0;
-        if let Some(hash) = self.hash {
-            hash.reset();
-        }
-        if self.hash.is_none() && !sparse && size > CHUNK as u64 {
-            bytes = copy_in_kernel(&source, &target, so_far)?;
+        let (mut bytes, mut hash) = (0, 0);
+        if !verify && !sparse && size > CHUNK as u64 {
+            bytes = copy_in_kernel(&source, &target, so_far);
         }
         loop {
-            let count = read_some(&source, self.buffer, None).map_err(&read)?;
+            let count = read_chunk(&source, self.buffer, bytes, size).map_err(&read)?;
             let chunk = &self.buffer[..count];
-            if let Some(hash) = self.hash {
-                hash.update(chunk);
+            if verify {
+                hash = hash_on(hash, chunk);
             }
             if !(sparse && chunk.iter().all(|byte| *byte == 0)) {
                 write_at(&target, chunk, bytes).map_err(Step::Write.refused())?;
             }
             bytes += count as u64;
-            if is_end(count, bytes == size) {
+            if count < CHUNK {
                 break;
             }
             if bytes % REPORT < CHUNK as u64 {
@@ -118,7 +111,9 @@ impl File<'_> {
         if sparse {
             rustix::fs::ftruncate(&target, bytes).map_err(Step::Write.refused())?;
         }
-        self.verify(&target, bytes)?;
+        if verify && self.hash_of(&target, bytes).map_err(Step::Compare.refused())? != hash {
+            return Err(Trouble { step: Step::Compare, errno: 0 });
+        }
         attributes::give(target.as_fd(), &stat).map_err(Step::Attributes.refused())?;
         Ok(bytes)
     }
@@ -132,53 +127,51 @@ impl File<'_> {
         rustix::fs::openat(self.to, self.temporary, flags, mode)
     }
 
-    /// Compares the hash of what was read with the hash of what the copy holds now.
-    fn verify(&mut self, target: &OwnedFd, bytes: u64) -> Result<(), Trouble> {
-        let Some(hash) = self.hash.as_mut() else {
-            return Ok(());
-        };
-        let wanted = hash.digest();
-        hash.reset();
-        let mut at = 0;
+    /// Returns the hash of what the copy holds now.
+    fn hash_of(&mut self, target: &OwnedFd, size: u64) -> Result<u64, Errno> {
+        let (mut bytes, mut hash) = (0, 0);
         loop {
-            let count = read_some(target, self.buffer, Some(at)).map_err(Step::Compare.refused())?;
-            hash.update(&self.buffer[..count]);
-            at += count as u64;
-            if is_end(count, at == bytes) {
-                break;
+            let count = read_chunk(target, self.buffer, bytes, size)?;
+            hash = hash_on(hash, &self.buffer[..count]);
+            bytes += count as u64;
+            if count < CHUNK {
+                return Ok(hash);
             }
         }
-        if hash.digest() == wanted { Ok(()) } else { Err(Trouble { step: Step::Compare, errno: 0 }) }
     }
 }
 
-/// Returns whether a read of `count` bytes was the last one. Where the size is as expected, a short read is the end;
-/// elsewhere, as in `/proc`, only an empty one.
-fn is_end(count: usize, as_expected: bool) -> bool {
-    count == 0 || (as_expected && count < CHUNK)
+/// Goes on with a hash by one more chunk. The chunks of a file are always cut at the same places.
+fn hash_on(hash: u64, chunk: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(hash, chunk)
 }
 
 /// Lets the kernel copy as much as it will, without a way through our memory; filesystems that can share blocks do that.
 /// What is left, or all of it where the kernel refuses, is for the ordinary loop.
-fn copy_in_kernel(source: &OwnedFd, target: &OwnedFd, so_far: &mut dyn FnMut(u64)) -> Result<u64, Trouble> {
-    let (mut read_from, mut write_to) = (0, 0);
-    while let Ok(1..) = rustix::fs::copy_file_range(source, Some(&mut read_from), target, Some(&mut write_to), REPORT as usize) {
-        so_far(write_to);
+fn copy_in_kernel(source: &OwnedFd, target: &OwnedFd, so_far: &mut dyn FnMut(u64)) -> u64 {
+    let (mut from, mut to) = (0, 0);
+    while let Ok(1..) = rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), REPORT as usize) {
+        so_far(to);
     }
-    rustix::fs::seek(source, rustix::fs::SeekFrom::Start(write_to)).map_err(Step::Read.refused())
+    to
 }
 
-/// Reads from a place, or else from where the last read ended.
-fn read_some(from: &OwnedFd, buffer: &mut [u8], at: Option<u64>) -> Result<usize, Errno> {
-    loop {
-        let read = match at {
-            Some(at) => rustix::io::pread(from, &mut *buffer, at),
-            None => rustix::io::read(from, &mut *buffer),
-        };
-        if read != Err(Errno::INTR) {
-            return read;
+/// Reads a whole chunk, or less only at the end of the file: at the size it is said to have or, as with `/proc`, wherever
+/// there is no more.
+fn read_chunk(from: &OwnedFd, buffer: &mut [u8], at: u64, size: u64) -> Result<usize, Errno> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match rustix::io::pread(from, &mut buffer[count..], at + count as u64) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error),
+        }
+        if at + count as u64 == size {
+            break;
         }
     }
+    Ok(count)
 }
 
 fn write_at(to: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
