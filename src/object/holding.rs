@@ -160,20 +160,19 @@ impl Holding {
     }
 
     /// Begins an operation: two loads, unless this is the first one in a forked child.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(&self) -> Result<Seat<'_>, Fault> {
-        let bits = self.mapping.peer_bits();
         // Relaxed: a note of this process to itself.
-        if bits == self.verified.load(Ordering::Relaxed)
-            && let (Some(me), Some(region)) = (PeerId::from_bits(bits), self.mapping.region())
-        {
-            return Ok(Seat { me, region, fences: self.mapping.fences(), mapping: &self.mapping });
+        if self.mapping.peer_bits() != self.verified.load(Ordering::Relaxed) {
+            self.enter_after_fork()?;
         }
-        self.enter_after_fork()
+        let me = PeerId::from_bits(self.mapping.peer_bits()).ok_or(Fault::Corrupt)?;
+        let region = self.mapping.region().ok_or(Fault::Corrupt)?;
+        Ok(Seat { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
     }
 
     #[cold]
-    fn enter_after_fork(&self) -> Result<Seat<'_>, Fault> {
+    fn enter_after_fork(&self) -> Result<(), Fault> {
         let held = held();
         let me = arrive(&self.mapping)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
@@ -186,7 +185,7 @@ impl Holding {
         }
         drop(held);
         self.verified.store(me.to_bits(), Ordering::Relaxed);
-        Ok(Seat { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
+        Ok(())
     }
 }
 

@@ -33,6 +33,7 @@ use crate::sync::event::Event;
 pub(crate) const MOST_ALIGN: usize = 128;
 
 const SLOTS_OFFSET: u64 = 640;
+const BLOCK_ALIGN: usize = 128;
 
 #[derive(Debug)]
 #[repr(C, align(128))]
@@ -83,6 +84,8 @@ const _: () = {
     assert!(offset_of!(Signals, lost) == 16);
     assert!(offset_of!(Header, space) == 512);
     assert!(size_of::<Header>() as u64 == SLOTS_OFFSET);
+    assert!(align_of::<Header>() == BLOCK_ALIGN);
+    assert!(BLOCK_ALIGN.is_multiple_of(MOST_ALIGN) && SLOTS_OFFSET.is_multiple_of(MOST_ALIGN as u64));
 };
 
 // SAFETY: a struct of atomics and padding that nobody reads.
@@ -98,6 +101,7 @@ pub(crate) struct Shape {
     stride: u64,
     payload: u64,
     pub(crate) policy: OnReaderDeath,
+    len: u64,
 }
 
 impl Shape {
@@ -106,17 +110,17 @@ impl Shape {
         let word = size_of::<AtomicU64>() as u64;
         let payload = word.max(align);
         let stride = payload.checked_add(size)?.checked_next_multiple_of(payload)?;
-        let shape = Shape { capacity, stride, payload, policy };
-        shape.checked_len().map(|_| shape)
+        Shape::of(capacity, stride, payload, policy)
     }
 
-    fn checked_len(&self) -> Option<u64> {
-        self.capacity.checked_mul(self.stride)?.checked_add(SLOTS_OFFSET)
+    fn of(capacity: u64, stride: u64, payload: u64, policy: OnReaderDeath) -> Option<Shape> {
+        let len = capacity.checked_mul(stride)?.checked_add(SLOTS_OFFSET)?;
+        Some(Shape { capacity, stride, payload, policy, len })
     }
 
     /// Bytes of a block with this shape.
     pub(crate) fn len(&self) -> u64 {
-        self.checked_len().unwrap_or(u64::MAX)
+        self.len
     }
 
     /// Reads the shape of an existing queue and checks it against the block and against what values need.
@@ -132,13 +136,13 @@ impl Shape {
             POLICY_REDELIVER => OnReaderDeath::Redeliver,
             _ => return Err(Fault::Corrupt),
         };
-        let shape = Shape { capacity, stride, payload, policy };
+        let shape = Shape::of(capacity, stride, payload, policy).ok_or(Fault::Corrupt)?;
         let sound = is_capacity(capacity)
             && payload.is_power_of_two()
             && (8..=MOST_ALIGN as u64).contains(&payload)
             && stride >= payload
             && stride.is_multiple_of(payload)
-            && shape.checked_len().is_some_and(|len| len <= block_len);
+            && shape.len <= block_len;
         if sound { Ok(shape) } else { Err(Fault::Corrupt) }
     }
 
@@ -226,9 +230,12 @@ impl<'a> QueueBlock<'a> {
     /// The queue at `offset`; `None` if it does not lie within the segment.
     #[inline]
     pub(crate) fn view(region: Region<'a>, offset: u64, shape: &Shape) -> Option<QueueBlock<'a>> {
-        let header: &Header = region.at(offset)?;
-        let slots_len = shape.capacity * shape.stride;
-        let first = region.bytes(offset + SLOTS_OFFSET, slots_len, shape.payload as usize)?;
+        // One check for all: slots follow the header, and are aligned like it to at least what values may need.
+        let block = region.bytes(offset, shape.len, BLOCK_ALIGN)?;
+        // SAFETY: in bounds and aligned, mapped for `'a`; a header is `Shared`.
+        let header: &Header = unsafe { block.cast().as_ref() };
+        // SAFETY: the length of a shape covers the header.
+        let first = unsafe { block.add(SLOTS_OFFSET as usize) };
         // INVARIANT: `bytes` checked the range and the alignment; shapes have a capacity of at least 1.
         let slots = SlotArray { first, count: shape.capacity, stride: shape.stride, mapping: PhantomData };
         let signals = &header.signals.0;

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::queue::TrySendError;
+use crate::queue::core::{End, Until};
 use crate::queue::error::Stop;
+use crate::queue::guard::Slot;
 use crate::queue::{Queue, RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError};
-use crate::queue::{TrySendError, Until};
 use crate::segment::Shm;
 use crate::sys::clock::Deadline;
 
@@ -116,34 +118,34 @@ impl<T: Shm> Queue<T> {
     }
 
     fn put_many(&self, values: &[T], until: Until) -> Result<(), (usize, Stop)> {
-        let mut unannounced = false;
+        let mut unannounced = None;
         for (sent, &value) in values.iter().enumerate() {
-            let slot = match self.claim_slot(Until::Once) {
+            let claimed = match self.core.claim(End::Write, Until::Once, self.wait) {
                 Err(Stop::NotNow) => {
                     // Before waiting for a slot, those that can free one must know of what is there.
-                    if std::mem::take(&mut unannounced) {
-                        self.announce_messages();
+                    if let Some(place) = unannounced.take() {
+                        self.core.notify(place, End::Write);
                     }
-                    self.claim_slot(until)
+                    self.core.claim(End::Write, until, self.wait)
                 }
                 other => other,
             };
-            match slot {
-                Ok(mut slot) => {
-                    slot.put(value);
-                    slot.commit_quietly();
-                    unannounced = true;
-                }
+            let (place, claim) = match claimed {
+                Ok(claimed) => claimed,
                 Err(stop) => {
-                    if unannounced {
-                        self.announce_messages();
+                    if let Some(place) = unannounced {
+                        self.core.notify(place, End::Write);
                     }
                     return Err((sent, stop));
                 }
-            }
+            };
+            Slot::new(&self.core, place, claim).write(value);
+            place.block.ring.publish(claim);
+            unannounced = Some(place);
         }
-        if unannounced {
-            self.announce_messages();
+        // Wakes one receiver; each that takes a message and sees another wakes the next.
+        if let Some(place) = unannounced {
+            self.core.notify(place, End::Write);
         }
         Ok(())
     }
@@ -154,33 +156,20 @@ impl<T: Shm> Queue<T> {
         }
         // Room for all of them before any is taken: running out of memory must not lose a message.
         values.reserve(max.min(self.capacity()));
-        values.push(self.get(until)?.take_quietly());
-        let mut count = 1;
-        while count < max
-            && let Ok(message) = self.get(Until::Once)
-        {
-            values.push(message.take_quietly());
+        let mut claimed = self.core.claim(End::Read, until, self.wait)?;
+        let mut count = 0;
+        loop {
+            let (place, claim) = claimed;
+            values.push(Slot::new(&self.core, place, claim).read());
+            place.block.ring.release(claim);
             count += 1;
-        }
-        self.announce_space();
-        Ok(count)
-    }
-
-    /// Wakes one receiver; each that takes a message and sees another wakes the next.
-    fn announce_messages(&self) {
-        if let Ok(seat) = self.core.holding.enter()
-            && let Some(block) = self.view(&seat)
-        {
-            block.notify_after_publish(&seat);
-        }
-    }
-
-    /// Wakes one sender; each that finds a slot and sees another wakes the next.
-    fn announce_space(&self) {
-        if let Ok(seat) = self.core.holding.enter()
-            && let Some(block) = self.view(&seat)
-        {
-            block.notify_after_release(&seat);
+            let next = if count < max { self.core.claim(End::Read, Until::Once, self.wait).ok() } else { None };
+            let Some(next) = next else {
+                // Wakes one sender; each that finds a slot and sees another wakes the next.
+                self.core.notify(place, End::Read);
+                return Ok(count);
+            };
+            claimed = next;
         }
     }
 }

@@ -6,33 +6,52 @@
 #![expect(unsafe_code, reason = "the payload of a claimed slot is the claimant's")]
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use crate::object::holding::Seat;
-use crate::object::queue_block::QueueBlock;
+use crate::peer::PeerId;
+use crate::queue::core::{Core, End, Place};
 use crate::ring::mpmc::Claim;
 use crate::segment::Shm;
 
-/// What a guard and the queue's own operations share: a claimed slot.
-#[derive(Clone, Copy, Debug)]
-struct Slot<'a, T> {
-    seat: Seat<'a>,
-    block: QueueBlock<'a>,
+/// A claimed slot: what a guard holds, and what the queue's own operations go through.
+pub(crate) struct Slot<'a, T> {
+    core: &'a Core,
+    me: PeerId,
     claim: Claim,
-    value: PhantomData<T>,
+    value: NonNull<T>,
 }
 
-impl<T: Shm> Slot<'_, T> {
+impl<'a, T: Shm> Slot<'a, T> {
+    /// The slot of a fresh `claim` in a queue of `T`.
     #[inline]
-    fn pointer(&self) -> NonNull<T> {
-        self.block.payload(self.claim.index).cast()
+    pub(crate) fn new(core: &'a Core, place: Place<'a>, claim: Claim) -> Self {
+        Slot { core, me: place.seat.me, claim, value: place.block.payload(claim.index).cast() }
     }
 
-    fn check(&self) {
-        assert!(self.seat.is_mine(), "a guard of the parent's was used in a forked child: claim a slot of the child's own");
+    #[inline]
+    pub(crate) fn write(&self, value: T) {
+        // SAFETY: the slot was made for values of `T`, aligned and within the mapping, and by the invariant it is ours.
+        unsafe { self.value.write(value) };
+    }
+
+    #[inline]
+    pub(crate) fn read(&self) -> T {
+        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`, which is `Copy`; by the invariant it is ours to read.
+        unsafe { self.value.read() }
+    }
+
+    /// The queue as this process has it; `None` in a forked child of the process that claimed the slot.
+    #[inline]
+    fn place(&self) -> Option<Place<'a>> {
+        self.core.enter().ok().filter(|place| place.seat.me == self.me)
+    }
+
+    /// As [`Slot::place`], for what a forked child must not do.
+    #[inline]
+    fn check(&self) -> Place<'a> {
+        self.place().expect("a guard of the parent's was used in a forked child: claim a slot of the child's own")
     }
 }
 
@@ -55,21 +74,15 @@ pub struct Reservation<'a, T: Shm> {
 
 impl<'a, T: Shm> Reservation<'a, T> {
     #[inline]
-    pub(crate) fn new(seat: Seat<'a>, block: QueueBlock<'a>, claim: Claim) -> Self {
-        Reservation { slot: Slot { seat, block, claim, value: PhantomData } }
+    pub(crate) fn new(slot: Slot<'a, T>) -> Self {
+        Reservation { slot }
     }
 
     /// Puts `value` into the slot.
     #[inline]
     pub fn write(&mut self, value: T) {
         self.slot.check();
-        self.put(value);
-    }
-
-    #[inline]
-    pub(crate) fn put(&mut self, value: T) {
-        // SAFETY: the slot was made for values of `T`, aligned and within the mapping, and by the invariant it is ours.
-        unsafe { self.slot.pointer().write(value) };
+        self.slot.write(value);
     }
 
     /// Sends the message.
@@ -81,22 +94,10 @@ impl<'a, T: Shm> Reservation<'a, T> {
     /// In a forked child of the process that made the reservation.
     #[inline]
     pub fn commit(self) {
-        self.slot.check();
-        self.publish();
-        self.slot.block.notify_after_publish(&self.slot.seat);
-        std::mem::forget(self);
-    }
-
-    /// Makes the message visible and wakes nobody.
-    #[inline]
-    pub(crate) fn commit_quietly(self) {
-        self.publish();
-        std::mem::forget(self);
-    }
-
-    #[inline]
-    fn publish(&self) {
-        self.slot.block.ring.publish(self.slot.claim);
+        let place = self.slot.check();
+        let Reservation { slot } = &*ManuallyDrop::new(self);
+        place.block.ring.publish(slot.claim);
+        slot.core.notify(place, End::Write);
     }
 }
 
@@ -106,7 +107,7 @@ impl<T: Shm> Deref for Reservation<'_, T> {
     fn deref(&self) -> &T {
         self.slot.check();
         // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`; by the invariant nobody else touches the payload.
-        unsafe { self.slot.pointer().as_ref() }
+        unsafe { self.slot.value.as_ref() }
     }
 }
 
@@ -114,15 +115,15 @@ impl<T: Shm> DerefMut for Reservation<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         self.slot.check();
         // SAFETY: as in `deref`, and `&mut self` makes it exclusive within the process.
-        unsafe { self.slot.pointer().as_mut() }
+        unsafe { self.slot.value.as_mut() }
     }
 }
 
 impl<T: Shm> Drop for Reservation<'_, T> {
     fn drop(&mut self) {
-        if self.slot.seat.is_mine() {
-            self.slot.block.ring.release(self.slot.claim);
-            self.slot.block.notify_after_abort(&self.slot.seat);
+        if let Some(place) = self.slot.place() {
+            place.block.ring.release(self.slot.claim);
+            place.notify_both();
         }
     }
 }
@@ -149,36 +150,13 @@ pub struct Received<'a, T: Shm> {
 
 impl<'a, T: Shm> Received<'a, T> {
     #[inline]
-    pub(crate) fn new(seat: Seat<'a>, block: QueueBlock<'a>, claim: Claim) -> Self {
-        Received { slot: Slot { seat, block, claim, value: PhantomData } }
+    pub(crate) fn new(slot: Slot<'a, T>) -> Self {
+        Received { slot }
     }
 
     /// Whether another receiver was killed with this message before. It may have acted on it, in part or wholly.
     pub fn redelivered(&self) -> bool {
         self.slot.claim.redelivered
-    }
-
-    /// Copies the message out and gives the slot back.
-    #[inline]
-    pub(crate) fn take(self) -> T {
-        let value = self.copy();
-        drop(self);
-        value
-    }
-
-    /// As [`Received::take`], and wakes nobody.
-    #[inline]
-    pub(crate) fn take_quietly(self) -> T {
-        let this = ManuallyDrop::new(self);
-        let value = this.copy();
-        this.slot.block.ring.release(this.slot.claim);
-        value
-    }
-
-    #[inline]
-    fn copy(&self) -> T {
-        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`, which is `Copy`; by the invariant it is ours to read.
-        unsafe { self.slot.pointer().read() }
     }
 }
 
@@ -188,16 +166,16 @@ impl<T: Shm> Deref for Received<'_, T> {
     fn deref(&self) -> &T {
         self.slot.check();
         // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`; by the invariant nobody writes the payload.
-        unsafe { self.slot.pointer().as_ref() }
+        unsafe { self.slot.value.as_ref() }
     }
 }
 
 impl<T: Shm> Drop for Received<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.slot.seat.is_mine() {
-            self.slot.block.ring.release(self.slot.claim);
-            self.slot.block.notify_after_release(&self.slot.seat);
+        if let Some(place) = self.slot.place() {
+            place.block.ring.release(self.slot.claim);
+            self.slot.core.notify(place, End::Read);
         }
     }
 }
@@ -205,53 +183,5 @@ impl<T: Shm> Drop for Received<'_, T> {
 impl<T: Shm + fmt::Debug> fmt::Debug for Received<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
-    }
-}
-
-impl QueueBlock<'_> {
-    /// Wakes a receiver for a message, and passes on what a killed sender may have slept through.
-    #[inline]
-    pub(crate) fn notify_after_publish(&self, seat: &Seat<'_>) {
-        self.items.with(seat.fences).notify_one();
-        if self.space.with(seat.fences).seems_to_have_sleepers() {
-            self.pass_on_space(seat);
-        }
-    }
-
-    /// Wakes a sender for a free slot, and passes on what a killed receiver may have slept through.
-    #[inline]
-    pub(crate) fn notify_after_release(&self, seat: &Seat<'_>) {
-        self.space.with(seat.fences).notify_one();
-        if self.items.with(seat.fences).seems_to_have_sleepers() {
-            self.pass_on_items(seat);
-        }
-    }
-
-    /// A position without a message: a receiver may have waited for just this one, and a sender may use the slot.
-    fn notify_after_abort(&self, seat: &Seat<'_>) {
-        self.items.with(seat.fences).notify_one();
-        self.space.with(seat.fences).notify_one();
-    }
-
-    /// Wakes one of each side after a dead claimant's slot was recovered.
-    pub(crate) fn notify_after_recovery(&self, seat: &Seat<'_>) {
-        self.notify_after_abort(seat);
-    }
-
-    #[cold]
-    fn pass_on_space(&self, seat: &Seat<'_>) {
-        if self.ring.has_space() {
-            self.space.with(seat.fences).notify_one();
-        }
-    }
-
-    #[cold]
-    fn pass_on_items(&self, seat: &Seat<'_>) {
-        // In a closed ring the others may wait for this very release, to know that nothing more comes.
-        if self.ring.is_closed() {
-            self.items.with(seat.fences).notify_all();
-        } else if self.ring.has_message() {
-            self.items.with(seat.fences).notify_one();
-        }
     }
 }

@@ -3,10 +3,12 @@
 //! - this file: [`Queue`] and its operations.
 //! - `options`: how a queue is made.
 //! - `guard`: messages written and read in place.
+//! - `core`: how an operation claims a slot, waits for one, and tells the other side.
 //! - `batch`: several messages at a time.
 //! - `error`: what can go wrong, with the value given back.
 
 mod batch;
+mod core;
 mod error;
 mod guard;
 mod iter;
@@ -26,18 +28,20 @@ pub use options::{OnReceiverDeath, QueueOptions};
 
 pub(crate) use error::Stop;
 
+use core::{Core, End, Place, Until};
+use guard::Slot;
+
 use crate::object::clear::Kind;
-use crate::object::holding::{Holding, Seat, kind_of};
+use crate::object::holding::{Holding, kind_of};
 use crate::object::queue_block::{MOST_ALIGN, QueueBlock, Shape};
 use crate::object::{CreateError, Handle};
 use crate::peer::Fault;
-use crate::primitive::{AtomicU64, Ordering};
-use crate::ring::mpmc::{Claim, OnReaderDeath, Refused, is_capacity};
+use crate::primitive::Ordering;
+use crate::ring::mpmc::is_capacity;
 use crate::ring::position::MOST_SLOTS;
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
-use crate::sync::wait::{self, Obstacle, Patience};
-use crate::sys::clock::{self, Deadline};
+use crate::sys::clock::Deadline;
 
 /// A bounded first-in-first-out queue in shared memory, with any number of senders and receivers in any processes and threads.
 ///
@@ -79,32 +83,6 @@ pub struct Queue<T: Shm> {
     core: Arc<Core>,
     wait: Wait,
     values: PhantomData<fn(T) -> T>,
-}
-
-/// What all handles of a queue in a process share.
-struct Core {
-    holding: Holding,
-    shape: Shape,
-    patience: Patience,
-    /// When an attempt that does not wait last asked the kernel about an owner in its way, in milliseconds.
-    last_look: AtomicU64,
-}
-
-/// Attempts that do not wait ask the kernel about an owner in their way this often at the most, in milliseconds.
-const LOOK_EVERY: u64 = 10;
-
-/// One end of the queue.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Write,
-    Read,
-}
-
-/// How long an operation tries.
-#[derive(Clone, Copy)]
-enum Until {
-    Once,
-    Deadline(Deadline),
 }
 
 impl<T: Shm> Queue<T> {
@@ -168,8 +146,7 @@ impl<T: Shm> Queue<T> {
     }
 
     fn from_parts(holding: Holding, shape: Shape, wait: Wait) -> Queue<T> {
-        let core = Core { holding, shape, patience: Patience::new(), last_look: AtomicU64::new(0) };
-        Queue { core: Arc::new(core), wait, values: PhantomData }
+        Queue { core: Arc::new(Core::new(holding, shape)), wait, values: PhantomData }
     }
 
     /// The queue's name, which can be sent to any process that has the segment.
@@ -235,7 +212,7 @@ impl<T: Shm> Queue<T> {
     /// [`RecvError::Closed`] once the queue was closed and everything in it received; or [`RecvError::Broken`].
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.get(Until::Deadline(Deadline::NEVER)).map(Received::take).map_err(Stop::recv)
+        self.take(Until::Deadline(Deadline::NEVER)).map_err(Stop::recv)
     }
 
     /// Receives a message if there is one right now.
@@ -244,7 +221,7 @@ impl<T: Shm> Queue<T> {
     /// [`TryRecvError::Empty`], [`TryRecvError::Closed`] or [`TryRecvError::Broken`].
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.get(Until::Once).map(Received::take).map_err(Stop::try_recv)
+        self.take(Until::Once).map_err(Stop::try_recv)
     }
 
     /// Receives a message, waiting at most `timeout`.
@@ -252,7 +229,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// [`RecvTimeoutError::Timeout`], [`RecvTimeoutError::Closed`] or [`RecvTimeoutError::Broken`].
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        self.recv_ref_timeout(timeout).map(Received::take)
+        self.take(Until::Deadline(Deadline::after(timeout))).map_err(Stop::recv_timeout)
     }
 
     /// Receives a message, waiting until `deadline`.
@@ -260,7 +237,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::recv_timeout`].
     pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
-        self.recv_ref_deadline(deadline).map(Received::take)
+        self.take(Until::Deadline(Deadline::at(deadline))).map_err(Stop::recv_timeout)
     }
 
     /// Claims a slot for a message that is written in place, waiting for one as long as it takes.
@@ -382,9 +359,7 @@ impl<T: Shm> Queue<T> {
     /// # Peer death
     /// Killed inside this call, the process has closed the queue or has not.
     pub fn close(&self) {
-        if let Ok(seat) = self.core.holding.enter()
-            && let Some(block) = self.view(&seat)
-        {
+        if let Ok(Place { seat, block }) = self.core.enter() {
             block.ring.close();
             block.items.with(seat.fences).notify_all();
             block.space.with(seat.fences).notify_all();
@@ -397,138 +372,37 @@ impl<T: Shm> Queue<T> {
     }
 
     fn look<R>(&self, look: impl FnOnce(&QueueBlock<'_>) -> R) -> Option<R> {
-        let seat = self.core.holding.enter().ok()?;
-        self.view(&seat).map(|block| look(&block))
-    }
-
-    #[inline]
-    fn view<'a>(&self, seat: &Seat<'a>) -> Option<QueueBlock<'a>> {
-        QueueBlock::view(seat.region, self.core.holding.offset(), &self.core.shape)
+        self.core.enter().ok().map(|place| look(&place.block))
     }
 
     #[inline]
     fn put(&self, value: T, until: Until) -> Result<(), Stop> {
-        let mut slot = self.claim_slot(until)?;
-        slot.put(value);
-        slot.commit();
+        let (place, claim) = self.core.claim(End::Write, until, self.wait)?;
+        Slot::new(&self.core, place, claim).write(value);
+        place.block.ring.publish(claim);
+        self.core.notify(place, End::Write);
         Ok(())
     }
 
     #[inline]
+    fn take(&self, until: Until) -> Result<T, Stop> {
+        let (place, claim) = self.core.claim(End::Read, until, self.wait)?;
+        let value = Slot::new(&self.core, place, claim).read();
+        place.block.ring.release(claim);
+        self.core.notify(place, End::Read);
+        Ok(value)
+    }
+
+    #[inline]
     fn claim_slot(&self, until: Until) -> Result<Reservation<'_, T>, Stop> {
-        let (seat, block, claim) = self.claim(End::Write, until)?;
-        Ok(Reservation::new(seat, block, claim))
+        let (place, claim) = self.core.claim(End::Write, until, self.wait)?;
+        Ok(Reservation::new(Slot::new(&self.core, place, claim)))
     }
 
     #[inline]
     fn get(&self, until: Until) -> Result<Received<'_, T>, Stop> {
-        let (seat, block, claim) = self.claim(End::Read, until)?;
-        Ok(Received::new(seat, block, claim))
-    }
-
-    #[inline]
-    fn claim(&self, end: End, until: Until) -> Result<(Seat<'_>, QueueBlock<'_>, Claim), Stop> {
-        let seat = self.core.holding.enter().map_err(Stop::Fault)?;
-        let block = self.view(&seat).ok_or(Stop::Fault(Fault::Corrupt))?;
-        let claim = match attempt(&seat, &block, end) {
-            Ok(claim) => claim,
-            Err(refused) => self.claim_slowly(&seat, &block, end, until, refused)?,
-        };
-        Ok((seat, block, claim))
-    }
-
-    #[cold]
-    fn claim_slowly(
-        &self,
-        seat: &Seat<'_>,
-        block: &QueueBlock<'_>,
-        end: End,
-        until: Until,
-        refused: Refused,
-    ) -> Result<Claim, Stop> {
-        match refused {
-            Refused::Closed => return Err(Stop::Closed),
-            Refused::Corrupt => return Err(Stop::Fault(Fault::Corrupt)),
-            Refused::NotNow(_) => {}
-        }
-        match until {
-            Until::Once => {
-                let redelivers = block.ring.policy == OnReaderDeath::Redeliver && end == End::Read;
-                let look = (redelivers || matches!(refused, Refused::NotNow(Some(_)))) && self.may_look();
-                settle(attempt_past_the_dead(seat, block, end, look)).unwrap_or(Err(Stop::NotNow))
-            }
-            Until::Deadline(deadline) => {
-                let event = if end == End::Write { block.space } else { block.items }.with(seat.fences);
-                let attempt = |look| settle(attempt_past_the_dead(seat, block, end, look));
-                wait::wait(&event, self.wait, &self.core.patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
-            }
-        }
-    }
-
-    /// Whether it is time to ask the kernel again about an owner in the way.
-    fn may_look(&self) -> bool {
-        let now = clock::coarse_millis();
-        // Relaxed: whoever looks too often costs time and nothing else.
-        let last = self.core.last_look.load(Ordering::Relaxed);
-        let due = now.wrapping_sub(last) >= LOOK_EVERY;
-        if due {
-            self.core.last_look.store(now, Ordering::Relaxed);
-        }
-        due
-    }
-}
-
-#[inline]
-fn attempt(seat: &Seat<'_>, block: &QueueBlock<'_>, end: End) -> Result<Claim, Refused> {
-    match end {
-        End::Write => block.ring.claim_write(seat.me.owner()),
-        End::Read => block.ring.claim_read(seat.me.owner()),
-    }
-}
-
-/// Tries; if a dead process is in the way, clears it away and tries again.
-fn attempt_past_the_dead(seat: &Seat<'_>, block: &QueueBlock<'_>, end: End, look: bool) -> Result<Claim, Refused> {
-    loop {
-        match attempt(seat, block, end) {
-            Err(Refused::NotNow(Some(held))) if look && seat.is_dead(held.owner()) => {
-                if block.ring.recover(held) {
-                    block.notify_after_recovery(seat);
-                }
-            }
-            Err(Refused::NotNow(None)) if look && end == End::Read && orphan_of_the_dead(seat, block) => {}
-            other => return other,
-        }
-    }
-}
-
-/// Whether a message came back from a receiver that was killed with it, in a queue that delivers again.
-fn orphan_of_the_dead(seat: &Seat<'_>, block: &QueueBlock<'_>) -> bool {
-    if block.ring.policy == OnReaderDeath::Drop {
-        return false;
-    }
-    let mut from = 0;
-    let mut last_judged = None;
-    while let Some(held) = block.ring.being_read(seat.me.owner(), from) {
-        // Many slots in a row have the same reader; one question to the kernel answers for all.
-        let (owner, dead) =
-            last_judged.filter(|&(owner, _)| owner == held.owner()).unwrap_or_else(|| (held.owner(), seat.is_dead(held.owner())));
-        if dead && block.ring.recover(held) {
-            return true;
-        }
-        last_judged = Some((owner, dead));
-        from = held.index() + 1;
-    }
-    false
-}
-
-/// Tells the end of an attempt from an obstacle that may pass.
-fn settle(result: Result<Claim, Refused>) -> Result<Result<Claim, Stop>, Obstacle> {
-    match result {
-        Ok(claim) => Ok(Ok(claim)),
-        Err(Refused::Closed) => Ok(Err(Stop::Closed)),
-        Err(Refused::Corrupt) => Ok(Err(Stop::Fault(Fault::Corrupt))),
-        Err(Refused::NotNow(Some(_))) => Err(Obstacle::Owner),
-        Err(Refused::NotNow(None)) => Err(Obstacle::Nobody),
+        let (place, claim) = self.core.claim(End::Read, until, self.wait)?;
+        Ok(Received::new(Slot::new(&self.core, place, claim)))
     }
 }
 

@@ -147,6 +147,7 @@ fn patience(capacity: u64) -> u64 {
 }
 
 impl<S: Slots> Ring<'_, S> {
+    #[inline]
     fn load(&self, index: u64) -> SlotWord {
         // Pairs with the Release stores of `publish`, `release`, `abort` and with the AcqRel of `recover`.
         SlotWord::from_bits(self.slots.word(index).load(Ordering::Acquire))
@@ -154,20 +155,53 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Acquire takes the payload over from whoever stored `from`, and pairs with their Release. Release passes on that all claims
     /// before this one were seen, and pairs with the Acquire in `load`.
+    #[inline]
     fn claim(&self, index: u64, from: SlotWord, to: SlotWord) -> bool {
         let word = self.slots.word(index);
         word.compare_exchange(from.to_bits(), to.to_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// A hint from shared memory as a position that the ring has.
+    #[inline]
     fn hint(&self, hint: &AtomicU64) -> Result<Position, Refused> {
         // Acquire pairs with the Release store of the hint: the claims it tells of are seen.
         let position = Position::from_bits(hint.load(Ordering::Acquire));
         if position.index() < self.slots.count() { Ok(position) } else { Err(Refused::Corrupt) }
     }
 
-    /// Claims the next position for writing.
+    /// Claims the position at the hint for writing if it is the next one, as it nearly always is; else `claim_write` finds it.
     #[inline]
+    pub(crate) fn claim_write_at_hint(&self, me: u32) -> Option<Claim> {
+        // Relaxed: as in `claim_write`.
+        if self.closed.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        self.claim_at_hint(self.tail, Phase::Empty, Phase::Writing, me)
+    }
+
+    /// Claims the message at the hint for reading if it is the next one, as it nearly always is; else `claim_read` finds it.
+    #[inline]
+    pub(crate) fn claim_read_at_hint(&self, me: u32) -> Option<Claim> {
+        // Relaxed: an orphan is looked for by `claim_read`.
+        if self.orphans.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        self.claim_at_hint(self.head, Phase::Full, Phase::Reading, me)
+    }
+
+    #[inline]
+    fn claim_at_hint(&self, hint: &AtomicU64, from: Phase, to: Phase, me: u32) -> Option<Claim> {
+        let at = self.hint(hint).ok()?;
+        let (from, to) = (SlotWord::new(at.lap(), from, 0), SlotWord::new(at.lap(), to, me));
+        if self.load(at.index()) != from || !self.claim(at.index(), from, to) {
+            return None;
+        }
+        // It may overwrite a later one; walkers make up for that. Release pairs with the Acquire load in `hint`.
+        hint.store(at.next(self.slots.count()).to_bits(), Ordering::Release);
+        Some(Claim { index: at.index(), word: to, redelivered: false })
+    }
+
+    /// Claims the next position for writing.
     pub(crate) fn claim_write(&self, me: u32) -> Result<Claim, Refused> {
         // Relaxed: whoever passes this and claims all the same is dealt with by sealing.
         if self.closed.load(Ordering::Relaxed) != 0 {
@@ -255,7 +289,6 @@ impl<S: Slots> Ring<'_, S> {
     }
 
     /// Claims the next message for reading.
-    #[inline]
     pub(crate) fn claim_read(&self, me: u32) -> Result<Claim, Refused> {
         // Acquire pairs with the Release in `flag_orphan`. A stale 0 is made up for by the next look.
         if self.orphans.load(Ordering::Acquire) != 0
@@ -415,6 +448,15 @@ impl<S: Slots> Ring<'_, S> {
             let word = self.load(index);
             (word.phase() == Phase::Reading && word.owner() != me).then_some(Held { index, word })
         })
+    }
+
+    /// Whether there is an orphan; if so, says so. Whoever made it may have been killed before it did.
+    pub(crate) fn find_orphan(&self) -> bool {
+        let found = (0..self.slots.count()).any(|index| self.load(index).phase() == Phase::Orphan);
+        if found {
+            self.flag_orphan();
+        }
+        found
     }
 
     /// Takes every slot from the dead `owner`; true if there was one.

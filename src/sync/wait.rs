@@ -50,30 +50,48 @@ pub(crate) trait Parking {
     fn sleep(&self, expected: u32, slice: Duration);
 }
 
-/// How long a handle spins, adapted to whether that has helped lately. Private to the process.
+/// Every so many waits a handle spins for as long as it ever does. Two that both sleep answer each other so slowly that neither
+/// would find spinning worth while again.
+const PROBE_EVERY: u32 = 16;
+
+/// How a handle spins: how long is adapted to whether that has helped lately. Private to the process.
 #[derive(Debug)]
 pub(crate) struct Patience {
     rounds: AtomicU32,
+    waits: AtomicU32,
+    /// Rounds between attempts.
+    pace: u32,
 }
 
 impl Patience {
+    /// Tries in every round.
     pub(crate) fn new() -> Patience {
-        Patience { rounds: AtomicU32::new(SPIN_FIRST) }
+        Patience::with_pace(1)
     }
 
-    // Relaxed throughout: a guess that orders nothing.
+    /// Tries every `pace` rounds: for those who wait for several things at a time, and by each look slow down who provides them.
+    pub(crate) fn with_pace(pace: u32) -> Patience {
+        Patience { rounds: AtomicU32::new(SPIN_FIRST), waits: AtomicU32::new(0), pace }
+    }
+
+    // Relaxed throughout: guesses that order nothing.
     fn rounds(&self, wait: Wait) -> u32 {
         match wait {
             Wait::Spin => u32::MAX,
-            Wait::SpinThenSleep => self.rounds.load(Ordering::Relaxed),
+            Wait::SpinThenSleep => {
+                let waits = self.waits.load(Ordering::Relaxed).wrapping_add(1);
+                self.waits.store(waits, Ordering::Relaxed);
+                if waits.is_multiple_of(PROBE_EVERY) { SPIN_MOST } else { self.rounds.load(Ordering::Relaxed) }
+            }
             Wait::Sleep => 0,
         }
     }
 
-    fn helped(&self) {
-        let rounds = self.rounds.load(Ordering::Relaxed);
-        if rounds < SPIN_MOST {
-            self.rounds.store((rounds * 2).min(SPIN_MOST), Ordering::Relaxed);
+    /// Spinning has succeeded in this round.
+    fn helped(&self, round: u32) {
+        let enough = (round * 2).min(SPIN_MOST);
+        if self.rounds.load(Ordering::Relaxed) < enough {
+            self.rounds.store(enough, Ordering::Relaxed);
         }
     }
 
@@ -137,18 +155,20 @@ fn spin<R>(
     let rounds = patience.rounds(wait);
     let mut round = 0;
     while round < rounds {
-        spin_hint();
-        round += 1;
-        let long = round % SPIN_BLOCK == 0;
+        for _ in 0..patience.pace {
+            spin_hint();
+        }
+        round += patience.pace;
+        let long = round % SPIN_BLOCK < patience.pace;
         if let Ok(result) = attempt(long) {
             if wait == Wait::SpinThenSleep {
-                patience.helped();
+                patience.helped(round);
             }
             return Some(result);
         }
         if wait == Wait::Spin {
             // For ever, but not alone: now and then others may run, and the clock is looked at.
-            if round % 64 == 0 && deadline.passed() {
+            if round % 64 < patience.pace && deadline.passed() {
                 return None;
             }
             if long {

@@ -86,7 +86,7 @@ impl Memory {
 
     /// Whether the message was sent; if not, there was no room or the ring was closed.
     fn send(&self, me: u32, value: u64) -> bool {
-        match self.ring().claim_write(me) {
+        match self.ring().claim_write_at_hint(me).map_or_else(|| self.ring().claim_write(me), Ok) {
             Ok(claim) => {
                 self.write(&claim, value);
                 self.ring().publish(claim);
@@ -98,7 +98,7 @@ impl Memory {
     }
 
     fn recv(&self, me: u32) -> Result<u64, Refused> {
-        let refused = match self.ring().claim_read(me) {
+        let refused = match self.ring().claim_read_at_hint(me).map_or_else(|| self.ring().claim_read(me), Ok) {
             Ok(claim) => {
                 let value = self.read(&claim);
                 self.ring().release(claim);
