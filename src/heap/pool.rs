@@ -289,6 +289,9 @@ impl<'a> Pool<'a> {
             // Blocks of this size begin and end on page boundaries. Failing costs memory and nothing else.
             let _ = memory::punch(self.mapping.fd(), offset, len.min(class.block_size).next_multiple_of(PAGE));
         }
+        // A block that is claimed next counts nothing until its claimant says so. Killed before that, it must not give back what this
+        // block had: too much in use is counted anew, too little is not.
+        header.describe(header.kind(), 0);
         if header.free(owned) {
             self.refund(len);
             if let Some(words) = self.class_words(id.class.into()) {
