@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use twox_hash::XxHash3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes read or written by one system call. Large enough that the call does not count, small enough for the second-level
 /// cache.
@@ -143,7 +143,7 @@ impl File<'_> {
 
 /// Goes on with a hash by one more chunk. The chunks of a file are always cut at the same places.
 fn hash_on(hash: u64, chunk: &[u8]) -> u64 {
-    XxHash3_64::oneshot_with_seed(hash, chunk)
+    xxh3_64_with_seed(chunk, hash)
 }
 
 /// Lets the kernel copy as much as it will, without a way through our memory; filesystems that can share blocks do that.

@@ -12,6 +12,7 @@ use crate::stop::Stop;
 use crate::worker::{self, Tally};
 use indicatif::{ProgressBar, ProgressStyle};
 use offspring::{Child, Queue, RecvTimeoutError, TrySendError};
+use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt;
@@ -58,6 +59,9 @@ pub(crate) struct Crew {
     accounts: Vec<Account>,
     /// How many accounts are not done.
     undone: usize,
+    /// How many of the tree's folders have been made, or could not be.
+    folders: u32,
+    unmade: Vec<(u32, Errno)>,
     /// Jobs not in the queue yet, or to be sent again.
     waiting: VecDeque<u32>,
     failed: BTreeMap<u32, Trouble>,
@@ -78,6 +82,8 @@ impl Crew {
             members: Vec::new(),
             accounts: vec![Account::default(); count],
             undone: count,
+            folders: 0,
+            unmade: Vec::new(),
             waiting: (0..count as u32).collect(),
             failed: BTreeMap::new(),
             doubt: false,
@@ -97,6 +103,7 @@ impl Crew {
         if let Ok(End::Finished) = end {
             // The workers find no more jobs and return.
             self.jobs.close();
+            self.make_folders(self.plan.tree.folders.len() as u32);
         } else {
             self.kill_all();
         }
@@ -142,9 +149,9 @@ impl Crew {
         self.accounts.iter().fold((0, 0), |(files, bytes), account| (files + u64::from(account.files), bytes + account.bytes))
     }
 
-    /// Returns what could not be copied.
-    pub(crate) fn into_failures(self) -> BTreeMap<u32, Trouble> {
-        self.failed
+    /// Returns the folders that could not be made, and the entries that could not be copied.
+    pub(crate) fn into_failures(self) -> (Vec<(u32, Errno)>, BTreeMap<u32, Trouble>) {
+        (self.unmade, self.failed)
     }
 
     /// Forks one more worker. This process has a single thread, so it may.
@@ -159,6 +166,10 @@ impl Crew {
     /// Fills the queue with jobs, without ever waiting for room: the workers may be waiting for the parent to read notes.
     fn send_jobs(&mut self) -> Result<(), Box<dyn Error>> {
         while let Some(&index) = self.waiting.front() {
+            // While a worker is at one job, the parent makes the folders for the next.
+            let entries = self.plan.tree.jobs[index as usize].clone();
+            let folders = entries.map(|entry| self.plan.tree.entries[entry as usize].folder + 1);
+            self.make_folders(folders.max().unwrap_or(0));
             match self.jobs.try_send(Job { index }) {
                 Ok(()) => self.waiting.pop_front(),
                 Err(TrySendError::Full(_)) => break,
@@ -166,6 +177,14 @@ impl Crew {
             };
         }
         Ok(())
+    }
+
+    /// Makes the folders up to a place in the list; those above a folder stand before it there.
+    fn make_folders(&mut self, end: u32) {
+        if self.folders < end {
+            self.unmade.extend(self.plan.target.make_folders(&self.plan.tree, self.folders..end));
+            self.folders = end;
+        }
     }
 
     /// Reads all notes that are there.

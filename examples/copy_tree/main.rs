@@ -107,7 +107,6 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(stopped(&stop, "nothing was copied"));
     };
     let target = Target::create(&target_path).map_err(|error| format!("{:?}: {error}", options.target))?;
-    let unmade = target.make_folders(&tree);
     let plan = Arc::new(Plan { tree, source, target, verify: options.verify });
     let tree = &plan.tree;
 
@@ -119,7 +118,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         let said = format!("{files} of {} files were copied, each of them wholly", tree.entries.len());
         return Ok(stopped(&stop, &said));
     }
-    let failed = crew.into_failures();
+    let (unmade, failed) = crew.into_failures();
     let unlinked = plan.target.make_links(tree, &failed);
     let unfinished = plan.target.finish_folders(tree);
 

@@ -52,11 +52,13 @@ impl Target {
         CString::new(format!("{TEMPORARY}.{}.{pid}.{:x}", self.parent, self.time)).unwrap_or_default()
     }
 
-    /// Makes all folders of the tree and returns those that it could not.
-    pub(crate) fn make_folders(&self, tree: &Tree) -> Vec<(u32, Errno)> {
+    /// Makes a run of the tree's folders, parents before children, and returns those that it could not.
+    pub(crate) fn make_folders(&self, tree: &Tree, folders: Range<u32>) -> Vec<(u32, Errno)> {
         let mut troubles = Vec::new();
         let mut cursor = Cursor::new(&self.root);
-        for (index, folder) in (0u32..).zip(&tree.folders).skip(1) {
+        // The root is there already.
+        for index in folders.start.max(1)..folders.end {
+            let folder = &tree.folders[index as usize];
             let parent = cursor.go(&tree.folders, folder.parent);
             let made = match parent.and_then(|parent| rustix::fs::mkdirat(parent, &folder.name, PRIVATE)) {
                 Err(Errno::EXIST) => cursor.go(&tree.folders, index).and_then(clear_leftovers),

@@ -121,7 +121,8 @@ pub(crate) fn wait<R>(
     let mut check_owner = false;
     loop {
         let Some(expected) = parking.announce() else {
-            if let Ok(result) = attempt(false) {
+            // As below: whoever gets here after a sleep may have taken a wake-up meant for another.
+            if let Ok(result) = attempt(check_owner) {
                 return Some(result);
             }
             continue;
