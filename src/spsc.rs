@@ -130,7 +130,12 @@ impl Tenure {
             Role::Sender => spsc::resume_sender(tail, head, capacity),
             Role::Receiver => spsc::resume_receiver(tail, head, capacity),
         };
-        self.side = Some(resumed.map_err(|Corrupt| Fault::Corrupt)?);
+        let Ok(side) = resumed else {
+            // Whoever asks again is to be told the same, and not that the role is taken.
+            let _ = role.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
+            return Err(Fault::Corrupt);
+        };
+        self.side = Some(side);
         // INVARIANT: the compare-and-swap made the role ours.
         self.held_as = me;
         Ok(true)

@@ -10,7 +10,7 @@
 //! # Layout
 //! ```text
 //! heap words    0  8  used      bytes in use; a hint, recounted when it says that the budget is spent
-//! class words   0  8  frontier  block headers that have pages; those beyond were never used
+//! class words   0  8  frontier  block headers that have pages, and the same number inverted; those beyond were never used
 //!               8  8  hint      where to look first
 //!              16  8  free      about how many blocks before the frontier are free
 //! ```
@@ -56,6 +56,22 @@ const _: () = {
     assert!(core::mem::offset_of!(ClassWords, reserved) == 24);
     assert!(size_of::<ClassWords>() as u64 == CLASS_WORDS_SIZE);
 };
+
+impl ClassWords {
+    /// Block headers that have pages; `None` if the word holds what nobody writes.
+    fn frontier(&self, blocks: u64) -> Option<u64> {
+        // Pairs with the Release in `advance_frontier`.
+        let word = self.frontier.load(Ordering::Acquire);
+        let frontier = word & u64::from(u32::MAX);
+        (word == frontier_word(frontier) && frontier <= blocks).then_some(frontier)
+    }
+}
+
+/// The frontier as it stands in the segment: with its inverse above it, but for the zero of fresh memory. Believing a wrong one
+/// costs a page for each of the headers that it claims, so it is not enough that it lies within the class.
+fn frontier_word(frontier: u64) -> u64 {
+    if frontier == 0 { 0 } else { !frontier << 32 | frontier }
+}
 
 #[expect(unsafe_code, reason = "marks a struct of atomics")]
 // SAFETY: a struct of atomics without padding.
@@ -171,7 +187,7 @@ impl<'a> Pool<'a> {
         let header = self.header(id)?;
         header.holders.insert(me.index());
         if header.count_attachment(generation) {
-            return Some(Attached { kind: header.kind(), offset: self.offset(id)?, len: header.len() });
+            return self.attached(id, header);
         }
         // The bit went into a block that is somebody else's by now; without it, that block may be nobody's.
         self.release(id, me);
@@ -209,9 +225,9 @@ impl<'a> Pool<'a> {
             return;
         };
         if !header.holders.is_only(me.index())
-            && let Some(offset) = self.offset(id)
+            && let Some(attached) = self.attached(id, header)
         {
-            recover(Attached { kind: header.kind(), offset, len: header.len() });
+            recover(attached);
         }
         self.release(id, me);
     }
@@ -238,8 +254,8 @@ impl<'a> Pool<'a> {
                     }
                 }
                 State::Shared if header.holders.contains(peer.index()) => {
-                    if let Some(offset) = self.offset(id) {
-                        recover(Attached { kind: header.kind(), offset, len: header.len() });
+                    if let Some(attached) = self.attached(id, header) {
+                        recover(attached);
                     }
                     self.release_for(id, peer, me);
                 }
@@ -281,13 +297,12 @@ impl<'a> Pool<'a> {
     }
 
     fn tear_down(&self, id: BlockId, header: &BlockHeader, owned: BlockWord) {
-        let len = header.len();
+        let len = self.len(id, header);
         if len >= PUNCH_FROM
-            && let Some(class) = self.class(id)
             && let Some(offset) = self.offset(id)
         {
             // Blocks of this size begin and end on page boundaries. Failing costs memory and nothing else.
-            let _ = memory::punch(self.mapping.fd(), offset, len.min(class.block_size).next_multiple_of(PAGE));
+            let _ = memory::punch(self.mapping.fd(), offset, len.next_multiple_of(PAGE));
         }
         // A block that is claimed next counts nothing until its claimant says so. Killed before that, it must not give back what this
         // block had: too much in use is counted anew, too little is not.
@@ -307,10 +322,7 @@ impl<'a> Pool<'a> {
         let words = self.class_words(class).ok_or(AllocError::Corrupt)?;
         let blocks = self.mapping.layout().classes()[class].blocks;
         loop {
-            let frontier = words.frontier.load(Ordering::Acquire);
-            if frontier > blocks {
-                return Err(AllocError::Corrupt);
-            }
+            let frontier = words.frontier(blocks).ok_or(AllocError::Corrupt)?;
             // Only a full class is searched although the hint says that nothing is free: the hint may be wrong.
             if words.free.load(Ordering::Relaxed) != 0 || frontier == blocks {
                 if let Some(owned) = self.claim_before(class, frontier, me) {
@@ -354,7 +366,8 @@ impl<'a> Pool<'a> {
         memory::back(self.mapping.fd(), headers + frontier * BLOCK_HEADER_SIZE, len)
             .map_err(|source| AllocError::NoPages { requested: len, source })?;
         // Release pairs with the Acquire load in `claim`. Losing the race means that another process advanced it.
-        if words.frontier.compare_exchange(frontier, next, Ordering::Release, Ordering::Relaxed).is_ok() {
+        let (from, to) = (frontier_word(frontier), frontier_word(next));
+        if words.frontier.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok() {
             words.free.fetch_add(next - frontier, Ordering::Relaxed);
         }
         Ok(())
@@ -398,9 +411,9 @@ impl<'a> Pool<'a> {
 
     fn count_used(&self) -> u64 {
         let mut used = 0u64;
-        self.walk(|_, header| {
+        self.walk(|id, header| {
             if header.load().state() != State::Free {
-                used = used.saturating_add(header.len());
+                used = used.saturating_add(self.len(id, header));
             }
         });
         used
@@ -412,8 +425,8 @@ impl<'a> Pool<'a> {
             let Some(words) = self.class_words(class) else {
                 return;
             };
-            let frontier = words.frontier.load(Ordering::Acquire).min(geometry.blocks);
-            for index in 0..frontier {
+            // A scribbled frontier hides its class: a walk over all the headers that there could be would take gigabytes.
+            for index in 0..words.frontier(geometry.blocks).unwrap_or(0) {
                 let id = BlockId { class: class as u8, index: index as u32 };
                 if let Some(header) = self.header(id) {
                     visit(id, header);
@@ -434,11 +447,21 @@ impl<'a> Pool<'a> {
     /// The header of a block within the frontier.
     fn header(&self, id: BlockId) -> Option<&'a BlockHeader> {
         let class = self.class(id)?;
-        let frontier = self.class_words(id.class.into())?.frontier.load(Ordering::Acquire).min(class.blocks);
+        let frontier = self.class_words(id.class.into())?.frontier(class.blocks)?;
         if u64::from(id.index) >= frontier {
             return None;
         }
         self.region.at(class.headers + u64::from(id.index) * BLOCK_HEADER_SIZE)
+    }
+
+    /// What is in a shared block and where.
+    fn attached(&self, id: BlockId, header: &BlockHeader) -> Option<Attached> {
+        Some(Attached { kind: header.kind(), offset: self.offset(id)?, len: self.len(id, header) })
+    }
+
+    /// Bytes in use of a block, never more than it has: whoever scribbled over the length must not reach the blocks behind it.
+    fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
+        header.len().min(self.class(id).map_or(0, |class| class.block_size))
     }
 
     fn heap_words(&self) -> Option<&'a HeapWords> {

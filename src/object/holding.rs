@@ -24,11 +24,13 @@ use crate::segment::Segment;
 use crate::segment::region::{Mapping, Region};
 use crate::sys::barrier::Fences;
 
-/// How many [`Holding`]s this process has of each block, by segment and block. Whoever changes a holder bit of this process has it
-/// locked.
-static HELD: LazyLock<Mutex<HashMap<(u64, u64), usize>>> = LazyLock::new(Mutex::default);
+/// How many [`Holding`]s this process has of each block, by file and block: a copied file has the same segment id. Whoever changes a
+/// holder bit of this process has it locked.
+static HELD: LazyLock<Mutex<HashMap<Key, usize>>> = LazyLock::new(Mutex::default);
 
-fn held() -> MutexGuard<'static, HashMap<(u64, u64), usize>> {
+type Key = ((u64, u64), u64);
+
+fn held() -> MutexGuard<'static, HashMap<Key, usize>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -96,7 +98,7 @@ impl Holding {
         if !pool.share(&owned, me) {
             return Err(Fault::Corrupt.into());
         }
-        *held.entry((mapping.id(), owned.id.to_bits())).or_default() += 1;
+        *held.entry((mapping.file_identity(), owned.id.to_bits())).or_default() += 1;
         drop(held);
         Ok(Holding {
             block: owned.id,
@@ -124,7 +126,7 @@ impl Holding {
             return Err(Fault::Stale);
         }
         let attached = pool.attach(block, generation, me).ok_or(Fault::Stale)?;
-        let key = (mapping.id(), block.to_bits());
+        let key = (mapping.file_identity(), block.to_bits());
         if attached.kind != kind {
             if !held.contains_key(&key) {
                 pool.release(block, me);
@@ -192,7 +194,7 @@ impl Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         let mut held = held();
-        let key = (self.mapping.id(), self.block.to_bits());
+        let key = (self.mapping.file_identity(), self.block.to_bits());
         let last = match held.get_mut(&key) {
             Some(count) if *count > 1 => {
                 *count -= 1;

@@ -82,3 +82,46 @@ fn handles_that_nobody_made_are_stale() {
     queue.send(1).expect("not disturbed");
     assert_eq!(blocks_in_use(&segment), 1);
 }
+
+#[test]
+fn the_copy_of_a_segment_file_holds_objects_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths = ["original", "copy"].map(|name| folder.path().join(name));
+    let original = Segment::create_file(&paths[0], 1 << 16).expect("a segment");
+    let lock = Lock::new_in(&original, 7_u64).expect("a lock");
+    std::fs::copy(&paths[0], &paths[1]).expect("a copy");
+    let copy = Segment::open_file(&paths[1]).expect("the same segment id, in another file");
+    let copied = Lock::<u64>::open(&copy, lock.handle()).expect("copied with the file");
+    drop(lock);
+    assert_eq!(blocks_in_use(&original), 0, "nobody holds the original");
+    assert_eq!(*copied.lock().expect("free"), 7);
+}
+
+#[test]
+fn threads_that_open_a_file_at_once_get_the_same_mapping() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for round in 0..100 {
+        let path = folder.path().join(round.to_string());
+        drop(Segment::create_file(&path, 1 << 16).expect("a segment"));
+        let gate = std::sync::Barrier::new(2);
+        let open = || {
+            gate.wait();
+            Segment::open_file(&path).expect("the segment")
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let (first, second) = (scope.spawn(open), scope.spawn(open));
+            (first.join().expect("no panic"), second.join().expect("no panic"))
+        });
+        assert!(std::sync::Arc::ptr_eq(first.mapping(), second.mapping()), "round {round}");
+    }
+}
+
+#[test]
+fn a_handle_travels_as_a_serde_value() {
+    let lock = Lock::new_in(&Segment::create(1 << 16).expect("a segment"), 7_u8).expect("a lock");
+    let bytes = postcard::to_stdvec(&lock.handle()).expect("encodable");
+    assert_eq!(postcard::from_bytes(&bytes), Ok(lock.handle()));
+    for len in 0..bytes.len() {
+        assert!(postcard::from_bytes::<Handle>(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
+    }
+}

@@ -214,6 +214,35 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_written_over_a_record_is_read_without_a_panic() {
+        let location = Some(Location { file: "a.rs".into(), line: 1, column: 2 });
+        let panic = PanicInfo { message: "no".into(), location, backtrace: "0: main".into() };
+        let records = [Record::value(&vec![Some(String::from("seven")), None]), Record::panic(&panic), Record::unsendable("why")];
+        // Marsaglia's xorshift.
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |bound: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as usize % bound
+        };
+        for round in 0..100_000 {
+            let Record(mut bytes) = Record(records[round % 3].0.clone());
+            for _ in 0..=below(3) {
+                let at = below(bytes.len());
+                bytes[at] = below(256) as u8;
+            }
+            // A length that fits, or the payload would be looked at too seldom.
+            if below(4) > 0 {
+                bytes.truncate(HEADER_LEN + below(bytes.len() - HEADER_LEN + 1));
+                let len = (bytes.len() - HEADER_LEN) as u64;
+                bytes[8..HEADER_LEN].copy_from_slice(&len.to_ne_bytes());
+            }
+            let _ = parse::<Vec<Option<String>>>(&bytes);
+        }
+    }
+
+    #[test]
     fn a_value_without_an_encoding_is_told() {
         struct Stubborn;
         impl Serialize for Stubborn {

@@ -1,6 +1,6 @@
 //! The segments that this process has open: one mapping for each, however often it is opened.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::segment::error::SegmentError;
 use crate::segment::region::Mapping;
@@ -9,8 +9,15 @@ static OPEN: Mutex<Vec<Weak<Mapping>>> = Mutex::new(Vec::new());
 
 /// Adds a mapping that was just made.
 pub(crate) fn add(mapping: Mapping) -> Arc<Mapping> {
+    add_to(&mut open(), mapping)
+}
+
+fn open() -> MutexGuard<'static, Vec<Weak<Mapping>>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn add_to(open: &mut Vec<Weak<Mapping>>, mapping: Mapping) -> Arc<Mapping> {
     let mapping = Arc::new(mapping);
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     open.retain(|entry| entry.strong_count() > 0);
     open.push(Arc::downgrade(&mapping));
     mapping
@@ -21,13 +28,15 @@ pub(crate) fn find_or_add(
     file_identity: (u64, u64),
     make: impl FnOnce() -> Result<Mapping, SegmentError>,
 ) -> Result<Arc<Mapping>, SegmentError> {
-    match all().into_iter().find(|mapping| mapping.file_identity() == file_identity) {
+    // Locked all the way: two threads that open the same file get the same mapping.
+    let mut open = open();
+    match open.iter().filter_map(Weak::upgrade).find(|mapping| mapping.file_identity() == file_identity) {
         Some(mapping) => Ok(mapping),
-        None => make().map(add),
+        None => make().map(|mapping| add_to(&mut open, mapping)),
     }
 }
 
 /// All mappings that are still in use.
 pub(crate) fn all() -> Vec<Arc<Mapping>> {
-    OPEN.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    open().iter().filter_map(Weak::upgrade).collect()
 }
