@@ -152,12 +152,8 @@ impl<'a> Pool<'a> {
     ///
     /// Its bytes are whatever the last owner left there.
     pub(crate) fn allocate(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned, AllocError> {
-        let class = self.mapping.layout().classes().iter().position(|class| class.block_size >= len);
-        let Some(class) = class else {
-            return Err(AllocError::OutOfMemory { requested: len, available: self.available() });
-        };
         self.charge(len)?;
-        match self.claim(class, me).and_then(|owned| self.back(owned, kind, len)) {
+        match self.claim_of(len, me).and_then(|owned| self.back(owned, kind, len)) {
             Ok(owned) => Ok(owned),
             Err(error) => {
                 self.refund(len);
@@ -315,6 +311,21 @@ impl<'a> Pool<'a> {
                 words.free.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Takes a free block of the smallest class that has one of `len` bytes.
+    fn claim_of(&self, len: u64, me: PeerId) -> Result<Owned, AllocError> {
+        let mut refused = AllocError::OutOfMemory { requested: len, available: self.available() };
+        for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
+            if geometry.block_size >= len {
+                // A full class is no reason to refuse what the budget allows: larger blocks have pages only for what is used.
+                match self.claim(class, me) {
+                    Err(error @ AllocError::OutOfMemory { .. }) => refused = error,
+                    other => return other,
+                }
+            }
+        }
+        Err(refused)
     }
 
     /// Takes a free block of the class.

@@ -69,6 +69,15 @@ fn a_refused_object_takes_nothing() {
 }
 
 #[test]
+fn objects_a_little_larger_than_a_block_size_fill_the_whole_budget() {
+    let segment = Segment::create(1 << 20).expect("a segment");
+    // Of the blocks of 8 KiB that such a ring takes there are 128, and 216 rings fit into the budget.
+    let bytes = 640 + 4200;
+    let rings: Vec<_> = (0..).map_while(|_| spsc::ring_in::<u8>(&segment, 4200).ok()).collect();
+    assert_eq!(rings.len(), (1 << 20) / bytes);
+}
+
+#[test]
 fn handles_that_nobody_made_are_stale() {
     let segment = Segment::create(1 << 20).expect("a segment");
     let queue = Queue::<u8>::with_capacity_in(&segment, 4).expect("a queue");

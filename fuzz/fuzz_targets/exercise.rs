@@ -1,0 +1,195 @@
+//! What the targets `attach` and `objects` have in common: every public operation on every kind of object, with no opinion about what comes
+//! back. It must come back.
+
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use offspring::{Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, spsc};
+
+/// Values of three sizes and alignments: a word, more than a word, and a block that gets pages of its own.
+type Large = [u64; 512];
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Operation {
+    Send { value: u64, wait: bool },
+    SendMany { count: u8, wait: bool },
+    Reserve { commit: bool },
+    Recv { wait: bool },
+    RecvMany { most: u8, wait: bool },
+    RecvRef,
+    Look,
+    Close,
+    Lock { wait: bool, recover: bool },
+    RingSend { value: u64, wait: bool },
+    RingRecv { wait: bool },
+    OtherHandles,
+    Open { handle: [u64; 3] },
+    OpenNearby { block: u8, generation: u8 },
+    NewEnds,
+    Make { capacity: u16 },
+    Drop,
+    Reap,
+}
+
+/// At most this many of each kind; the budget of a small segment is for about as many.
+const MOST: usize = 4;
+
+/// Some of each kind.
+#[derive(Default)]
+pub struct Objects {
+    queues: Vec<Queue<u64>>,
+    large: Vec<Queue<Large>>,
+    locks: Vec<Lock<[u64; 3]>>,
+    producers: Vec<spsc::Producer<u64>>,
+    consumers: Vec<spsc::Consumer<u64>>,
+}
+
+impl Objects {
+    /// One of each kind, with something in it.
+    pub fn make(segment: &Segment) -> Objects {
+        let mut objects = Objects::default();
+        objects.make_more(segment, 3);
+        for queue in &objects.queues {
+            let _ = queue.try_send(7);
+        }
+        for producer in &mut objects.producers {
+            let _ = producer.try_send(7);
+        }
+        objects
+    }
+
+    fn make_more(&mut self, segment: &Segment, capacity: usize) {
+        if self.queues.len() >= MOST {
+            return;
+        }
+        let mut redelivering = QueueOptions::new();
+        redelivering.capacity(capacity).on_receiver_death(OnReceiverDeath::Redeliver);
+        self.queues.extend(Queue::with_capacity_in(segment, capacity));
+        self.queues.extend(redelivering.create_in(segment));
+        self.large.extend(Queue::with_capacity_in(segment, 1 + capacity % 4));
+        self.locks.extend(Lock::new_in(segment, [1, 2, 3]));
+        if let Ok((producer, consumer)) = spsc::ring_in(segment, capacity) {
+            self.producers.push(producer);
+            self.consumers.push(consumer);
+        }
+    }
+
+    fn handles(&self) -> Vec<Handle> {
+        let queues = self.queues.iter().map(Queue::handle).chain(self.large.iter().map(Queue::handle));
+        let others = self.locks.iter().map(Lock::handle).chain(self.producers.iter().map(spsc::Producer::handle));
+        queues.chain(others).collect()
+    }
+
+    /// Opens whatever is there by that name, as every type.
+    fn open(&mut self, segment: &Segment, handle: Handle) {
+        self.queues.extend(Queue::open(segment, handle));
+        self.large.extend(Queue::open(segment, handle));
+        self.locks.extend(Lock::open(segment, handle));
+        self.producers.extend(spsc::Producer::open(segment, handle));
+        self.consumers.extend(spsc::Consumer::open(segment, handle));
+        self.queues.truncate(2 * MOST);
+        self.large.truncate(MOST);
+        self.locks.truncate(MOST);
+        self.producers.truncate(MOST);
+        self.consumers.truncate(MOST);
+    }
+
+    /// Does it, and calls `meanwhile` while guards are held.
+    pub fn run(&mut self, segment: &Segment, operation: Operation, mut meanwhile: impl FnMut()) {
+        let patience = |wait| if wait { Duration::from_micros(200) } else { Duration::ZERO };
+        match operation {
+            Operation::Send { value, wait } => {
+                for queue in &self.queues {
+                    let _ = if wait { queue.send_timeout(value, patience(wait)).is_ok() } else { queue.try_send(value).is_ok() };
+                }
+                for queue in &self.large {
+                    let _ = queue.try_send([value; 512]);
+                }
+            }
+            Operation::SendMany { count, wait } => {
+                for queue in &self.queues {
+                    let _ = queue.send_many_timeout(&[9; 256][..count.into()], patience(wait));
+                }
+            }
+            Operation::Reserve { commit } => {
+                for queue in &self.large {
+                    let Ok(mut slot) = queue.try_reserve() else {
+                        continue;
+                    };
+                    meanwhile();
+                    slot.fill(5);
+                    if commit {
+                        slot.commit();
+                    }
+                }
+            }
+            Operation::Recv { wait } => {
+                for queue in &self.queues {
+                    let _ = if wait { queue.recv_timeout(patience(wait)).is_ok() } else { queue.try_recv().is_ok() };
+                }
+            }
+            Operation::RecvMany { most, wait } => {
+                for queue in &self.queues {
+                    let _ = queue.recv_many_timeout(&mut Vec::new(), most.into(), patience(wait));
+                }
+            }
+            Operation::RecvRef => {
+                for queue in &self.large {
+                    if let Ok(message) = queue.try_recv_ref() {
+                        meanwhile();
+                        std::hint::black_box((message.iter().fold(0_u64, |sum, word| sum ^ word), message.redelivered()));
+                    }
+                }
+            }
+            Operation::Look => {
+                for queue in &self.queues {
+                    std::hint::black_box((queue.len(), queue.is_empty(), queue.is_full(), queue.is_closed(), queue.lost()));
+                    std::hint::black_box(format!("{queue:?}"));
+                }
+                std::hint::black_box(format!("{:?} {:?} {:?}", self.producers, self.consumers, self.locks));
+            }
+            Operation::Close => self.queues.iter().for_each(Queue::close),
+            Operation::Lock { wait, recover } => {
+                for lock in &self.locks {
+                    let guard = lock.lock_timeout(patience(wait));
+                    meanwhile();
+                    if let Ok(mut guard) = if recover { guard.or_else(|error| error.recover()) } else { guard } {
+                        guard[1] += u64::from(guard[1] < 9);
+                        let _ = lock.try_lock().is_ok();
+                    }
+                }
+            }
+            Operation::RingSend { value, wait } => {
+                for producer in &mut self.producers {
+                    let _ = producer.send_timeout(value, patience(wait));
+                }
+            }
+            Operation::RingRecv { wait } => {
+                for consumer in &mut self.consumers {
+                    let _ = consumer.recv_timeout(patience(wait));
+                }
+            }
+            Operation::OtherHandles => {
+                self.queues = self.queues.to_vec();
+                self.locks = self.locks.to_vec();
+            }
+            Operation::Open { handle } => self.open(segment, bytemuck::cast([segment.id(), handle[1], handle[2]])),
+            Operation::OpenNearby { block, generation } => {
+                for handle in self.handles() {
+                    let [id, first, there] = bytemuck::cast::<Handle, [u64; 3]>(handle);
+                    let near = [id, first.wrapping_add(block.into()), there.wrapping_add(generation.into())];
+                    self.open(segment, bytemuck::cast(near));
+                }
+            }
+            Operation::NewEnds => {
+                let handles: Vec<_> = self.producers.drain(..).map(|end| end.handle()).collect();
+                self.consumers.clear();
+                self.producers.extend(handles.iter().filter_map(|&handle| spsc::Producer::open(segment, handle).ok()));
+                self.consumers.extend(handles.iter().filter_map(|&handle| spsc::Consumer::open(segment, handle).ok()));
+            }
+            Operation::Make { capacity } => self.make_more(segment, capacity.into()),
+            Operation::Drop => *self = Objects::default(),
+            Operation::Reap => drop(segment.reap()),
+        }
+    }
+}

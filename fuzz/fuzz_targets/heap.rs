@@ -1,0 +1,203 @@
+//! Objects of any size are made, cloned, opened and dropped in a small segment, against a model of what must be alive. In the end the whole
+//! budget is there again.
+//!
+//! `cargo +nightly fuzz run heap fuzz/seeds/heap -- -max_total_time=60`
+#![no_main]
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use offspring::{CreateError, Fault, Handle, Lock, Queue, Segment, spsc};
+
+/// Not a power of two, so that no class fits it exactly.
+const BUDGET: u64 = 300_000;
+/// Bytes of a queue or ring beside its slots, and of a lock beside its value.
+const QUEUE: u64 = 640;
+const LOCK: u64 = 128;
+
+/// Messages large enough that few of them fill the segment.
+type Message = [u64; 32];
+const MESSAGE: u64 = size_of::<Message>() as u64;
+/// A few more slots than there is room for.
+const MOST: u64 = BUDGET / MESSAGE + 8;
+
+#[derive(Arbitrary, Debug)]
+enum Operation {
+    Queue { capacity: u16 },
+    Lock { large: bool },
+    Ring { capacity: u16 },
+    Clone { which: u8 },
+    Open { which: u8 },
+    Drop { which: u8 },
+    OpenDropped { which: u8 },
+}
+
+enum Object {
+    Queue(Queue<Message>),
+    Lock(Lock<u64>),
+    LargeLock(Lock<[u64; 2000]>),
+    Ring(spsc::Producer<Message>, spsc::Consumer<Message>),
+}
+
+impl Object {
+    fn handle(&self) -> Handle {
+        match self {
+            Object::Queue(queue) => queue.handle(),
+            Object::Lock(lock) => lock.handle(),
+            Object::LargeLock(lock) => lock.handle(),
+            Object::Ring(producer, _) => producer.handle(),
+        }
+    }
+
+    /// Puts the mark where nobody else may write, and fills what is around it.
+    fn mark(&mut self, mark: u64) {
+        match self {
+            Object::Queue(queue) => while queue.try_send([mark; 32]).is_ok() {},
+            Object::Lock(lock) => *lock.lock().expect("free") = mark,
+            Object::LargeLock(lock) => lock.lock().expect("free").fill(mark),
+            Object::Ring(producer, _) => while producer.try_send([mark; 32]).is_ok() {},
+        }
+    }
+
+    /// Finds the mark in every place.
+    fn check(&mut self, mark: u64) {
+        match self {
+            Object::Queue(queue) => {
+                let mut values = Vec::new();
+                assert_eq!(queue.try_recv_many(&mut values, usize::MAX), Ok(queue.capacity()));
+                assert!(values.iter().all(|&value| value == [mark; 32]));
+                queue.try_send_many(&values).expect("as many as there were");
+            }
+            Object::Lock(lock) => assert_eq!(*lock.lock().expect("free"), mark),
+            Object::LargeLock(lock) => assert!(lock.lock().expect("free").iter().all(|&word| word == mark)),
+            Object::Ring(producer, consumer) => {
+                for _ in 0..consumer.len() {
+                    assert_eq!(consumer.try_recv(), Ok([mark; 32]));
+                    producer.try_send([mark; 32]).expect("room for what was taken");
+                }
+            }
+        }
+    }
+
+    /// Another handle; a ring has one only.
+    fn another(&self) -> Option<Object> {
+        match self {
+            Object::Queue(queue) => Some(Object::Queue(queue.clone())),
+            Object::Lock(lock) => Some(Object::Lock(lock.clone())),
+            Object::LargeLock(lock) => Some(Object::LargeLock(lock.clone())),
+            Object::Ring(..) => None,
+        }
+    }
+
+    /// The same object by its name.
+    fn open(&self, segment: &Segment) -> Option<Object> {
+        let handle = self.handle();
+        Some(match self {
+            Object::Queue(_) => Object::Queue(Queue::open(segment, handle).expect("alive")),
+            Object::Lock(_) => Object::Lock(Lock::open(segment, handle).expect("alive")),
+            Object::LargeLock(_) => Object::LargeLock(Lock::open(segment, handle).expect("alive")),
+            Object::Ring(..) => {
+                assert_eq!(spsc::Producer::<Message>::open(segment, handle).unwrap_err(), Fault::RoleTaken);
+                assert_eq!(spsc::Consumer::<Message>::open(segment, handle).unwrap_err(), Fault::RoleTaken);
+                return None;
+            }
+        })
+    }
+}
+
+/// What must be alive: an object under all its handles.
+struct Alive {
+    bytes: u64,
+    mark: u64,
+    handles: Vec<Object>,
+}
+
+#[derive(Default)]
+struct Model {
+    alive: Vec<Alive>,
+    dropped: Vec<Handle>,
+    marks: u64,
+}
+
+impl Model {
+    fn used(&self) -> u64 {
+        self.alive.iter().map(|alive| alive.bytes).sum()
+    }
+
+    fn made(&mut self, bytes: u64, made: Result<Object, CreateError>) {
+        match made {
+            Ok(mut object) => {
+                self.marks += 1;
+                object.mark(self.marks);
+                self.alive.push(Alive { bytes, mark: self.marks, handles: vec![object] });
+                assert!(self.used() <= BUDGET, "more than the segment may hold");
+            }
+            // Half of a block may be unused, and of a large object's size there may be one block only.
+            Err(CreateError::OutOfMemory { .. }) => {
+                assert!(self.used() + bytes > BUDGET / 2, "refused with {} in use", self.used())
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn pick(&mut self, which: u8) -> Option<&mut Alive> {
+        let count = self.alive.len().max(1);
+        self.alive.get_mut(usize::from(which) % count)
+    }
+}
+
+fuzz_target!(|operations: Vec<Operation>| {
+    let segment = Segment::create(BUDGET).expect("a segment");
+    let mut model = Model::default();
+    for operation in operations {
+        match operation {
+            Operation::Queue { capacity } => {
+                let capacity = 1 + u64::from(capacity) % MOST;
+                let made = Queue::with_capacity_in(&segment, capacity as usize).map(Object::Queue);
+                model.made(QUEUE + capacity * (8 + MESSAGE), made);
+            }
+            Operation::Lock { large: false } => model.made(LOCK + 8, Lock::new_in(&segment, 0).map(Object::Lock)),
+            Operation::Lock { large: true } => {
+                model.made(LOCK + 16_000, Lock::new_in(&segment, [0; 2000]).map(Object::LargeLock));
+            }
+            Operation::Ring { capacity } => {
+                let capacity = 1 + u64::from(capacity) % MOST;
+                let made =
+                    spsc::ring_in(&segment, capacity as usize).map(|(producer, consumer)| Object::Ring(producer, consumer));
+                model.made(QUEUE + capacity * MESSAGE, made);
+            }
+            Operation::Clone { which } => {
+                if let Some(alive) = model.pick(which) {
+                    alive.handles.extend(alive.handles[0].another());
+                }
+            }
+            Operation::Open { which } => {
+                if let Some(alive) = model.pick(which) {
+                    alive.handles.extend(alive.handles[0].open(&segment));
+                }
+            }
+            Operation::Drop { which } => {
+                if let Some(alive) = model.pick(which) {
+                    let mut last = alive.handles.pop().expect("at least one");
+                    last.check(alive.mark);
+                    if alive.handles.is_empty() {
+                        model.dropped.push(last.handle());
+                        model.alive.retain(|alive| !alive.handles.is_empty());
+                    }
+                }
+            }
+            Operation::OpenDropped { which } => {
+                if let Some(&handle) = model.dropped.get(usize::from(which)) {
+                    assert_eq!(Queue::<Message>::open(&segment, handle).unwrap_err(), Fault::Stale);
+                    assert_eq!(Lock::<u64>::open(&segment, handle).unwrap_err(), Fault::Stale);
+                }
+            }
+        }
+    }
+    for alive in &mut model.alive {
+        let mark = alive.mark;
+        alive.handles[0].check(mark);
+    }
+    drop(model);
+    let all = ((BUDGET - QUEUE) / MESSAGE) as usize;
+    spsc::ring_in::<Message>(&segment, all).expect("the whole budget is there again");
+});

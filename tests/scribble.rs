@@ -1,0 +1,428 @@
+//! Words of a live segment are written over while operations run: every call returns, with a value or an error. No panic, no signal, no hang.
+//!
+//! Two processes with two threads each use every kind of object, and the parent writes over random words. It goes by a seed, which is printed;
+//! `OFFSPRING_SEED=n cargo test --test scribble` repeats what the parent wrote, though not the interleaving.
+//!
+//! What a scribble may do: make a call say `Broken`, change or lose messages, take a lock from its owner or lock it for ever. So whatever waits
+//! has a timeout here, and values are not compared; but objects in another segment, and those whose own words were spared, are.
+
+mod common;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant, SystemTime};
+
+use offspring::{
+    Child, CreateError, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment,
+    SendTimeoutError, Wait, spsc,
+};
+use rustix::fs::SeekFrom;
+
+const LEN: u64 = 1 << 16;
+const PAGE: u64 = 4096;
+const WORD: u64 = 8;
+
+/// Where the parts of a segment lie.
+const HEADER: std::ops::Range<u64> = 0..4096;
+const PEERS: std::ops::Range<u64> = 4096..69_632;
+const HEAP: std::ops::Range<u64> = 69_632..131_072;
+const BLOCKS: std::ops::Range<u64> = 131_072..u64::MAX;
+
+/// How long the two processes are disturbed, and how long they may take to end after that.
+const TIME: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() {
+    common::run(&tests![
+        calls_return_while_the_header_is_written_over,
+        calls_return_while_the_peer_table_is_written_over,
+        calls_return_while_the_heap_is_written_over,
+        calls_return_while_objects_are_written_over,
+        calls_return_while_anything_is_written_over,
+        calls_return_whatever_word_is_wrong,
+        a_wrong_length_does_not_wipe_the_blocks_behind,
+        a_wrong_length_does_not_use_the_budget_up,
+        a_wrong_frontier_does_not_take_gigabytes,
+        a_corrupt_ring_says_so_every_time,
+    ]);
+}
+
+/// Marsaglia's xorshift: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn chance(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+}
+
+/// From the environment, or a new one; printed, as it is what a failure is repeated with.
+fn seed() -> u64 {
+    let given = std::env::var("OFFSPRING_SEED").ok().map(|seed| seed.parse().expect("OFFSPRING_SEED is a number"));
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let seed = given.unwrap_or_else(now).max(1);
+    println!("OFFSPRING_SEED={seed}");
+    seed
+}
+
+/// The bytes of a segment, by its descriptor: what a process that scribbles has.
+struct Bytes(File);
+
+impl Bytes {
+    fn of(segment: &Segment) -> Bytes {
+        Bytes(File::from(segment.as_fd().try_clone_to_owned().expect("a descriptor")))
+    }
+
+    fn read(&self, offset: u64) -> u64 {
+        let mut bytes = [0; WORD as usize];
+        self.0.read_exact_at(&mut bytes, offset).expect("within the segment");
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn write(&self, offset: u64, word: u64) {
+        self.0.write_all_at(&word.to_ne_bytes(), offset).expect("within the segment");
+    }
+
+    /// The words in use in the range: those that are not zero, and the one behind each.
+    fn words(&self, range: &std::ops::Range<u64>) -> Vec<u64> {
+        let mut found = Vec::new();
+        let mut from = range.start;
+        while let Ok(data) = rustix::fs::seek(&self.0, SeekFrom::Data(from)) {
+            let data = data.max(range.start);
+            for offset in (data..(data / PAGE + 1) * PAGE).step_by(WORD as usize) {
+                if range.contains(&offset) && self.read(offset) != 0 {
+                    found.extend([offset, offset + WORD]);
+                }
+            }
+            from = (data / PAGE + 1) * PAGE;
+        }
+        found.dedup();
+        found
+    }
+
+    /// The only word in the range with this value.
+    fn find(&self, range: &std::ops::Range<u64>, value: u64) -> u64 {
+        let mut found = self.words(range);
+        found.retain(|&offset| self.read(offset) == value);
+        assert_eq!(found.len(), 1, "{value} stands at {found:?}");
+        found[0]
+    }
+
+    fn in_memory(&self) -> u64 {
+        self.0.metadata().expect("metadata").blocks() * 512
+    }
+}
+
+/// A value that somebody who errs might write.
+fn wrong(random: &mut Random, bytes: &Bytes, words: &[u64], before: u64) -> u64 {
+    match random.below(6) {
+        0 => random.next(),
+        1 => before ^ 1 << random.below(64),
+        2 => before.wrapping_add(random.below(5)).wrapping_sub(2),
+        3 => random.below(1025),
+        4 => u64::MAX - random.below(2),
+        _ => bytes.read(words[random.below(words.len() as u64) as usize]),
+    }
+}
+
+/// That a call came back is all that is asked of it.
+fn returned<T>(_: T) {}
+
+/// One object of each kind.
+#[derive(Clone)]
+struct Objects {
+    segment: Segment,
+    queue: Queue<u64>,
+    redelivering: Queue<[u64; 3]>,
+    lock: Lock<[u64; 4]>,
+}
+
+type Ends = (spsc::Producer<u64>, spsc::Consumer<u64>);
+
+impl Objects {
+    fn make() -> (Objects, Ends) {
+        let segment = Segment::create(LEN).expect("a segment");
+        let mut redelivering = QueueOptions::new();
+        redelivering.capacity(5).on_receiver_death(OnReceiverDeath::Redeliver).wait(Wait::Sleep);
+        let objects = Objects {
+            queue: Queue::with_capacity_in(&segment, 4).expect("a queue"),
+            redelivering: redelivering.create_in(&segment).expect("a queue"),
+            lock: Lock::new_in(&segment, [7; 4]).expect("a lock"),
+            segment,
+        };
+        objects.queue.send(1).expect("room");
+        objects.redelivering.send([1; 3]).expect("room");
+        let ends = spsc::ring_in(&objects.segment, 3).expect("a ring");
+        (objects, ends)
+    }
+
+    /// Some operation.
+    fn operate(&self, random: &mut Random, timeout: Duration) {
+        let Objects { segment, queue, redelivering, lock } = self;
+        let timeout = if random.chance(2) { Duration::ZERO } else { timeout };
+        match random.below(16) {
+            0 => returned(queue.send_timeout(random.next(), timeout)),
+            1 => returned(queue.recv_timeout(timeout)),
+            2 => returned(redelivering.send_timeout([random.next(); 3], timeout)),
+            3 => returned(redelivering.recv_timeout(timeout)),
+            4 => returned(queue.send_many_timeout(&[random.next(); 7], timeout)),
+            5 => returned(queue.recv_many_timeout(&mut Vec::new(), 9, timeout)),
+            6 => {
+                if let Ok(mut slot) = redelivering.reserve_timeout(timeout) {
+                    slot[1] = random.next();
+                    if random.chance(2) {
+                        slot.commit();
+                    }
+                }
+            }
+            7 => returned(redelivering.recv_ref_timeout(timeout).map(|message| std::hint::black_box(message[2]))),
+            8 | 9 => {
+                if let Ok(mut guard) = lock.lock_timeout(timeout).or_else(|error| error.recover()) {
+                    guard.fill(random.next());
+                }
+            }
+            10 => returned(lock.try_lock().is_ok()),
+            11 => {
+                std::hint::black_box((queue.len(), queue.is_empty(), queue.is_full(), queue.is_closed(), redelivering.lost()));
+                std::hint::black_box(format!("{self:?}"));
+            }
+            12 => returned(Queue::<u64>::open(segment, queue.handle()).map(|queue| queue.try_send(3))),
+            13 => returned(Lock::<[u64; 4]>::open(segment, lock.handle()).map(|lock| lock.try_lock().is_ok())),
+            14 => {
+                returned(Queue::<u64>::with_capacity_in(segment, 1 + random.below(900) as usize).map(|queue| queue.try_send(4)))
+            }
+            _ if random.chance(8) => returned(segment.reap()),
+            _ => returned(spsc::ring_in::<u64>(segment, 2).map(|(mut producer, _consumer)| producer.try_send(5))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {:?} {:?}", self.queue, self.redelivering, self.lock)
+    }
+}
+
+/// Uses everything in two threads until the time is over; gives the number of calls that returned.
+fn use_all(objects: &Objects, (mut producer, mut consumer): Ends, seed: u64) -> u64 {
+    let end = Instant::now() + TIME;
+    let timeout = Duration::from_millis(2);
+    std::thread::scope(|scope| {
+        let thread = |number: u64| {
+            let mut random = Random(seed ^ number << 32 | 1);
+            scope.spawn(move || {
+                let mut calls = 0;
+                while Instant::now() < end {
+                    objects.operate(&mut random, timeout);
+                    calls += 1;
+                }
+                calls
+            })
+        };
+        let threads = [thread(1), thread(2)];
+        let mut calls = 0;
+        while Instant::now() < end {
+            returned(producer.send_timeout(1, timeout));
+            returned(consumer.recv_timeout(timeout));
+            std::hint::black_box((producer.len(), consumer.is_empty()));
+            calls += 2;
+        }
+        let of_threads = threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        calls + of_threads.iter().sum::<u64>()
+    })
+}
+
+/// The number of calls, or what went wrong: a panic, a signal, a hang.
+fn finish(mut child: Child<u64>, seed: u64) -> u64 {
+    match child.join_timeout(PATIENCE) {
+        Some(Ok(calls)) => calls,
+        Some(Err(error)) => panic!("OFFSPRING_SEED={seed}: {error}"),
+        None => {
+            let _ = child.kill();
+            let _ = child.join();
+            panic!("OFFSPRING_SEED={seed}: a call did not return");
+        }
+    }
+}
+
+fn disturb(range: std::ops::Range<u64>) {
+    let seed = seed();
+    let mut random = Random(seed);
+    let elsewhere = Segment::create(LEN).expect("a segment");
+    let spared = Queue::with_capacity_in(&elsewhere, 1).expect("a queue");
+    spared.send(11).expect("room");
+    let (objects, ends) = Objects::make();
+    let bytes = Bytes::of(&objects.segment);
+    let mut children = Vec::new();
+    let mut all_ends = vec![ends, spsc::ring_in(&objects.segment, 3).expect("a ring")];
+    while let Some(ends) = all_ends.pop() {
+        let objects = objects.clone();
+        let seed = random.next();
+        children.push(offspring::fork(move || use_all(&objects, ends, seed)).expect("a child"));
+    }
+    let end = Instant::now() + TIME;
+    let mut written = 0;
+    let mut calls = 0;
+    let mut words = Vec::new();
+    while Instant::now() < end {
+        if written % 64 == 0 {
+            words = bytes.words(&range);
+        }
+        let word = words[random.below(words.len() as u64) as usize];
+        let before = bytes.read(word);
+        bytes.write(word, wrong(&mut random, &bytes, &words, before));
+        written += 1;
+        std::thread::sleep(Duration::from_micros(random.below(100)));
+        if random.chance(4) {
+            objects.operate(&mut random, Duration::from_millis(1));
+            calls += 1;
+        }
+        // Put right again as often as not, or soon everything would say at once that it is broken.
+        if random.chance(2) {
+            bytes.write(word, before);
+        }
+    }
+    calls += children.into_iter().map(|child| finish(child, seed)).sum::<u64>();
+    drop(objects);
+    assert_eq!(spared.recv(), Ok(11), "OFFSPRING_SEED={seed}: an object in another segment was changed");
+    println!("{written} words written over, {calls} calls returned");
+}
+
+fn calls_return_while_the_header_is_written_over() {
+    disturb(HEADER);
+}
+
+fn calls_return_while_the_peer_table_is_written_over() {
+    disturb(PEERS);
+}
+
+fn calls_return_while_the_heap_is_written_over() {
+    disturb(HEAP);
+}
+
+fn calls_return_while_objects_are_written_over() {
+    disturb(BLOCKS);
+}
+
+fn calls_return_while_anything_is_written_over() {
+    disturb(0..u64::MAX);
+}
+
+/// One wrong word at a time, in otherwise good memory, and every operation: no luck needed.
+fn calls_return_whatever_word_is_wrong() {
+    let seed = seed();
+    let child = offspring::fork(move || {
+        let mut random = Random(seed);
+        let mut cases = 0;
+        let (template, ends) = Objects::make();
+        let words = Bytes::of(&template.segment).words(&(0..u64::MAX));
+        drop((template, ends));
+        for &word in &words {
+            for wrong_value in 0..6 {
+                let (objects, (mut producer, mut consumer)) = Objects::make();
+                let bytes = Bytes::of(&objects.segment);
+                let before = bytes.read(word);
+                let value = [0, u64::MAX, before ^ 1, before ^ 1 << 63, before.wrapping_add(1 << 20), random.next()][wrong_value];
+                bytes.write(word, value);
+                for _ in 0..24 {
+                    objects.operate(&mut random, Duration::ZERO);
+                    returned(producer.send_timeout(1, Duration::ZERO));
+                    returned(consumer.recv_timeout(Duration::ZERO));
+                }
+                let handle = producer.handle();
+                drop((producer, consumer));
+                returned(spsc::Producer::<u64>::open(&objects.segment, handle).map(|mut end| end.try_send(1)));
+                returned(spsc::Consumer::<u64>::open(&objects.segment, handle).map(|mut end| end.try_recv()));
+                returned(objects.segment.reap());
+                cases += 1;
+            }
+        }
+        cases
+    });
+    println!("{} cases", finish(child.expect("a child"), seed));
+}
+
+/// A freed block gives its pages back from a certain length on. The length of a small block, written over, made it give back those of its
+/// neighbours too.
+fn a_wrong_length_does_not_wipe_the_blocks_behind() {
+    let segment = Segment::create(LEN).expect("a segment");
+    let spoilt = Lock::new_in(&segment, [0_u8; 72]).expect("a lock");
+    let behind: Vec<Lock<u64>> = (0..8).map(|n| Lock::new_in(&segment, n).expect("a lock")).collect();
+    let bytes = Bytes::of(&segment);
+    bytes.write(bytes.find(&BLOCKS, 128 + 72), 1 << 20);
+    drop(spoilt);
+    for (n, lock) in behind.iter().enumerate() {
+        assert_eq!(*lock.lock().expect("not disturbed"), n as u64);
+    }
+}
+
+/// The lengths of all blocks are added up when the budget seems to be spent. A wrong one made the sum so large that nothing could be had any
+/// more.
+fn a_wrong_length_does_not_use_the_budget_up() {
+    let segment = Segment::create(LEN).expect("a segment");
+    let _spoilt = Lock::new_in(&segment, [0_u8; 72]).expect("a lock");
+    let bytes = Bytes::of(&segment);
+    bytes.write(bytes.find(&BLOCKS, 128 + 72), u64::MAX);
+    // A little more than is left, which makes it count.
+    assert!(matches!(Queue::<u64>::with_capacity_in(&segment, 4050), Err(CreateError::OutOfMemory { .. })));
+    Queue::<u64>::with_capacity_in(&segment, 3000).expect("three quarters of the budget");
+}
+
+/// Who looks through all blocks looks at as many headers as were ever used. A wrong number of them made it touch, and so back with memory, every
+/// header that there could be: six gigabytes in the commons.
+fn a_wrong_frontier_does_not_take_gigabytes() {
+    let segment = Segment::create(8 << 30).expect("a segment");
+    let small = Lock::new_in(&segment, 7_u64).expect("a lock");
+    let _large = Lock::new_in(&segment, [0_u8; 8192]).expect("a lock");
+    let bytes = Bytes::of(&segment);
+    let before = bytes.in_memory();
+    // The first words of the first class, behind the words of the heap.
+    let frontier = HEAP.start + 64;
+    assert_ne!(bytes.read(frontier), 0);
+    for wrong in [u64::MAX, 1 << 20, 1 << 63] {
+        bytes.write(frontier, wrong);
+        // A little more than is left, which makes it count.
+        assert!(matches!(Queue::<[u8; 4088]>::with_capacity_in(&segment, (1 << 21) - 1), Err(CreateError::OutOfMemory { .. })));
+        let more = bytes.in_memory() - before;
+        assert!(more < 1 << 20, "{more} bytes more");
+        let made = Lock::new_in(&segment, 8_u64).map(drop);
+        assert!(matches!(made, Err(CreateError::Fault(Fault::Corrupt))), "{made:?}");
+    }
+    drop(small);
+}
+
+/// The end of a ring that found the counts wrong when it took its role kept the role: the first call said so, and the next waited for ever.
+fn a_corrupt_ring_says_so_every_time() {
+    let segment = Segment::create(LEN).expect("a segment");
+    let (mut producer, consumer) = spsc::ring_in::<u64>(&segment, 1000).expect("a ring");
+    for n in 0..777 {
+        producer.send(n).expect("room");
+    }
+    let handle = producer.handle();
+    drop((producer, consumer.len()));
+    let bytes = Bytes::of(&segment);
+    let tail = bytes.words(&BLOCKS).into_iter().find(|&word| bytes.read(word) == 777 && bytes.read(word - 128) == 1000);
+    bytes.write(tail.expect("the count of messages, behind the capacity"), u64::MAX);
+    for _ in 0..3 {
+        assert_eq!(spsc::Producer::<u64>::open(&segment, handle).unwrap_err(), Fault::Corrupt);
+    }
+    // In a forked child an end takes its role at its first use.
+    let mut consumer = consumer;
+    assert_eq!(consumer.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Broken(Fault::Corrupt)));
+    assert_eq!(consumer.recv(), Err(RecvError::Broken(Fault::Corrupt)));
+    let (mut producer, _consumer) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
+    producer.send(1).expect("room");
+    assert_eq!(producer.send_timeout(2, Duration::ZERO), Err(SendTimeoutError::Timeout(2)));
+}
