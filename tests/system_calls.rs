@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         waking_a_sleeping_sender_is_one_system_call,
         a_batch_wakes_a_sleeper_once,
         a_killed_sleeper_costs_one_system_call_and_then_none,
+        a_killed_sleeping_sender_costs_one_system_call_and_then_none,
+        a_killed_sleeper_at_a_ring_costs_one_system_call_and_then_none,
         an_unlock_with_a_killed_waiter_costs_one_system_call_and_then_none,
     ])
 }
@@ -192,6 +194,52 @@ fn a_killed_sleeper_costs_one_system_call_and_then_none() {
     sleeper.kill().expect("kill");
     assert!(sleeper.join().is_err());
     let calls = system_calls(|| assert!(queue.len() <= 64), || (0..50).for_each(|n| queue.send(n).expect("open")));
+    assert!(calls.len() <= 1, "{calls:?}");
+}
+
+fn a_killed_sleeping_sender_costs_one_system_call_and_then_none() {
+    let queue = queue(1);
+    queue.send(1).expect("room");
+    let theirs = queue.clone();
+    let sleeper = fork(move || theirs.send(2).expect("open")).expect("fork");
+    common::wait_until(|| asleep(&sleeper));
+    sleeper.kill().expect("kill");
+    assert!(sleeper.join().is_err());
+    let calls = system_calls(
+        || assert!(queue.len() <= 64),
+        || {
+            for n in 0..50 {
+                queue.recv().expect("open");
+                queue.send(n).expect("room");
+            }
+        },
+    );
+    assert!(calls.len() <= 1, "{calls:?}");
+}
+
+fn a_killed_sleeper_at_a_ring_costs_one_system_call_and_then_none() {
+    // The end that is left belongs to the process that is counted, so that one makes the ring and has the sleeper killed.
+    let end = std::cell::RefCell::new(None);
+    let warm_up = || {
+        let (mut sender, receiver) = spsc::ring::<u64>(64).expect("a ring");
+        let mut receiver = receiver;
+        let sleeper = fork(move || {
+            receiver.recv().expect("a ring");
+            receiver.recv().expect("a ring")
+        });
+        let sleeper = sleeper.expect("fork");
+        sender.send(0).expect("room");
+        common::wait_until(|| sender.is_empty() && asleep(&sleeper));
+        sleeper.kill().expect("kill");
+        assert!(sleeper.join().is_err());
+        *end.borrow_mut() = Some(sender);
+    };
+    let calls = system_calls(warm_up, || {
+        let mut sender = end.borrow_mut().take().expect("the warm-up made it");
+        (0..50).for_each(|n| sender.send(n).expect("room"));
+        // Dropping it would give the ring back, which is not what is counted.
+        std::mem::forget(sender);
+    });
     assert!(calls.len() <= 1, "{calls:?}");
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::arena::Object;
 use crate::random::Random;
 
 /// What a process is to die of.
@@ -21,10 +22,15 @@ pub enum Fate {
 }
 
 impl Fate {
-    pub fn draw(random: &mut Random) -> Fate {
-        match random.below(24) {
-            0 => Fate::Memory,
-            1 => Fate::Time,
+    /// The fate of a new worker at the object.
+    pub fn draw(object: Object, random: &mut Random) -> Fate {
+        match (object, random.below(24)) {
+            // Who dies there must be well considered.
+            (Object::Ring, _) => Fate::Signal,
+            // Children inherit the limit: they would die of it before their parents.
+            (Object::Fork, 0) => Fate::Signal,
+            (_, 0) => Fate::Memory,
+            (_, 1) => Fate::Time,
             _ => Fate::Signal,
         }
     }
@@ -58,7 +64,7 @@ impl Burden {
             Fate::Signal => {}
             Fate::Memory => self.hoard.push(vec![1; MEBIBYTE as usize]),
             Fate::Time => {
-                let until = Instant::now() + Duration::from_millis(20);
+                let until = Instant::now() + Duration::from_millis(5);
                 while Instant::now() < until {
                     std::hint::spin_loop();
                 }

@@ -18,7 +18,7 @@ pub const ROWS: usize = 1 << 13;
 /// Messages of a stretch.
 pub const MESSAGES: usize = 1 << 17;
 /// Stretches of a round.
-pub const STRETCHES: usize = 1 << 13;
+pub const STRETCHES: usize = 1 << 15;
 const KILLS: usize = 1 << 13;
 const SAMPLES: usize = 1 << 16;
 
@@ -68,6 +68,10 @@ pub struct Tally {
     pub torn: AtomicU64,
     pub twice: AtomicU64,
     pub disorder: AtomicU64,
+    /// Messages that were sent and did not come, where a worker finds that out itself.
+    pub missing: AtomicU64,
+    /// Children that workers killed.
+    pub grandchildren_killed: AtomicU64,
     /// When processes at this object were killed, in nanoseconds, and how many were.
     kills: AtomicU64,
     killed_at: [AtomicU64; KILLS],
@@ -91,6 +95,25 @@ impl Tally {
     }
 }
 
+/// An operation that was blocked when somebody was killed.
+#[derive(Debug)]
+#[repr(C)]
+struct SampleWords {
+    nanoseconds: AtomicU64,
+    object: AtomicU64,
+    operation: AtomicU64,
+}
+
+/// As [`SampleWords`], read.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// From the kill until the operation came to its end.
+    pub nanoseconds: u64,
+    pub object: Object,
+    /// Its name, as in a [`Row`].
+    pub operation: u64,
+}
+
 /// All words of a ledger.
 #[derive(Debug)]
 #[repr(C)]
@@ -106,7 +129,7 @@ pub struct Words {
     next_sample: AtomicU64,
     pub tallies: [Tally; Object::ALL.len()],
     pub rows: [Row; ROWS],
-    samples: [AtomicU64; SAMPLES],
+    samples: [SampleWords; SAMPLES],
     pub stretches: [Stretch; STRETCHES],
 }
 
@@ -124,18 +147,24 @@ impl Ledger {
         Ok(Ledger { memory: MmapOptions::new().len(len).map_raw(&file)? })
     }
 
-    /// Notes the nanoseconds from a kill until somebody who was blocked went on.
-    pub fn note_sample(&self, nanoseconds: u64) {
+    /// Notes how long somebody who was blocked needed to go on after a kill.
+    pub fn note_sample(&self, sample: Sample) {
         let index = self.next_sample.fetch_add(1, Ordering::Relaxed) as usize;
-        if let Some(sample) = self.samples.get(index) {
-            sample.store(nanoseconds, Ordering::Relaxed);
+        if let Some(words) = self.samples.get(index) {
+            words.object.store(sample.object as u64, Ordering::Relaxed);
+            words.operation.store(sample.operation, Ordering::Relaxed);
+            words.nanoseconds.store(sample.nanoseconds, Ordering::Release);
         }
     }
 
-    pub fn samples(&self) -> impl Iterator<Item = u64> {
+    pub fn samples(&self) -> impl Iterator<Item = Sample> {
         let count = (self.next_sample.load(Ordering::Relaxed) as usize).min(SAMPLES);
-        // 0: killed between taking the place and filling it.
-        self.samples[..count].iter().map(|sample| sample.load(Ordering::Relaxed)).filter(|&sample| sample != 0)
+        self.samples[..count].iter().filter_map(|words| {
+            let nanoseconds = words.nanoseconds.load(Ordering::Acquire);
+            let object = Object::ALL[words.object.load(Ordering::Relaxed) as usize];
+            // 0: killed between taking the place and filling it.
+            (nanoseconds != 0).then(|| Sample { nanoseconds, object, operation: words.operation.load(Ordering::Relaxed) })
+        })
     }
 
     /// Stretches that somebody has taken.

@@ -245,6 +245,8 @@ impl<'a> Pool<'a> {
             let word = header.load();
             match word.state() {
                 State::Owned(owner) if owner == peer.owner() => {
+                    // Killed in `share`, it has its bit already.
+                    header.holders.remove(peer.index());
                     if let Some(mine) = header.own(word, me.owner()) {
                         self.tear_down(id, header, mine);
                     }

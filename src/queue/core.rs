@@ -10,7 +10,7 @@ use crate::object::queue_block::{QueueBlock, Shape};
 use crate::peer::Fault;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::queue::error::Stop;
-use crate::ring::mpmc::{Claim, OnReaderDeath, Refused};
+use crate::ring::mpmc::{Claim, Held, OnReaderDeath, Refused};
 use crate::sync::Wait;
 use crate::sync::wait::{self, Obstacle, Patience};
 use crate::sys::clock::{self, Deadline};
@@ -190,36 +190,45 @@ impl Place<'_> {
                         self.notify_both();
                     }
                 }
-                Err(Refused::NotNow(None)) if look && end == End::Read && self.orphan_of_the_dead() => {}
+                Err(Refused::NotNow(None)) if look && end == End::Read => match self.look_for_orphans() {
+                    Orphan::Made => {}
+                    // It bars nobody's way, but the death of its reader brings it back: whoever waits looks as often as behind an owner.
+                    Orphan::MayCome(held) => return Err(Refused::NotNow(Some(held))),
+                    Orphan::None => return Err(Refused::NotNow(None)),
+                },
                 other => return other,
             }
         }
     }
 
-    /// Whether a message came back from a receiver that was killed with it, in a queue that delivers again.
-    fn orphan_of_the_dead(&self) -> bool {
+    /// What comes back from receivers that are killed, in a queue that delivers again.
+    fn look_for_orphans(&self) -> Orphan {
         let Place { seat, block } = self;
         if block.ring.policy == OnReaderDeath::Drop {
-            return false;
+            return Orphan::None;
         }
         // Whoever made an orphan may have been killed before it said so.
         if block.ring.find_orphan() {
-            return true;
+            return Orphan::Made;
         }
         let mut from = 0;
         let mut last_judged = None;
+        let mut found = Orphan::None;
         while let Some(held) = block.ring.being_read(seat.me.owner(), from) {
             // Many slots in a row have the same reader; one question to the kernel answers for all.
             let (owner, dead) = last_judged
                 .filter(|&(owner, _)| owner == held.owner())
                 .unwrap_or_else(|| (held.owner(), seat.is_dead(held.owner())));
             if dead && block.ring.recover(held) {
-                return true;
+                return Orphan::Made;
+            }
+            if !dead {
+                found = Orphan::MayCome(held);
             }
             last_judged = Some((owner, dead));
             from = held.index() + 1;
         }
-        false
+        found
     }
 
     /// A slot without a message came free (aborted, or taken from the dead): a receiver may have waited for just this position, and a
@@ -228,6 +237,16 @@ impl Place<'_> {
         self.block.items.with(self.seat.fences).notify_one();
         self.block.space.with(self.seat.fences).notify_one();
     }
+}
+
+/// What becomes of messages that others are reading, in a queue that delivers again.
+enum Orphan {
+    /// A message of a dead receiver can be had now.
+    Made,
+    /// A living receiver reads this one.
+    MayCome(Held),
+    /// Nobody reads anything that would come back.
+    None,
 }
 
 /// Tells the end of an attempt from an obstacle that may pass.

@@ -1,0 +1,152 @@
+//! The objects of a round, and who works at which.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use offspring::{Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, spsc};
+use tempfile::TempDir;
+
+use crate::churn_work::Name;
+use crate::ledger::Ledger;
+use crate::lock_work::Account;
+use crate::message::Message;
+use crate::random::Random;
+
+/// What is worked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A queue that drops what its receiver is killed with.
+    Drop,
+    /// A queue that delivers that again.
+    Redeliver,
+    /// A queue in a file.
+    File,
+    /// A ring of one sender and one receiver, whose places are taken over.
+    Ring,
+    /// A lock over several words that must agree.
+    Lock,
+    /// Queues and locks that are made, sent by name, opened and dropped.
+    Churn,
+    /// Children that have children.
+    Fork,
+}
+
+impl Object {
+    pub const ALL: [Object; 7] =
+        [Object::Drop, Object::Redeliver, Object::File, Object::Ring, Object::Lock, Object::Churn, Object::Fork];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Object::Drop => "queue, drop",
+            Object::Redeliver => "queue, redeliver",
+            Object::File => "queue in a file",
+            Object::Ring => "spsc ring",
+            Object::Lock => "lock",
+            Object::Churn => "make and drop",
+            Object::Fork => "fork",
+        }
+    }
+
+    /// Whether messages of its senders are accounted for, one by one, at the end of the round.
+    pub fn has_ends(self) -> bool {
+        matches!(self, Object::Drop | Object::Redeliver | Object::File | Object::Ring)
+    }
+}
+
+/// Which part a worker has at its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Sender,
+    Receiver,
+    Any,
+}
+
+/// The place of a worker, and of whoever replaces it.
+#[derive(Clone, Copy, Debug)]
+pub struct Station {
+    pub object: Object,
+    pub part: Part,
+}
+
+/// What is left of a new ring's two ends.
+#[derive(Debug)]
+pub struct RingEnds {
+    pub producer: Option<spsc::Producer<Message>>,
+    pub consumer: Option<spsc::Consumer<Message>>,
+}
+
+/// All objects of a round, in the hands of the supervisor and of every worker.
+#[derive(Debug)]
+pub struct Arena {
+    pub ledger: Ledger,
+    pub dropping: Queue<Message>,
+    pub redelivering: Queue<Message>,
+    pub in_file: Queue<Message>,
+    pub path: PathBuf,
+    pub ring: Handle,
+    /// The ends of the ring, until the first workers take them.
+    pub ring_ends: Mutex<RingEnds>,
+    pub lock: Lock<Account>,
+    pub names: Queue<Name>,
+}
+
+const FILE_LEN: u64 = 1 << 20;
+
+impl Arena {
+    pub fn new(folder: &TempDir, round: u64, random: &mut Random) -> Result<Arc<Arena>, Box<dyn Error>> {
+        let mut capacity = || 1 << random.below(9);
+        let path = folder.path().join(format!("round-{round}"));
+        let file = Segment::create_file(&path, FILE_LEN)?;
+        let (producer, consumer) = spsc::ring(capacity())?;
+        let redelivering = QueueOptions::new().capacity(capacity()).on_receiver_death(OnReceiverDeath::Redeliver).create()?;
+        Ok(Arc::new(Arena {
+            ledger: Ledger::new()?,
+            dropping: Queue::with_capacity(capacity())?,
+            redelivering,
+            in_file: Queue::with_capacity_in(&file, capacity())?,
+            path,
+            ring: producer.handle(),
+            ring_ends: Mutex::new(RingEnds { producer: Some(producer), consumer: Some(consumer) }),
+            lock: Lock::new(Account::of(1))?,
+            names: Queue::with_capacity(16)?,
+        }))
+    }
+
+    pub fn close(&self) {
+        self.dropping.close();
+        self.redelivering.close();
+        self.in_file.close();
+    }
+}
+
+/// Deals `processes` stations at some of the objects: those that were dealt longest ago.
+pub fn deal(random: &mut Random, deck: &mut Vec<Object>, processes: usize) -> Vec<Station> {
+    let most = (processes / 2).clamp(1, Object::ALL.len());
+    let count = 1 + random.below(most as u64) as usize;
+    let mut objects = Vec::new();
+    while objects.len() < count {
+        if deck.is_empty() {
+            deck.extend(Object::ALL);
+            random.shuffle(deck);
+        }
+        let object = deck.pop().expect("it was filled");
+        if !objects.contains(&object) {
+            objects.push(object);
+        }
+    }
+    let mut dealt = [0; Object::ALL.len()];
+    let station = |index: usize| {
+        // Two for each, and then as it comes.
+        let object = if index < 2 * count { objects[index / 2] } else { objects[random.below(count as u64) as usize] };
+        let turn = dealt[object as usize];
+        dealt[object as usize] += 1;
+        let part = match turn % 2 {
+            _ if !object.has_ends() => Part::Any,
+            0 => Part::Sender,
+            _ => Part::Receiver,
+        };
+        Station { object, part }
+    };
+    (0..processes).map(station).collect()
+}

@@ -1,0 +1,153 @@
+//! A thousand processes make, use and drop objects and are killed at random. Afterwards nothing is left of them: no block of the
+//! segments, no page, no descriptor, no file, no entry in the peer table.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use offspring::{Child, JoinError, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, Segment, SegmentOptions, fork};
+
+fn main() -> ExitCode {
+    // Before the first child, as all of it is to be allocated in the end.
+    SegmentOptions::new().len(COMMONS_LEN).commons().expect("the first use");
+    common::run(&tests![nothing_is_left_of_a_thousand_processes])
+}
+
+const PROCESSES: usize = 1000;
+const AT_A_TIME: usize = 20;
+const COMMONS_LEN: u64 = 64 << 20;
+const SEGMENT_LEN: u64 = 8 << 20;
+/// Blocks below 64 KiB keep their pages for the next one who asks: at most 64 blocks of each size here, and the headers of all blocks.
+const KEPT_PAGES: u64 = 9 << 20;
+
+type Page = [u8; 4096];
+
+/// The objects that everybody has.
+#[derive(Clone)]
+struct Shared {
+    segment: Segment,
+    jobs: Queue<u64>,
+    answers: Queue<u64>,
+    sum: Lock<[u64; 2]>,
+}
+
+impl Shared {
+    fn new(segment: Segment) -> Shared {
+        let mut redelivers = QueueOptions::new();
+        redelivers.capacity(8).on_receiver_death(OnReceiverDeath::Redeliver);
+        Shared {
+            jobs: Queue::with_capacity(8).expect("a queue"),
+            answers: redelivers.create_in(&segment).expect("a queue"),
+            sum: Lock::new_in(&segment, [0; 2]).expect("a lock"),
+            segment,
+        }
+    }
+}
+
+/// What each process does until it is killed.
+fn live(shared: &Shared, number: u64) -> ! {
+    for round in number.. {
+        // Large ones get their own pages, small ones share them.
+        let _own = Queue::<Page>::with_capacity(1 + (round % 64) as usize).expect("room in the commons");
+        let _theirs = Queue::<[u8; 40]>::with_capacity_in(&shared.segment, 1 + (round % 300) as usize).expect("room");
+        let lock = Lock::new(round).expect("room in the commons");
+        let opened = Lock::<u64>::open(&Segment::commons().expect("the commons"), lock.handle()).expect("it is there");
+        assert_eq!(*opened.lock().expect("clean"), round);
+        let _ = shared.jobs.try_send(round);
+        let _ = shared.jobs.try_recv();
+        let _ = shared.answers.send_timeout(round, Duration::from_millis(1));
+        drop(shared.answers.try_recv_ref());
+        let mut sum = match shared.sum.lock() {
+            Ok(guard) => guard,
+            Err(LockError::OwnerDied(mut guard)) => {
+                guard[1] = guard[0];
+                guard.recover()
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(sum[0], sum[1], "half a change");
+        sum[0] += 1;
+        sum[1] += 1;
+    }
+    common::sleep_for_ever()
+}
+
+fn nothing_is_left_of_a_thousand_processes() {
+    let commons = Segment::commons().expect("the commons");
+    let files = shared_files();
+    let descriptors = common::descriptors();
+    let segment = Segment::create(SEGMENT_LEN).expect("a segment");
+    let (room, segments_room) = (room(&commons), room_for(&segment, SEGMENT_LEN as usize / size_of::<Page>()));
+    let pages = pages(&commons);
+    {
+        let shared = Shared::new(segment.clone());
+        for batch in 0..PROCESSES / AT_A_TIME {
+            let mut children: Vec<Child<()>> = Vec::new();
+            for number in 0..AT_A_TIME {
+                let theirs = shared.clone();
+                let live = move || -> () { live(&theirs, (batch * AT_A_TIME + number) as u64) };
+                children.push(fork(live).expect("fork"));
+                // Each lives for another time, so that the kills come at all points of its life.
+                std::thread::sleep(Duration::from_micros((batch * 131 + number * 37) as u64 % 700));
+            }
+            children.iter().for_each(|child| child.kill().expect("kill"));
+            for child in children {
+                let error = child.join().expect_err("it never returns");
+                assert!(matches!(error, JoinError::Killed(9)), "{error}");
+            }
+        }
+        // What they shared still works.
+        while shared.jobs.try_recv().is_ok() {}
+        while shared.answers.try_recv().is_ok() {}
+        for n in 0..20 {
+            shared.jobs.try_send(n).expect("room");
+            assert_eq!(shared.jobs.try_recv(), Ok(n));
+            shared.answers.try_send(n).expect("room");
+            assert_eq!(shared.answers.try_recv(), Ok(n));
+        }
+        let recovered = match shared.sum.lock() {
+            Ok(guard) => *guard,
+            Err(error) => *error.recover().expect("a guard"),
+        };
+        println!("{PROCESSES} processes took the lock {} times", recovered[0]);
+    }
+    assert_eq!(commons.reap().expect("attached"), 0, "joining had cleared up everything");
+    assert_eq!(segment.reap().expect("attached"), 0, "joining had cleared up everything");
+    let pages_after = self::pages(&commons);
+    println!("pages of the commons: {pages} bytes before, {pages_after} after");
+    assert!(pages_after <= pages + KEPT_PAGES, "{pages} bytes before, {pages_after} after");
+    assert_eq!(self::room(&commons), room, "something in the commons belongs to the dead");
+    assert_eq!(room_for(&segment, SEGMENT_LEN as usize / size_of::<Page>()), segments_room, "something in the segment");
+    drop(segment);
+    assert_eq!(common::descriptors(), descriptors);
+    assert_eq!(shared_files(), files);
+}
+
+fn room(segment: &Segment) -> usize {
+    room_for(segment, segment.len() as usize / size_of::<Page>())
+}
+
+/// Slots of the largest queue of pages that fits into the segment.
+fn room_for(segment: &Segment, most: usize) -> usize {
+    let (mut fits, mut too_many) = (0, most + 1);
+    while too_many - fits > 1 {
+        let middle = fits.midpoint(too_many);
+        match Queue::<Page>::with_capacity_in(segment, middle) {
+            Ok(_) => fits = middle,
+            Err(_) => too_many = middle,
+        }
+    }
+    fits
+}
+
+/// Bytes that the kernel has given to the segment.
+fn pages(segment: &Segment) -> u64 {
+    rustix::fs::fstat(segment.as_fd()).expect("a descriptor").st_blocks as u64 * 512
+}
+
+fn shared_files() -> BTreeSet<std::ffi::OsString> {
+    std::fs::read_dir("/dev/shm").expect("/dev/shm").map(|entry| entry.expect("an entry").file_name()).collect()
+}
