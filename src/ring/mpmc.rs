@@ -373,9 +373,19 @@ impl<S: Slots> Ring<'_, S> {
         if let Some(claim) = self.claim_orphan(me) {
             return Conclusion::Orphan(claim);
         }
-        match self.being_read(me, 0) {
-            Some(held) => Conclusion::not_now(Some(held)),
+        // One look at each slot for both: what was being read when orphans were looked for may be one by now.
+        let unfinished = (0..self.slots.count()).find_map(|index| {
+            let word = self.load(index);
+            let theirs = word.phase() == Phase::Reading && word.owner() != me;
+            (theirs || word.phase() == Phase::Orphan).then_some(Held { index, word })
+        });
+        match unfinished {
             None => Conclusion::Refused(Refused::Closed),
+            Some(held) if held.word.phase() == Phase::Reading => Conclusion::not_now(Some(held)),
+            Some(_) => {
+                self.flag_orphan();
+                Conclusion::not_now(None)
+            }
         }
     }
 
