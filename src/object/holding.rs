@@ -8,9 +8,9 @@
 //! child finds itself there at its first use. After a fork by other code the child enters itself at its first use, and learns if
 //! the object is gone by then.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::heap::{BlockId, Pool};
 use crate::object::clear::{self, Kind};
@@ -26,11 +26,11 @@ use crate::sys::barrier::Fences;
 
 /// How many [`Holding`]s this process has of each block, by file and block: a copied file has the same segment id. Whoever changes a
 /// holder bit of this process has it locked.
-static HELD: LazyLock<Mutex<HashMap<Key, usize>>> = LazyLock::new(Mutex::default);
+static HELD: Mutex<BTreeMap<Key, usize>> = Mutex::new(BTreeMap::new());
 
 type Key = ((u64, u64), u64);
 
-fn held() -> MutexGuard<'static, HashMap<Key, usize>> {
+fn held() -> MutexGuard<'static, BTreeMap<Key, usize>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
