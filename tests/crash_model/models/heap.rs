@@ -1,0 +1,451 @@
+//! Blocks of the heap: allocated, shared, attached to, released, inherited, and cleared up after the dead; with the crate's pool, peer
+//! table and reaper.
+//!
+//! A process writes into a block only while it owns it, and reads only while it holds it, which it makes known to the monitor.
+
+use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
+use crate::heap::{BlockId, Pool};
+use crate::object::clear;
+use crate::peer::attach::{self, Arrival};
+use crate::peer::id::index_of;
+use crate::peer::table::Table;
+use crate::peer::{PeerId, reaper};
+use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, FREE_WORDS, HEADERS};
+use crate::segment::region::{self, Mapping, Region};
+use crate::sys::pidfd::Identity;
+use crate::world::{self, Access, Fate, Local, Note};
+
+/// Where the creator puts the name of the block: its bits and its generation, plus one. Stands for a message.
+const MAIL: usize = FREE_WORDS as usize;
+/// What the child finds in its memory when it is forked: the `PeerId` that was promised to it.
+const PROMISE: usize = FREE_WORDS as usize + 8;
+
+/// What a living holder reads from the block.
+const VALUE: u64 = 42;
+const KIND: u64 = 7;
+
+fn at(offset: usize) -> usize {
+    world::base().addr() + offset
+}
+
+fn read(offset: usize) -> u64 {
+    world::access(at(offset), Access::Load).unwrap_or(0)
+}
+
+fn write(offset: usize, value: u64) {
+    world::access(at(offset), Access::Store(value));
+}
+
+/// The peer that a process is from the beginning.
+fn peer(process: usize) -> PeerId {
+    PeerId::new(process as u32, 0)
+}
+
+/// Runs `act` with the segment of a process that is attached from the beginning.
+fn with<R>(process: usize, act: impl FnOnce(&Mapping, Region<'_>, PeerId) -> R) -> R {
+    let me = peer(process);
+    let mapping = Mapping::new(me.to_bits());
+    let region = mapping.region().expect("a region");
+    act(&mapping, region, me)
+}
+
+/// Allocates a block as `Holding::create` does, and writes it.
+fn build(mapping: &Mapping, region: Region<'_>, me: PeerId) -> Option<crate::heap::pool::Owned> {
+    let pool = Pool::new(mapping, region);
+    let owned = match pool.allocate(me, KIND, BLOCK) {
+        Err(_) if clear::reap_all(mapping, me) > 0 => pool.allocate(me, KIND, BLOCK).ok()?,
+        other => other.ok()?,
+    };
+    write(owned.offset as usize, u64::MAX);
+    write(owned.offset as usize, VALUE);
+    Some(owned)
+}
+
+/// Makes an object, sends its name and lets go of it.
+fn create(process: usize, [step, bits, ..]: Local) -> Option<Local> {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        if step == 0 {
+            let Some(owned) = build(mapping, region, me) else {
+                return Some([0; 4]);
+            };
+            if !pool.share(&owned, me) {
+                world::note("not shared", 0, 0);
+                return None;
+            }
+            world::note("holds", owned.id.to_bits(), 0);
+            write(MAIL, u64::from(owned.generation()) << 8 | (owned.id.to_bits() + 1));
+            return Some([1, owned.id.to_bits(), 0, 0]);
+        }
+        let_go(&pool, bits, me);
+        None
+    })
+}
+
+fn let_go(pool: &Pool<'_>, bits: u64, me: PeerId) {
+    world::note("lets go", bits, 0);
+    pool.leave(BlockId::from_bits(bits).expect("a block"), me, |_| {});
+}
+
+fn look_into(bits: u64) {
+    for _ in 0..2 {
+        let value = read((BLOCKS + bits * BLOCK) as usize);
+        if value != VALUE {
+            world::note("reads", value, 0);
+        }
+    }
+}
+
+/// Opens the object whose name it was sent, as `Holding::open` does; waits for the name unless the sender is dead.
+fn open(process: usize, sender: usize, _: Local) -> Option<Local> {
+    let name = read(MAIL);
+    if name == 0 {
+        return (!world::is_dead(sender)).then_some([0; 4]);
+    }
+    let (bits, generation) = ((name & 0xff) - 1, (name >> 8) as u32);
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        let block = BlockId::from_bits(bits).expect("a block");
+        if pool.generation(block) != Some(generation) {
+            return;
+        }
+        let Some(attached) = pool.attach(block, generation, me) else {
+            return;
+        };
+        world::note("holds", bits, 0);
+        if attached.kind != KIND || attached.len != BLOCK {
+            world::note("opens something else", attached.kind, attached.len);
+        }
+        look_into(bits);
+        let_go(&pool, bits, me);
+    });
+    None
+}
+
+/// Makes an object for itself and gives it back.
+fn compete(process: usize, _: Local) -> Option<Local> {
+    with(process, |mapping, region, me| {
+        let Some(owned) = build(mapping, region, me) else {
+            return Some([0; 4]);
+        };
+        Pool::new(mapping, region).give_back(&owned);
+        None
+    })
+}
+
+/// Clears up after everybody who is dead.
+fn reap(process: usize, _: Local) -> Option<Local> {
+    with(process, |mapping, _, me| clear::reap_all(mapping, me));
+    None
+}
+
+/// Holds an object from the beginning, forks a child and lets go; clears up after the child.
+fn parent(process: usize, child: usize, [step, promised, ..]: Local) -> Option<Local> {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        let (_, table) = attach::view(mapping).expect("a table");
+        match step {
+            0 => {
+                let Some(child) = table.reserve(me) else {
+                    world::note("no room", 0, 0);
+                    return None;
+                };
+                pool.inherit(me, child);
+                write(PROMISE, child.to_bits());
+                Some([1, child.to_bits(), 0, 0])
+            }
+            1 => {
+                let_go(&pool, 0, me);
+                Some([2, promised, 0, 0])
+            }
+            _ if world::is_dead(child) => {
+                let child = PeerId::from_bits(promised).expect("a peer");
+                reaper::reap_child(table, me, child, |dead| clear::clear(mapping, region, dead, me));
+                None
+            }
+            _ => Some([2, promised, 0, 0]),
+        }
+    })
+}
+
+/// Uses the object that its parent held, as `Holding::enter_after_fork` does, and exits.
+fn child(parent: usize, _: Local) -> Option<Local> {
+    let promised = read(PROMISE);
+    if promised == 0 {
+        return (!world::is_dead(parent)).then_some([0; 4]);
+    }
+    let mapping = Mapping::new(0);
+    mapping.promise_peer(promised);
+    let region = mapping.region()?;
+    let arrival = attach::attach(&mapping, |dead| clear::clear(&mapping, region, dead, dead));
+    let Ok(Arrival::Adopted(me) | Arrival::New(me)) = arrival else {
+        world::note("no room", 0, 0);
+        return None;
+    };
+    world::note("is", me.index().into(), 0);
+    let pool = Pool::new(&mapping, region);
+    let block = BlockId::from_bits(0)?;
+    // Its generation, which is part of the handle, is 0.
+    if pool.generation(block) == Some(0) && (pool.is_holder(block, me) || pool.attach(block, 0, me).is_some()) {
+        world::note("holds", 0, 0);
+        look_into(0);
+    }
+    None
+}
+
+// What the monitor remembers.
+/// Holders of each block: 8 bits for each, one for each process.
+const HELD: usize = 0;
+/// Process with each index beyond the first ones: 8 bits for each index, 0 for nobody yet.
+const INDICES: usize = 1;
+
+struct Watch {
+    blocks: u64,
+}
+
+/// Generation, state and owner of a block's word.
+fn decode(word: u64) -> (u64, u64, u32) {
+    (word >> 36, word >> 20 & 0xf, (word & 0xf_ffff) as u32)
+}
+
+const FREE: u64 = 0;
+const OWNED: u64 = 1;
+const SHARED: u64 = 2;
+
+impl Watch {
+    fn block(&self, offset: usize, base: u64, size: u64) -> Option<(u64, usize)> {
+        let within = (offset as u64).checked_sub(base)?;
+        let block = within / size;
+        (block < self.blocks).then_some((block, (within % size) as usize))
+    }
+
+    fn word(&self, view: &View<'_>, block: u64) -> (u64, u64, u32) {
+        decode(view.read((HEADERS + block * BLOCK_HEADER_SIZE) as usize))
+    }
+
+    fn process(&self, owner: u32, ghost: &Ghost) -> usize {
+        let index = index_of(owner);
+        match (ghost[INDICES] >> (8 * index) & 0xff) as usize {
+            0 => index as usize,
+            process => process - 1,
+        }
+    }
+
+    fn holds(&self, process: usize, block: u64, ghost: &Ghost) -> bool {
+        ghost[HELD] >> (8 * block) >> process & 1 != 0
+    }
+}
+
+impl Monitor for Watch {
+    fn touched(&self, touch: Touch, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+        if let Some((block, 0)) = self.block(touch.offset, BLOCKS, BLOCK) {
+            let (_, state, owner) = self.word(view, block);
+            let mine = match touch.access {
+                Access::Load => state == SHARED && self.holds(touch.process, block, ghost),
+                _ => state == OWNED && self.process(owner, ghost) == touch.process,
+            };
+            return if mine { Ok(()) } else { Err(format!("block {block} was touched by somebody whose it is not")) };
+        }
+        let Some((block, 0)) = self.block(touch.offset, HEADERS, BLOCK_HEADER_SIZE) else {
+            return Ok(());
+        };
+        if touch.before == touch.after {
+            return Ok(());
+        }
+        let ((was, from, before), (is, to, after)) = (decode(touch.before), decode(touch.after));
+        let mine = |owner| self.process(owner, ghost) == touch.process;
+        let living_holder = (0..view.fates.len()).find(|&process| !view.is_dead(process) && self.holds(process, block, ghost));
+        match (from, to) {
+            (FREE, OWNED) if is == was && mine(after) => Ok(()),
+            (OWNED, SHARED) if is == was && mine(before) => Ok(()),
+            (SHARED, SHARED) if is == was => Ok(()),
+            (SHARED, OWNED) if is == was => match living_holder {
+                Some(holder) => Err(format!("block {block} is taken from its holder {holder}")),
+                None => Ok(()),
+            },
+            // In whose name a block is torn down does not matter while the one before is dead.
+            (OWNED, OWNED) if is == was && view.is_dead(self.process(before, ghost)) => Ok(()),
+            (OWNED, FREE) if is == was + 1 && (mine(before) || view.is_dead(self.process(before, ghost))) => Ok(()),
+            _ => Err(format!("block {block} went from {:?} to {:?}", decode(touch.before), decode(touch.after))),
+        }
+    }
+
+    fn noted(&self, process: usize, note: Note, _view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+        let bit = 1 << (8 * note.a) << process;
+        match note.what {
+            "holds" => ghost[HELD] |= bit,
+            "lets go" => ghost[HELD] &= !bit,
+            "is" => {
+                ghost[INDICES] &= !(0xff << (8 * note.a));
+                ghost[INDICES] |= (process as u64 + 1) << (8 * note.a);
+            }
+            what => return Err(format!("{what} {} {}", note.a, note.b)),
+        }
+        Ok(())
+    }
+
+    fn at_the_end(&self, fates: &[Fate], _ghost: &Ghost) -> Result<(), String> {
+        with(fates.len(), |mapping, region, me| {
+            clear::reap_all(mapping, me);
+            for block in 0..self.blocks {
+                let header = (HEADERS + block * BLOCK_HEADER_SIZE) as usize;
+                let (_, state, owner) = decode(read(header));
+                let holders = read(header + 64);
+                if state != FREE || holders != 0 {
+                    return Err(format!("block {block} is left in state {state} with {owner}, held by {holders:#b}"));
+                }
+            }
+            let pool = Pool::new(mapping, region);
+            for _ in 0..self.blocks {
+                pool.allocate(me, KIND, BLOCK).map_err(|error| format!("memory is lost: {error}"))?;
+            }
+            if pool.allocate(me, KIND, BLOCK).is_ok() { Err("there is more memory than before".into()) } else { Ok(()) }
+        })
+    }
+
+    fn tell(&self, offset: usize, value: u64) -> String {
+        match (self.block(offset, HEADERS, BLOCK_HEADER_SIZE), self.block(offset, BLOCKS, BLOCK)) {
+            (Some((block, 0)), _) => {
+                let (generation, state, owner) = decode(value);
+                let state = ["free", "owned by", "shared"].get(state as usize).unwrap_or(&"?");
+                format!("block {block}: {state} {owner} ({generation}, {})", value >> 24 & 0xfff)
+            }
+            (Some((block, 64)), _) => format!("holders {block}: {value:#b}"),
+            (Some((block, field)), _) => format!("header {block}+{field}: {value}"),
+            (_, Some((block, _))) => format!("payload {block}: {value}"),
+            _ => super::peers::tell(offset, value),
+        }
+    }
+}
+
+/// A configuration.
+fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Process>) -> Model {
+    let peers = processes.iter().take_while(|process| !process.exits).count();
+    let last = processes.len();
+    let set_up = move || {
+        // The processes, whoever makes the last checks, and a child whose place was lost.
+        region::lay_out(blocks, last + 2);
+        let mapping = Mapping::new(0);
+        let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers()).expect("a table");
+        for process in 0..=last {
+            table.join(&Identity::of_process(process)).expect("room");
+        }
+        for process in peers..last {
+            let word = table.load(process as u32).expect("an entry");
+            table.free(process as u32, word);
+        }
+        with(0, |mapping, region, me| {
+            let pool = Pool::new(mapping, region);
+            if shared {
+                // Both of the first two hold it.
+                let owned = build(mapping, region, me).expect("a block");
+                pool.share(&owned, me);
+                pool.attach(owned.id, owned.generation(), peer(1));
+            } else {
+                // So that the headers have their pages, and nothing else.
+                let owned = pool.allocate(me, KIND, 0).expect("a block");
+                pool.give_back(&owned);
+                let word = (HEADERS + owned.id.to_bits() * BLOCK_HEADER_SIZE) as usize;
+                write(word, 0);
+            }
+        });
+    };
+    let configuration = format!("{text}, {blocks} blocks, {deaths} die");
+    Model { set_up: Box::new(set_up), processes, deaths, ..Model::new("heap", configuration, Watch { blocks }) }
+}
+
+fn bounded(model: Model) -> Model {
+    let configuration = format!("{}, 3 preemptions", model.configuration);
+    Model { configuration, preemptions: Some(3), ..model }
+}
+
+fn reaper_of(process: usize, others: usize) -> Process {
+    Process {
+        may_run: Box::new(move |fates| {
+            fates[..others].contains(&Fate::Dead) || fates[..others].iter().all(|&fate| fate != Fate::Running)
+        }),
+        ..Process::new("reaper", move |local| reap(process, local))
+    }
+}
+
+/// Holds block 0 from the beginning and lets go of it.
+fn holder(process: usize) -> Process {
+    Process::new("holder", move |[step, ..]| {
+        if step == 0 {
+            world::note("holds", 0, 0);
+            return Some([1, 0, 0, 0]);
+        }
+        with(process, |mapping, region, me| {
+            look_into(0);
+            let_go(&Pool::new(mapping, region), 0, me);
+        });
+        None
+    })
+}
+
+fn creator(process: usize) -> Process {
+    Process::new("creator", move |local| create(process, local))
+}
+
+fn opener(process: usize) -> Process {
+    Process::new("opener", move |local| open(process, 0, local))
+}
+
+/// One makes an object and sends its name, another opens it.
+pub fn create_and_open() -> Model {
+    model("create and open", 1, false, 2, vec![creator(0), opener(1)])
+}
+
+/// What is explored, the small ones first; `all` for those that take seconds.
+pub fn models(all: bool) -> Vec<Model> {
+    let competitor = |process| Process::new("competitor", move |local| compete(process, local));
+    let latecomer = |process| Process::new("opener", move |local| open_first(process, local));
+    let family = |reaps: bool| {
+        let mut processes = vec![
+            Process::new("parent", move |local| {
+                if local[3] == 0 {
+                    world::note("holds", 0, 0);
+                    return Some([0, 0, 0, 1]);
+                }
+                let next = parent(0, if reaps { 3 } else { 2 }, local)?;
+                Some([next[0], next[1], 0, 1])
+            }),
+            holder(1),
+        ];
+        if reaps {
+            processes.push(reaper_of(2, 2));
+        }
+        processes.push(Process { exits: true, ..Process::new("child", |local| child(0, local)) });
+        processes
+    };
+    let mut models = vec![
+        create_and_open(),
+        model("two last holders", 1, true, 2, vec![holder(0), holder(1)]),
+        model("last holder and opener", 1, true, 1, vec![holder(0), holder(1), latecomer(2)]),
+        model("allocate", 1, false, 2, vec![competitor(0), competitor(1)]),
+        model("two holders, reaper", 1, true, 2, vec![holder(0), holder(1), reaper_of(2, 2)]),
+    ];
+    if all {
+        models.push(model("create, open, reaper", 1, false, 2, vec![creator(0), opener(1), reaper_of(2, 2)]));
+        models.push(bounded(model("create, open, allocate", 1, false, 1, vec![creator(0), opener(1), competitor(2)])));
+        let reapers = vec![holder(0), holder(1), reaper_of(2, 2), reaper_of(3, 2)];
+        models.push(bounded(model("two holders, two reapers", 1, true, 2, reapers)));
+        models.push(model("fork", 1, true, 3, family(false)));
+        models.push(bounded(model("fork, reaper", 1, true, 2, family(true))));
+    }
+    models
+}
+
+/// Opens block 0, which others hold from the beginning.
+fn open_first(process: usize, _: Local) -> Option<Local> {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        let block = BlockId::from_bits(0)?;
+        if pool.generation(block) == Some(0) && pool.attach(block, 0, me).is_some() {
+            world::note("holds", 0, 0);
+            look_into(0);
+            let_go(&pool, 0, me);
+        }
+        None
+    })
+}

@@ -1,0 +1,68 @@
+//! Where everything lies: a table of a few peers, one class of a few blocks.
+
+use crate::world::ARENA;
+
+/// Peers that a holder's bit can name: one word of them.
+pub(crate) const PEERS: usize = 64;
+pub(crate) const PEER_SIZE: u64 = 64;
+pub(crate) const BLOCK_HEADER_SIZE: u64 = 64 + 8;
+pub(crate) const HEAP_WORDS_SIZE: u64 = 64;
+pub(crate) const CLASS_WORDS_SIZE: u64 = 64;
+
+/// Offset of words that a model lays out as it likes.
+pub(crate) const FREE_WORDS: u64 = 0;
+/// Offset of an object that a model builds without the heap.
+pub(crate) const OBJECT: u64 = 1024;
+const TABLE: u64 = 4096;
+const HEAP: u64 = TABLE + PEERS as u64 * PEER_SIZE;
+const CLASSES: u64 = HEAP + HEAP_WORDS_SIZE;
+pub(crate) const HEADERS: u64 = CLASSES + CLASS_WORDS_SIZE;
+pub(crate) const BLOCKS: u64 = HEAP + 2048;
+/// Bytes of a block.
+pub(crate) const BLOCK: u64 = 1024;
+/// Blocks that there is room for.
+const MOST_BLOCKS: u64 = 4;
+
+const _: () = assert!(BLOCKS + MOST_BLOCKS * BLOCK <= ARENA as u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Class {
+    pub(crate) block_size: u64,
+    pub(crate) blocks: u64,
+    pub(crate) headers: u64,
+    pub(crate) base: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    class: Class,
+    /// Entries of the peer table that there are.
+    pub(crate) entries: usize,
+}
+
+impl Layout {
+    pub(crate) fn new(blocks: u64, entries: usize) -> Layout {
+        assert!(blocks <= MOST_BLOCKS && entries <= PEERS);
+        Layout { class: Class { block_size: BLOCK, blocks, headers: HEADERS, base: BLOCKS }, entries }
+    }
+
+    pub(crate) fn budget(&self) -> u64 {
+        self.class.blocks * BLOCK
+    }
+
+    pub(crate) fn peers(&self) -> u64 {
+        TABLE
+    }
+
+    pub(crate) fn heap_words(&self) -> u64 {
+        HEAP
+    }
+
+    pub(crate) fn class_words(&self, index: usize) -> u64 {
+        CLASSES + index as u64 * CLASS_WORDS_SIZE
+    }
+
+    pub(crate) fn classes(&self) -> &[Class] {
+        std::slice::from_ref(&self.class)
+    }
+}

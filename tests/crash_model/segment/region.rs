@@ -1,0 +1,135 @@
+//! Placement: offsets become references into the arena, as in the crate.
+#![expect(unsafe_code, reason = "turns checked offsets into references, and implements an unsafe marker trait")]
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::primitive::{AtomicU32, AtomicU64};
+use crate::segment::layout::{Layout, PEERS};
+use crate::sys::barrier::Fences;
+use crate::world;
+
+/// # Safety
+/// As in the crate: every byte belongs to an atomic or is padding.
+pub(crate) unsafe trait Shared {}
+
+// SAFETY: an atomic.
+unsafe impl Shared for AtomicU32 {}
+// SAFETY: an atomic.
+unsafe impl Shared for AtomicU64 {}
+
+thread_local! {
+    /// The layout of this thread's model.
+    static LAYOUT: Cell<(u64, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// Says how many blocks and peers the model has.
+pub(crate) fn lay_out(blocks: u64, entries: usize) {
+    LAYOUT.set((blocks, entries));
+}
+
+/// The segment as one process has it, during one operation.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    layout: Layout,
+    peer: core::sync::atomic::AtomicU64,
+    promised: core::sync::atomic::AtomicU64,
+}
+
+impl Mapping {
+    /// For a process that remembers these bits of its `PeerId`; 0 if it has none.
+    pub(crate) fn new(peer: u64) -> Mapping {
+        let (blocks, entries) = LAYOUT.get();
+        Mapping { layout: Layout::new(blocks, entries), peer: peer.into(), promised: 0.into() }
+    }
+
+    pub(crate) fn region(&self) -> Option<Region<'_>> {
+        Some(Region { entries: self.layout.entries, mapping: PhantomData })
+    }
+
+    pub(crate) fn map(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn attaching<R>(&self, attach: impl FnOnce() -> R) -> R {
+        attach()
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn fences(&self) -> Fences {
+        Fences::Symmetric
+    }
+
+    pub(crate) fn pid_namespace(&self) -> u64 {
+        1
+    }
+
+    pub(crate) fn fd(&self) {}
+
+    pub(crate) fn peer_bits(&self) -> u64 {
+        self.peer.load(core::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_peer(&self, bits: u64) {
+        self.peer.store(bits, core::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(crate) fn clear_peer(&self) {
+        self.set_peer(0);
+    }
+
+    pub(crate) fn set_farewell(&self, _farewell: fn(&Mapping)) {}
+
+    pub(crate) fn promised_peer_bits(&self) -> u64 {
+        self.promised.load(core::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn promise_peer(&self, bits: u64) {
+        self.promised.store(bits, core::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// The bytes of the arena.
+///
+/// # Invariants
+/// The arena of a thread is never freed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Region<'a> {
+    entries: usize,
+    mapping: PhantomData<&'a Mapping>,
+}
+
+impl<'a> Region<'a> {
+    pub(crate) fn bytes(&self, offset: u64, len: u64, align: usize) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(len)?;
+        if end > world::ARENA as u64 {
+            return None;
+        }
+        // SAFETY: `offset` lies within the arena.
+        let address = unsafe { world::base().add(offset as usize) };
+        NonNull::new(address).filter(|address| address.addr().get().is_multiple_of(align))
+    }
+
+    pub(crate) fn at<T: Shared>(&self, offset: u64) -> Option<&'a T> {
+        let address = self.bytes(offset, size_of::<T>() as u64, align_of::<T>())?;
+        // SAFETY: in bounds, aligned, never freed; any bytes are a valid `T: Shared`, and the model's atomics do not touch them.
+        Some(unsafe { address.cast().as_ref() })
+    }
+
+    /// As [`Region::at`], for models: the arena outlives the mapping.
+    pub(crate) fn forever<T: Shared + 'static>(&self, offset: u64) -> Option<&'static T> {
+        Region { entries: self.entries, mapping: PhantomData }.at(offset)
+    }
+
+    /// The peer table is cut to as many entries as the model has.
+    pub(crate) fn array<T: Shared>(&self, offset: u64, count: usize) -> Option<&'a [T]> {
+        let count = if count == PEERS { self.entries } else { count };
+        let address = self.bytes(offset, (count * size_of::<T>()) as u64, align_of::<T>())?;
+        // SAFETY: in bounds, aligned, never freed; any bytes are valid for `T: Shared`, and the model's atomics do not touch them.
+        Some(unsafe { std::slice::from_raw_parts(address.cast().as_ptr(), count) })
+    }
+}

@@ -1,0 +1,404 @@
+//! Who runs against whom, and what must hold afterwards.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+use offspring::{Fault, Handle, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, TryRecvError, Wait};
+
+use crate::notebook::{LIVES, Life, Notebook};
+use crate::room::room;
+use crate::trace::{Errand, Tracee, mark};
+use crate::watch::Watch;
+use crate::world::{Chronicle, Dice, Event, World, small_segment};
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub chronicle: Chronicle,
+    /// Messages received, increments made, objects made.
+    pub done: u64,
+    /// Messages that a receiver was killed with.
+    pub lost: u64,
+    /// Messages delivered again; owners' deaths that successors were told.
+    pub again: u64,
+}
+
+pub const SCENES: [&str; 4] = ["queue, Drop", "queue, Redeliver", "lock", "heap"];
+
+/// Plays what the seed says.
+pub fn play(seed: u64) -> Result<Outcome, String> {
+    let dice = Dice::new(seed);
+    match seed % SCENES.len() as u64 {
+        0 => queue(dice, OnReceiverDeath::Drop),
+        1 => queue(dice, OnReceiverDeath::Redeliver),
+        2 => lock(dice),
+        _ => heap(dice),
+    }
+}
+
+/// Somebody who clears up after the dead, in every fourth run.
+const REAPER: usize = LIVES - 1;
+
+fn reaper(segment: &Segment, attach: impl FnOnce()) -> Tracee {
+    Tracee::start(|| {
+        attach();
+        mark();
+        segment.reap().expect("attached");
+        mark();
+    })
+}
+
+type Message = [u64; 3];
+
+fn sealed(number: u64) -> Message {
+    [number, !number, number.wrapping_mul(0x9e37_79b9_7f4a_7c15)]
+}
+
+const RECEIVES: u64 = 1;
+const SENDS: u64 = 2;
+/// Words of a life: what it does, how many it was to send and has sent, and whether it was killed.
+const ROLE: usize = 0;
+const QUOTA: usize = 1;
+const SENT: usize = 2;
+const KILLED: usize = 3;
+/// Bits of a note about a message.
+const FLAGGED_BIT: u64 = 1 << 40;
+const RELEASED_BIT: u64 = 1 << 41;
+const NUMBER_MASK: u64 = (1 << 40) - 1;
+
+fn send_all(queue: &Queue<Message>, index: usize, life: &Life) {
+    for sequence in 0..life.get(QUOTA) {
+        let message = sealed((index as u64) << 16 | sequence);
+        match sequence % 4 {
+            1 => {
+                let mut slot = queue.reserve().expect("open");
+                slot.write(message);
+                slot.commit();
+            }
+            2 => {
+                drop(queue.reserve().expect("open"));
+                queue.send(message).expect("open");
+            }
+            _ => queue.send(message).expect("open"),
+        }
+        life.set(SENT, sequence + 1);
+    }
+}
+
+fn receive_all(queue: &Queue<Message>, life: &Life) {
+    loop {
+        match queue.recv_ref() {
+            Ok(message) => {
+                assert_eq!(*message, sealed(message[0]), "torn");
+                let note = message[0] | if message.redelivered() { FLAGGED_BIT } else { 0 };
+                life.note(note);
+                drop(message);
+                life.correct(note | RELEASED_BIT);
+            }
+            Err(RecvError::Closed) => return,
+            Err(RecvError::Broken(fault)) => panic!("{fault}"),
+        }
+    }
+}
+
+/// Two senders and two receivers; who is killed gets a successor.
+fn queue(mut dice: Dice, policy: OnReceiverDeath) -> Result<Outcome, String> {
+    let segment = small_segment();
+    let capacity = 1 + dice.below(4) as usize;
+    let queue = QueueOptions::new().capacity(capacity).on_receiver_death(policy).wait(Wait::Sleep).create_in::<Message>(&segment);
+    let queue = queue.expect("a queue");
+    for _ in 0..dice.below(4) {
+        queue.try_send(sealed(0)).expect("room");
+        queue.try_recv().expect("a message");
+    }
+    let notebook = Notebook::new();
+    let mut used = 0;
+    let mut start = |role: u64, quota: u64| {
+        let index = used;
+        used += 1;
+        let life = &notebook.lives[index];
+        life.set(ROLE, role);
+        life.set(QUOTA, quota);
+        let tracee = Tracee::start(|| {
+            std::hint::black_box(queue.len());
+            mark();
+            if role == SENDS {
+                send_all(&queue, index, life)
+            } else {
+                receive_all(&queue, life)
+            }
+            mark();
+        });
+        (index, tracee)
+    };
+    let watch = Watch::new(segment.as_fd());
+    let with_reaper = dice.once_in(4);
+    let mut world = World::new(&watch, dice);
+    for role in [SENDS, RECEIVES, SENDS, RECEIVES] {
+        let (index, tracee) = start(role, 6);
+        world.enter(index, tracee);
+    }
+    if with_reaper {
+        world.enter(REAPER, reaper(&segment, || _ = std::hint::black_box(queue.len())));
+    }
+    let mut senders = 2;
+    while let Some(event) = world.go_on()? {
+        match event {
+            Event::Killed(REAPER) | Event::Done(REAPER) => {}
+            Event::Killed(index) => {
+                let life = &notebook.lives[index];
+                life.set(KILLED, 1);
+                let (index, tracee) = start(life.get(ROLE), life.get(QUOTA) - life.get(SENT));
+                world.enter(index, tracee);
+            }
+            Event::Done(index) if notebook.lives[index].get(ROLE) == SENDS => {
+                senders -= 1;
+                if senders == 0 {
+                    queue.close();
+                    world.wake_all();
+                }
+            }
+            Event::Done(_) => {}
+        }
+    }
+    let chronicle = world.end();
+    segment.reap().map_err(|fault| fault.to_string())?;
+    let left = queue.try_recv();
+    if left != Err(TryRecvError::Closed) {
+        return Err(format!("everybody has received all there was, and then there is {left:?}"));
+    }
+    account(notebook, used, policy, queue.lost(), chronicle)
+}
+
+/// Checks what was received against what was sent.
+fn account(
+    notebook: &Notebook,
+    used: usize,
+    policy: OnReceiverDeath,
+    lost: u64,
+    chronicle: Chronicle,
+) -> Result<Outcome, String> {
+    let lives = &notebook.lives[..used];
+    let mut received: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    // Receivers that were killed with a message they had noted, which may have been released or not; and all others that were killed.
+    let (mut noted_deaths, mut other_deaths) = (0, 0);
+    for life in lives.iter().filter(|life| life.get(ROLE) == RECEIVES) {
+        let notes = life.notes();
+        let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+        for note in &notes {
+            let number = note & NUMBER_MASK;
+            received.entry(number).or_default().push(*note);
+            if note & FLAGGED_BIT == 0
+                && let Some(before) = last.insert(number >> 16, number)
+                && before >= number
+            {
+                return Err(format!("a receiver got {number:#x} after {before:#x}"));
+            }
+        }
+        if life.get(KILLED) != 0 {
+            match notes.last() {
+                Some(note) if note & RELEASED_BIT == 0 => noted_deaths += 1,
+                _ => other_deaths += 1,
+            }
+        }
+    }
+    let (mut missing, mut uncertain) = (0, 0);
+    for (index, life) in lives.iter().enumerate().filter(|(_, life)| life.get(ROLE) == SENDS) {
+        let number = |sequence: u64| ((index as u64) << 16) + sequence;
+        missing += (0..life.get(SENT)).filter(|&sequence| !received.contains_key(&number(sequence))).count() as u64;
+        if life.get(KILLED) == 0 && life.get(SENT) != life.get(QUOTA) {
+            return Err(format!("sender {index} has not done its work"));
+        }
+        // Killed in the middle of a send, it may have sent that message.
+        uncertain += life.get(KILLED);
+        let beyond = number(life.get(SENT) + life.get(KILLED))..number(0x1_0000);
+        if let Some((number, _)) = received.range(beyond).next() {
+            return Err(format!("{number:#x} was received and never sent"));
+        }
+    }
+    let unflagged = |notes: &Vec<u64>| notes.iter().filter(|&note| note & FLAGGED_BIT == 0).count();
+    if let Some((number, notes)) = received.iter().find(|(_, notes)| unflagged(notes) > 1) {
+        return Err(format!("{number:#x} was received {} times and not flagged", notes.len()));
+    }
+    let again = received.values().flatten().filter(|&note| note & FLAGGED_BIT != 0).count() as u64;
+    let fine = match policy {
+        // Every message that is missing went with a receiver that had not noted it; and whatever was counted did go with one. A process
+        // that was killed while it counted leaves the count short.
+        OnReceiverDeath::Drop => {
+            again == 0
+                && missing <= other_deaths
+                && missing <= lost + chronicle.kills
+                && lost <= missing + noted_deaths + uncertain.min(other_deaths)
+        }
+        OnReceiverDeath::Redeliver => missing == 0 && lost == 0 && again <= noted_deaths + other_deaths,
+    };
+    if !fine {
+        return Err(format!(
+            "{missing} missing, {lost} counted, {again} again; killed: {noted_deaths} with a noted message, {other_deaths} other \
+             receivers, {uncertain} senders"
+        ));
+    }
+    Ok(Outcome { chronicle, done: received.len() as u64, lost: missing, again })
+}
+
+/// Words of a life with the lock or the heap: turns made, turns it was to make, and deaths of owners that it was told.
+const MADE: usize = 1;
+const TURNS: usize = 2;
+const TOLD: usize = 3;
+
+fn count_up(lock: &Lock<[u64; 2]>, notebook: &Notebook, index: usize) {
+    let life = &notebook.lives[index];
+    while life.get(MADE) < life.get(TURNS) {
+        let mut guard = match lock.lock() {
+            Ok(guard) => {
+                assert_eq!(guard[0], guard[1], "half a change, and nobody said so");
+                assert_eq!(notebook.common.get(0), 0, "two owners at a time");
+                guard
+            }
+            Err(LockError::OwnerDied(mut guard)) => {
+                life.count(TOLD);
+                guard[0] = guard[1];
+                guard.recover()
+            }
+            Err(other) => panic!("{other}"),
+        };
+        notebook.common.set(0, index as u64 + 1);
+        guard[0] += 1;
+        std::hint::black_box(&mut guard);
+        guard[1] += 1;
+        notebook.common.set(0, 0);
+        drop(guard);
+        life.count(MADE);
+    }
+}
+
+/// Three processes, each taking as many turns as it was told; who is killed gets a successor for the rest.
+fn three(
+    segment: &Segment,
+    mut dice: Dice,
+    notebook: &Notebook,
+    turns: u64,
+    attach: &dyn Fn(),
+    work: &dyn Fn(usize),
+) -> Result<Chronicle, String> {
+    let mut used = 0;
+    let mut start = |turns: u64| {
+        let index = used;
+        used += 1;
+        notebook.lives[index].set(TURNS, turns);
+        let tracee = Tracee::start(|| {
+            attach();
+            mark();
+            work(index);
+            mark();
+        });
+        (index, tracee)
+    };
+    let watch = Watch::new(segment.as_fd());
+    let with_reaper = dice.once_in(4);
+    let mut world = World::new(&watch, dice);
+    for _ in 0..3 {
+        let (index, tracee) = start(turns);
+        world.enter(index, tracee);
+    }
+    if with_reaper {
+        world.enter(REAPER, reaper(segment, attach));
+    }
+    while let Some(event) = world.go_on()? {
+        if let Event::Killed(index) = event
+            && index != REAPER
+        {
+            let life = &notebook.lives[index];
+            let (index, tracee) = start(life.get(TURNS) - life.get(MADE));
+            world.enter(index, tracee);
+        }
+    }
+    Ok(world.end())
+}
+
+/// Three processes count in turns.
+fn lock(dice: Dice) -> Result<Outcome, String> {
+    const TURNS_EACH: u64 = 8;
+    let segment = small_segment();
+    let lock = Lock::new_in(&segment, [0_u64; 2]).expect("a lock").with_wait(Wait::Sleep);
+    let other = Lock::new_in(&segment, 0_u64).expect("a lock");
+    let notebook = Notebook::new();
+    let attach = || drop(other.try_lock());
+    let work = |index| count_up(&lock, notebook, index);
+    let chronicle = three(&segment, dice, notebook, TURNS_EACH, &attach, &work)?;
+    let sum = |word| notebook.lives.iter().map(|life| life.get(word)).sum::<u64>();
+    let (guard, last_told) = match lock.lock() {
+        Ok(guard) => (guard, 0),
+        Err(LockError::OwnerDied(mut guard)) => {
+            guard[0] = guard[1];
+            (guard.recover(), 1)
+        }
+        Err(other) => return Err(other.to_string()),
+    };
+    let (made, told) = (sum(MADE), sum(TOLD) + last_told);
+    // Killed between its second change and its note, a process has counted and not said so.
+    if guard[0] != guard[1]
+        || guard[1] < made
+        || guard[1] > made + chronicle.kills
+        || made != 3 * TURNS_EACH
+        || told > chronicle.kills
+    {
+        return Err(format!("{guard:?} after {made} turns; told {told} times of {} deaths", chronicle.kills));
+    }
+    drop(guard);
+    drop(lock.try_lock().map_err(|error| error.to_string())?);
+    Ok(Outcome { chronicle, done: made, lost: 0, again: told })
+}
+
+/// Words of a life with the heap: the handle of its latest object.
+const NAME: usize = 4;
+
+fn make_and_drop(segment: &Segment, notebook: &Notebook, index: usize) {
+    let life = &notebook.lives[index];
+    while life.get(MADE) < life.get(TURNS) {
+        let turn = life.get(MADE) as usize;
+        let mine = Queue::<Message>::with_capacity_in(segment, 1 + (index + turn) % 5).expect("room");
+        mine.try_send(sealed(turn as u64)).expect("room");
+        let name: [u64; 3] = bytemuck::cast(mine.handle());
+        name.into_iter().enumerate().for_each(|(word, value)| life.set(NAME + word, value));
+        let theirs = (1..LIVES).map(|distance| &notebook.lives[(index + turn + distance) % LIVES]);
+        if let Some(theirs) = theirs.into_iter().find(|theirs| theirs.get(NAME) != 0 && !std::ptr::eq(*theirs, life)) {
+            let name: Handle = bytemuck::cast([0, 1, 2].map(|word| theirs.get(NAME + word)));
+            match Queue::<Message>::open(segment, name) {
+                Ok(opened) => assert!((1..=5).contains(&opened.capacity()) && opened.len() <= 1, "{opened:?}"),
+                // Dropped by its maker, or by the reaper of its maker; or the name was read while it changed.
+                Err(Fault::Stale) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        drop(mine);
+        life.count(MADE);
+    }
+}
+
+/// Three processes make objects, open each other's and drop them.
+fn heap(dice: Dice) -> Result<Outcome, String> {
+    const TURNS_EACH: u64 = 4;
+    let segment = small_segment();
+    let kept = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+    let notebook = Notebook::new();
+    let measure = || {
+        Errand::send(60, || {
+            segment.reap().expect("attached");
+            room(&segment)
+        })
+        .answer()
+    };
+    let before = measure()?;
+    segment.reap().map_err(|fault| fault.to_string())?;
+    let attach = || _ = std::hint::black_box(kept.len());
+    let work = |index| make_and_drop(&segment, notebook, index);
+    let chronicle = three(&segment, dice, notebook, TURNS_EACH, &attach, &work)?;
+    let after = measure()?;
+    if before != after {
+        return Err(format!("before: {before}; after: {after}"));
+    }
+    kept.try_send(sealed(1)).map_err(|error| error.to_string())?;
+    let done = notebook.lives.iter().map(|life| life.get(MADE)).sum();
+    Ok(Outcome { chronicle, done, lost: 0, again: 0 })
+}

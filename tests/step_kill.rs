@@ -1,0 +1,74 @@
+//! Kills a process after every single instruction of every operation, and has survivors go on.
+//!
+//! For each configuration (an operation, and the state in which it begins) a child runs the operation under ptrace. Whatever the
+//! number k of instructions after which it is killed, survivors must find the object in a state of the list that the configuration gives,
+//! in that order for growing k, and be able to use all of it afterwards. See `step_kill/stage.rs` for how this is done without running
+//! every operation once for every k, and for the check that it comes to the same.
+//!
+//! A system call is one step, and so is a sleep; what the kernel does inside is its own business. libc's code is stepped through.
+//!
+//! Built with optimisation it visits everything; without, each operation has ten times the instructions, so a part of the configurations is
+//! visited: one capacity at one offset, no victim that walks the whole heap for others, real kills at some instructions only.
+//! `OFFSPRING_STEP_KILL=all` or `=some` decides otherwise. Arguments select by object and operation: `step_kill lock`.
+//!
+//! x86-64 only: elsewhere a processor's exclusive load and store pairs never succeed while each instruction is a trap.
+
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/heap.rs"]
+mod heap;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/lock.rs"]
+mod lock;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/peers.rs"]
+mod peers;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/queue.rs"]
+mod queue;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/room.rs"]
+mod room;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/run.rs"]
+mod run;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/spsc.rs"]
+mod spsc;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/stage.rs"]
+mod stage;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/trace.rs"]
+mod trace;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/watch.rs"]
+mod watch;
+
+#[cfg(target_arch = "x86_64")]
+use run::{Plan, at_every_instruction};
+
+use std::process::ExitCode;
+
+#[cfg(target_arch = "x86_64")]
+fn main() -> ExitCode {
+    let full = match std::env::var("OFFSPRING_STEP_KILL").as_deref() {
+        Ok("all") => true,
+        Ok("some") => false,
+        Ok(other) => panic!("OFFSPRING_STEP_KILL is \"all\" or \"some\", not {other:?}"),
+        Err(_) => !cfg!(debug_assertions),
+    };
+    // The long ones first.
+    let mut plans = peers::plans(full);
+    plans.extend(queue::plans_with_real_kills());
+    plans.extend(heap::plans(full));
+    plans.extend(lock::plans());
+    plans.extend(spsc::plans(full));
+    plans.extend(queue::plans(full));
+    run::run(plans)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn main() -> ExitCode {
+    println!("step_kill: x86-64 only");
+    ExitCode::SUCCESS
+}

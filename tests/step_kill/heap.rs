@@ -1,0 +1,224 @@
+//! Cases of the heap: making, opening and dropping objects. Whatever a kill leaves, all of the memory can be had again.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+
+use offspring::{Fault, Handle, Lock, Queue, Segment, spsc};
+
+use crate::Plan;
+use crate::queue::{Message, number_of, sealed};
+use crate::room::room;
+use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
+use crate::trace::{Errand, Tracee, mark};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    CreateQueue,
+    CreateLock,
+    CreateRing,
+    /// Of a size whose pages are given back when it is freed.
+    CreateLarge,
+    /// The only holder.
+    DropLast,
+    DropLastLarge,
+    DropLastRing,
+    /// Others hold it too.
+    DropOne,
+    Open,
+    OpenDrop,
+    OpenWrongType,
+    OpenStale,
+    CreateTooLarge,
+    /// All that is left belongs to the dead.
+    CreateFromTheDead,
+}
+
+impl Op {
+    const ALL: [Op; 14] = [
+        Op::CreateQueue,
+        Op::CreateLock,
+        Op::CreateRing,
+        Op::CreateLarge,
+        Op::DropLast,
+        Op::DropLastLarge,
+        Op::DropLastRing,
+        Op::DropOne,
+        Op::Open,
+        Op::OpenDrop,
+        Op::OpenWrongType,
+        Op::OpenStale,
+        Op::CreateTooLarge,
+        Op::CreateFromTheDead,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Op::CreateQueue => "create a queue",
+            Op::CreateLock => "create a lock",
+            Op::CreateRing => "create an spsc ring",
+            Op::CreateLarge => "create, 64 KiB",
+            Op::DropLast => "drop by the last holder",
+            Op::DropLastLarge => "drop by the last holder, 64 KiB",
+            Op::DropLastRing => "drop of both ends of a ring",
+            Op::DropOne => "drop by one of two holders",
+            Op::Open => "open",
+            Op::OpenDrop => "open, drop",
+            Op::OpenWrongType => "open as another type",
+            Op::OpenStale => "open by a stale handle",
+            Op::CreateTooLarge => "create, not enough memory",
+            Op::CreateFromTheDead => "create, memory of the dead",
+        }
+    }
+
+    fn len(self) -> u64 {
+        if matches!(self, Op::CreateLarge | Op::DropLastLarge) { 1 << 17 } else { 1 << 16 }
+    }
+
+    /// `shared` names an object that others hold and the victim does not; `stale` one that is gone.
+    fn perform(self, segment: &Segment, held: &Queue<Message>, shared: Handle, stale: Handle) {
+        // Attached from here on.
+        std::hint::black_box(held.len());
+        match self {
+            Op::CreateQueue | Op::CreateFromTheDead => {
+                let capacity = if self == Op::CreateQueue { 4 } else { 300 };
+                mark();
+                let made = Queue::<Message>::with_capacity_in(segment, capacity);
+                mark();
+                std::mem::forget(made.expect("a queue"));
+            }
+            Op::CreateLock => {
+                mark();
+                let made = Lock::new_in(segment, 0_u64);
+                mark();
+                std::mem::forget(made.expect("a lock"));
+            }
+            Op::CreateRing => {
+                mark();
+                let made = spsc::ring_in::<Message>(segment, 4);
+                mark();
+                std::mem::forget(made.expect("a ring"));
+            }
+            Op::CreateLarge => {
+                mark();
+                let made = Queue::<[u8; 4096]>::with_capacity_in(segment, 16);
+                mark();
+                std::mem::forget(made.expect("a queue"));
+            }
+            Op::DropLast => {
+                let made = Queue::<Message>::with_capacity_in(segment, 4).expect("a queue");
+                mark();
+                drop(made);
+                mark();
+            }
+            Op::DropLastLarge => {
+                let made = Queue::<[u8; 4096]>::with_capacity_in(segment, 16).expect("a queue");
+                mark();
+                drop(made);
+                mark();
+            }
+            Op::DropLastRing => {
+                let made = spsc::ring_in::<Message>(segment, 4).expect("a ring");
+                mark();
+                drop(made);
+                mark();
+            }
+            Op::DropOne => {
+                let opened = Queue::<Message>::open(segment, shared).expect("it is there");
+                mark();
+                drop(opened);
+                mark();
+            }
+            Op::Open => {
+                mark();
+                let opened = Queue::<Message>::open(segment, shared);
+                mark();
+                std::mem::forget(opened.expect("it is there"));
+            }
+            Op::OpenDrop => {
+                mark();
+                drop(Queue::<Message>::open(segment, shared));
+                mark();
+            }
+            Op::OpenWrongType => {
+                mark();
+                let refused = Lock::<u64>::open(segment, shared);
+                mark();
+                assert!(matches!(refused, Err(Fault::WrongType)));
+            }
+            Op::OpenStale => {
+                mark();
+                let refused = Queue::<Message>::open(segment, stale);
+                mark();
+                assert!(matches!(refused, Err(Fault::Stale)));
+            }
+            Op::CreateTooLarge => {
+                mark();
+                let refused = Queue::<Message>::with_capacity_in(segment, 4000);
+                mark();
+                assert!(refused.is_err());
+            }
+        }
+    }
+}
+
+fn check(segment: &Segment, held: &Queue<Message>, shared: Handle, how: How) -> String {
+    if how == How::Reaped {
+        segment.reap().expect("attached");
+    }
+    let shared = Queue::<Message>::open(segment, shared).expect("somebody holds it");
+    for queue in [held, &shared] {
+        queue.try_send(sealed(7)).expect("it is usable");
+        assert_eq!(queue.try_recv().map(|message| number_of(&message)), Ok(7));
+    }
+    let descriptors = std::fs::read_dir("/proc/self/fd").expect("/proc").count();
+    let found = room(segment);
+    assert_eq!(std::fs::read_dir("/proc/self/fd").expect("/proc").count(), descriptors, "descriptors left");
+    found
+}
+
+/// Starts a process that holds a queue which this process, and so the victim, does not hold.
+fn shared_by_another(segment: &Segment) -> (Handle, Helper) {
+    let (mut name, mut theirs) = std::io::pipe().expect("a pipe");
+    let helper = Helper::start(|| {
+        let queue = Queue::<Message>::with_capacity_in(segment, 4).expect("a queue");
+        theirs.write_all(bytemuck::bytes_of(&queue.handle())).expect("somebody listens");
+        queue
+    });
+    let mut bytes = [0; size_of::<Handle>()];
+    name.read_exact(&mut bytes).expect("a name");
+    (bytemuck::pod_read_unaligned(&bytes), helper)
+}
+
+fn plan(op: Op, others: usize) -> Plan {
+    Plan::new("heap", op.name(), format!("{others} other objects"), move |tally: &mut Tally| {
+        let segment = Segment::create(op.len()).expect("a segment");
+        let held = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+        let mut filled: Vec<Lock<u64>> = (0..others).map(|_| Lock::new_in(&segment, 0).expect("a lock")).collect();
+        // A hole in the middle.
+        drop(filled.drain(others / 2..).next());
+        let stale = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue").handle();
+        let (shared, holder) = shared_by_another(&segment);
+        let baseline = Errand::send(30, || room(&segment)).answer().expect("a number");
+        segment.reap().expect("attached");
+        if op == Op::CreateFromTheDead {
+            Helper::start(|| Queue::<Message>::with_capacity_in(&segment, 1800).expect("room")).kill();
+        }
+        let scene = Scene {
+            segment: segment.as_fd(),
+            victim: &|| Tracee::start(|| op.perform(&segment, &held, shared, stale)),
+            expected: found([baseline]),
+            check: &|how| check(&segment, &held, shared, how),
+            beside: None,
+            helpers: Vec::new(),
+            hows: BOTH,
+        };
+        scene.visit(tally, None);
+        holder.kill();
+    })
+}
+
+/// All cases; fewer unless `full`: those in which the dead are cleared up after are long.
+pub fn plans(full: bool) -> Vec<Plan> {
+    let ops = Op::ALL.into_iter().filter(|op| full || !matches!(op, Op::CreateTooLarge | Op::CreateFromTheDead));
+    ops.flat_map(|op| [0, 3].map(|others| plan(op, others))).collect()
+}

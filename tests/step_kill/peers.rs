@@ -1,0 +1,615 @@
+//! Cases of the peer table: processes that arrive, leave, clear up after others, take the place of the dead, and fork.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use offspring::spsc::{Consumer, Producer, ring_in};
+use offspring::{Handle, JoinError, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, SegmentOptions};
+
+use crate::Plan;
+use crate::queue::{Message, number_of, sealed};
+use crate::room::room;
+use crate::stage::{BOTH, Found, Helper, How, Scene, Tally, found, states_of};
+use crate::trace::{Errand, Next, Tracee, let_trace, mark};
+use crate::watch::Watch;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Where the peer table lies, how many entries it has and of which size: drawn in `src/segment/layout.rs` and `src/peer/table.rs`.
+const TABLE: usize = 4096;
+const ENTRIES: usize = 1024;
+const ENTRY: usize = 64;
+
+/// Entries of the peer table that are not free.
+fn peers(segment: BorrowedFd<'_>) -> usize {
+    let mut table = vec![0; ENTRIES * ENTRY];
+    let file = File::from(segment.try_clone_to_owned().expect("a descriptor"));
+    file.read_exact_at(&mut table, TABLE as u64).expect("readable");
+    // The phase is the second hexadecimal digit of the sixth byte of an entry's word; 0 is FREE.
+    table.chunks_exact(ENTRY).filter(|entry| entry[5] & 0xf != 0).count()
+}
+
+/// Objects that a dead process has in its hands.
+struct Estate {
+    queue: Queue<Message>,
+    again: Queue<Message>,
+    lock: Lock<[u64; 2]>,
+    ring: Handle,
+}
+
+impl Estate {
+    /// Makes them, and a helper that claims something of each.
+    fn new(segment: &Segment) -> (Estate, Helper) {
+        let queue = Queue::with_capacity_in(segment, 3).expect("a queue");
+        let again = QueueOptions::new().capacity(2).on_receiver_death(OnReceiverDeath::Redeliver).create_in(segment);
+        let again: Queue<Message> = again.expect("a queue");
+        let lock = Lock::new_in(segment, [5, 5]).expect("a lock");
+        let (sender, receiver) = ring_in::<Message>(segment, 2).expect("a ring");
+        let estate = Estate { queue, again, lock, ring: sender.handle() };
+        (1..=2).for_each(|number| estate.queue.try_send(sealed(number)).expect("room"));
+        estate.again.try_send(sealed(3)).expect("room");
+        let helper = Helper::start(|| {
+            std::mem::forget(estate.queue.try_recv_ref().expect("a message"));
+            std::mem::forget(estate.queue.try_reserve().expect("room"));
+            std::mem::forget(estate.again.try_recv_ref().expect("a message"));
+            let mut guard = estate.lock.lock().expect("free");
+            guard[0] = 7;
+            std::mem::forget(guard);
+            std::hint::black_box((sender.len(), receiver.len()));
+            let own = Queue::<Message>::with_capacity_in(segment, 100).expect("a queue");
+            (own, Lock::new_in(segment, 0_u64).expect("a lock"))
+        });
+        drop((sender, receiver));
+        (estate, helper)
+    }
+
+    /// What is left when everything was cleared up: which objects still need work, and how much memory there is.
+    fn check(&self, segment: &Segment, how: How) -> String {
+        let ring = (Producer::<Message>::open(segment, self.ring), Consumer::<Message>::open(segment, self.ring));
+        // A ring that only the dead held is gone once somebody has cleared up after them.
+        assert_eq!(ring.0.is_ok(), ring.1.is_ok());
+        drop(ring);
+        let reaped = if how == How::Reaped { segment.reap().expect("attached") } else { 0 };
+        assert!(how == How::Alone || reaped >= 1, "the victim is dead");
+        let message = self.queue.recv_timeout(LONG).expect("the second is there");
+        assert_eq!(number_of(&message), 2);
+        for lap in 0..2 {
+            (0..3).for_each(|number| {
+                self.queue.send_timeout(sealed(lap * 3 + number), LONG).expect("the whole capacity");
+            });
+            (0..3).for_each(|number| assert_eq!(self.queue.try_recv().map(|message| message[0]), Ok(lap * 3 + number)));
+        }
+        let lost = self.queue.lost();
+        let again = self.again.recv_ref_timeout(LONG).expect("it came back");
+        assert!(again.redelivered() && number_of(&again) == 3);
+        drop(again);
+        let guard = self.lock.lock().expect_err("its owner died");
+        assert!(guard.is_owner_died());
+        drop(guard.recover().expect("taken"));
+        drop(self.lock.try_lock().expect("told once"));
+        format!("lost {lost}, {}", room(segment))
+    }
+}
+
+/// Clears up after the dead helper, or finds the table full and takes its place.
+fn reap_plan(table_is_full: bool) -> Plan {
+    let operation = if table_is_full { "first use, table full of dead" } else { "Segment::reap" };
+    Plan::new("peer table", operation, "claims of every kind".to_owned(), move |tally: &mut Tally| {
+        with_estate(|segment, kept, estate, expected| {
+            if table_is_full {
+                // The stage has the first entry and the helper the second.
+                let mut watch = Watch::new(segment.as_fd());
+                (2..ENTRIES).for_each(|index| watch.copy_within(TABLE + ENTRY, TABLE + index * ENTRY, ENTRY));
+            }
+            let victim = || {
+                Tracee::start(|| {
+                    if !table_is_full {
+                        std::hint::black_box(kept.len());
+                    }
+                    mark();
+                    if table_is_full {
+                        kept.try_send(sealed(1)).expect("room");
+                    } else {
+                        segment.reap().expect("attached");
+                    }
+                    mark();
+                })
+            };
+            visit_estate(tally, segment, kept, estate, expected, &victim);
+        });
+    })
+}
+
+/// Clears up where another was killed while it did.
+fn second_reaper_plan(part: usize, parts: usize) -> Plan {
+    Plan::new("peer table", "reap, after a killed reaper", format!("{part} of {parts}"), move |tally: &mut Tally| {
+        with_estate(|segment, kept, estate, expected| {
+            let victim = || {
+                Tracee::start(|| {
+                    std::hint::black_box(kept.len());
+                    mark();
+                    segment.reap().expect("attached");
+                    mark();
+                })
+            };
+            let states = match states_of(segment.as_fd(), victim()) {
+                Ok(states) => states,
+                Err(reason) => return tally.failures.push(reason),
+            };
+            // The first reaper is dead now, with the work half done.
+            Watch::new(segment.as_fd()).restore(&states[states.len() * part / parts]);
+            visit_estate(tally, segment, kept, estate, expected, &victim);
+        });
+    })
+}
+
+type Kept = Queue<Message>;
+
+/// Makes a segment with the claims of a dead process in it, and says what survivors are to find there.
+fn with_estate(act: impl FnOnce(&Segment, &Kept, &Estate, Vec<Found>)) {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let kept = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+    let (estate, helper) = Estate::new(&segment);
+    helper.kill();
+    let mut watch = Watch::new(segment.as_fd());
+    let before = watch.snapshot();
+    let room = Errand::send(60, || {
+        segment.reap().expect("attached");
+        room(&segment)
+    });
+    let room = room.answer().expect("a number");
+    watch.restore(&before);
+    // Killed between taking the slot from the dead and counting its message, a reaper leaves the count one short.
+    let mut expected = found([1, 0, 1].map(|lost| format!("lost {lost}, {room}")));
+    expected.iter_mut().for_each(|finding| finding.optional = true);
+    act(&segment, &kept, &estate, expected);
+}
+
+fn visit_estate(
+    tally: &mut Tally,
+    segment: &Segment,
+    kept: &Kept,
+    estate: &Estate,
+    expected: Vec<Found>,
+    victim: &dyn Fn() -> Tracee,
+) {
+    let check = |how| {
+        while kept.try_recv().is_ok() {}
+        estate.check(segment, how)
+    };
+    let scene =
+        Scene { segment: segment.as_fd(), victim, expected, check: &check, beside: None, helpers: Vec::new(), hows: BOTH };
+    scene.visit(tally, None);
+}
+
+/// Takes what is in the queue, and tells that, what room there is, and how many entries are taken once all was cleared up.
+fn look(segment: &Segment, queue: &Queue<Message>, how: How) -> String {
+    if how == How::Reaped {
+        segment.reap().expect("attached");
+    }
+    let mut messages = Vec::new();
+    while let Ok(message) = queue.try_recv() {
+        messages.push(number_of(&message));
+    }
+    for lap in 0..2 {
+        let numbers = lap * 10..lap * 10 + queue.capacity() as u64;
+        numbers.clone().for_each(|number| queue.send_timeout(sealed(number), LONG).expect("the whole capacity"));
+        numbers.for_each(|number| assert_eq!(queue.try_recv().map(|message| number_of(&message)), Ok(number)));
+    }
+    let room = room(segment);
+    segment.reap().expect("attached");
+    format!("{messages:?}, {room}, {} peers", peers(segment.as_fd()))
+}
+
+/// What survivors are to find if the victim has sent one message, or not, and nothing is left of it otherwise.
+fn sent_or_not(segment: &Segment, queue: &Queue<Message>) -> Vec<Found> {
+    let nothing = Errand::send(60, || look(segment, queue, How::Reaped)).answer().expect("a text");
+    segment.reap().expect("attached");
+    found([nothing.clone(), nothing.replacen("[]", "[1]", 1)])
+}
+
+/// The first use of a segment in a process that was forked by other code.
+fn first_use_plan() -> Plan {
+    Plan::new("peer table", "first use after a raw fork", "try_send".to_owned(), |tally: &mut Tally| {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+        let _more = [0, 1, 2].map(|_| Lock::new_in(&segment, 0_u64).expect("a lock"));
+        let scene = Scene {
+            segment: segment.as_fd(),
+            victim: &|| {
+                Tracee::start(|| {
+                    mark();
+                    queue.try_send(sealed(1)).expect("room");
+                    mark();
+                })
+            },
+            expected: sent_or_not(&segment, &queue),
+            check: &|how| look(&segment, &queue, how),
+            beside: None,
+            helpers: Vec::new(),
+            hows: BOTH,
+        };
+        scene.visit(tally, None);
+    })
+}
+
+/// The small commons of a family.
+fn commons() -> Segment {
+    SegmentOptions::new().len(1 << 16).commons().expect("the first use")
+}
+
+/// A child of the crate's own that is traced from the first mark in its closure on.
+fn traced_child(life: impl FnOnce() + Send + 'static) -> (Tracee, offspring::Child<()>) {
+    let child = offspring::fork(move || {
+        let_trace();
+        life();
+    });
+    let child = child.expect("fork");
+    (Tracee::adopt(child.id()), child)
+}
+
+/// What a child of [`offspring::fork`] does at its first use, or at its end.
+fn child_plan(at_its_end: bool) -> Plan {
+    let operation = if at_its_end { "end of a child" } else { "first use in a child" };
+    Plan::new("peer table", operation, "try_send".to_owned(), move |tally: &mut Tally| {
+        let segment = commons();
+        let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+        let start = || {
+            let theirs = queue.clone();
+            traced_child(move || {
+                if at_its_end {
+                    theirs.try_send(sealed(1)).expect("room");
+                    mark();
+                } else {
+                    mark();
+                    theirs.try_send(sealed(1)).expect("room");
+                    mark();
+                }
+            })
+        };
+        // Without the parent's word survivors cannot tell that a child is dead which never used its place: it stays reserved.
+        let text = |how| {
+            let text = look(&segment, &queue, how);
+            text.rsplit_once(", ").expect("peers come last").0.to_owned()
+        };
+        let nothing = Errand::send(60, || text(How::Reaped)).answer().expect("a text");
+        segment.reap().expect("attached");
+        let sent = nothing.replacen("[]", "[1]", 1);
+        let scene = Scene {
+            segment: segment.as_fd(),
+            victim: &|| {
+                let (tracee, child) = start();
+                // The tracer waits for it.
+                std::mem::forget(child);
+                tracee
+            },
+            expected: if at_its_end { found([sent]) } else { found([nothing, sent]) },
+            check: &text,
+            beside: None,
+            helpers: Vec::new(),
+            hows: BOTH,
+        };
+        let before = Watch::new(segment.as_fd()).snapshot();
+        scene.visit(tally, None);
+        Watch::new(segment.as_fd()).restore(&before);
+        // The parent's word: killed after each change of the segment, the child is cleared up after when it is joined.
+        for change in 0.. {
+            let (mut tracee, child) = start();
+            let finished = Watch::new(segment.as_fd()).follow(&mut tracee, change);
+            tracee.kill_for_its_parent();
+            let joined = child.join();
+            if !at_its_end && !matches!(joined, Err(JoinError::Killed(9))) {
+                tally.failures.push(format!("killed after change {change}: {joined:?}"));
+            }
+            while queue.try_recv().is_ok() {}
+            tally.kills += 1;
+            let taken = peers(segment.as_fd());
+            if taken != 1 {
+                tally.failures.push(format!("killed after change {change} and joined: {taken} entries are taken"));
+            }
+            if finished {
+                break;
+            }
+        }
+    })
+}
+
+/// The parent is the victim. Its child ends with it.
+fn fork_plan() -> Plan {
+    Plan::new("fork", "offspring::fork", "an idle child".to_owned(), |tally: &mut Tally| {
+        let segment = commons();
+        let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+        let _more = Lock::new_in(&segment, 0_u64).expect("a lock");
+        let mut expected = sent_or_not(&segment, &queue);
+        expected.truncate(1);
+        let scene = Scene {
+            segment: segment.as_fd(),
+            victim: &|| {
+                let theirs = queue.clone();
+                Tracee::start(|| {
+                    std::hint::black_box(queue.len());
+                    mark();
+                    let child = offspring::fork(move || {
+                        let _kept = theirs;
+                        loop {
+                            std::thread::park();
+                        }
+                    });
+                    mark();
+                    let child: offspring::Child<()> = child.expect("fork");
+                    std::mem::forget(child);
+                })
+            },
+            expected,
+            check: &|how| look(&segment, &queue, how),
+            beside: None,
+            helpers: Vec::new(),
+            hows: BOTH,
+        };
+        scene.visit(tally, None);
+    })
+}
+
+/// The parent is killed for real between the first instruction in which it has a child and its last, while the child works.
+fn fork_kills_plan() -> Plan {
+    Plan::new("fork", "offspring::fork", "a child at work".to_owned(), |tally: &mut Tally| {
+        let segment = commons();
+        let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+        let mut watch = Watch::new(segment.as_fd());
+        let before = watch.snapshot();
+        let mut length = u64::MAX;
+        let mut point = 0;
+        while point <= length {
+            watch.restore(&before);
+            let (mut pids, their_pids) = std::io::pipe().expect("a pipe");
+            let theirs = queue.clone();
+            let mut victim = Tracee::start(|| {
+                std::hint::black_box(queue.len());
+                mark();
+                let child = offspring::fork(move || {
+                    (&their_pids).write_all(&std::process::id().to_le_bytes()).expect("somebody listens");
+                    loop {
+                        let _ = theirs.try_send(sealed(1));
+                        let _ = theirs.try_recv();
+                    }
+                });
+                mark();
+                let child: offspring::Child<()> = child.expect("fork");
+                std::mem::forget(child);
+            });
+            if !victim.run_to_call(libc::SYS_clone) {
+                return tally.failures.push("fork makes no child".to_owned());
+            }
+            let mut steps = 0;
+            while steps < point && !matches!(victim.next(), Next::Mark) && victim.step() {
+                steps += 1;
+            }
+            if steps < point {
+                length = steps;
+            }
+            victim.kill();
+            tally.kills += 1;
+            // The pipe ends with the child, which wrote its pid before it came to the segment, if it came so far.
+            let mut pid = Vec::new();
+            pids.read_to_end(&mut pid).expect("readable");
+            if let Ok(pid) = pid.try_into().map(u32::from_le_bytes) {
+                wait_until_dead(pid);
+            }
+            let check = Errand::send(30, || {
+                assert_eq!(look_without_messages(&segment, &queue), 2, "entries taken");
+                String::new()
+            });
+            if let Err(reason) = check.answer() {
+                tally.failures.push(format!("killed {point} instructions after the call: {reason}"));
+                return;
+            }
+            // Every instruction right behind the call; then some, at a distance that falls on each kind in time.
+            point += if point < 16 {
+                1
+            } else if cfg!(debug_assertions) {
+                311
+            } else {
+                23
+            };
+        }
+    })
+}
+
+/// Waits for the death of a process that closed its descriptors already.
+fn wait_until_dead(pid: u32) {
+    let lives = || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
+    };
+    while lives() {
+        std::thread::yield_now();
+    }
+}
+
+/// Clears up and uses the queue; says how many entries are taken then.
+fn look_without_messages(segment: &Segment, queue: &Queue<Message>) -> usize {
+    segment.reap().expect("attached");
+    while queue.try_recv().is_ok() {}
+    for number in 0..8 {
+        queue.send_timeout(sealed(number), LONG).expect("room");
+        assert_eq!(queue.recv_timeout(LONG).map(|message| number_of(&message)), Ok(number));
+    }
+    peers(segment.as_fd())
+}
+
+/// Opens a segment that this process has never had, and sends into a queue there.
+fn open_plan(in_file: bool) -> Plan {
+    let operation = if in_file { "open_file, Queue::open, send" } else { "open, Queue::open, send" };
+    Plan::new("segment", operation, "a process that never had it".to_owned(), move |tally: &mut Tally| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("segment");
+        let (mut name, mut theirs) = std::io::pipe().expect("a pipe");
+        // The segment is made by a helper: here in the stage nothing is known of it but a file.
+        let holder = Helper::start(|| {
+            let segment = if in_file { Segment::create_file(&path, 1 << 16) } else { Segment::create(1 << 16) };
+            let segment = segment.expect("a segment");
+            let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+            theirs.write_all(bytemuck::bytes_of(&queue.handle())).expect("somebody listens");
+            theirs.write_all(&segment.as_fd().as_raw_fd().to_le_bytes()).expect("somebody listens");
+            (segment, queue)
+        });
+        let mut handle = [0; size_of::<Handle>()];
+        name.read_exact(&mut handle).expect("a name");
+        let handle: Handle = bytemuck::pod_read_unaligned(&handle);
+        let mut fd = [0; 4];
+        name.read_exact(&mut fd).expect("a descriptor");
+        let path = if in_file { path } else { format!("/proc/{}/fd/{}", holder.pid(), i32::from_le_bytes(fd)).into() };
+        let file = File::options().read(true).write(true).open(&path).expect("the segment's file");
+        let open = || {
+            let segment = if in_file { Segment::open_file(&path) } else { Segment::open(&file) }.expect("a segment");
+            let queue = Queue::<Message>::open(&segment, handle).expect("somebody holds it");
+            (segment, queue)
+        };
+        let check = |how| {
+            let (segment, queue) = open();
+            look(&segment, &queue, how)
+        };
+        let nothing = Errand::send(60, || check(How::Reaped)).answer().expect("a text");
+        Errand::send(60, || open().0.reap().map(|_| String::new()).expect("attached")).answer().expect("reaped");
+        let scene = Scene {
+            segment: file.as_fd(),
+            victim: &|| {
+                Tracee::start(|| {
+                    mark();
+                    let (_segment, queue) = open();
+                    queue.try_send(sealed(1)).expect("room");
+                    mark();
+                })
+            },
+            expected: found([nothing.clone(), nothing.replacen("[]", "[1]", 1)]),
+            check: &check,
+            beside: None,
+            helpers: Vec::new(),
+            hows: BOTH,
+        };
+        scene.visit(tally, None);
+        holder.kill();
+    })
+}
+
+/// Makes a segment in a file. The file is there complete, or not at all, and nothing else is left in the folder.
+fn create_file_plan() -> Plan {
+    Plan::new("segment", "create_file", "an empty folder".to_owned(), |tally: &mut Tally| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("segment");
+        let start = || {
+            Tracee::start(|| {
+                mark();
+                let segment = Segment::create_file(&path, 1 << 16);
+                mark();
+                std::mem::forget(segment.expect("a segment"));
+            })
+        };
+        // Only system calls change files; between two of them nothing need be looked at.
+        let mut calls = 0;
+        let mut victim = start();
+        tally.points += 1;
+        loop {
+            let next = victim.next();
+            if matches!(next, Next::Mark) {
+                break;
+            }
+            assert!(victim.step());
+            tally.points += 1;
+            calls += u64::from(matches!(next, Next::Call(_)));
+        }
+        victim.kill();
+        std::fs::remove_file(&path).expect("it is complete");
+        let mut there_before = false;
+        for call in 0..=calls {
+            let mut victim = start();
+            let mut made = 0;
+            while made < call {
+                made += u64::from(matches!(victim.next(), Next::Call(_)));
+                assert!(victim.step());
+            }
+            victim.kill();
+            tally.kills += 1;
+            let names: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|entry| entry.path()).collect();
+            let there = names == [path.clone()];
+            let complete_or_absent = there || (names.is_empty() && !there_before);
+            if !complete_or_absent {
+                tally.failures.push(format!("killed after call {call}: {names:?}"));
+            }
+            tally.states += u64::from(there != there_before || call == 0);
+            there_before = there;
+            if there {
+                let used = Errand::send(30, || {
+                    let segment = Segment::open_file(&path).expect("complete");
+                    let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+                    look_without_messages(&segment, &queue).to_string()
+                });
+                if used.answer() != Ok("1".to_owned()) {
+                    tally.failures.push(format!("killed after call {call}: the file is not usable"));
+                }
+                std::fs::remove_file(&path).expect("it was there");
+            }
+        }
+        if !there_before {
+            tally.failures.push("the file never appeared".to_owned());
+        }
+    })
+}
+
+/// Makes an anonymous segment. Nothing of it is anywhere once its maker is dead.
+fn create_plan() -> Plan {
+    Plan::new("segment", "create, first object", "anonymous".to_owned(), |tally: &mut Tally| {
+        // A segment of the family that the victim has too: nothing may change in it.
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+        let mut expected = sent_or_not(&segment, &queue);
+        expected.truncate(1);
+        let files = || std::fs::read_dir("/dev/shm").map_or(0, |folder| folder.count());
+        let before = files();
+        let scene = Scene {
+            segment: segment.as_fd(),
+            victim: &|| {
+                Tracee::start(|| {
+                    std::hint::black_box(queue.len());
+                    mark();
+                    let own = Segment::create(1 << 16).expect("a segment");
+                    Queue::<Message>::with_capacity_in(&own, 4).expect("a queue").try_send(sealed(1)).expect("room");
+                    mark();
+                })
+            },
+            expected,
+            check: &|how| look(&segment, &queue, how),
+            beside: None,
+            helpers: Vec::new(),
+            hows: BOTH,
+        };
+        scene.visit(tally, None);
+        if files() > before {
+            tally.failures.push("files were left in /dev/shm".to_owned());
+        }
+    })
+}
+
+/// All cases; fewer unless `full`.
+pub fn plans(full: bool) -> Vec<Plan> {
+    const PARTS: usize = 6;
+    let mut plans = vec![
+        reap_plan(true),
+        first_use_plan(),
+        child_plan(false),
+        child_plan(true),
+        fork_plan(),
+        fork_kills_plan(),
+        open_plan(true),
+        open_plan(false),
+        create_file_plan(),
+        create_plan(),
+    ];
+    if full {
+        plans.push(reap_plan(false));
+        plans.extend((0..PARTS).map(|part| second_reaper_plan(part, PARTS)));
+    }
+    plans
+}

@@ -1,0 +1,196 @@
+//! Cases of the ring with one sender and one receiver: its operations and the roles that are taken, given up and taken over.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use offspring::spsc::{Consumer, Producer, ring_in};
+use offspring::{Fault, Handle, Segment, TryRecvError, TrySendError, Wait};
+
+use crate::Plan;
+use crate::queue::{Message, number_of, sealed};
+use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
+use crate::trace::{Tracee, mark};
+
+/// The ring as the victim finds it.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    capacity: usize,
+    /// Messages sent and received before.
+    offset: u64,
+    fill: u64,
+    /// Whether the role that the victim opens is that of a dead process.
+    role_of_the_dead: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    TrySend,
+    Send,
+    TryRecv,
+    Recv,
+    OpenProducer,
+    OpenConsumer,
+    DropProducer,
+    DropConsumer,
+}
+
+impl Op {
+    const ALL: [Op; 8] =
+        [Op::TrySend, Op::Send, Op::TryRecv, Op::Recv, Op::OpenProducer, Op::OpenConsumer, Op::DropProducer, Op::DropConsumer];
+
+    fn name(self) -> &'static str {
+        match self {
+            Op::TrySend => "try_send",
+            Op::Send => "send",
+            Op::TryRecv => "try_recv",
+            Op::Recv => "recv",
+            Op::OpenProducer => "Producer::open",
+            Op::OpenConsumer => "Consumer::open",
+            Op::DropProducer => "drop of a Producer",
+            Op::DropConsumer => "drop of a Consumer",
+        }
+    }
+
+    fn perform(self, segment: &Segment, handle: Handle) {
+        let time = Duration::from_millis(2);
+        let producer = || Producer::<Message>::open(segment, handle).expect("nobody living has the role");
+        let consumer = || Consumer::<Message>::open(segment, handle).expect("nobody living has the role");
+        match self {
+            Op::TrySend | Op::Send => {
+                let mut end = producer();
+                end.set_wait(Wait::Sleep);
+                mark();
+                let sent =
+                    if self == Op::Send { end.send_timeout(sealed(51), time).is_ok() } else { end.try_send(sealed(51)).is_ok() };
+                mark();
+                std::mem::forget((end, sent));
+            }
+            Op::TryRecv | Op::Recv => {
+                let mut end = consumer();
+                end.set_wait(Wait::Sleep);
+                mark();
+                let received = if self == Op::Recv { end.recv_timeout(time).is_ok() } else { end.try_recv().is_ok() };
+                mark();
+                std::mem::forget((end, received));
+            }
+            Op::OpenProducer | Op::OpenConsumer => {
+                // Attached before, and no holder of the ring.
+                drop(offspring::Lock::new_in(segment, 0_u64));
+                mark();
+                if self == Op::OpenProducer {
+                    std::mem::forget(producer())
+                } else {
+                    std::mem::forget(consumer())
+                }
+                mark();
+            }
+            Op::DropProducer => {
+                let end = producer();
+                mark();
+                drop(end);
+                mark();
+            }
+            Op::DropConsumer => {
+                let end = consumer();
+                mark();
+                drop(end);
+                mark();
+            }
+        }
+    }
+
+    fn expected(self, start: &Start) -> Vec<String> {
+        let mut messages: Vec<u64> = (1..=start.fill).collect();
+        let mut list = vec![format!("{messages:?}")];
+        match self {
+            Op::TrySend | Op::Send if start.fill < start.capacity as u64 => messages.push(51),
+            Op::TryRecv | Op::Recv if start.fill > 0 => drop(messages.remove(0)),
+            _ => return list,
+        }
+        list.push(format!("{messages:?}"));
+        list
+    }
+}
+
+/// Makes the ring. This process keeps no end of it: both roles are free, and a helper that idles holds the object.
+fn set_up(segment: &Segment, start: &Start, op: Op) -> (Handle, Vec<Helper>) {
+    let (mut sender, mut receiver) = ring_in::<Message>(segment, start.capacity).expect("a ring");
+    for number in 0..start.offset {
+        sender.try_send(sealed(number)).expect("room");
+        receiver.try_recv().expect("a message");
+    }
+    (1..=start.fill).for_each(|number| sender.try_send(sealed(number)).expect("room"));
+    let handle = sender.handle();
+    // The first use in the helper's process makes it a holder.
+    let helpers = vec![Helper::start(|| std::hint::black_box(receiver.len()))];
+    drop((sender, receiver));
+    if start.role_of_the_dead {
+        let sends = matches!(op, Op::TrySend | Op::Send | Op::OpenProducer | Op::DropProducer);
+        let dead = if sends {
+            Helper::start(|| Producer::<Message>::open(segment, handle).expect("the role is free"))
+        } else {
+            Helper::start(|| Consumer::<Message>::open(segment, handle).expect("the role is free"))
+        };
+        dead.kill();
+    }
+    (handle, helpers)
+}
+
+fn check(segment: &Segment, handle: Handle, how: How) -> String {
+    let mut sender = Producer::<Message>::open(segment, handle).expect("the role of the dead");
+    let mut receiver = Consumer::<Message>::open(segment, handle).expect("the role of the dead");
+    assert!(matches!(Producer::<Message>::open(segment, handle), Err(Fault::RoleTaken)));
+    if how == How::Reaped {
+        segment.reap().expect("attached");
+    }
+    let mut messages = Vec::new();
+    while let Ok(message) = receiver.try_recv() {
+        messages.push(number_of(&message));
+    }
+    for lap in 0..2 {
+        let numbers = lap * 1000..lap * 1000 + receiver.capacity() as u64;
+        numbers.clone().for_each(|number| sender.try_send(sealed(number)).expect("the whole capacity"));
+        assert!(matches!(sender.try_send(sealed(0)), Err(TrySendError::Full(_))), "more than its capacity");
+        numbers.for_each(|number| assert_eq!(receiver.try_recv().map(|message| number_of(&message)), Ok(number)));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    }
+    format!("{messages:?}")
+}
+
+fn plan(op: Op, start: Start, real: bool) -> Plan {
+    Plan::new("spsc ring", op.name(), format!("{start:?}"), move |tally: &mut Tally| {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (handle, helpers) = set_up(&segment, &start, op);
+        let scene = Scene {
+            segment: segment.as_fd(),
+            victim: &|| Tracee::start(|| op.perform(&segment, handle)),
+            expected: found(op.expected(&start)),
+            check: &|how| check(&segment, handle, how),
+            beside: None,
+            helpers,
+            hows: BOTH,
+        };
+        scene.visit(tally, real.then_some(crate::at_every_instruction));
+    })
+}
+
+/// All cases; fewer unless `full`.
+pub fn plans(full: bool) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    for capacity in if full { 1..=4 } else { 2..=2 } {
+        for offset in 0..=capacity as u64 {
+            for fill in 0..=capacity as u64 {
+                for role_of_the_dead in [false, true] {
+                    let start = Start { capacity, offset, fill, role_of_the_dead };
+                    let roles = offset == 1 && fill == 1;
+                    let ops = Op::ALL.into_iter().filter(|op| if role_of_the_dead { roles } else { roles || (*op as u8) < 4 });
+                    plans.extend(ops.map(|op| {
+                        let real = capacity == 2 && roles && !role_of_the_dead && matches!(op, Op::TrySend | Op::TryRecv);
+                        plan(op, start, real)
+                    }));
+                }
+            }
+        }
+    }
+    plans
+}
