@@ -62,7 +62,7 @@ pub enum Op {
     /// Gives the word's value before.
     Access(Word, Access),
     /// Sleeps while the low half of the word is as expected. The last field stands for all that the process knows when it goes on: what
-    /// it has said by [`phase`], and how many other words it has changed in this operation.
+    /// it has said by [`phase`], and how many other words it has changed since it began again.
     Sleep(Word, u32, u64),
     /// Wakes so many; gives how many were there.
     Wake(Word, u32),
@@ -174,8 +174,10 @@ struct Replay {
     steps: Vec<Step>,
     notes: Vec<Note>,
     paused: bool,
-    /// Places of words that the process has changed in this operation since it last began again, each as often as it has.
+    /// Places of words that the process has changed in this operation, each as often as it has.
     changed: Vec<usize>,
+    /// How many of these came before it last forgot.
+    forgotten: usize,
     /// How often the operation began anew.
     again: u64,
     /// What it has read, by place.
@@ -250,7 +252,7 @@ pub fn sleep(address: usize, expected: u32) {
         // The last checks are made by one process alone; nobody would wake it.
         Mode::Direct { .. } => Asked::Known(0),
         Mode::Replay(replay) => {
-            let others = replay.changed.iter().filter(|&&changed| changed != place).count() as u64;
+            let others = replay.changed[replay.forgotten..].iter().filter(|&&changed| changed != place).count() as u64;
             Asked::Step(Op::Sleep(world.memory.keep(place), expected, world.phase << 16 | others))
         }
         Mode::Idle => panic!("a step outside of a process"),
@@ -364,7 +366,7 @@ fn step(ask: impl FnOnce(&mut World) -> Asked) -> u64 {
         let result = replay.history.get(replay.at).copied().or_else(|| replay.run_ahead(op, grown));
         replay.at += 1;
         if let Op::Again(_) = op {
-            replay.changed.clear();
+            replay.forgotten = replay.changed.len();
         }
         if let (Some((place, access)), Some(old)) = (accessed, result) {
             match access {
@@ -459,6 +461,7 @@ pub fn run(
             notes: Vec::new(),
             paused: false,
             changed: Vec::new(),
+            forgotten: 0,
             again: 0,
             read: Vec::new(),
         });
