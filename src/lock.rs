@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use crate::object::clear::Kind;
 use crate::object::holding::{Holding, Seat, kind_of};
-use crate::object::lock_block::{self, MOST_ALIGN};
+use crate::object::lock_block::{self, LockBlock, MOST_ALIGN};
 use crate::object::{CreateError, Handle};
 use crate::peer::Fault;
 use crate::primitive::{AtomicU32, Ordering};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
+use crate::sync::event::Event;
 use crate::sync::lock::{Acquired, Owner, RawLock, Refused};
 use crate::sync::wait::{self, Obstacle, Patience};
 use crate::sys::clock::Deadline;
@@ -30,7 +31,7 @@ mod tests;
 /// Handles are cheap to clone; the lock lives as long as any process holds one.
 ///
 /// # Blocking
-/// Taking a free lock is one compare-and-swap, giving it up one swap; no system call as long as nobody sleeps. There is no queue:
+/// Taking a free lock is one compare-and-swap, giving it up one store; no system call as long as nobody sleeps. There is no queue:
 /// whoever comes first when the lock is free has it.
 ///
 /// # Memory ordering
@@ -114,10 +115,11 @@ impl<T: Shm> Lock<T> {
         let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
         let len = lock_block::len(size).ok_or(too_large)?;
         let holding = Holding::create(segment, kind_of::<T>(Kind::Lock), len, |region, offset| {
-            let (lock, address) = lock_block::view(region, offset, size, align)?;
-            lock.reset();
+            let block = LockBlock::view(region, offset, size, align)?;
+            block.lock.reset();
+            block.freed.reset();
             // SAFETY: `view` checked range and alignment for a `T`, and nobody else has the block yet.
-            unsafe { address.cast::<T>().write(value) };
+            unsafe { block.value.cast::<T>().write(value) };
             Some(())
         })?;
         Ok(Lock::from_holding(holding))
@@ -214,15 +216,16 @@ impl<T: Shm> Lock<T> {
     #[inline]
     fn take(&self, deadline: Option<Deadline>) -> Result<LockGuard<'_, T>, Refusal<'_, T>> {
         let seat = self.core.holding.enter().map_err(Refusal::Broken)?;
-        let (lock, value) = lock_block::view(seat.region, self.core.holding.offset(), size_of::<T>() as u64, align_of::<T>())
+        let block = LockBlock::view(seat.region, self.core.holding.offset(), size_of::<T>() as u64, align_of::<T>())
             .ok_or(Refusal::Broken(Fault::Corrupt))?;
         let me = Owner { peer: seat.me.owner(), thread: thread_number() };
-        let acquired = if lock.lock_free(me) { Acquired::Clean } else { self.take_slowly(&seat, lock, me, deadline)? };
+        let acquired = if block.lock.lock_free(me) { Acquired::Clean } else { self.take_slowly(&seat, &block, me, deadline)? };
         // INVARIANT: the word names us now.
         let guard = LockGuard {
             seat,
-            lock,
-            value: value.cast(),
+            lock: block.lock,
+            freed: block.freed,
+            value: block.value.cast(),
             poisoned: acquired != Acquired::Clean,
             was_panicking: std::thread::panicking(),
             this_thread_only: PhantomData,
@@ -238,14 +241,14 @@ impl<T: Shm> Lock<T> {
     fn take_slowly<'a>(
         &'a self,
         seat: &Seat<'a>,
-        lock: &RawLock,
+        block: &LockBlock<'_>,
         me: Owner,
         deadline: Option<Deadline>,
     ) -> Result<Acquired, Refusal<'a, T>> {
-        let attempt = |waited: bool, look: bool| loop {
-            match lock.try_lock(me, waited) {
+        let attempt = |look: bool| loop {
+            match block.lock.try_lock(me) {
                 Err(Refused::Held(held)) if look && seat.is_dead(held.owner()) => {
-                    if lock.succeed(me, held) {
+                    if block.lock.succeed(me, held) {
                         return Ok(Ok(Acquired::OwnerDied));
                     }
                 }
@@ -256,15 +259,10 @@ impl<T: Shm> Lock<T> {
             }
         };
         let Some(deadline) = deadline else {
-            return attempt(false, true).unwrap_or(Err(Refusal::NotNow));
+            return attempt(true).unwrap_or(Err(Refusal::NotNow));
         };
-        let mut waited = false;
-        let outcome = wait::wait(&lock, self.wait, &self.core.patience, deadline, |look| {
-            // The first look comes after the first sleep; from then on this thread may have taken a wake-up meant for another.
-            waited |= look;
-            attempt(waited, look)
-        });
-        outcome.unwrap_or(Err(Refusal::NotNow))
+        let event = block.freed.with(seat.fences);
+        wait::wait(event, self.wait, &self.core.patience, deadline, attempt).unwrap_or(Err(Refusal::NotNow))
     }
 }
 
@@ -308,6 +306,7 @@ fn thread_number() -> u32 {
 pub struct LockGuard<'a, T: Shm> {
     seat: Seat<'a>,
     lock: &'a RawLock,
+    freed: &'a Event,
     value: NonNull<T>,
     poisoned: bool,
     was_panicking: bool,
@@ -359,6 +358,7 @@ impl<T: Shm> Drop for LockGuard<'_, T> {
         if self.seat.is_mine() {
             let panicked = !self.was_panicking && std::thread::panicking();
             self.lock.unlock(self.poisoned || panicked);
+            self.freed.with(self.seat.fences).notify_one();
         }
     }
 }

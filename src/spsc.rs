@@ -179,9 +179,7 @@ impl Tenure {
         };
         match deadline {
             None => attempt(true).unwrap_or(Err(Stop::NotNow)),
-            Some(deadline) => {
-                wait::wait(&event.with(seat.fences), wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
-            }
+            Some(deadline) => wait::wait(event.with(seat.fences), wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow)),
         }
     }
 }

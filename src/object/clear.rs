@@ -2,7 +2,7 @@
 
 use crate::heap::Pool;
 use crate::heap::pool::Attached;
-use crate::object::lock_block;
+use crate::object::lock_block::LockBlock;
 use crate::object::queue_block::{QueueBlock, Shape};
 use crate::peer::{PeerId, attach, reaper};
 use crate::segment::region::{Mapping, Region};
@@ -53,8 +53,11 @@ pub(crate) fn recover(region: Region<'_>, object: Attached, owner: u32) {
             }
         }
         Some(Kind::Lock) => {
-            if let Some((lock, _)) = lock_block::view(region, object.offset, 0, 1) {
-                lock.release_dead(owner);
+            if let Some(block) = LockBlock::view(region, object.offset, 0, 1)
+                && block.lock.release_dead(owner)
+            {
+                // As above.
+                block.freed.wake_all_unasked();
             }
         }
         // Roles are taken over from the dead, and a ring that publishes by one store has nothing to recover.

@@ -106,7 +106,7 @@ impl Core {
                 };
                 let event = event.with(place.seat.fences);
                 let attempt = |look| settle(place.claim_past_the_dead(end, look));
-                wait::wait(&event, wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
+                wait::wait(event, wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
             }
         }
     }

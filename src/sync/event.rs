@@ -25,7 +25,6 @@
 use std::time::Duration;
 
 use crate::primitive::Ordering;
-use crate::sync::wait::Parking;
 use crate::sys::barrier::Fences;
 use crate::sys::futex::Word32;
 
@@ -130,10 +129,9 @@ impl EventRef<'_> {
             }
         }
     }
-}
 
-impl Parking for EventRef<'_> {
-    fn announce(&self) -> Option<u32> {
+    /// Says that somebody is about to sleep, in a way that whoever publishes must see, and gives the value to sleep on.
+    pub(crate) fn announce(self) -> u32 {
         let word = &self.event.word;
         let mut seen = word.load(Ordering::Relaxed);
         loop {
@@ -142,14 +140,15 @@ impl Parking for EventRef<'_> {
             match word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     self.fences.heavy();
-                    return Some(next);
+                    return next;
                 }
                 Err(now) => seen = now,
             }
         }
     }
 
-    fn sleep(&self, expected: u32, slice: Duration) {
-        self.event.word.wait(expected, slice);
+    /// Sleeps while the word is as announced, for at most `slice`.
+    pub(crate) fn sleep(self, announced: u32, slice: Duration) {
+        self.event.word.wait(announced, slice);
     }
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::primitive::{AtomicU32, Ordering, spin_hint};
+use crate::sync::event::EventRef;
 use crate::sys::clock::Deadline;
 
 /// No sleep is longer.
@@ -39,15 +40,6 @@ pub(crate) enum Obstacle {
     Nobody,
     /// A slot or lock that some process has claimed.
     Owner,
-}
-
-/// A word that waiters sleep on.
-pub(crate) trait Parking {
-    /// Says that somebody is about to sleep, in a way that whoever changes the state must see, and gives the value to sleep on.
-    /// `None` if the state has changed already.
-    fn announce(&self) -> Option<u32>;
-    /// Sleeps while the word has `expected`, for at most `slice`.
-    fn sleep(&self, expected: u32, slice: Duration);
 }
 
 /// Every so many waits a handle spins for as long as it ever does. Two that both sleep answer each other so slowly that neither
@@ -108,7 +100,7 @@ impl Patience {
 /// `attempt` is told whether to look if the owner in its way still lives, which costs system calls, and does so at the end of
 /// slices only. It was called at least once before, and is called a last time after the deadline.
 pub(crate) fn wait<R>(
-    parking: &impl Parking,
+    event: EventRef<'_>,
     wait: Wait,
     patience: &Patience,
     deadline: Deadline,
@@ -120,13 +112,7 @@ pub(crate) fn wait<R>(
     let mut slice = FIRST_SLICE;
     let mut check_owner = false;
     loop {
-        let Some(expected) = parking.announce() else {
-            // As below: whoever gets here after a sleep may have taken a wake-up meant for another.
-            if let Ok(result) = attempt(check_owner) {
-                return Some(result);
-            }
-            continue;
-        };
+        let announced = event.announce();
         let obstacle = match attempt(check_owner) {
             Ok(result) => return Some(result),
             Err(obstacle) => obstacle,
@@ -138,7 +124,7 @@ pub(crate) fn wait<R>(
         let Some(time) = deadline.clip(slice.min(longest)) else {
             return attempt(true).ok();
         };
-        parking.sleep(expected, time);
+        event.sleep(announced, time);
         check_owner = true;
         slice = (slice * 2).min(LONGEST_SLICE);
     }

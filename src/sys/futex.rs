@@ -3,9 +3,6 @@
 //! Never the PRIVATE flag: waiter and waker are different processes. A wait ends when woken, when the word no longer holds the
 //! expected value, when the time is over, or for no reason; callers look again in every case, so none is reported.
 //!
-//! [`Word64`] sleeps on its low half. Rust never forms a reference to that half: mixed-size atomic accesses are outside its memory
-//! model, so only the kernel sees the 32-bit address. Low half first means little-endian, which the crate requires.
-//!
 //! Under loom a word carries a mutex and a condition variable in the kernel's place, so that a lost wake-up is a deadlock that
 //! loom reports.
 //!
@@ -18,26 +15,15 @@ use std::time::Duration;
 #[cfg(not(loom))]
 mod imp {
     use super::*;
-    use crate::primitive::{AtomicU32, AtomicU64};
+    use crate::primitive::AtomicU32;
 
     #[repr(transparent)]
     #[derive(Debug)]
     pub(crate) struct Word32(AtomicU32);
 
-    #[repr(transparent)]
-    #[derive(Debug)]
-    pub(crate) struct Word64(AtomicU64);
-
     impl core::ops::Deref for Word32 {
         type Target = AtomicU32;
         fn deref(&self) -> &AtomicU32 {
-            &self.0
-        }
-    }
-
-    impl core::ops::Deref for Word64 {
-        type Target = AtomicU64;
-        fn deref(&self) -> &AtomicU64 {
             &self.0
         }
     }
@@ -49,16 +35,6 @@ mod imp {
 
         pub(crate) fn wake(&self, count: u32) -> u32 {
             futex_wake(self.0.as_ptr(), count)
-        }
-    }
-
-    impl Word64 {
-        pub(crate) fn wait(&self, expected_low_half: u32, timeout: Duration) {
-            futex_wait(self.0.as_ptr().cast(), expected_low_half, timeout);
-        }
-
-        pub(crate) fn wake(&self, count: u32) -> u32 {
-            futex_wake(self.0.as_ptr().cast(), count)
         }
     }
 
@@ -81,7 +57,7 @@ mod imp {
 #[cfg(loom)]
 mod imp {
     use super::*;
-    use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+    use crate::primitive::{AtomicU32, Ordering};
     use loom::sync::{Condvar, Mutex};
 
     #[derive(Debug)]
@@ -117,19 +93,9 @@ mod imp {
     #[derive(Debug)]
     pub(crate) struct Word32(AtomicU32, Kernel);
 
-    #[derive(Debug)]
-    pub(crate) struct Word64(AtomicU64, Kernel);
-
     impl core::ops::Deref for Word32 {
         type Target = AtomicU32;
         fn deref(&self) -> &AtomicU32 {
-            &self.0
-        }
-    }
-
-    impl core::ops::Deref for Word64 {
-        type Target = AtomicU64;
-        fn deref(&self) -> &AtomicU64 {
             &self.0
         }
     }
@@ -147,20 +113,6 @@ mod imp {
             self.1.wake(count)
         }
     }
-
-    impl Word64 {
-        pub(crate) fn new(value: u64) -> Word64 {
-            Word64(AtomicU64::new(value), Kernel::new())
-        }
-
-        pub(crate) fn wait(&self, expected_low_half: u32, _timeout: Duration) {
-            self.1.wait(|| self.0.load(Ordering::SeqCst) as u32 == expected_low_half);
-        }
-
-        pub(crate) fn wake(&self, count: u32) -> u32 {
-            self.1.wake(count)
-        }
-    }
 }
 
-pub(crate) use imp::{Word32, Word64};
+pub(crate) use imp::Word32;

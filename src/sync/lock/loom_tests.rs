@@ -7,7 +7,9 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::*;
+use crate::sync::event::{Event, EventRef};
 use crate::sync::wait::{Obstacle, Patience, Wait, wait};
+use crate::sys::barrier::Fences;
 use crate::sys::clock::Deadline;
 
 const MAIN: Owner = Owner { peer: 1, thread: 1 };
@@ -17,6 +19,7 @@ const DEAD: Owner = Owner { peer: 9, thread: 4 };
 
 struct Locked {
     lock: RawLock,
+    freed: Event,
     data: UnsafeCell<u32>,
 }
 
@@ -27,7 +30,7 @@ unsafe impl Send for Locked {}
 
 impl Locked {
     fn new() -> Arc<Locked> {
-        Arc::new(Locked { lock: RawLock::new(), data: UnsafeCell::new(0) })
+        Arc::new(Locked { lock: RawLock::new(), freed: Event::new(), data: UnsafeCell::new(0) })
     }
 
     /// Locks, sleeping as long as need be. An owner in the way is taken for dead if `is_dead` says so.
@@ -35,14 +38,23 @@ impl Locked {
         if self.lock.lock_free(me) {
             return Acquired::Clean;
         }
-        let attempt = |_| match self.lock.try_lock(me, true) {
+        let attempt = |_| match self.lock.try_lock(me) {
             Ok(acquired) => Ok(acquired),
             Err(Refused::Held(held)) if is_dead(held.owner()) && self.lock.succeed(me, held) => Ok(Acquired::OwnerDied),
             Err(Refused::Held(_)) => Err(Obstacle::Owner),
             Err(other) => panic!("{other:?}"),
         };
         let patience = Patience::new();
-        wait(&&self.lock, Wait::Sleep, &patience, Deadline::NEVER, attempt).expect("there is no deadline")
+        wait(self.event(), Wait::Sleep, &patience, Deadline::NEVER, attempt).expect("there is no deadline")
+    }
+
+    fn event(&self) -> EventRef<'_> {
+        self.freed.with(Fences::Symmetric)
+    }
+
+    fn unlock(&self, poisoned: bool) {
+        self.lock.unlock(poisoned);
+        self.event().notify_one();
     }
 
     /// Adds one to the data, in two steps.
@@ -54,11 +66,18 @@ impl Locked {
         before + 1
     }
 
+    /// As the reaper does it.
+    fn release_dead(&self) {
+        if self.lock.release_dead(DEAD.peer) {
+            self.freed.wake_all_unasked();
+        }
+    }
+
     fn lock_add_unlock(&self, me: Owner) -> Acquired {
         let acquired = self.lock(me, |_| false);
-        assert_eq!(self.lock.try_lock(me, false), Err(Refused::WouldDeadlock));
+        assert_eq!(self.lock.try_lock(me), Err(Refused::WouldDeadlock));
         self.add();
-        self.lock.unlock(false);
+        self.unlock(false);
         acquired
     }
 
@@ -106,7 +125,7 @@ fn two_sleepers_behind_an_owner_both_wake() {
             thread::spawn(move || locked.lock_add_unlock(me))
         });
         locked.add();
-        locked.lock.unlock(false);
+        locked.unlock(false);
         for waiter in waiters {
             assert_eq!(waiter.join().unwrap(), Acquired::Clean);
         }
@@ -125,10 +144,10 @@ fn an_owner_that_locks_again_is_told_so() {
             let locked = locked.clone();
             thread::spawn(move || locked.lock_add_unlock(A))
         };
-        assert_eq!(locked.lock.try_lock(MAIN, false), Err(Refused::WouldDeadlock));
+        assert_eq!(locked.lock.try_lock(MAIN), Err(Refused::WouldDeadlock));
         let sibling = Owner { thread: 2, ..MAIN };
-        assert!(matches!(locked.lock.try_lock(sibling, false), Err(Refused::Held(held)) if held.owner() == MAIN.peer));
-        locked.lock.unlock(false);
+        assert!(matches!(locked.lock.try_lock(sibling), Err(Refused::Held(held)) if held.owner() == MAIN.peer));
+        locked.unlock(false);
         waiter.join().unwrap();
     });
 }
@@ -143,7 +162,7 @@ fn a_poisoned_lock_is_poisoned_for_whoever_comes_next() {
             let locked = locked.clone();
             thread::spawn(move || locked.lock_add_unlock(A))
         };
-        locked.lock.unlock(true);
+        locked.unlock(true);
         let mine = locked.lock_add_unlock(MAIN);
         let waiters = waiter.join().unwrap();
         assert!(matches!((mine, waiters), (Acquired::Poisoned, Acquired::Clean) | (Acquired::Clean, Acquired::Poisoned)));
@@ -158,7 +177,7 @@ fn one_of_two_successors_is_told_that_the_owner_died() {
         let lock_add_unlock = |locked: &Locked, me| {
             let acquired = locked.lock(me, |owner| owner == DEAD.peer);
             locked.add();
-            locked.lock.unlock(false);
+            locked.unlock(false);
             acquired
         };
         let other = {
@@ -184,7 +203,7 @@ fn a_successor_wakes_who_slept_behind_the_dead_owner() {
         };
         assert_eq!(locked.lock(MAIN, |owner| owner == DEAD.peer), Acquired::OwnerDied);
         locked.add();
-        locked.lock.unlock(false);
+        locked.unlock(false);
         assert_eq!(sleeper.join().unwrap(), Acquired::Clean);
     });
 }
@@ -198,7 +217,7 @@ fn sleepers_behind_a_dead_owner_wake_when_it_is_reaped() {
             let locked = locked.clone();
             thread::spawn(move || locked.lock_add_unlock(me))
         });
-        locked.lock.release_dead(DEAD.peer);
+        locked.release_dead();
         let mut told = waiters.map(|waiter| waiter.join().unwrap());
         told.sort_unstable_by_key(|acquired| *acquired == Acquired::OwnerDied);
         assert_eq!(told, [Acquired::Clean, Acquired::OwnerDied]);
@@ -215,13 +234,13 @@ fn a_reaper_and_a_successor_do_not_both_take_the_word() {
         let locked = Locked::orphaned();
         let reaper = {
             let locked = locked.clone();
-            thread::spawn(move || locked.lock.release_dead(DEAD.peer))
+            thread::spawn(move || locked.release_dead())
         };
         let first = locked.lock(MAIN, |owner| owner == DEAD.peer);
         assert_eq!(first, Acquired::OwnerDied);
         assert_eq!(locked.add(), 2);
-        assert_eq!(locked.lock.try_lock(MAIN, false), Err(Refused::WouldDeadlock));
-        locked.lock.unlock(false);
+        assert_eq!(locked.lock.try_lock(MAIN), Err(Refused::WouldDeadlock));
+        locked.unlock(false);
         reaper.join().unwrap();
         assert_eq!(locked.lock_add_unlock(MAIN), Acquired::Clean);
     });

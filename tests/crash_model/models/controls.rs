@@ -302,6 +302,7 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
         reaper: false,
         deaths: 1,
         slices: Slices::Never,
+        preemptions: None,
     };
     vec![
         (vyukov::model(0), None),

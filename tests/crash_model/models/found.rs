@@ -28,6 +28,7 @@ pub fn models() -> Vec<Model> {
         reaper: false,
         deaths: 0,
         slices: Slices::LastResort,
+        preemptions: Some(4),
     };
     vec![
         // A sender made a message an orphan and was killed before it said so. Receivers looked for claimed slots of the dead and not for

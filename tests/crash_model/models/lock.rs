@@ -13,6 +13,7 @@ use crate::sync::Wait;
 use crate::world::{self, Access, Fate, Local, Note};
 
 const WORD: usize = OBJECT as usize;
+const FREED: usize = OBJECT as usize + 8;
 const VALUE: usize = OBJECT as usize + 128;
 
 /// A configuration.
@@ -29,6 +30,7 @@ pub struct Setting {
     pub reaper: bool,
     pub deaths: usize,
     pub slices: Slices,
+    pub preemptions: Option<u64>,
 }
 
 impl Setting {
@@ -45,6 +47,9 @@ impl Setting {
             text += ", slices";
         }
         text += &format!(", {} die", self.deaths);
+        if let Some(preemptions) = self.preemptions {
+            text += &format!(", {preemptions} preemptions");
+        }
         let mut processes: Vec<Process> = (0..self.processes)
             .map(|process| {
                 let (turns, tries, recover) = (self.turns[process], self.tries, self.recover);
@@ -67,7 +72,8 @@ impl Setting {
             region::lay_out(0, 0);
             drop(Lock::new(0_u64).expect("a lock"));
         };
-        Model { set_up: Box::new(set_up), processes, deaths: self.deaths, slices: self.slices, ..Model::new("lock", text, Watch) }
+        let Setting { deaths, slices, preemptions, .. } = self;
+        Model { set_up: Box::new(set_up), processes, deaths, slices, preemptions, ..Model::new("lock", text, Watch) }
     }
 }
 
@@ -134,7 +140,7 @@ struct Watch;
 
 /// Who has the lock, by its word.
 fn owner(word: u64) -> Option<usize> {
-    (word & 1 << 3 != 0).then_some((word >> 12 & 0x3ff) as usize)
+    (word & 1 << 2 != 0).then_some((word >> 12 & 0x3ff) as usize)
 }
 
 impl Monitor for Watch {
@@ -158,7 +164,7 @@ impl Monitor for Watch {
                 }
                 // What the word says of its past is for the successor: told by the notes.
                 if before == Some(touch.process) && after.is_none() {
-                    ghost[POISONED] = u64::from(touch.after & 1 << 1 != 0);
+                    ghost[POISONED] = u64::from(touch.after & 1 != 0);
                 }
                 Ok(())
             }
@@ -210,9 +216,10 @@ impl Monitor for Watch {
     fn tell(&self, offset: usize, value: u64) -> String {
         match offset {
             VALUE => format!("value {value}"),
+            FREED => format!("freed {}+{}", value >> 1, value & 1),
             _ => {
                 let held = owner(value).map_or("free".into(), |owner| format!("held by {owner}"));
-                let flags = [(1 << 2, " died"), (1 << 1, " poisoned"), (1, " waiters")];
+                let flags = [(1 << 1, " died"), (1, " poisoned")];
                 flags.iter().filter(|(bit, _)| value & bit != 0).fold(format!("lock {held}"), |text, (_, flag)| text + flag)
             }
         }
@@ -229,6 +236,7 @@ pub fn models(all: bool) -> Vec<Model> {
         reaper: false,
         deaths: 2,
         slices: Slices::LastResort,
+        preemptions: None,
     };
     let mut settings = vec![
         Setting { tries: true, slices: Slices::Anytime(2), ..base },
@@ -239,11 +247,12 @@ pub fn models(all: bool) -> Vec<Model> {
         Setting { slices: Slices::Anytime(2), reaper: true, deaths: 3, ..base },
     ];
     if all {
-        settings.push(Setting { processes: 3, deaths: 3, ..base });
-        settings.push(Setting { processes: 3, deaths: 3, recover: true, ..base });
-        settings.push(Setting { processes: 3, deaths: 3, slices: Slices::Anytime(2), ..base });
-        settings.push(Setting { processes: 3, reaper: true, deaths: 2, ..base });
-        settings.push(Setting { turns: [2, 1, 1], processes: 3, deaths: 1, ..base });
+        let crowd = Setting { processes: 3, preemptions: Some(3), ..base };
+        settings.push(Setting { deaths: 3, ..crowd });
+        settings.push(Setting { deaths: 3, recover: true, ..crowd });
+        settings.push(Setting { deaths: 3, slices: Slices::Anytime(2), ..crowd });
+        settings.push(Setting { reaper: true, deaths: 2, ..crowd });
+        settings.push(Setting { turns: [2, 2, 1], deaths: 1, ..crowd });
     }
     settings.into_iter().map(Setting::model).collect()
 }

@@ -1,9 +1,8 @@
 //! Words that a process can sleep on: the kernel's queues are the explorer's.
 
-use std::ops::Deref;
 use std::time::Duration;
 
-use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::primitive::{AtomicU32, Ordering};
 use crate::world;
 
 /// Bits of an event's word that are kept. A sequence that grows with every sleep would make the states endless; it comes round only
@@ -38,28 +37,6 @@ impl Word32 {
 
     pub(crate) fn wait(&self, expected: u32, _: Duration) {
         world::sleep(self.0.address(), cut(expected));
-    }
-
-    pub(crate) fn wake(&self, count: u32) -> u32 {
-        world::wake(self.0.address(), count)
-    }
-}
-
-#[derive(Debug)]
-#[repr(transparent)]
-pub(crate) struct Word64(AtomicU64);
-
-impl Deref for Word64 {
-    type Target = AtomicU64;
-
-    fn deref(&self) -> &AtomicU64 {
-        &self.0
-    }
-}
-
-impl Word64 {
-    pub(crate) fn wait(&self, expected_low_half: u32, _: Duration) {
-        world::sleep(self.0.address(), expected_low_half);
     }
 
     pub(crate) fn wake(&self, count: u32) -> u32 {
