@@ -6,7 +6,6 @@ use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +13,11 @@ use crate::object::clear::Kind;
 use crate::object::holding::{Holding, Seat, kind_of};
 use crate::object::lock_block::{self, LockBlock, MOST_ALIGN};
 use crate::object::{CreateError, Handle};
-use crate::peer::Fault;
+use crate::peer::{Fault, PeerId};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
-use crate::sync::event::Event;
-use crate::sync::lock::{Acquired, Owner, RawLock, Refused};
+use crate::sync::lock::{Acquired, Owner, Refused};
 use crate::sync::wait::{self, Obstacle, Patience};
 use crate::sys::clock::Deadline;
 
@@ -116,10 +114,10 @@ impl<T: Shm> Lock<T> {
         let len = lock_block::len(size).ok_or(too_large)?;
         let holding = Holding::create(segment, kind_of::<T>(Kind::Lock), len, |region, offset| {
             let block = LockBlock::view(region, offset, size, align)?;
-            block.lock.reset();
-            block.freed.reset();
+            block.lock().reset();
+            block.freed().reset();
             // SAFETY: `view` checked range and alignment for a `T`, and nobody else has the block yet.
-            unsafe { block.value.cast::<T>().write(value) };
+            unsafe { block.value().cast::<T>().write(value) };
             Some(())
         })?;
         Ok(Lock::from_holding(holding))
@@ -163,8 +161,8 @@ impl<T: Shm> Lock<T> {
         self.take(Some(Deadline::NEVER)).map_err(|refusal| match refusal {
             Refusal::OwnerDied(guard) => LockError::OwnerDied(guard),
             Refusal::Poisoned(guard) => LockError::Poisoned(guard),
-            Refusal::WouldDeadlock | Refusal::NotNow => LockError::WouldDeadlock,
-            Refusal::Broken(fault) => LockError::Broken(fault),
+            Refusal::Stop(Stop::WouldDeadlock | Stop::NotNow) => LockError::WouldDeadlock,
+            Refusal::Stop(Stop::Broken(fault)) => LockError::Broken(fault),
         })
     }
 
@@ -180,9 +178,9 @@ impl<T: Shm> Lock<T> {
         self.take(None).map_err(|refusal| match refusal {
             Refusal::OwnerDied(guard) => TryLockError::OwnerDied(guard),
             Refusal::Poisoned(guard) => TryLockError::Poisoned(guard),
-            Refusal::NotNow => TryLockError::WouldBlock,
-            Refusal::WouldDeadlock => TryLockError::WouldDeadlock,
-            Refusal::Broken(fault) => TryLockError::Broken(fault),
+            Refusal::Stop(Stop::NotNow) => TryLockError::WouldBlock,
+            Refusal::Stop(Stop::WouldDeadlock) => TryLockError::WouldDeadlock,
+            Refusal::Stop(Stop::Broken(fault)) => TryLockError::Broken(fault),
         })
     }
 
@@ -206,26 +204,31 @@ impl<T: Shm> Lock<T> {
         self.take(Some(deadline)).map_err(|refusal| match refusal {
             Refusal::OwnerDied(guard) => LockTimeoutError::OwnerDied(guard),
             Refusal::Poisoned(guard) => LockTimeoutError::Poisoned(guard),
-            Refusal::NotNow => LockTimeoutError::Timeout,
-            Refusal::WouldDeadlock => LockTimeoutError::WouldDeadlock,
-            Refusal::Broken(fault) => LockTimeoutError::Broken(fault),
+            Refusal::Stop(Stop::NotNow) => LockTimeoutError::Timeout,
+            Refusal::Stop(Stop::WouldDeadlock) => LockTimeoutError::WouldDeadlock,
+            Refusal::Stop(Stop::Broken(fault)) => LockTimeoutError::Broken(fault),
         })
     }
 
     /// `None` for a deadline: do not wait.
-    #[inline]
+    ///
+    /// The guard is made here, from what lies in registers: one that came back from the rare path would be copied through memory in the
+    /// common one, too, which took as long as the lock does.
+    #[inline(always)]
     fn take(&self, deadline: Option<Deadline>) -> Result<LockGuard<'_, T>, Refusal<'_, T>> {
-        let seat = self.core.holding.enter().map_err(Refusal::Broken)?;
-        let block = LockBlock::view(seat.region, self.core.holding.offset(), size_of::<T>() as u64, align_of::<T>())
-            .ok_or(Refusal::Broken(Fault::Corrupt))?;
-        let me = Owner { peer: seat.me.owner(), thread: thread_number() };
-        let acquired = if block.lock.lock_free(me) { Acquired::Clean } else { self.take_slowly(&seat, &block, me, deadline)? };
+        let broken = |fault| Refusal::Stop(Stop::Broken(fault));
+        let seat = self.core.holding.enter().map_err(broken)?;
+        let block = self.block(&seat).ok_or_else(|| broken(Fault::Corrupt))?;
+        let acquired = if block.lock().lock_free(owner(&seat)) {
+            Acquired::Clean
+        } else {
+            self.take_slowly(deadline).map_err(Refusal::Stop)?
+        };
         // INVARIANT: the word names us now.
         let guard = LockGuard {
-            seat,
-            lock: block.lock,
-            freed: block.freed,
-            value: block.value.cast(),
+            holding: &self.core.holding,
+            me: seat.me,
+            block,
             poisoned: acquired != Acquired::Clean,
             was_panicking: std::thread::panicking(),
             this_thread_only: PhantomData,
@@ -237,32 +240,36 @@ impl<T: Shm> Lock<T> {
         }
     }
 
+    #[inline]
+    fn block<'a>(&self, seat: &Seat<'a>) -> Option<LockBlock<'a>> {
+        LockBlock::view(seat.region, self.core.holding.offset(), size_of::<T>() as u64, align_of::<T>())
+    }
+
+    /// Looks everything up again, so that nothing of the common path must lie in memory.
     #[cold]
-    fn take_slowly<'a>(
-        &'a self,
-        seat: &Seat<'a>,
-        block: &LockBlock<'_>,
-        me: Owner,
-        deadline: Option<Deadline>,
-    ) -> Result<Acquired, Refusal<'a, T>> {
+    #[inline(never)]
+    fn take_slowly(&self, deadline: Option<Deadline>) -> Result<Acquired, Stop> {
+        let seat = self.core.holding.enter().map_err(Stop::Broken)?;
+        let block = self.block(&seat).ok_or(Stop::Broken(Fault::Corrupt))?;
+        let me = owner(&seat);
         let attempt = |look: bool| loop {
-            match block.lock.try_lock(me) {
+            match block.lock().try_lock(me) {
                 Err(Refused::Held(held)) if look && seat.is_dead(held.owner()) => {
-                    if block.lock.succeed(me, held) {
+                    if block.lock().succeed(me, held) {
                         return Ok(Ok(Acquired::OwnerDied));
                     }
                 }
                 Err(Refused::Held(_)) => return Err(Obstacle::Owner),
-                Err(Refused::WouldDeadlock) => return Ok(Err(Refusal::WouldDeadlock)),
-                Err(Refused::Corrupt) => return Ok(Err(Refusal::Broken(Fault::Corrupt))),
+                Err(Refused::WouldDeadlock) => return Ok(Err(Stop::WouldDeadlock)),
+                Err(Refused::Corrupt) => return Ok(Err(Stop::Broken(Fault::Corrupt))),
                 Ok(acquired) => return Ok(Ok(acquired)),
             }
         };
         let Some(deadline) = deadline else {
-            return attempt(true).unwrap_or(Err(Refusal::NotNow));
+            return attempt(true).unwrap_or(Err(Stop::NotNow));
         };
-        let event = block.freed.with(seat.fences);
-        wait::wait(event, self.wait, &self.core.patience, deadline, attempt).unwrap_or(Err(Refusal::NotNow))
+        let event = block.freed().with(seat.fences);
+        wait::wait(event, self.wait, &self.core.patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
     }
 }
 
@@ -279,20 +286,29 @@ impl<T: Shm> fmt::Debug for Lock<T> {
     }
 }
 
+/// This thread, as lock words name it.
+#[inline]
+fn owner(seat: &Seat<'_>) -> Owner {
+    Owner { peer: seat.me.owner(), thread: thread_number() }
+}
+
 /// The number of this thread, unlike that of any other thread that the process ever had. A forked child goes on counting from its
 /// parent's number; process and number together tell all threads apart.
+#[inline]
 fn thread_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     thread_local! {
         static NUMBER: Cell<u32> = const { Cell::new(0) };
     }
-    NUMBER.with(|number| {
-        if number.get() == 0 {
+    match NUMBER.get() {
+        0 => {
             // Relaxed: only the uniqueness matters.
-            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            NUMBER.set(number);
+            number
         }
-        number.get()
-    })
+        number => number,
+    }
 }
 
 /// The lock in the hands of this thread; dereferences to the value, and unlocks when dropped.
@@ -304,10 +320,10 @@ fn thread_number() -> u32 {
 /// In a forked child it is inert: using it panics, dropping it does nothing.
 #[must_use = "dropping the guard unlocks at once"]
 pub struct LockGuard<'a, T: Shm> {
-    seat: Seat<'a>,
-    lock: &'a RawLock,
-    freed: &'a Event,
-    value: NonNull<T>,
+    holding: &'a Holding,
+    /// Who this process was when it took the lock.
+    me: PeerId,
+    block: LockBlock<'a>,
     poisoned: bool,
     was_panicking: bool,
     /// Only the thread that the word names may unlock.
@@ -326,8 +342,9 @@ impl<T: Shm> LockGuard<'_, T> {
         self
     }
 
+    #[inline]
     fn check(&self) {
-        assert!(self.seat.is_mine(), "a guard of the parent's was used in a forked child: lock again in the child");
+        assert!(self.holding.is_still(self.me), "a guard of the parent's was used in a forked child: lock again in the child");
     }
 }
 
@@ -337,9 +354,9 @@ impl<T: Shm> Deref for LockGuard<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         self.check();
-        // SAFETY: `lock_block::view` checked range and alignment, any bits are a valid `T: Shm`, and by the invariant nobody else
+        // SAFETY: `LockBlock::view` checked range and alignment, any bits are a valid `T: Shm`, and by the invariant nobody else
         // touches the value.
-        unsafe { self.value.as_ref() }
+        unsafe { self.block.value().cast().as_ref() }
     }
 }
 
@@ -348,17 +365,17 @@ impl<T: Shm> DerefMut for LockGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         self.check();
         // SAFETY: as in `deref`, and `&mut self` makes it exclusive within the process.
-        unsafe { self.value.as_mut() }
+        unsafe { self.block.value().cast().as_mut() }
     }
 }
 
 impl<T: Shm> Drop for LockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.seat.is_mine() {
+        if self.holding.is_still(self.me) {
             let panicked = !self.was_panicking && std::thread::panicking();
-            self.lock.unlock(self.poisoned || panicked);
-            self.freed.with(self.seat.fences).notify_one();
+            self.block.lock().unlock(self.poisoned || panicked);
+            self.block.freed().with(self.holding.fences()).notify_one();
         }
     }
 }
@@ -373,6 +390,11 @@ impl<T: Shm + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
 enum Refusal<'a, T: Shm> {
     OwnerDied(LockGuard<'a, T>),
     Poisoned(LockGuard<'a, T>),
+    Stop(Stop),
+}
+
+/// Why the lock was not taken at all.
+enum Stop {
     NotNow,
     WouldDeadlock,
     Broken(Fault),

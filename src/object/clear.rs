@@ -54,10 +54,10 @@ pub(crate) fn recover(region: Region<'_>, object: Attached, owner: u32) {
         }
         Some(Kind::Lock) => {
             if let Some(block) = LockBlock::view(region, object.offset, 0, 1)
-                && block.lock.release_dead(owner)
+                && block.lock().release_dead(owner)
             {
                 // As above.
-                block.freed.wake_all_unasked();
+                block.freed().wake_all_unasked();
             }
         }
         // Roles are taken over from the dead, and a ring that publishes by one store has nothing to recover.

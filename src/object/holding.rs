@@ -55,12 +55,6 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    /// Whether this is still the process that took the seat. False in a forked child.
-    #[inline]
-    pub(crate) fn is_mine(&self) -> bool {
-        self.mapping.peer_bits() == self.me.to_bits()
-    }
-
     /// Whether this very peer has left or is dead. Costs system calls.
     pub(crate) fn is_gone(&self, peer: PeerId) -> bool {
         let left = |table: Table<'_>| table.load(peer.index()).is_none_or(|word| word.generation() != peer.generation());
@@ -159,6 +153,17 @@ impl Holding {
     /// Bytes of the object.
     pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Whether this is the process that was `me` at an earlier operation. False in a child that was forked since.
+    #[inline]
+    pub(crate) fn is_still(&self, me: PeerId) -> bool {
+        self.mapping.peer_bits() == me.to_bits()
+    }
+
+    #[inline]
+    pub(crate) fn fences(&self) -> Fences {
+        self.mapping.fences()
     }
 
     /// Begins an operation: two loads, unless this is the first one in a forked child.

@@ -9,8 +9,9 @@
 //! ```
 //! The value sits two cache lines away from the word, so that waiters looking at the word do not slow the owner down. The event lies
 //! beside the word, as whoever unlocks looks at it.
-#![expect(unsafe_code, reason = "marks a struct of atomics")]
+#![expect(unsafe_code, reason = "a struct of atomics, and what lies behind it")]
 
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::segment::region::{Region, Shared};
@@ -43,21 +44,46 @@ pub(crate) fn len(size: u64) -> Option<u64> {
     VALUE_OFFSET.checked_add(size)
 }
 
-/// A lock as it lies in its block.
+/// A lock as it lies in its block: one address, so that a guard is small.
+///
+/// # Invariants
+/// `header` is the address of a `Header` that lies in the segment for `'a`, with the value behind it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LockBlock<'a> {
-    pub(crate) lock: &'a RawLock,
-    /// Notified when the lock was given up.
-    pub(crate) freed: &'a Event,
-    pub(crate) value: NonNull<u8>,
+    header: NonNull<Header>,
+    segment: PhantomData<&'a Header>,
 }
 
 impl<'a> LockBlock<'a> {
-    /// `None` if it does not lie within the segment.
+    /// For a value of that size and alignment; `None` if it does not lie within the segment.
     #[inline]
     pub(crate) fn view(region: Region<'a>, offset: u64, size: u64, align: usize) -> Option<LockBlock<'a>> {
-        let header: &Header = region.at(offset)?;
-        let value = region.bytes(offset + VALUE_OFFSET, size, align)?;
-        Some(LockBlock { lock: &header.word, freed: &header.freed, value })
+        let start = region.bytes(offset, len(size)?, align.max(align_of::<Header>()))?;
+        // INVARIANT: header and value lie in the region, which is mapped for `'a`.
+        Some(LockBlock { header: start.cast(), segment: PhantomData })
+    }
+
+    #[inline]
+    fn header(self) -> &'a Header {
+        // SAFETY: by the invariant, and a `Header` may be viewed while others write it.
+        unsafe { self.header.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn lock(self) -> &'a RawLock {
+        &self.header().word
+    }
+
+    /// Notified when the lock was given up.
+    #[inline]
+    pub(crate) fn freed(self) -> &'a Event {
+        &self.header().freed
+    }
+
+    /// Address of the value.
+    #[inline]
+    pub(crate) fn value(self) -> NonNull<u8> {
+        // SAFETY: by the invariant the value lies `VALUE_OFFSET` behind the start, which is the size of a `Header`.
+        unsafe { self.header.add(1) }.cast()
     }
 }

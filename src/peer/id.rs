@@ -1,5 +1,7 @@
 //! The name of a peer: index in the table and generation of the entry.
 
+use std::num::NonZeroU64;
+
 use crate::segment::layout::PEERS;
 
 /// Bits of an index in claim words. The table is far smaller; the words have the room.
@@ -26,44 +28,43 @@ const _: () = assert!(PEERS <= 1 << OWNER_INDEX_BITS);
 /// index alone says who; the generation beside it makes sure that a word which somebody judged long ago does not come back: it
 /// would take a thousand processes on one index between a verdict and the swap that acts on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PeerId {
-    index: u32,
-    generation: u32,
-}
+pub(crate) struct PeerId(NonZeroU64);
 
 impl PeerId {
     pub(crate) fn new(index: u32, generation: u32) -> PeerId {
-        PeerId { index: index & INDEX_MASK as u32, generation: generation & GENERATION_MASK as u32 }
+        let somebody = NonZeroU64::MIN.saturating_add(SOMEBODY_BIT - 1);
+        PeerId(somebody | (u64::from(generation) & GENERATION_MASK) << INDEX_BITS | u64::from(index) & INDEX_MASK)
     }
 
     /// Index of the entry in the peer table.
     #[inline]
     pub(crate) fn index(self) -> u32 {
-        self.index
+        (self.0.get() & INDEX_MASK) as u32
     }
 
     /// How often the entry was given away before.
+    #[inline]
     pub(crate) fn generation(self) -> u32 {
-        self.generation
+        (self.0.get() >> INDEX_BITS & GENERATION_MASK) as u32
     }
 
     /// The name by which claim words have this peer.
     #[inline]
     pub(crate) fn owner(self) -> u32 {
-        (self.generation & OWNER_GENERATION_MASK) << OWNER_INDEX_BITS | self.index
+        (self.generation() & OWNER_GENERATION_MASK) << OWNER_INDEX_BITS | self.index() & OWNER_INDEX_MASK
     }
 
     /// As one word that is never 0.
     #[inline]
     pub(crate) fn to_bits(self) -> u64 {
-        SOMEBODY_BIT | u64::from(self.generation) << INDEX_BITS | u64::from(self.index)
+        self.0.get()
     }
 
     /// The inverse of [`PeerId::to_bits`]; `None` for 0.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Option<PeerId> {
-        (bits & SOMEBODY_BIT != 0)
-            .then_some(PeerId { index: (bits & INDEX_MASK) as u32, generation: (bits >> INDEX_BITS & GENERATION_MASK) as u32 })
+        let all = SOMEBODY_BIT | GENERATION_MASK << INDEX_BITS | INDEX_MASK;
+        NonZeroU64::new(bits & all).filter(|_| bits & SOMEBODY_BIT != 0).map(PeerId)
     }
 }
 

@@ -33,10 +33,6 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    pub(crate) fn is_mine(&self) -> bool {
-        true
-    }
-
     pub(crate) fn is_gone(&self, peer: PeerId) -> bool {
         self.is_dead(peer.index())
     }
@@ -76,7 +72,15 @@ impl Holding {
         LEN.get()
     }
 
-    /// The queue enters anew for its slow path, and keeps nothing of the fast one.
+    pub(crate) fn is_still(&self, _me: PeerId) -> bool {
+        true
+    }
+
+    pub(crate) fn fences(&self) -> Fences {
+        Fences::Symmetric
+    }
+
+    /// The queue and the lock enter anew for their slow paths, and keep nothing of the fast ones.
     pub(crate) fn enter(&self) -> Result<Seat<'_>, Fault> {
         world::begin_again();
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
