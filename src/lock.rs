@@ -84,6 +84,12 @@ pub struct Lock<T: Shm> {
     value: PhantomData<T>,
 }
 
+/// The longest pace of a thread that waits for the lock, in rounds of spinning. Each look takes the line from an owner that is about to
+/// unlock, and one that finds the lock free takes it away for good: with looks in every round two processes that did nothing but lock
+/// came to 11 million turns a second, to 34 with this pace (a Xeon, family 6 model 207). As the pace doubles up to it, a waiter waits at
+/// most twice as long as it must.
+const MOST_PACE: u32 = 256;
+
 struct Core {
     holding: Holding,
     patience: Patience,
@@ -136,7 +142,7 @@ impl<T: Shm> Lock<T> {
     }
 
     fn from_holding(holding: Holding) -> Lock<T> {
-        let core = Core { holding, patience: Patience::new() };
+        let core = Core { holding, patience: Patience::with_pace(1, MOST_PACE) };
         Lock { core: Arc::new(core), wait: Wait::default(), value: PhantomData }
     }
 

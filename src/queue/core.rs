@@ -59,7 +59,7 @@ impl Core {
         // the very line that a receiver is working on cost two thirds of the throughput (8 bytes, 1,024 slots). Its message has all
         // others before it anyway.
         let pace = (shape.capacity / 16).clamp(1, MOST_PACE) as u32;
-        let patience = [Patience::with_pace(pace), Patience::new()];
+        let patience = [Patience::with_pace(pace, pace), Patience::new()];
         Core { holding, shape, patience, last_look: AtomicU64::new(0) }
     }
 

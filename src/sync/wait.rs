@@ -51,18 +51,20 @@ const PROBE_EVERY: u32 = 16;
 pub(crate) struct Patience {
     rounds: AtomicU32,
     waits: AtomicU32,
-    /// Rounds between attempts.
-    pace: u32,
+    /// Rounds between attempts: at first, and at the most. Doubled in between.
+    pace: (u32, u32),
 }
 
 impl Patience {
     /// Tries in every round.
     pub(crate) fn new() -> Patience {
-        Patience::with_pace(1)
+        Patience::with_pace(1, 1)
     }
 
-    /// Tries every `pace` rounds: for those who wait for several things at a time, and by each look slow down who provides them.
-    pub(crate) fn with_pace(pace: u32) -> Patience {
+    /// Tries after `first` rounds and ever less often, up to every `most` rounds: for those who slow down by each look whoever they
+    /// wait for.
+    pub(crate) fn with_pace(first: u32, most: u32) -> Patience {
+        let pace = (first, most);
         Patience { rounds: AtomicU32::new(SPIN_FIRST), waits: AtomicU32::new(0), pace }
     }
 
@@ -140,13 +142,14 @@ fn spin<R>(
     attempt: &mut impl FnMut(bool) -> Result<R, Obstacle>,
 ) -> Option<R> {
     let rounds = patience.rounds(wait);
+    let (mut pace, most_pace) = patience.pace;
     let mut round = 0;
     while round < rounds {
-        for _ in 0..patience.pace {
+        for _ in 0..pace {
             spin_hint();
         }
-        round += patience.pace;
-        let long = round % SPIN_BLOCK < patience.pace;
+        round += pace;
+        let long = round % SPIN_BLOCK < pace;
         if let Ok(result) = attempt(long) {
             if wait == Wait::SpinThenSleep {
                 patience.helped(round);
@@ -155,7 +158,7 @@ fn spin<R>(
         }
         if wait == Wait::Spin {
             // For ever, but not alone: now and then others may run, and the clock is looked at.
-            if round % 64 < patience.pace && deadline.passed() {
+            if round % 64 < pace && deadline.passed() {
                 return None;
             }
             if long {
@@ -163,6 +166,7 @@ fn spin<R>(
                 round = 0;
             }
         }
+        pace = (pace * 2).min(most_pace);
     }
     if wait == Wait::SpinThenSleep {
         patience.was_in_vain();
