@@ -2,17 +2,27 @@
 //!
 //! What has changed stands elsewhere (in a ring's slots); the event only makes sure that nobody sleeps through it.
 //! ```text
-//! word = sequence:31 | sleepers:1
+//! word = sequence:29 | settled:1 | fenced:1 | sleepers:1
 //!
 //! sleeper                                       notifier
 //!   announce: sequence + 1, sleepers = 1          (publishes)
-//!   heavy fence                                   light fence
+//!   fence                                         fence
 //!   look again                                    sleepers = 0? done
 //!   sleep while the word is as announced          sequence + 1, wake one
 //!                                                 nobody woken: sleepers = 0, unless the word changed meanwhile
 //! ```
 //! The fences pair as in Dekker's algorithm: either the sleeper sees what was published, or the notifier sees the sleeper. The
 //! sequence closes the gap between looking and sleeping.
+//!
+//! # Who fences
+//! Notifiers are many and fast. In a segment with [asymmetric fences](crate::sys::barrier) they leave theirs out, and the sleeper
+//! has the kernel make up for it, on all processors. That is dear, so one who sleeps asks for more: with its announcement it sets
+//! `fenced`, and a notifier that sees this fences for itself and looks again. After the kernel's barrier every notifier sees it, or
+//! has published before; that is what `settled` says, and who announces itself then need not ask the kernel again. A notifier that has
+//! fenced in vain for a while clears both, and the next to sleep asks again.
+//!
+//! A notifier that saw `fenced` unset, and whose publication a sleeper that relied on `settled` does not see, cannot be: its look
+//! came before `fenced` was set, so before the barrier, and so its publication came before `settled`.
 //!
 //! # Peer death
 //! The flag is not a count, so a killed sleeper leaves nothing that could not be put right: the next notifier wakes nobody, clears
@@ -25,14 +35,16 @@
 use std::time::Duration;
 
 use crate::primitive::Ordering;
-use crate::sys::barrier::Fences;
+use crate::sys::barrier::{self, Fences};
 use crate::sys::futex::Word32;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
 
-const SLEEPERS_BIT: u32 = 1;
-const SEQUENCE_ONE: u32 = 2;
+const SLEEPERS_BIT: u32 = 1 << 0;
+const FENCED_BIT: u32 = 1 << 1;
+const SETTLED_BIT: u32 = 1 << 2;
+const SEQUENCE_ONE: u32 = 1 << 3;
 /// As many as a futex can wake at once.
 const EVERYBODY: u32 = i32::MAX as u32;
 
@@ -54,6 +66,12 @@ impl Event {
     #[cfg(loom)]
     pub(crate) fn new() -> Event {
         Event { word: Word32::new(0) }
+    }
+
+    /// As after a sleep that has settled it.
+    #[cfg(loom)]
+    pub(crate) fn new_settled() -> Event {
+        Event { word: Word32::new(FENCED_BIT | SETTLED_BIT) }
     }
 
     /// A fresh event, in memory that belongs to this process alone.
@@ -97,7 +115,25 @@ impl EventRef<'_> {
     pub(crate) fn has_sleepers(self) -> bool {
         self.fences.light();
         // Relaxed: ordered by the fence.
-        self.event.word.load(Ordering::Relaxed) & SLEEPERS_BIT != 0
+        let word = self.event.word.load(Ordering::Relaxed);
+        word & (SLEEPERS_BIT | FENCED_BIT) != 0 && self.has_sleepers_by_fence()
+    }
+
+    /// Somebody has slept lately: this side fences, too.
+    #[cold]
+    fn has_sleepers_by_fence(self) -> bool {
+        barrier::full();
+        // Relaxed: ordered by the fence.
+        let word = self.event.word.load(Ordering::Relaxed);
+        if word & SLEEPERS_BIT != 0 {
+            return true;
+        }
+        if word & FENCED_BIT != 0 && barrier::in_vain() {
+            // Whoever has announced itself meanwhile has changed the word, and still relies on what it found there.
+            let calm = word & !(FENCED_BIT | SETTLED_BIT);
+            let _ = self.event.word.compare_exchange(word, calm, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        false
     }
 
     /// As [`EventRef::has_sleepers`] without ordering anything before the look: for passing on what somebody else missed.
@@ -133,17 +169,33 @@ impl EventRef<'_> {
     /// Says that somebody is about to sleep, in a way that whoever publishes must see, and gives the value to sleep on.
     pub(crate) fn announce(self) -> u32 {
         let word = &self.event.word;
+        let asks = self.fences == Fences::Asymmetric;
+        let flags = if asks { SLEEPERS_BIT | FENCED_BIT } else { SLEEPERS_BIT };
         let mut seen = word.load(Ordering::Relaxed);
         loop {
             // Always a change, so that a notifier about to clear the flag fails.
-            let next = seen.wrapping_add(SEQUENCE_ONE) | SLEEPERS_BIT;
-            match word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+            let next = seen.wrapping_add(SEQUENCE_ONE) | flags;
+            // Acquire pairs with the Release in `settle`: what was published before that barrier is seen.
+            match word.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => {
-                    self.fences.heavy();
-                    return next;
+                    barrier::full();
+                    return if asks && seen & SETTLED_BIT == 0 { self.settle(next) } else { next };
                 }
                 Err(now) => seen = now,
             }
+        }
+    }
+
+    /// Has every notifier fence, or know that somebody sleeps, from here on.
+    fn settle(self, announced: u32) -> u32 {
+        if !barrier::barrier() {
+            return announced;
+        }
+        let settled = announced | SETTLED_BIT;
+        match self.event.word.compare_exchange(announced, settled, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => settled,
+            // Something has happened, and this sleep will end at once.
+            Err(_) => announced,
         }
     }
 

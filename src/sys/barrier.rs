@@ -5,6 +5,10 @@
 //! read-modify-write. `membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED)` makes every processor that runs a *registered* process pass
 //! through a full barrier, so the sleeper can pay for both sides, and the sender needs only to stop the compiler.
 //!
+//! The system call interrupts other processors, 20 microseconds on some machines: too much for those who sleep often, and nothing to
+//! those who sleep seldom. So an [event](crate::sync::event) remembers in its word that somebody has slept lately, and as long as
+//! it does both sides fence for themselves.
+//!
 //! It is right only if every process that notifies has registered. A segment therefore records at creation whether it relies on
 //! this, and a process that cannot register is refused at attach. Where `membarrier` is missing at creation, both sides use
 //! `fence(SeqCst)`.
@@ -21,30 +25,61 @@ pub(crate) enum Fences {
     /// `fence(SeqCst)` on both sides.
     Symmetric,
     /// A compiler fence when notifying, `membarrier` when going to sleep.
-    #[cfg(not(loom))]
     Asymmetric,
 }
 
 impl Fences {
-    /// Orders an earlier publishing store before a later load of the sleepers' flag. Pairs with [`Fences::heavy`].
+    /// Orders an earlier publishing store before a later load of the sleepers' flag. Pairs with [`Fences::full`] and [`barrier`].
     #[inline]
     pub(crate) fn light(self) {
         match self {
             Fences::Symmetric => fence(Ordering::SeqCst),
             #[cfg(not(loom))]
             Fences::Asymmetric => core::sync::atomic::compiler_fence(Ordering::SeqCst),
+            // loom reorders what it can, so the compiler's fence is not there to be modelled.
+            #[cfg(loom)]
+            Fences::Asymmetric => {}
         }
     }
+}
 
-    /// Orders an earlier store of the sleepers' flag before a later load of what was published. Pairs with [`Fences::light`].
-    pub(crate) fn heavy(self) {
-        fence(Ordering::SeqCst);
-        // A sandbox may forbid the call after attach; the sleep is then only as good as its slice, which bounds the harm.
-        #[cfg(not(loom))]
-        if self == Fences::Asymmetric {
-            let _ = membarrier(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED);
-        }
-    }
+/// Orders what this thread has stored before what it loads. Pairs with itself.
+pub(crate) fn full() {
+    fence(Ordering::SeqCst);
+}
+
+/// As [`full`], for every thread of every registered process: stores that came before a load which has been executed by now are seen
+/// by whoever knows that this has returned. False if the kernel refuses, as a sandbox may after attach: a sleep is then only as good as
+/// its slice, which bounds the harm.
+#[cfg(not(loom))]
+pub(crate) fn barrier() -> bool {
+    membarrier(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED).is_ok()
+}
+
+/// No model comes here: loom knows no such barrier.
+#[cfg(loom)]
+pub(crate) fn barrier() -> bool {
+    false
+}
+
+/// Fences in vain after which fencing is given up.
+#[cfg(not(loom))]
+const PATIENCE: u32 = 64;
+
+/// Counts a fence by which nobody was found asleep; true if there were many of late.
+#[cfg(not(loom))]
+pub(crate) fn in_vain() -> bool {
+    use core::sync::atomic::AtomicU32;
+    // Relaxed, and by store: a guess, over all events of this process.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.load(Ordering::Relaxed) + 1;
+    COUNT.store(count % PATIENCE, Ordering::Relaxed);
+    count == PATIENCE
+}
+
+#[cfg(loom)]
+pub(crate) fn in_vain() -> bool {
+    false
 }
 
 /// Registers this process for barriers that other processes ask for. A forked child must register for itself.

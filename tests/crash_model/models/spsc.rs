@@ -238,11 +238,16 @@ impl Monitor for Watch {
             HEAD => format!("head {value}"),
             SENDER => whose("sender"),
             RECEIVER => whose("receiver"),
-            ITEMS => format!("items {}+{}", value >> 1, value & 1),
-            SPACE => format!("space {}+{}", value >> 1, value & 1),
+            ITEMS => format!("items {}+{}", value >> 3, value & 7),
+            SPACE => format!("space {}+{}", value >> 3, value & 7),
             _ => format!("payload {}: {value}", (offset - PAYLOADS) / 8),
         }
     }
+}
+
+/// Larger than can be explored without a bound.
+fn bounded(model: Model) -> Model {
+    Model { configuration: format!("{}, 3 preemptions", model.configuration), preemptions: Some(3), ..model }
 }
 
 /// What is explored, the small ones first; `all` for those that take seconds.
@@ -252,12 +257,12 @@ pub fn models(all: bool) -> Vec<Model> {
         Setting { capacity: 1, messages: 3, ..base }.ring(),
         Setting { capacity: 2, messages: 4, ..base }.ring(),
         base.ends(),
-        Setting { capacity: 2, messages: 3, ..base }.ends(),
     ];
     if all {
         models.push(Setting { capacity: 3, messages: 7, ..base }.ring());
         models.push(Setting { slices: Slices::Anytime(1), deaths: 1, ..base }.ends());
-        models.push(Setting { messages: 3, deaths: 1, ..base }.ends());
+        models.push(bounded(Setting { messages: 3, deaths: 1, ..base }.ends()));
+        models.push(bounded(Setting { capacity: 2, messages: 3, ..base }.ends()));
     }
     models
 }

@@ -77,14 +77,14 @@ impl Holding {
     }
 
     pub(crate) fn fences(&self) -> Fences {
-        Fences::Symmetric
+        Fences::Asymmetric
     }
 
     /// The queue and the lock enter anew for their slow paths, and keep nothing of the fast ones.
     pub(crate) fn enter(&self) -> Result<Seat<'_>, Fault> {
         world::begin_again();
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
-        Ok(Seat { me: PeerId::new(world::me() as u32, 0), region, fences: Fences::Symmetric, mapping: PhantomData })
+        Ok(Seat { me: PeerId::new(world::me() as u32, 0), region, fences: Fences::Asymmetric, mapping: PhantomData })
     }
 }
 

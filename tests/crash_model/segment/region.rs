@@ -61,7 +61,7 @@ impl Mapping {
     }
 
     pub(crate) fn fences(&self) -> Fences {
-        Fences::Symmetric
+        Fences::Asymmetric
     }
 
     pub(crate) fn pid_namespace(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! Fences: nothing to do where all accesses are in one order.
+//! Fences: nothing to do where all accesses are in one order. What events remember of them is remembered here, too.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fences {
@@ -8,8 +8,17 @@ pub(crate) enum Fences {
 
 impl Fences {
     pub(crate) fn light(self) {}
+}
 
-    pub(crate) fn heavy(self) {}
+pub(crate) fn full() {}
+
+pub(crate) fn barrier() -> bool {
+    true
+}
+
+/// Every fence that finds nobody is one too many.
+pub(crate) fn in_vain() -> bool {
+    true
 }
 
 pub(crate) fn register() -> std::io::Result<()> {

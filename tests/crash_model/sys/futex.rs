@@ -7,7 +7,7 @@ use crate::world;
 
 /// Bits of an event's word that are kept. A sequence that grows with every sleep would make the states endless; it comes round only
 /// after more sleeps and wake-ups between a look and a sleep than any configuration has.
-const EVENT_BITS: u32 = (1 << 5) - 1;
+const EVENT_BITS: u32 = (1 << 7) - 1;
 
 fn cut(value: u32) -> u32 {
     value & EVENT_BITS
