@@ -20,12 +20,14 @@ fn main() -> ExitCode {
     }
     common::run(&tests![
         value_comes_back,
+        value_of_any_small_length_comes_back,
         long_value_comes_back_whole,
         closure_sees_what_the_parent_had_and_changes_only_its_own_copy,
         panic_comes_back_with_message_place_and_backtrace,
         panic_with_a_payload_that_is_not_text_comes_back,
         caught_panic_is_not_taken_for_the_one_that_ended_the_closure,
         panic_of_a_thread_of_the_child_comes_back_without_a_place,
+        panics_of_child_and_grandchild_come_back_each_with_its_place,
         payload_whose_drop_panics_does_not_keep_the_child_alive,
         panic_hook_of_the_parent_stays,
         exit_code_is_told,
@@ -60,6 +62,17 @@ fn value_comes_back() {
     let id = child.id();
     assert_ne!(id, std::process::id());
     assert_eq!(child.join().expect("a value"), (id, String::from("seven"), vec![7; 7]));
+}
+
+fn value_of_any_small_length_comes_back() {
+    fork(|| ()).expect("fork").join().expect("a value");
+    for len in 0..100_usize {
+        let bytes = move || (0..len).map(|i| 0xff - i as u8).collect::<Vec<u8>>();
+        assert_eq!(fork(bytes).expect("fork").join().expect("a value"), bytes());
+    }
+    for shift in 0..64 {
+        assert_eq!(fork(move || u64::MAX >> shift).expect("fork").join().expect("a value"), u64::MAX >> shift);
+    }
 }
 
 fn long_value_comes_back_whole() {
@@ -143,6 +156,23 @@ fn panic_of_a_thread_of_the_child_comes_back_without_a_place() {
     });
     assert_eq!(panic.message, "in a thread");
     assert_eq!(panic.location, None);
+}
+
+fn panics_of_child_and_grandchild_come_back_each_with_its_place() {
+    let child = fork(|| -> () {
+        silence();
+        for _ in 0..2 {
+            let grandchild = fork(|| assert_eq!(a_function_that_panics(13), 0));
+            let panic = told_panic(grandchild.expect("fork").join());
+            assert_eq!(panic.message, "number 13 is too large");
+            assert_eq!(panic.location.as_ref().expect("a place").line, LINE_OF_THE_PANIC);
+            assert!(panic.backtrace.contains("a_function_that_panics"), "{}", panic.backtrace);
+        }
+        panic!("the child's own");
+    });
+    let panic = told_panic(child.expect("fork").join());
+    assert_eq!(panic.message, "the child's own");
+    assert!(panic.location.is_some() && !panic.backtrace.contains("a_function_that_panics"), "{}", panic.backtrace);
 }
 
 fn payload_whose_drop_panics_does_not_keep_the_child_alive() {

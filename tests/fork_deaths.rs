@@ -26,6 +26,8 @@ fn main() {
         status_taken_by_other_code_is_lost_but_the_value_is_not,
         ignored_sigchld_loses_the_status_but_not_the_value,
         copy_that_comes_back_from_a_raw_fork_sends_nothing,
+        copy_that_outlives_its_child_does_not_disturb_the_next,
+        handler_of_the_program_for_the_parent_death_signal_stays,
         handle_is_inert_after_a_raw_fork_and_forking_works_there,
         fork_while_a_panic_unwinds_works,
         child_dies_when_its_parent_is_killed,
@@ -227,6 +229,54 @@ fn copy_that_comes_back_from_a_raw_fork_sends_nothing() {
         copy => format!("the copy ended with code {}", exit_code(copy)),
     });
     assert_eq!(child.expect("fork").join().expect("a value"), "the copy ended with code 0");
+}
+
+fn copy_that_outlives_its_child_does_not_disturb_the_next() {
+    // The copy has every descriptor of the child that it is a copy of, and comes back from the closure when a later child has lived and died.
+    for long in [false, true] {
+        let value = move |text: &str| if long { text.repeat(100) } else { text.to_owned() };
+        let (go, done) = (Teller::new(), Teller::new());
+        let (copys_go, copys_done) = (go.share(), done.share());
+        let child = fork(move || match raw_fork() {
+            0 => {
+                copys_go.hear();
+                copys_done.tell(std::process::id());
+                value("copy")
+            }
+            copy => value(&format!("{}", copy > 0)),
+        });
+        assert_eq!(child.expect("fork").join().expect("a value"), value("true"));
+        let next = fork(move || value("next")).expect("fork");
+        wait_until(|| !next.is_alive());
+        go.tell(0);
+        let copy = done.hear();
+        wait_until(|| state(copy).is_none_or(|state| state == 'Z'));
+        assert_eq!(next.join().expect("a value"), value("next"));
+    }
+}
+
+fn handler_of_the_program_for_the_parent_death_signal_stays() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn count(_signal: libc::c_int) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+    }
+    // The signal is raised in a raw child, which nobody ends with its parent.
+    let pid = raw_fork();
+    if pid == 0 {
+        // SAFETY: the handler only adds to an atomic.
+        unsafe { libc::signal(libc::SIGSTKFLT, count as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+        for _ in 0..3 {
+            let value = fork(|| 7).ok().and_then(|child| child.join().ok());
+            // SAFETY: takes no pointer.
+            unsafe { libc::raise(libc::SIGSTKFLT) };
+            if value != Some(7) {
+                raw_exit(100);
+            }
+        }
+        raw_exit(CALLS.load(Ordering::Relaxed) as i32);
+    }
+    assert_eq!(exit_code(pid), 3);
 }
 
 fn handle_is_inert_after_a_raw_fork_and_forking_works_there() {

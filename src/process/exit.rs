@@ -16,45 +16,44 @@
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::RefCell;
-use std::io::{PipeReader, PipeWriter};
 use std::mem::{self, ManuallyDrop};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::{PoisonError, RwLock};
 
 use serde::Serialize;
 
 use crate::object::lineage::Lineage;
 use crate::process::family;
 use crate::process::outcome::{Location, OutcomeFile, PanicInfo, Record};
-use crate::sys::process::{self as sys, SignalsBlocked};
+use crate::sys::process::{self as sys, Wrapped};
 
 /// Exit code of a child whose closure returned.
 const RETURNED: i32 = 0;
 /// Exit code of a child whose closure panicked, the same as that of a program whose `main` does.
 const PANICKED: i32 = 101;
 
-/// What the parent prepared for the child.
+/// What the parent prepared for the child. It stays in the parent's frame, of which the child has a copy that nothing ever drops.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) parent: u32,
     pub(super) lineage: Lineage,
     pub(super) outcome: OutcomeFile,
-    pub(super) lifeline: PipeReader,
-    pub(super) parents_end: PipeWriter,
-    pub(super) signals: SignalsBlocked,
+    pub(super) lifeline: OwnedFd,
+    pub(super) parents_end: OwnedFd,
+    /// Whether descriptors of the parent's other relatives are open.
+    pub(super) has_relatives: bool,
 }
 
 /// Lives the child's life: runs the closure, sends what became of it, ends the process.
-pub(super) fn live<F, T>(closure: F, start: Start) -> !
+pub(super) fn live<F, T>(closure: F, start: &Start, wrapped: &Wrapped) -> !
 where
     F: FnOnce() -> T + Send + 'static,
     T: Serialize,
 {
-    // Never dropped: the descriptors in it are needed to the end, and the lineage is the parent's to give back.
-    let mut start = ManuallyDrop::new(start);
     let code = panic::catch_unwind(AssertUnwindSafe(|| {
         start.lineage.adopt();
-        run(closure, &mut start)
+        run(closure, start, wrapped)
     }));
     // A panic outside the closure is a bug of this crate or of a panic hook; its payload is left alone, as its `Drop` might panic once more.
     let code = code.unwrap_or_else(|payload| {
@@ -64,13 +63,13 @@ where
     sys::exit_now(code)
 }
 
-fn run<F, T>(closure: F, start: &mut Start) -> i32
+fn run<F, T>(closure: F, start: &Start, wrapped: &Wrapped) -> i32
 where
     F: FnOnce() -> T,
     T: Serialize,
 {
-    begin(start);
     let process = sys::pid();
+    begin(start, wrapped, process);
 
     // The value moves to the parent, so its `Drop` is not for this process.
     let result = panic::catch_unwind(AssertUnwindSafe(|| Record::value(&*ManuallyDrop::new(closure()))));
@@ -94,13 +93,15 @@ where
 }
 
 /// Becomes a process of its own.
-fn begin(start: &mut Start) {
+fn begin(start: &Start, wrapped: &Wrapped, process: u32) {
     // The parent's end of the lifeline goes first: as long as it is open here, the parent's death would go unnoticed.
     sys::close_inherited(start.parents_end.as_raw_fd());
-    family::begin([start.outcome.as_fd().as_raw_fd(), start.lifeline.as_raw_fd()]);
-    sys::die_with_parent(start.parent, &start.lifeline);
-    note_panics(&start.outcome);
-    start.signals.give_back_but_for_parent_death();
+    if start.has_relatives {
+        family::begin();
+    }
+    sys::die_with_parent(start.parent, process, start.lifeline.as_fd());
+    note_panics(&start.outcome, process);
+    wrapped.let_signals_in();
 }
 
 /// What the hook noted of a panic.
@@ -116,20 +117,43 @@ thread_local! {
     static LATEST: RefCell<Option<Note>> = const { RefCell::new(None) };
 }
 
+/// What the hook knows that notes panics.
+struct Noting {
+    /// The process whose panics it notes. A child of that process inherits the hook and sets its own on top.
+    process: u32,
+    before: Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>,
+    /// Where to send the note of a panic that aborts.
+    abort_note: Option<OutcomeFile>,
+}
+
+/// That of the first child in this line, root to this process. A hook that keeps it here is set without allocating: see [`Record`]. Written
+/// once, before anybody reads it.
+static NOTING: RwLock<Option<Noting>> = RwLock::new(None);
+
 /// Sets the hook that notes panics of this process and then calls the one that was set before.
-fn note_panics(outcome: &OutcomeFile) {
+fn note_panics(outcome: &OutcomeFile, process: u32) {
     if std::thread::panicking() {
         // Forked by a destructor that runs because of a panic: the hook cannot be changed now. The message still travels.
         return;
     }
-    let before = panic::take_hook();
-    // A child of this child inherits this hook and sets its own on top; each notes only the panics of its own process.
-    let process = sys::pid();
     let abort_note = cfg!(panic = "abort").then(|| outcome.duplicate()).and_then(Result::ok);
-    panic::set_hook(Box::new(move |info| {
-        if sys::pid() == process {
+    let noting = Noting { process, before: panic::take_hook(), abort_note };
+    let mut first = NOTING.write().unwrap_or_else(PoisonError::into_inner);
+    panic::set_hook(match *first {
+        None => {
+            *first = Some(noting);
+            Box::new(|info| NOTING.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|noting| noting.hear(info)))
+        }
+        // A child of a child: the hook that it inherited is at work with what stands there.
+        Some(_) => Box::new(move |info| noting.hear(info)),
+    });
+}
+
+impl Noting {
+    fn hear(&self, info: &PanicHookInfo<'_>) {
+        if sys::pid() == self.process {
             let note = Note::take(info);
-            match &abort_note {
+            match &self.abort_note {
                 Some(outcome) => {
                     outcome.write(&Record::panic(&note.into_info()));
                 }
@@ -137,8 +161,8 @@ fn note_panics(outcome: &OutcomeFile) {
                 None => drop(LATEST.try_with(|latest| latest.replace(Some(note)))),
             }
         }
-        before(info);
-    }));
+        (self.before)(info);
+    }
 }
 
 impl Note {

@@ -10,10 +10,13 @@
 //! The new process closes the descriptors and *forgets* the list, without dropping it. So a [`Kin`] that the parent had listed keeps one reference
 //! for ever there, and an inherited handle that is dropped closes nothing a second time.
 //!
+//! To write to the list is to have its page copied, so a child that finds it empty leaves it as it is, like one of a raw fork. What it would note
+//! there, its own descriptors, its parent has noted for it.
+//!
 //! A raw fork by other code leaves list and descriptors as they are until the list is used there for the first time: it knows its process, and
 //! starts anew in another. Nothing is waited for there: the handles know their process too.
 
-use std::io::{self, PipeWriter};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,7 +37,7 @@ pub(super) struct Kin {
     pidfd: Option<OwnedFd>,
     outcome: OutcomeFile,
     /// The child dies when this is closed.
-    lifeline: PipeWriter,
+    lifeline: OwnedFd,
     lineage: Lineage,
 }
 
@@ -42,7 +45,7 @@ impl Kin {
     /// Enters the child `pid`, which was just forked.
     ///
     /// If the pidfd cannot be opened the child is killed and waited for, as there would be no sure way to do either later.
-    pub(super) fn new(pid: u32, lifeline: PipeWriter, outcome: OutcomeFile, lineage: Lineage) -> io::Result<Arc<Kin>> {
+    pub(super) fn new(pid: u32, lifeline: OwnedFd, outcome: OutcomeFile, lineage: Lineage) -> io::Result<Arc<Kin>> {
         let pidfd = match pidfd::open(pid) {
             Ok(pidfd) => Some(pidfd),
             Err(rustix::io::Errno::SRCH) => None,
@@ -148,18 +151,26 @@ struct Family {
     children: Vec<Member>,
     /// Descriptors by which this process is its own parent's child. Its own children have no use for them.
     own: Option<[RawFd; 2]>,
+    /// During a fork, what will be `own` in the child.
+    expected: Option<[RawFd; 2]>,
 }
 
-static FAMILY: Mutex<Family> = Mutex::new(Family { process: 0, children: Vec::new(), own: None });
+static FAMILY: Mutex<Family> = Mutex::new(Family::of(0));
 
 impl Family {
+    /// That of a process without children.
+    const fn of(process: u32) -> Family {
+        Family { process, children: Vec::new(), own: None, expected: None }
+    }
+
     /// The family of this process; a new and empty one if the list in memory is that of the process it was copied from.
     fn lock() -> MutexGuard<'static, Family> {
         // No code that can panic runs under the lock but allocation.
         let mut family = FAMILY.lock().unwrap_or_else(PoisonError::into_inner);
         let process = sys::pid();
         if family.process != process {
-            let inherited = std::mem::replace(&mut *family, Family { process, children: Vec::new(), own: None });
+            let inherited = std::mem::replace(&mut *family, Family::of(process));
+            family.own = inherited.expected;
             inherited.disown();
         }
         family
@@ -176,9 +187,21 @@ impl Family {
     }
 }
 
-/// In a new child: parts with the family of the parent, and remembers the descriptors that this child has from it.
-pub(super) fn begin(own: [RawFd; 2]) {
-    Family::lock().own = Some(own);
+/// Before a fork: notes the descriptors that the child will have from this process. True if it will have others, too, to be closed by [`begin`].
+pub(super) fn expect(own: [RawFd; 2]) -> bool {
+    let mut family = Family::lock();
+    family.expected = Some(own);
+    !family.children.is_empty() || family.own.is_some()
+}
+
+/// After the fork, in the parent: no child is expected any more.
+pub(super) fn expect_nobody() {
+    Family::lock().expected = None;
+}
+
+/// In a new child: parts with the family of the parent.
+pub(super) fn begin() {
+    drop(Family::lock());
 }
 
 /// Says that nobody will wait for this child, and waits for it as soon as it is dead: now, or at the next fork or drop.

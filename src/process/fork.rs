@@ -6,14 +6,15 @@
 //! ```text
 //! parent                                            child
 //! reap dropped children that are dead
-//! ask the kernel: one thread? own pid namespace?
-//! promise the child its place in every segment
+//! ask the kernel: one thread?
 //! make the outcome file and the lifeline pipe
-//! flush stdio, block signals
+//! promise the child its place in every segment
+//! ask the kernel: own pid namespace?
+//! flush stdio, block signals, lend the child a handler
 //! fork ------------------------------------------>  take the promised place
 //! close the lifeline's reading end                  close what is the parent's
-//! open the pidfd, unblock signals                   arrange to die with the parent, unblock signals
-//! drop the closure                                  run the closure
+//! open the pidfd, take the handler back             arrange to die with the parent
+//! unblock signals, drop the closure                 unblock signals, run the closure
 //!                                                   write the outcome, flush stdio
 //! wait, read the outcome  <-----------------------  _exit
 //! ```
@@ -36,6 +37,7 @@
 //! fork(2); POSIX.1-2017, `fork`; nbdd0121's `safe-fork` for the question to the kernel.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,8 +48,8 @@ use crate::process::child::Child;
 use crate::process::exit::{self, Start};
 use crate::process::family::{self, Kin};
 use crate::process::outcome::OutcomeFile;
-use crate::segment::SegmentError;
-use crate::sys::process::{self as sys, NotAlone, OnlyThread, Side, SignalsBlocked};
+use crate::segment::{Segment, SegmentError};
+use crate::sys::process::{self as sys, NotAlone, OnlyThread, Side, Wrapped};
 
 /// Runs `closure` in a child process, a copy of this one, and gives a handle by which its value can be waited for.
 ///
@@ -103,20 +105,30 @@ where
 {
     family::reap_dropped();
     let alone = OnlyThread::ask()?;
-    if sys::children_leave_pid_namespace() {
-        return Err(ForkError::PidNamespace);
-    }
 
     let (lifeline, parents_end) = io::pipe().map_err(os("pipe2"))?;
     let outcome = OutcomeFile::create().map_err(os("memfd_create"))?;
     let lineage = Lineage::expect_child()?;
+    let wrapped = match wrap() {
+        Ok(wrapped) => wrapped,
+        Err(error) => {
+            lineage.cancel();
+            return Err(error);
+        }
+    };
 
-    let parent = sys::pid();
-    sys::flush_stdio();
-    let side = SignalsBlocked::new().and_then(|signals| Ok((sys::fork(&alone)?, signals)));
-    let (pid, signals) = match side {
-        Ok((Side::Child, signals)) => exit::live(closure, Start { parent, lineage, outcome, lifeline, parents_end, signals }),
-        Ok((Side::Parent(pid), signals)) => (pid, signals),
+    let has_relatives = family::expect([outcome.as_fd().as_raw_fd(), lifeline.as_raw_fd()]);
+    let start =
+        Start { parent: sys::pid(), lineage, outcome, lifeline: lifeline.into(), parents_end: parents_end.into(), has_relatives };
+    let forked = match sys::fork(&alone) {
+        Ok(Side::Child) => exit::live(closure, &start, &wrapped),
+        Ok(Side::Parent(pid)) => Ok(pid),
+        Err(source) => Err(source),
+    };
+    family::expect_nobody();
+    let Start { lineage, outcome, lifeline, parents_end, .. } = start;
+    let pid = match forked {
+        Ok(pid) => pid,
         Err(source) => {
             lineage.cancel();
             return Err(ForkError::Os { call: "fork", source });
@@ -126,10 +138,21 @@ where
     drop(lifeline);
     let kin = Kin::new(pid, parents_end, outcome, lineage).map_err(os("pidfd_open"))?;
     let child = Child::new(kin);
-    drop(signals);
+    drop(wrapped);
     // The closure is dropped last: if that panics, the child is an ordinary dropped child.
     drop(closure);
     Ok(child)
+}
+
+/// The last question before the fork, and the last preparations. For a process that is attached to the commons.
+fn wrap() -> Result<Wrapped, ForkError> {
+    // Whoever is attached to the commons lives in their namespace, for ever: that need not be asked again.
+    let own_namespace = Segment::commons().map_err(ForkError::Commons)?.mapping().pid_namespace();
+    if sys::children_leave_pid_namespace(own_namespace) {
+        return Err(ForkError::PidNamespace);
+    }
+    sys::flush_stdio();
+    Wrapped::new().map_err(os("fork"))
 }
 
 fn os(call: &'static str) -> impl FnOnce(io::Error) -> ForkError {

@@ -10,16 +10,26 @@
 //!     16   len  payload  postcard of `T`, of `PanicInfo`, or UTF-8
 //! ```
 //!
+//! A value of at most six bytes, and most are none at all, leaves the file empty. It is put into the file's *position*, which parent and child share
+//! since the fork, and which takes no memory: a page for the file would cost more than everything else about it.
+//! ```text
+//! bits   field
+//!  0-47  payload  postcard of `T`, the first byte lowest
+//! 48-50  len      bytes of it
+//!    62  1        which no position has that was only moved by writing
+//! ```
+//!
 //! # Peer death
 //! The record is written from the front to the back, and the kernel moves the end of a file only after the bytes before it. So a child that was killed
-//! in the middle left a file shorter than `16 + len`, which counts as no record at all.
+//! in the middle left a file shorter than `16 + len`, which counts as no record at all. The position is set by one system call.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use postcard::ser_flavors::Flavor;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +39,12 @@ const HEADER_LEN: usize = 16;
 const KIND_VALUE: u64 = 1;
 const KIND_PANIC: u64 = 2;
 const KIND_UNSENDABLE: u64 = 3;
+
+/// Longest payload in a position.
+const MAX_IN_POSITION: usize = 6;
+const LEN_SHIFT: u32 = 48;
+const LEN_MASK: u64 = 7;
+const IN_POSITION_BIT: u64 = 1 << 62;
 
 /// What became of the closure.
 #[derive(Debug)]
@@ -42,8 +58,19 @@ pub(super) enum Outcome<T> {
 }
 
 /// A record that is ready to be written.
+///
+/// A short one stands in the value itself: to allocate in a fresh child takes several page faults, which are most of what a short life costs.
 #[derive(Debug)]
-pub(super) struct Record(Vec<u8>);
+pub(super) struct Record {
+    short: [u8; SHORT],
+    /// How much of `short` is used.
+    short_len: usize,
+    /// The whole record if it is longer than `SHORT`, else empty.
+    long: Vec<u8>,
+}
+
+/// Length of the records that are made and read without allocating.
+const SHORT: usize = 80;
 
 impl Record {
     /// The record of a value, or of why it has none.
@@ -56,24 +83,77 @@ impl Record {
     }
 
     fn unsendable(reason: &str) -> Record {
-        Record::finish(KIND_UNSENDABLE, [&[0; HEADER_LEN], reason.as_bytes()].concat())
+        let mut record = Record::begin();
+        record.extend(reason.as_bytes());
+        record.finish(KIND_UNSENDABLE)
     }
 
     fn encode<T: Serialize>(kind: u64, value: &T) -> Result<Record, postcard::Error> {
-        Ok(Record::finish(kind, postcard::to_extend(value, vec![0; HEADER_LEN])?))
+        Ok(postcard::serialize_with_flavor(value, Record::begin())?.finish(kind))
     }
 
-    fn finish(kind: u64, mut bytes: Vec<u8>) -> Record {
+    fn begin() -> Record {
+        Record { short: [0; SHORT], short_len: HEADER_LEN, long: Vec::new() }
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        if self.long.is_empty() {
+            if let Some(place) = self.short[self.short_len..].get_mut(..bytes.len()) {
+                place.copy_from_slice(bytes);
+                self.short_len += bytes.len();
+                return;
+            }
+            self.long.extend_from_slice(&self.short[..self.short_len]);
+        }
+        self.long.extend_from_slice(bytes);
+    }
+
+    fn finish(mut self, kind: u64) -> Record {
+        let bytes = if self.long.is_empty() { &mut self.short[..self.short_len] } else { &mut self.long[..] };
         let len = (bytes.len() - HEADER_LEN) as u64;
         bytes[..8].copy_from_slice(&kind.to_ne_bytes());
         bytes[8..HEADER_LEN].copy_from_slice(&len.to_ne_bytes());
-        Record(bytes)
+        self
+    }
+
+    /// The whole record as a file's position, if it is that of a value short enough.
+    fn as_position(&self) -> Option<u64> {
+        let (kind, rest) = self.bytes().split_first_chunk::<8>()?;
+        let payload = &rest[8..];
+        if u64::from_ne_bytes(*kind) != KIND_VALUE || payload.len() > MAX_IN_POSITION {
+            return None;
+        }
+        let bits = payload.iter().rev().fold(0, |bits, &byte| bits << 8 | u64::from(byte));
+        Some(IN_POSITION_BIT | (payload.len() as u64) << LEN_SHIFT | bits)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.long.is_empty() { &self.short[..self.short_len] } else { &self.long }
+    }
+}
+
+/// How `postcard` appends to a record.
+impl Flavor for Record {
+    type Output = Record;
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.extend(bytes);
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.extend(&[byte]);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Record> {
+        Ok(self)
     }
 }
 
 /// The file that holds at most one [`Record`].
 #[derive(Debug)]
-pub(super) struct OutcomeFile(File);
+pub(super) struct OutcomeFile(OwnedFd);
 
 impl OutcomeFile {
     pub(super) fn create() -> io::Result<OutcomeFile> {
@@ -91,25 +171,61 @@ impl OutcomeFile {
 
     /// Writes the record, or, if there is no memory for it, why not. False if even that failed.
     pub(super) fn write(&self, record: &Record) -> bool {
-        let Err(error) = (&self.0).write_all(&record.0) else {
+        if let Some(position) = record.as_position()
+            && rustix::fs::seek(&self.0, SeekFrom::Start(position)).is_ok()
+        {
+            return true;
+        }
+        let Err(error) = self.write_all(record.bytes()) else {
             return true;
         };
-        let Record(reason) = Record::unsendable(&format!("cannot be written: {error}"));
+        let reason = Record::unsendable(&format!("cannot be written: {error}"));
         // Shortened to nothing first, so that no moment shows parts of two records.
-        self.0.set_len(0).and_then(|()| self.0.write_all_at(&reason, 0)).is_ok()
+        rustix::fs::ftruncate(&self.0, 0).is_ok()
+            && rustix::fs::seek(&self.0, SeekFrom::Start(0)).is_ok()
+            && self.write_all(reason.bytes()).is_ok()
+    }
+
+    fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match rustix::io::write(&self.0, bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => bytes = &bytes[len..],
+                Err(Errno::INTR) => {}
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Reads the record; `None` if it is not wholly there.
     pub(super) fn read<T: DeserializeOwned>(&self) -> io::Result<Option<Outcome<T>>> {
-        let len = usize::try_from(self.0.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        if len < HEADER_LEN {
-            return Ok(None);
+        let position = rustix::fs::tell(&self.0)?;
+        if position & IN_POSITION_BIT != 0 {
+            return Ok(parse_position(position));
         }
+        // One byte more than a short record, to see that it ends.
+        let mut short = [0; SHORT + 1];
+        let len = self.read_some(&mut short, 0)?;
+        if len < short.len() {
+            return Ok(parse(&short[..len]));
+        }
+        let len = usize::try_from(rustix::fs::fstat(&self.0)?.st_size).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len)?;
         bytes.resize(len, 0);
-        self.0.read_exact_at(&mut bytes, 0)?;
+        let mut read = 0;
+        while read < len {
+            match self.read_some(&mut bytes[read..], read)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                more => read += more,
+            }
+        }
         Ok(parse(&bytes))
+    }
+
+    fn read_some(&self, bytes: &mut [u8], at: usize) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut *bytes, at as u64))?)
     }
 }
 
@@ -120,13 +236,22 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
     if payload.len() as u64 != u64::from_ne_bytes(*len) {
         return None;
     }
-    let undecodable = |error: postcard::Error| Outcome::Undecodable(error.to_string());
     Some(match u64::from_ne_bytes(*kind) {
-        KIND_VALUE => postcard::from_bytes(payload).map_or_else(undecodable, Outcome::Value),
-        KIND_PANIC => postcard::from_bytes(payload).map_or_else(undecodable, Outcome::Panicked),
+        KIND_VALUE => decode(payload, Outcome::Value),
+        KIND_PANIC => decode(payload, Outcome::Panicked),
         KIND_UNSENDABLE => Outcome::Unsendable(String::from_utf8_lossy(payload).into_owned()),
         kind => Outcome::Undecodable(format!("a record of unknown kind {kind}")),
     })
+}
+
+/// Reads the value in a position; `None` for one that nobody of us has set.
+fn parse_position<T: DeserializeOwned>(position: u64) -> Option<Outcome<T>> {
+    let len = (position >> LEN_SHIFT & LEN_MASK) as usize;
+    position.to_le_bytes()[..MAX_IN_POSITION].get(..len).map(|payload| decode(payload, Outcome::Value))
+}
+
+fn decode<V: DeserializeOwned, T>(payload: &[u8], outcome: impl FnOnce(V) -> Outcome<T>) -> Outcome<T> {
+    postcard::from_bytes(payload).map_or_else(|error| Outcome::Undecodable(error.to_string()), outcome)
 }
 
 /// A panic that ended a child's closure.
@@ -180,11 +305,12 @@ mod tests {
 
     #[test]
     fn a_record_cut_short_anywhere_is_no_record() {
-        let Record(bytes) = Record::value(&vec![7_u64, 8, 9]);
+        let record = Record::value(&vec![7_u64, 8, 9]);
+        let bytes = record.bytes();
         for len in 0..bytes.len() {
             assert!(parse::<Vec<u64>>(&bytes[..len]).is_none(), "{len} of {} bytes", bytes.len());
         }
-        assert!(matches!(parse::<Vec<u64>>(&bytes), Some(Outcome::Value(value)) if value == [7, 8, 9]));
+        assert!(matches!(parse::<Vec<u64>>(bytes), Some(Outcome::Value(value)) if value == [7, 8, 9]));
     }
 
     #[test]
@@ -196,19 +322,54 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_any_length_is_read_back() {
+        for len in (0..3 * SHORT).chain([4095, 4096, 100_000]) {
+            let value: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let file = OutcomeFile::create().expect("a file");
+            assert!(file.write(&Record::value(&value)));
+            assert!(matches!(file.read::<Vec<u8>>(), Ok(Some(Outcome::Value(read))) if read == value), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_few_bytes_takes_no_page() {
+        // A byte of length, then the text.
+        for len in 0..=MAX_IN_POSITION {
+            let file = OutcomeFile::create().expect("a file");
+            let text = &"\u{7f}7\0\0\u{7f}\0"[..len];
+            assert!(file.write(&Record::value(&text)));
+            let has_page = rustix::fs::fstat(&file.0).expect("a file").st_size > 0;
+            assert_eq!(has_page, len == MAX_IN_POSITION, "{len} bytes and their length");
+            assert!(matches!(file.read::<String>(), Ok(Some(Outcome::Value(read))) if read == text), "{len} bytes");
+        }
+        let file = OutcomeFile::create().expect("a file");
+        assert!(file.write(&Record::value(&())));
+        assert!(matches!(file.read::<()>(), Ok(Some(Outcome::Value(())))));
+    }
+
+    #[test]
+    fn a_position_that_is_not_ours_is_no_record_and_no_panic() {
+        let file = OutcomeFile::create().expect("a file");
+        for position in [1, 16, IN_POSITION_BIT | LEN_MASK << LEN_SHIFT, i64::MAX as u64] {
+            rustix::fs::seek(&file.0, SeekFrom::Start(position)).expect("a position");
+            assert!(matches!(file.read::<u64>(), Ok(None)), "{position:#x}");
+        }
+        rustix::fs::seek(&file.0, SeekFrom::Start(IN_POSITION_BIT)).expect("a position");
+        assert!(matches!(file.read::<u64>(), Ok(Some(Outcome::Undecodable(_)))));
+    }
+
+    #[test]
     fn a_panic_keeps_its_parts() {
         let location = Some(Location { file: "a.rs".into(), line: 1, column: 2 });
         let panic = PanicInfo { message: "no".into(), location, backtrace: "0: main".into() };
         assert_eq!(panic.to_string(), "no at a.rs:1:2");
-        let Record(bytes) = Record::panic(&panic);
-        assert!(matches!(parse::<()>(&bytes), Some(Outcome::Panicked(read)) if read == panic));
+        assert!(matches!(parse::<()>(Record::panic(&panic).bytes()), Some(Outcome::Panicked(read)) if read == panic));
     }
 
     #[test]
     fn a_foreign_or_scribbled_record_is_an_error_and_no_panic() {
-        let Record(bytes) = Record::value(&u8::MAX);
-        assert!(matches!(parse::<String>(&bytes), Some(Outcome::Undecodable(_))));
-        let Record(mut bytes) = Record::value(&1_u8);
+        assert!(matches!(parse::<String>(Record::value(&u8::MAX).bytes()), Some(Outcome::Undecodable(_))));
+        let mut bytes = Record::value(&1_u8).bytes().to_vec();
         bytes[0] ^= 0x40;
         assert!(matches!(parse::<u8>(&bytes), Some(Outcome::Undecodable(_))));
     }
@@ -227,7 +388,7 @@ mod tests {
             random as usize % bound
         };
         for round in 0..100_000 {
-            let Record(mut bytes) = Record(records[round % 3].0.clone());
+            let mut bytes = records[round % 3].bytes().to_vec();
             for _ in 0..=below(3) {
                 let at = below(bytes.len());
                 bytes[at] = below(256) as u8;
@@ -250,7 +411,8 @@ mod tests {
                 Err(serde::ser::Error::custom("never"))
             }
         }
-        let Record(bytes) = Record::value(&Stubborn);
-        assert!(matches!(parse::<()>(&bytes), Some(Outcome::Unsendable(reason)) if reason.starts_with("cannot be encoded")));
+        assert!(
+            matches!(parse::<()>(Record::value(&Stubborn).bytes()), Some(Outcome::Unsendable(reason)) if reason.starts_with("cannot be encoded"))
+        );
     }
 }

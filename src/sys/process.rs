@@ -17,11 +17,18 @@
 //! The new parent cannot have the old one's pid: it is an ancestor and lived beside it. What this one cannot do: a child that is stopped
 //! ends only when it is continued, and one that blocks the signal ends when it unblocks it.
 //!
-//! Both are made after the fork, so the parent may be dead by then; the child looks once more when they are in place.
+//! Both are made after the fork, so the parent may be dead by then; the child looks once more when they are in place. The handler alone is
+//! put in place before it, by the parent, and taken back after it: see below.
 //!
 //! After an `exec` in the child the lifeline is closed (it is close-on-exec) and the handler is gone, so the parent-death signal has its
 //! default action: the new program ends with the thread that forked it. A parent that replaces itself by `exec` closes the lifeline:
 //! its children end.
+//!
+//! # What the child touches
+//! After a fork the first touch of a page costs a page fault: of data, as it is copied when it is written, and of program text, as the tables for it
+//! are not inherited. One takes as long as ten cheap system calls, so for a child with little to do they are what a fork costs. Hence the parent
+//! does beforehand what it can, in pages that it touches anyway; and the calls of the child go to the kernel from here, where they would
+//! each be in another part of libc.
 //!
 //! # Source
 //! fork(2), prctl(2), fcntl(2), waitid(2), pidfd_open(2), unshare(2), proc_pid_stat(5). The order in which the kernel reparents and then
@@ -29,16 +36,16 @@
 
 #![expect(unsafe_code, reason = "fork, signal handlers and a few calls that have no safe wrapper")]
 
-use std::fs::File;
-use std::io::{self, PipeReader, Write};
+use std::io::{self, Write};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 // A plain atomic, not the model checker's: a signal handler reads it.
 use core::sync::atomic::{AtomicI32, Ordering};
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{CWD, MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
@@ -131,15 +138,20 @@ fn is_ending(stat: &str) -> bool {
     flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
-/// Whether children of this process would be born into another pid namespace (after an `unshare(CLONE_NEWPID)`).
-pub(crate) fn children_leave_pid_namespace() -> bool {
-    let namespace = |name| rustix::fs::stat(name).ok().map(|stat| stat.st_ino);
-    // Of the calling thread: `/proc/self` is the main thread, which may have ended and then has no namespaces any more.
-    match namespace("/proc/thread-self/ns/pid") {
-        Some(own) => namespace("/proc/thread-self/ns/pid_for_children") != Some(own),
-        // Without `/proc` there is no telling; the child still finds out that it cannot see its parent, and ends.
-        None => false,
-    }
+/// Whether children of this process, which lives in the pid namespace with the inode `own`, would be born into another one (after an
+/// `unshare(CLONE_NEWPID)`).
+pub(crate) fn children_leave_pid_namespace(own: u64) -> bool {
+    // Without `/proc` there is no telling; the child still finds out that it cannot see its parent, and ends.
+    own != 0 && pid_namespace_of_children() != Some(own)
+}
+
+/// `None` also for a namespace that was made and has no process yet.
+fn pid_namespace_of_children() -> Option<u64> {
+    // Of the calling thread: `/proc/self` is the main thread, which may have ended and then has no namespaces any more. The link's text has
+    // the inode, and reading it takes less than half as long as a `stat`, which makes the inode.
+    let mut text = [MaybeUninit::<u8>::uninit(); 32];
+    let (text, _) = rustix::fs::readlinkat_raw(CWD, "/proc/thread-self/ns/pid_for_children", &mut text).ok()?;
+    str::from_utf8(text).ok()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Writes out what Rust's and C's standard streams have buffered. Errors stay with the streams.
@@ -151,33 +163,65 @@ pub(crate) fn flush_stdio() {
     unsafe { libc::fflush(core::ptr::null_mut()) };
 }
 
-/// Every signal that can be blocked, blocked in this thread until the value is dropped.
+/// A set of signals as the kernel has it: bit 0 is signal 1.
+type Signals = u64;
+
+/// All but the two that libc keeps for itself, as in libc's own `sigfillset`.
+const ALL: Signals = !(0b11 << 31);
+const PARENT_DEATH: Signals = 1 << (libc::SIGSTKFLT - 1);
+
+/// What a fork is wrapped in: every signal that can be blocked is, in this thread, and the handler of the parent-death signal is in place.
+///
+/// In the parent both are put back when the value is dropped. The child drops nothing; it calls [`let_signals_in`](Wrapped::let_signals_in).
 #[derive(Debug)]
-pub(crate) struct SignalsBlocked {
-    before: SigSet,
+pub(crate) struct Wrapped {
+    blocked_before: Signals,
+    handled_before: Option<SigAction>,
 }
 
-impl SignalsBlocked {
-    /// Blocks them.
-    pub(crate) fn new() -> io::Result<SignalsBlocked> {
-        Ok(SignalsBlocked { before: SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)? })
+impl Wrapped {
+    pub(crate) fn new() -> io::Result<Wrapped> {
+        let blocked_before = swap_mask(ALL)?;
+        note_forker();
+        let action = SigAction::new(
+            SigHandler::Handler(parent_or_its_thread_ended),
+            SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
+            SigSet::empty(),
+        );
+        // SAFETY: the handler calls only async-signal-safe functions and touches only atomics. Nobody else uses this signal: the kernel
+        // never sends it by itself. A handler that the program had for it is replaced in a child only, as documented: in this process the
+        // signal is blocked until that handler is back.
+        let handled_before = unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &action) }.ok();
+        Ok(Wrapped { blocked_before, handled_before })
     }
 
-    /// Gives back the mask that was there before, except that the parent-death signal is let through.
-    pub(crate) fn give_back_but_for_parent_death(&mut self) {
-        self.before.remove(nix::sys::signal::Signal::SIGSTKFLT);
-        self.give_back();
-    }
-
-    fn give_back(&self) {
+    /// In the child: gives back the mask that the parent had, except that the parent-death signal is let through.
+    pub(crate) fn let_signals_in(&self) {
         // Cannot fail: the mask is one that the kernel gave us.
-        let _ = self.before.thread_set_mask();
+        let _ = swap_mask(self.blocked_before & !PARENT_DEATH);
     }
 }
 
-impl Drop for SignalsBlocked {
+impl Drop for Wrapped {
     fn drop(&mut self) {
-        self.give_back();
+        if let Some(before) = &self.handled_before {
+            // SAFETY: what the program had installed is what it gets back.
+            let _ = unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, before) };
+        }
+        // Cannot fail, as above.
+        let _ = swap_mask(self.blocked_before);
+    }
+}
+
+/// Sets the signals that are blocked in this thread, and gives those that were. By the bare call, see the module's text.
+#[doc(alias = "sigprocmask")]
+fn swap_mask(blocked: Signals) -> io::Result<Signals> {
+    let mut before: Signals = 0;
+    let (new, old, len) = (&raw const blocked, &raw mut before, size_of::<Signals>());
+    // SAFETY: both sets are of the length that is said, and are ours.
+    match unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, old, len) } {
+        0 => Ok(before),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -211,29 +255,46 @@ pub(crate) fn exit_now(code: i32) -> ! {
 }
 
 /// An unnamed file in memory, close-on-exec.
-pub(crate) fn memory_file(name: &str) -> io::Result<File> {
+pub(crate) fn memory_file(name: &str) -> io::Result<OwnedFd> {
     // Kernels before 6.3 do not know the flag, and later ones may insist on it.
     match memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => Ok(memfd_create(name, MemfdFlags::CLOEXEC)?.into()),
-        file => Ok(file?.into()),
+        Err(Errno::INVAL) => Ok(memfd_create(name, MemfdFlags::CLOEXEC)?),
+        file => Ok(file?),
     }
 }
 
 /// Closes a descriptor that this process got by being forked, and whose owner in the copied memory will never be dropped.
 pub(crate) fn close_inherited(fd: RawFd) {
-    // SAFETY: takes no pointer. The caller says that nothing in this process uses the descriptor any more.
-    unsafe { libc::close(fd) };
+    // SAFETY: the caller says that nothing in this process uses the descriptor any more.
+    unsafe { rustix::io::close(fd) };
 }
 
-/// The parent that the handler of the parent-death signal compares with. Written before the signal can arrive.
-static PARENT: AtomicI32 = AtomicI32::new(0);
+/// The last process in this line, from the root to this process, that has forked: in a new child its parent, and after a fork of its own itself.
+static FORKER: AtomicI32 = AtomicI32::new(0);
+/// What `FORKER` was before: where that is this process, the parent of it.
+static FORKER_BEFORE: AtomicI32 = AtomicI32::new(0);
+
+/// Has the handler of the parent-death signal know its parent in a coming child, which so need not write to a page of its own.
+///
+/// Only while the signal is blocked, as the handler must not see one word without the other.
+fn note_forker() {
+    let own = pid().cast_signed();
+    // Relaxed, here and in the handler: only this thread exists, and the handler runs in it or in threads that it starts.
+    let forker = FORKER.load(Ordering::Relaxed);
+    if forker != own {
+        FORKER_BEFORE.store(forker, Ordering::Relaxed);
+        FORKER.store(own, Ordering::Relaxed);
+    }
+}
 
 /// Handler of the parent-death signal; see the module's text. Calls nothing that is not async-signal-safe, and leaves `errno` alone.
 extern "C" fn parent_or_its_thread_ended(_signal: libc::c_int) {
     // SAFETY: takes no pointer, cannot fail.
-    let parent = unsafe { libc::getppid() };
-    // Relaxed: written by this very process before the handler was installed.
-    if parent != PARENT.load(Ordering::Relaxed) {
+    let own = unsafe { libc::getpid() };
+    let forker = FORKER.load(Ordering::Relaxed);
+    let parent = if forker == own { FORKER_BEFORE.load(Ordering::Relaxed) } else { forker };
+    // SAFETY: takes no pointer, cannot fail.
+    if unsafe { libc::getppid() } != parent {
         kill_self();
     }
 }
@@ -247,31 +308,21 @@ fn kill_self() -> ! {
     exit_now(128 + libc::SIGKILL)
 }
 
-/// Arranges in a new child that it ends with the process `parent`, and ends it here if that is dead already. See the module's text.
+/// Arranges in a new child, this process `own`, that it ends with the process `parent`, and ends it here if that is dead already. See the
+/// module's text.
 ///
 /// The reading end of the lifeline has to stay open as long as the arrangement is to hold, and no writing end may be open in the child.
-pub(crate) fn die_with_parent(parent: u32, lifeline: &PipeReader) {
-    // A pid fits: it came from the kernel as a positive `i32`.
-    let parent = parent.cast_signed();
-    // Relaxed: only this thread exists, and the handler runs in it.
-    PARENT.store(parent, Ordering::Relaxed);
-
+/// The handler of the parent-death signal is in place since before the fork.
+pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: BorrowedFd<'_>) {
     // What fails here leaves the other arrangement; neither call fails for a descriptor and a signal of our own.
-    let _ = watch(lifeline);
-    let action = SigAction::new(
-        SigHandler::Handler(parent_or_its_thread_ended),
-        SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
-        SigSet::empty(),
-    );
-    // SAFETY: the handler calls only async-signal-safe functions and touches only an atomic. Nobody else uses this signal: the kernel
-    // never sends it by itself, and a handler that the program had for it is replaced in a child only, as documented.
-    let _ = unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &action) };
+    let _ = watch(lifeline, own);
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT));
 
     // The parent may have died before the arrangements were made.
     // SAFETY: takes no pointer, cannot fail.
     let parent_now = unsafe { libc::getppid() };
-    if parent_now != parent || is_hung_up(lifeline) {
+    // A pid fits: it came from the kernel as a positive `i32`.
+    if parent_now != parent.cast_signed() || is_hung_up(lifeline) {
         kill_self();
     }
 }
@@ -279,22 +330,24 @@ pub(crate) fn die_with_parent(parent: u32, lifeline: &PipeReader) {
 /// `F_SETSIG` of fcntl(2), the same on every architecture; the crate libc has it not for all of them.
 const F_SETSIG: libc::c_int = 10;
 
-/// Has `SIGKILL` sent to this process when the last writing end of the pipe is closed.
-fn watch(lifeline: &PipeReader) -> io::Result<()> {
+/// Has `SIGKILL` sent to this process, `own`, when the last writing end of the pipe is closed.
+fn watch(lifeline: BorrowedFd<'_>, own: u32) -> io::Result<()> {
     let fd = lifeline.as_raw_fd();
     for (command, argument) in
-        [(libc::F_SETOWN, pid().cast_signed()), (F_SETSIG, libc::SIGKILL), (libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK)]
+        [(libc::F_SETOWN, own.cast_signed()), (F_SETSIG, libc::SIGKILL), (libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK)]
     {
+        // The kernel takes the whole register.
+        let argument = libc::c_long::from(argument);
         // SAFETY: these commands take an integer and touch no memory; the descriptor is open, as `lifeline` is borrowed.
-        if unsafe { libc::fcntl(fd, command, argument) } == -1 {
+        if unsafe { libc::syscall(libc::SYS_fcntl, fd, command, argument) } == -1 {
             return Err(io::Error::last_os_error());
         }
     }
     Ok(())
 }
 
-fn is_hung_up(lifeline: &PipeReader) -> bool {
-    let mut fds = [PollFd::new(lifeline, PollFlags::empty())];
+fn is_hung_up(lifeline: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&lifeline, PollFlags::empty())];
     // Hanging up is reported whether or not it was asked for.
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
@@ -391,16 +444,16 @@ mod tests {
 
     #[test]
     fn children_stay_in_the_pid_namespace() {
-        assert!(!children_leave_pid_namespace());
+        assert!(!children_leave_pid_namespace(crate::sys::pidfd::pid_namespace()));
     }
 
     #[test]
     fn a_pipe_hangs_up_when_its_writing_end_is_closed() {
         let (reader, writer) = io::pipe().expect("a pipe");
-        assert!(!is_hung_up(&reader));
+        assert!(!is_hung_up(reader.as_fd()));
         drop(writer);
         // A child that another test starts may have inherited the writing end, and closes it at its `exec`.
-        while !is_hung_up(&reader) {
+        while !is_hung_up(reader.as_fd()) {
             std::thread::yield_now();
         }
     }
