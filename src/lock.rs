@@ -18,7 +18,8 @@ use crate::primitive::{AtomicU32, Ordering};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 use crate::sync::lock::{Acquired, Owner, Refused};
-use crate::sync::wait::{self, Obstacle, Patience};
+use crate::sync::spin::Patience;
+use crate::sync::wait::{self, Obstacle};
 use crate::sys::clock::Deadline;
 
 #[cfg(test)]

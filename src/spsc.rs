@@ -32,7 +32,8 @@ use crate::ring::position::MOST_SLOTS;
 use crate::ring::spsc::{self, Corrupt, Side};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
-use crate::sync::wait::{self, Obstacle, Patience};
+use crate::sync::spin::Patience;
+use crate::sync::wait::{self, Obstacle};
 use crate::sys::clock::Deadline;
 
 #[cfg(test)]
@@ -79,7 +80,8 @@ struct Core {
 
 impl Core {
     fn new(holding: Holding, shape: Shape) -> Arc<Core> {
-        Arc::new(Core { holding, shape, patience: [Patience::new(), Patience::new()] })
+        let patience = [Patience::for_space(shape.capacity), Patience::new()];
+        Arc::new(Core { holding, shape, patience })
     }
 }
 
@@ -147,16 +149,19 @@ impl Tenure {
         if self.held_as == seat.me.to_bits() { self.side.as_mut() } else { None }
     }
 
-    /// Waits until `ready` finds a slot; without a deadline, looks once.
+    /// Looks for slots, as none is known, and waits until there is one; without a deadline, looks once.
+    ///
+    /// Finds everything anew: what the common path handed over it would have to build in memory every time.
     #[cold]
-    fn wait(
+    #[inline(never)]
+    fn wait<T>(
         &mut self,
         core: &Core,
-        seat: &Seat<'_>,
-        block: &SpscBlock<'_>,
         deadline: Option<Deadline>,
-        ready: impl Fn(&mut Side, &SpscBlock<'_>) -> Result<u64, Corrupt>,
+        ready: impl Fn(&mut Side, &SpscBlock<'_>, u64) -> Result<u64, Corrupt>,
     ) -> Result<(), Stop> {
+        let seat = &core.holding.enter().map_err(Stop::Fault)?;
+        let block = &view::<T>(core, seat).ok_or(Stop::Fault(Fault::Corrupt))?;
         let (event, patience) = match self.role {
             Role::Sender => (block.space, &core.patience[0]),
             Role::Receiver => (block.items, &core.patience[1]),
@@ -171,16 +176,21 @@ impl Tenure {
                     Err(fault) => return Ok(Err(Stop::Fault(fault))),
                 }
             }
-            match self.side(seat).map(|side| ready(side, block)) {
-                Some(Ok(1..)) => Ok(Ok(())),
+            match self.side(seat).map(|side| ready(side, block, 1)) {
                 Some(Ok(0)) => Err(Obstacle::Nobody),
+                Some(Ok(count)) => Ok(Ok(count)),
                 Some(Err(Corrupt)) | None => Ok(Err(Stop::Fault(Fault::Corrupt))),
             }
         };
-        match deadline {
-            None => attempt(true).unwrap_or(Err(Stop::NotNow)),
-            Some(deadline) => wait::wait(event.with(seat.fences), wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow)),
+        let Some(deadline) = deadline else {
+            return attempt(true).unwrap_or(Err(Stop::NotNow)).map(drop);
+        };
+        patience.rest();
+        if let Ok(found) = attempt(false) {
+            return found.map(|count| patience.found(count));
         }
+        patience.found(0);
+        wait::wait(event.with(seat.fences), wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow)).map(drop)
     }
 }
 
@@ -203,23 +213,21 @@ impl<T: Shm> End<T> {
         End::take(Core::new(holding, shape), role)
     }
 
-    /// Calls `act` once `ready` says that a slot can be used, waiting until the deadline; without one, does not wait.
+    /// Calls `act` once `ready` says that a slot can be used, waiting until the deadline; without one, does not wait. `ready` is told
+    /// how many must be known for it not to look at the other side's word.
     #[inline]
     fn once_ready(
         &mut self,
         deadline: Option<Deadline>,
-        ready: impl Fn(&mut Side, &SpscBlock<'_>) -> Result<u64, Corrupt>,
+        ready: impl Fn(&mut Side, &SpscBlock<'_>, u64) -> Result<u64, Corrupt>,
         act: impl FnOnce(&mut Side, &SpscBlock<'_>, &Seat<'_>),
     ) -> Result<(), Stop> {
         let seat = self.core.holding.enter().map_err(Stop::Fault)?;
         let block = view::<T>(&self.core, &seat).ok_or(Stop::Fault(Fault::Corrupt))?;
-        let is_ready = match self.tenure.side(&seat).map(|side| ready(side, &block)) {
-            Some(Err(Corrupt)) => return Err(Stop::Fault(Fault::Corrupt)),
-            Some(Ok(count)) => count > 0,
-            None => false,
-        };
-        if !is_ready {
-            self.tenure.wait(&self.core, &seat, &block, deadline, ready)?;
+        // What is known already: no look at the other side's word.
+        let known = self.tenure.side(&seat).and_then(|side| ready(side, &block, 0).ok()).unwrap_or(0);
+        if known == 0 {
+            self.tenure.wait::<T>(&self.core, deadline, ready)?;
         }
         let side = self.tenure.side(&seat).ok_or(Stop::Fault(Fault::Corrupt))?;
         act(side, &block, &seat);
@@ -337,7 +345,7 @@ impl<T: Shm> Producer<T> {
     fn put(&mut self, value: T, deadline: Option<Deadline>) -> Result<(), Stop> {
         self.end.once_ready(
             deadline,
-            |side, block| spsc::free_slots(side, &block.receiver.index, 1),
+            |side, block, wanted| spsc::free_slots(side, &block.receiver.index, wanted),
             |side, block, seat| {
                 // SAFETY: `free_slots` says that the slot is the sender's, and by the invariant of `Tenure` we are the only sender; the
                 // shape was made for values of `T`, and `view` checked range and alignment.
@@ -400,7 +408,7 @@ impl<T: Shm> Consumer<T> {
         let mut value = None;
         self.end.once_ready(
             deadline,
-            |side, block| spsc::messages(side, &block.sender.index, 1),
+            |side, block, wanted| spsc::messages(side, &block.sender.index, wanted),
             |side, block, seat| {
                 // SAFETY: `messages` says that the slot holds a published value and is the receiver's until it is released, and by
                 // the invariant of `Tenure` we are the only receiver; any bits are a valid `T: Shm`.

@@ -12,7 +12,8 @@ use crate::primitive::{AtomicU64, Ordering};
 use crate::queue::error::Stop;
 use crate::ring::mpmc::{Claim, Held, OnReaderDeath, Refused};
 use crate::sync::Wait;
-use crate::sync::wait::{self, Obstacle, Patience};
+use crate::sync::spin::Patience;
+use crate::sync::wait::{self, Obstacle};
 use crate::sys::clock::{self, Deadline};
 
 /// What all handles of a queue in a process share.
@@ -27,10 +28,6 @@ pub(crate) struct Core {
 
 /// Attempts that do not wait ask the kernel about an owner in their way this often at the most, in milliseconds.
 const LOOK_EVERY: u64 = 10;
-
-/// The longest pace of a sender that waits for space. On a Xeon, family 6 model 207, a pause took 22 to 31 ns, so this is about 1.5 to
-/// 2 microseconds, in which a receiver takes some 150 messages; a pause is of another length elsewhere.
-const MOST_PACE: u64 = 64;
 
 /// One end of the queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,11 +52,7 @@ pub(crate) struct Place<'a> {
 
 impl Core {
     pub(crate) fn new(holding: Holding, shape: Shape) -> Core {
-        // A sender that waits for space lets receivers free many slots, but not so many that they find the queue empty: looking at
-        // the very line that a receiver is working on cost two thirds of the throughput (8 bytes, 1,024 slots). Its message has all
-        // others before it anyway.
-        let pace = (shape.capacity / 16).clamp(1, MOST_PACE) as u32;
-        let patience = [Patience::with_pace(pace, pace), Patience::new()];
+        let patience = [Patience::for_space(shape.capacity), Patience::new()];
         Core { holding, shape, patience, last_look: AtomicU64::new(0) }
     }
 

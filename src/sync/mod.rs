@@ -1,11 +1,13 @@
 //! Words that a process can sleep on.
 //!
 //! - [`wait`]: the one blocking loop.
+//! - [`spin`]: how it spins before it sleeps.
 //! - [`event`]: an eventcount: sleep until something may have changed.
 //! - [`lock`]: a word that names its owner.
 
 pub(crate) mod event;
 pub(crate) mod lock;
+pub(crate) mod spin;
 pub(crate) mod wait;
 
 #[cfg(not(loom))]

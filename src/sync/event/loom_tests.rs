@@ -8,7 +8,8 @@ use loom::thread;
 
 use super::*;
 use crate::primitive::AtomicU32;
-use crate::sync::wait::{Obstacle, Patience, Wait, wait};
+use crate::sync::spin::Patience;
+use crate::sync::wait::{Obstacle, Wait, wait};
 use crate::sys::clock::Deadline;
 
 /// Explores the model with both pairs of fences. loom does not know the kernel's barrier, so with asymmetric ones events are settled.

@@ -8,7 +8,8 @@ use loom::thread;
 
 use super::*;
 use crate::sync::event::{Event, EventRef};
-use crate::sync::wait::{Obstacle, Patience, Wait, wait};
+use crate::sync::spin::Patience;
+use crate::sync::wait::{Obstacle, Wait, wait};
 use crate::sys::barrier::Fences;
 use crate::sys::clock::Deadline;
 
