@@ -1,0 +1,51 @@
+//! Children: from start to end, of a small process and of one that has touched a lot of memory.
+
+use std::hint::black_box;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::Failure;
+use crate::acts::single::each;
+use crate::external::Task;
+use crate::figures::{Case, Sample};
+use crate::groups::{Kit, LATENCY, limits};
+use crate::stage::{Place, Stage};
+
+/// The cases of the group.
+pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
+    Ok(vec![of(kit, "start to end, nothing touched", 0), of(kit, "start to end, 256 MiB touched", 256)])
+}
+
+fn of(kit: &Kit, name: &str, mebibytes: usize) -> Case {
+    let stage = kit.stage;
+    let mut case = Case::new(name, &LATENCY);
+    limits::add_fork(kit, &mut case, "raw fork, _exit and waitpid", mebibytes);
+    case.ours("fork and join", move |limit| {
+        host(stage, limit, mebibytes, || {
+            let child = offspring::fork(|| ()).expect("a child");
+            child.join().expect("which ends well");
+        })
+    });
+    case.peer("std::process::Command of `true`", move |limit| {
+        host(stage, limit, mebibytes, || {
+            let status = Command::new("true").status().expect("a program");
+            assert!(status.success(), "which ends well");
+        })
+    });
+    case.peer("std::thread::spawn and join", move |limit| {
+        host(stage, limit, mebibytes, || std::thread::spawn(|| ()).join().expect("which ends well"))
+    });
+    kit.add_programs(&mut case, Task::Spawn { mebibytes });
+    case
+}
+
+/// Starts and ends children in a process that has touched so much memory.
+fn host(stage: Stage, limit: Duration, mebibytes: usize, act: fn()) -> Result<Sample, Failure> {
+    each(stage, Place::Processes, limit, move || {
+        let ballast = limits::touched(mebibytes);
+        move || {
+            black_box(&ballast);
+            act();
+        }
+    })
+}

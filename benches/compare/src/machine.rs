@@ -1,0 +1,47 @@
+//! The machine and the command, to stand beside every figure.
+
+use std::fs;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::Failure;
+use crate::stage::Stage;
+
+/// Processor, kernel and cores, in one line.
+pub(crate) fn short(stage: Stage) -> Result<String, Failure> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let (model, kernel) = (model.unwrap_or(std::env::consts::ARCH).trim(), kernel.trim());
+    Ok(format!("{model}, Linux {kernel}, on {}", stage.describe()))
+}
+
+/// What stands above the table.
+pub(crate) fn heading(stage: Stage, seconds: f64, repetitions: u16) -> Result<String, Failure> {
+    let processors = std::thread::available_parallelism()?;
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
+    Ok(format!(
+        "machine: {}; {processors} processors, load {load} at the start\n\
+         command: {}\n\
+         {repetitions} repetitions in turn, {seconds} s for each entry",
+        short(stage)?,
+        command(),
+    ))
+}
+
+/// How to measure this again.
+pub(crate) fn command() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("cargo run --release --manifest-path benches/compare/Cargo.toml -- {}", arguments.join(" "))
+}
+
+/// Messages of a mebibyte are passed by value, some copies deep: more than the usual 8 MiB of stack.
+pub(crate) fn allow_large_messages() -> Result<(), Failure> {
+    const STACK: u64 = 64 << 20;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_STACK)?;
+    if soft < STACK {
+        setrlimit(Resource::RLIMIT_STACK, STACK.min(hard), hard)?;
+    }
+    Ok(())
+}
