@@ -17,6 +17,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -215,23 +216,34 @@ impl<T: Shm> End<T> {
 
     /// Calls `act` once `ready` says that a slot can be used, waiting until the deadline; without one, does not wait. `ready` is told
     /// how many must be known for it not to look at the other side's word.
-    #[inline]
-    fn once_ready(
+    ///
+    /// The caller's result is made here: a message in one result that is turned into another is copied.
+    #[inline(always)]
+    fn once_ready<R, E>(
         &mut self,
         deadline: Option<Deadline>,
         ready: impl Fn(&mut Side, &SpscBlock<'_>, u64) -> Result<u64, Corrupt>,
-        act: impl FnOnce(&mut Side, &SpscBlock<'_>, &Seat<'_>),
-    ) -> Result<(), Stop> {
-        let seat = self.core.holding.enter().map_err(Stop::Fault)?;
-        let block = view::<T>(&self.core, &seat).ok_or(Stop::Fault(Fault::Corrupt))?;
+        act: impl FnOnce(&mut Side, &SpscBlock<'_>, &Seat<'_>) -> R,
+        error: impl FnOnce(Stop) -> E,
+    ) -> Result<R, E> {
+        let seat = match self.core.holding.enter() {
+            Ok(seat) => seat,
+            Err(fault) => return Err(error(Stop::Fault(fault))),
+        };
+        let Some(block) = view::<T>(&self.core, &seat) else {
+            return Err(error(Stop::Fault(Fault::Corrupt)));
+        };
         // What is known already: no look at the other side's word.
         let known = self.tenure.side(&seat).and_then(|side| ready(side, &block, 0).ok()).unwrap_or(0);
-        if known == 0 {
-            self.tenure.wait::<T>(&self.core, deadline, ready)?;
+        if known == 0
+            && let Err(stop) = self.tenure.wait::<T>(&self.core, deadline, ready)
+        {
+            return Err(error(stop));
         }
-        let side = self.tenure.side(&seat).ok_or(Stop::Fault(Fault::Corrupt))?;
-        act(side, &block, &seat);
-        Ok(())
+        let Some(side) = self.tenure.side(&seat) else {
+            return Err(error(Stop::Fault(Fault::Corrupt)));
+        };
+        Ok(act(side, &block, &seat))
     }
 
     fn len(&self) -> usize {
@@ -313,7 +325,7 @@ impl<T: Shm> Producer<T> {
     /// [`SendError::Broken`], with the value. The ring cannot be closed.
     #[inline]
     pub fn send(&mut self, value: T) -> Result<(), SendError<T>> {
-        self.put(value, Some(Deadline::NEVER)).map_err(|stop| stop.send(value))
+        self.put(&value, Some(Deadline::NEVER), |stop| stop.send(value))
     }
 
     /// Sends `value` if a slot is free right now.
@@ -322,7 +334,7 @@ impl<T: Shm> Producer<T> {
     /// [`TrySendError::Full`] or [`TrySendError::Broken`], with the value.
     #[inline]
     pub fn try_send(&mut self, value: T) -> Result<(), TrySendError<T>> {
-        self.put(value, None).map_err(|stop| stop.try_send(value))
+        self.put(&value, None, |stop| stop.try_send(value))
     }
 
     /// Sends `value`, waiting at most `timeout` for a free slot.
@@ -330,7 +342,7 @@ impl<T: Shm> Producer<T> {
     /// # Errors
     /// [`SendTimeoutError::Timeout`] or [`SendTimeoutError::Broken`], with the value.
     pub fn send_timeout(&mut self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.put(value, Some(Deadline::after(timeout))).map_err(|stop| stop.send_timeout(value))
+        self.put(&value, Some(Deadline::after(timeout)), |stop| stop.send_timeout(value))
     }
 
     /// Sends `value`, waiting until `deadline` for a free slot.
@@ -338,21 +350,23 @@ impl<T: Shm> Producer<T> {
     /// # Errors
     /// As [`Producer::send_timeout`].
     pub fn send_deadline(&mut self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.put(value, Some(Deadline::at(deadline))).map_err(|stop| stop.send_timeout(value))
+        self.put(&value, Some(Deadline::at(deadline)), |stop| stop.send_timeout(value))
     }
 
-    #[inline]
-    fn put(&mut self, value: T, deadline: Option<Deadline>) -> Result<(), Stop> {
+    /// By reference, as a value would be copied on its way here.
+    #[inline(always)]
+    fn put<E>(&mut self, value: &T, deadline: Option<Deadline>, error: impl FnOnce(Stop) -> E) -> Result<(), E> {
         self.end.once_ready(
             deadline,
             |side, block, wanted| spsc::free_slots(side, &block.receiver.index, wanted),
             |side, block, seat| {
                 // SAFETY: `free_slots` says that the slot is the sender's, and by the invariant of `Tenure` we are the only sender; the
                 // shape was made for values of `T`, and `view` checked range and alignment.
-                unsafe { block.payload(side.slot()).cast::<T>().write(value) };
+                unsafe { block.payload(side.slot()).cast::<T>().copy_from_nonoverlapping(NonNull::from(value), 1) };
                 spsc::publish(side, &block.sender.index, 1);
                 block.items.with(seat.fences).notify_one();
             },
+            error,
         )
     }
 }
@@ -375,7 +389,7 @@ impl<T: Shm> Consumer<T> {
     /// [`RecvError::Broken`]. The ring cannot be closed.
     #[inline]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        self.get(Some(Deadline::NEVER)).map_err(Stop::recv)
+        self.get(Some(Deadline::NEVER), Stop::recv)
     }
 
     /// Receives a message if there is one right now.
@@ -384,7 +398,7 @@ impl<T: Shm> Consumer<T> {
     /// [`TryRecvError::Empty`] or [`TryRecvError::Broken`].
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        self.get(None).map_err(Stop::try_recv)
+        self.get(None, Stop::try_recv)
     }
 
     /// Receives a message, waiting at most `timeout`.
@@ -392,7 +406,7 @@ impl<T: Shm> Consumer<T> {
     /// # Errors
     /// [`RecvTimeoutError::Timeout`] or [`RecvTimeoutError::Broken`].
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        self.get(Some(Deadline::after(timeout))).map_err(Stop::recv_timeout)
+        self.get(Some(Deadline::after(timeout)), Stop::recv_timeout)
     }
 
     /// Receives a message, waiting until `deadline`.
@@ -400,24 +414,24 @@ impl<T: Shm> Consumer<T> {
     /// # Errors
     /// As [`Consumer::recv_timeout`].
     pub fn recv_deadline(&mut self, deadline: Instant) -> Result<T, RecvTimeoutError> {
-        self.get(Some(Deadline::at(deadline))).map_err(Stop::recv_timeout)
+        self.get(Some(Deadline::at(deadline)), Stop::recv_timeout)
     }
 
-    #[inline]
-    fn get(&mut self, deadline: Option<Deadline>) -> Result<T, Stop> {
-        let mut value = None;
+    #[inline(always)]
+    fn get<E>(&mut self, deadline: Option<Deadline>, error: impl FnOnce(Stop) -> E) -> Result<T, E> {
         self.end.once_ready(
             deadline,
             |side, block, wanted| spsc::messages(side, &block.sender.index, wanted),
             |side, block, seat| {
                 // SAFETY: `messages` says that the slot holds a published value and is the receiver's until it is released, and by
                 // the invariant of `Tenure` we are the only receiver; any bits are a valid `T: Shm`.
-                value = Some(unsafe { block.payload(side.slot()).cast::<T>().read() });
+                let value = unsafe { block.payload(side.slot()).cast::<T>().read() };
                 spsc::release(side, &block.receiver.index, 1);
                 block.space.with(seat.fences).notify_one();
+                value
             },
-        )?;
-        value.ok_or(Stop::Fault(Fault::Corrupt))
+            error,
+        )
     }
 }
 

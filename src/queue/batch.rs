@@ -119,7 +119,7 @@ impl<T: Shm> Queue<T> {
 
     fn put_many(&self, values: &[T], until: Until) -> Result<(), (usize, Stop)> {
         let mut unannounced = None;
-        for (sent, &value) in values.iter().enumerate() {
+        for (sent, value) in values.iter().enumerate() {
             let claimed = match self.core.claim(End::Write, Until::Once, self.wait) {
                 Err(Stop::NotNow) => {
                     // Before waiting for a slot, those that can free one must know of what is there.

@@ -31,9 +31,10 @@ impl<'a, T: Shm> Slot<'a, T> {
     }
 
     #[inline]
-    pub(crate) fn write(&self, value: T) {
-        // SAFETY: the slot was made for values of `T`, aligned and within the mapping, and by the invariant it is ours.
-        unsafe { self.value.write(value) };
+    pub(crate) fn write(&self, value: &T) {
+        // SAFETY: the slot was made for values of `T`, aligned and within the mapping, and by the invariant it is ours, so no value of
+        // the caller's lies there.
+        unsafe { self.value.copy_from_nonoverlapping(NonNull::from(value), 1) };
     }
 
     #[inline]
@@ -82,7 +83,7 @@ impl<'a, T: Shm> Reservation<'a, T> {
     #[inline]
     pub fn write(&mut self, value: T) {
         self.slot.check();
-        self.slot.write(value);
+        self.slot.write(&value);
     }
 
     /// Sends the message.

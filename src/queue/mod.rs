@@ -172,7 +172,7 @@ impl<T: Shm> Queue<T> {
     /// [`SendError::Closed`] or [`SendError::Broken`], with the value.
     #[inline]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.put(value, Until::Deadline(Deadline::NEVER)).map_err(|stop| stop.send(value))
+        self.put(&value, Until::Deadline(Deadline::NEVER)).map_err(|stop| stop.send(value))
     }
 
     /// Sends `value` if a slot is free right now.
@@ -181,7 +181,7 @@ impl<T: Shm> Queue<T> {
     /// [`TrySendError::Full`], [`TrySendError::Closed`] or [`TrySendError::Broken`], with the value.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.put(value, Until::Once).map_err(|stop| stop.try_send(value))
+        self.put(&value, Until::Once).map_err(|stop| stop.try_send(value))
     }
 
     /// Sends `value`, waiting at most `timeout` for a free slot.
@@ -189,7 +189,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Closed`] or [`SendTimeoutError::Broken`], with the value.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.put(value, Until::Deadline(Deadline::after(timeout))).map_err(|stop| stop.send_timeout(value))
+        self.put(&value, Until::Deadline(Deadline::after(timeout))).map_err(|stop| stop.send_timeout(value))
     }
 
     /// Sends `value`, waiting until `deadline` for a free slot.
@@ -197,7 +197,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::send_timeout`].
     pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.put(value, Until::Deadline(Deadline::at(deadline))).map_err(|stop| stop.send_timeout(value))
+        self.put(&value, Until::Deadline(Deadline::at(deadline))).map_err(|stop| stop.send_timeout(value))
     }
 
     /// Receives a message, waiting as long as it takes.
@@ -212,7 +212,7 @@ impl<T: Shm> Queue<T> {
     /// [`RecvError::Closed`] once the queue was closed and everything in it received; or [`RecvError::Broken`].
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.take(Until::Deadline(Deadline::NEVER)).map_err(Stop::recv)
+        self.take(Until::Deadline(Deadline::NEVER), Stop::recv)
     }
 
     /// Receives a message if there is one right now.
@@ -221,7 +221,7 @@ impl<T: Shm> Queue<T> {
     /// [`TryRecvError::Empty`], [`TryRecvError::Closed`] or [`TryRecvError::Broken`].
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.take(Until::Once).map_err(Stop::try_recv)
+        self.take(Until::Once, Stop::try_recv)
     }
 
     /// Receives a message, waiting at most `timeout`.
@@ -229,7 +229,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// [`RecvTimeoutError::Timeout`], [`RecvTimeoutError::Closed`] or [`RecvTimeoutError::Broken`].
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        self.take(Until::Deadline(Deadline::after(timeout))).map_err(Stop::recv_timeout)
+        self.take(Until::Deadline(Deadline::after(timeout)), Stop::recv_timeout)
     }
 
     /// Receives a message, waiting until `deadline`.
@@ -237,7 +237,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::recv_timeout`].
     pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
-        self.take(Until::Deadline(Deadline::at(deadline))).map_err(Stop::recv_timeout)
+        self.take(Until::Deadline(Deadline::at(deadline)), Stop::recv_timeout)
     }
 
     /// Claims a slot for a message that is written in place, waiting for one as long as it takes.
@@ -375,8 +375,9 @@ impl<T: Shm> Queue<T> {
         self.core.enter().ok().map(|place| look(&place.block))
     }
 
+    /// By reference, as a value would be copied on its way here.
     #[inline]
-    fn put(&self, value: T, until: Until) -> Result<(), Stop> {
+    fn put(&self, value: &T, until: Until) -> Result<(), Stop> {
         let (place, claim) = self.core.claim(End::Write, until, self.wait)?;
         Slot::new(&self.core, place, claim).write(value);
         place.block.ring.publish(claim);
@@ -384,9 +385,13 @@ impl<T: Shm> Queue<T> {
         Ok(())
     }
 
-    #[inline]
-    fn take(&self, until: Until) -> Result<T, Stop> {
-        let (place, claim) = self.core.claim(End::Read, until, self.wait)?;
+    /// Makes the caller's result here: a message in one result that is turned into another is copied.
+    #[inline(always)]
+    fn take<E>(&self, until: Until, error: impl FnOnce(Stop) -> E) -> Result<T, E> {
+        let (place, claim) = match self.core.claim(End::Read, until, self.wait) {
+            Ok(claimed) => claimed,
+            Err(stop) => return Err(error(stop)),
+        };
         let value = Slot::new(&self.core, place, claim).read();
         place.block.ring.release(claim);
         self.core.notify(place, End::Read);

@@ -9,9 +9,9 @@
 //! Karlin, Li, Manasse and Owicki, "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor" (1991); the pace is
 //! the exponential backoff of Anderson, "The Performance of Spin Lock Alternatives for Shared-Memory Multiprocessors" (1990).
 
-use crate::primitive::{AtomicU32, Ordering, spin_hint};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, spin_hint};
 use crate::sync::wait::{Obstacle, Wait};
-use crate::sys::clock::Deadline;
+use crate::sys::clock::{self, Deadline};
 
 /// Rounds of spinning before the first sleep: the first guess, and the bounds within which it adapts.
 const SPIN_FIRST: u32 = 256;
@@ -22,15 +22,23 @@ const SPIN_MOST: u32 = 2048;
 /// would find spinning worth while again.
 const PROBE_EVERY: u32 = 16;
 
-/// A wait is short that is over in so many rounds: less than a cache line takes there and back, so it was no answer to
-/// anything that this side has done.
+/// A wait is short that is over in so many rounds: less than a cache line takes there and back, so it was no answer to anything that
+/// this side has done.
 const SHORT: u32 = 2;
-/// So few messages at a look at the other side's index are as good as a short wait.
-const FEW: u64 = 8;
 /// After so many short waits in a row this is a stream.
-const STREAM: u32 = 4;
-/// Rounds for which a waiter in a stream does not look, about a microsecond.
+const SHORT_WAITS: u32 = 4;
+/// Looks at the other side's index that find no more than this find few...
+const FEW: u64 = 8;
+/// ... and this is a stream, too, if so many of them in a row...
+const FEW_LOOKS: u32 = 4;
+/// ... took less than so many nanoseconds together: a slower sender is not held up by the looks.
+const DENSE: u64 = 1200;
+/// Rounds of a lull, about a microsecond.
 const LULL: u32 = 32;
+/// A lull after which so few are there was in vain.
+const FUTILE: u64 = 2;
+/// For how many streams at the most no lull is tried after those that were in vain.
+const MOST_DOUBTS: u32 = 256;
 
 /// The longest pace of a sender that waits for space. On a Xeon, family 6 model 207, a pause took 22 to 31 ns, so this is about 1.5 to
 /// 2 microseconds, in which a receiver takes some 150 messages; a pause is of another length elsewhere.
@@ -44,10 +52,87 @@ const SPIN_BLOCK: u32 = 1 << 14;
 pub(crate) struct Patience {
     rounds: AtomicU32,
     waits: AtomicU32,
-    /// Short waits in a row.
-    short: AtomicU32,
     /// Rounds between looks: at first, and at the most. Doubled in between.
     pace: (u32, u32),
+    stream: Stream,
+}
+
+/// Whether messages come so densely that a lull before each look pays.
+#[derive(Debug)]
+struct Stream {
+    flows: AtomicU32,
+    short_waits: AtomicU32,
+    few_looks: AtomicU32,
+    /// When the looks began to be counted.
+    since: AtomicU64,
+    /// Streams in which no lull is tried: doubled by each lull that was in vain, and what is left of them.
+    doubts: AtomicU32,
+    doubts_left: AtomicU32,
+}
+
+// Relaxed throughout, and by load and store: guesses that order nothing.
+impl Stream {
+    fn new() -> Stream {
+        let zero = || AtomicU32::new(0);
+        Stream {
+            flows: zero(),
+            short_waits: zero(),
+            few_looks: zero(),
+            since: AtomicU64::new(0),
+            doubts: zero(),
+            doubts_left: zero(),
+        }
+    }
+
+    fn flows(&self) -> bool {
+        self.flows.load(Ordering::Relaxed) != 0
+    }
+
+    fn waited_shortly(&self) {
+        if count_to(SHORT_WAITS, &self.short_waits) {
+            self.begin();
+        }
+    }
+
+    fn found_few(&self) {
+        if count_to(FEW_LOOKS, &self.few_looks) {
+            let now = clock::nanos();
+            if now.wrapping_sub(self.since.load(Ordering::Relaxed)) < DENSE {
+                self.begin();
+            }
+            self.since.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn begin(&self) {
+        match self.doubts_left.load(Ordering::Relaxed) {
+            0 => self.flows.store(1, Ordering::Relaxed),
+            left => self.doubts_left.store(left - 1, Ordering::Relaxed),
+        }
+    }
+
+    /// Many came together in a lull.
+    fn go_on(&self) {
+        self.doubts.store(0, Ordering::Relaxed);
+    }
+
+    /// Nothing came for a while, or few in a lull.
+    fn end(&self) {
+        if self.flows() {
+            self.flows.store(0, Ordering::Relaxed);
+            let doubts = (self.doubts.load(Ordering::Relaxed) * 2).clamp(1, MOST_DOUBTS);
+            self.doubts.store(doubts, Ordering::Relaxed);
+            self.doubts_left.store(doubts, Ordering::Relaxed);
+        }
+        self.short_waits.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Counts one more; true, and from 0 again, when there are so many.
+fn count_to(most: u32, counter: &AtomicU32) -> bool {
+    let count = (counter.load(Ordering::Relaxed) + 1) % most;
+    counter.store(count, Ordering::Relaxed);
+    count == 0
 }
 
 impl Patience {
@@ -59,8 +144,8 @@ impl Patience {
     /// Looks after `first` rounds and ever less often, up to every `most` rounds: for those who slow down by each look whoever they
     /// wait for.
     pub(crate) fn with_pace(first: u32, most: u32) -> Patience {
-        let zero = || AtomicU32::new(0);
-        Patience { rounds: AtomicU32::new(SPIN_FIRST), waits: zero(), short: zero(), pace: (first, most) }
+        let waits = AtomicU32::new(0);
+        Patience { rounds: AtomicU32::new(SPIN_FIRST), waits, pace: (first, most), stream: Stream::new() }
     }
 
     /// For a sender that waits for one of `capacity` slots. It lets receivers free many, but not so many that they find the ring empty:
@@ -84,13 +169,9 @@ impl Patience {
         }
     }
 
-    fn is_in_stream(&self) -> bool {
-        self.short.load(Ordering::Relaxed) >= STREAM
-    }
-
     /// Before a look at the other side's index, which may find many: in a stream, lets some come together.
     pub(crate) fn rest(&self) {
-        if self.is_in_stream() {
+        if self.stream.flows() {
             for _ in 0..LULL {
                 spin_hint();
             }
@@ -99,26 +180,29 @@ impl Patience {
 
     /// Such a look has found so many.
     pub(crate) fn found(&self, count: u64) {
-        match count {
-            0 => self.short.store(0, Ordering::Relaxed),
-            1..=FEW => self.was_short(),
-            _ => {}
+        match (count, self.stream.flows()) {
+            (..=FUTILE, true) => self.stream.end(),
+            (_, true) => self.stream.go_on(),
+            (1..=FEW, false) => self.stream.found_few(),
+            // How the wait that begins now goes will tell.
+            (_, false) => {}
         }
     }
 
-    fn was_short(&self) {
-        let short = self.short.load(Ordering::Relaxed);
-        if short < STREAM {
-            self.short.store(short + 1, Ordering::Relaxed);
-        }
+    /// Rounds before the first look of a wait.
+    fn first_rest(&self) -> u32 {
+        let (first, _) = self.pace;
+        if self.stream.flows() { first.max(LULL) } else { first }
     }
 
-    /// The wait was over at the first look, or in this round at a later one.
-    fn helped(&self, round: u32, at_first_look: bool) {
-        if at_first_look || round <= SHORT {
-            self.was_short();
+    /// The wait was over in this round.
+    fn helped(&self, round: u32) {
+        if self.stream.flows() && round == self.first_rest() {
+            self.stream.go_on();
+        } else if round <= SHORT {
+            self.stream.waited_shortly();
         } else {
-            self.short.store(0, Ordering::Relaxed);
+            self.stream.end();
         }
         let enough = (round * 2).min(SPIN_MOST);
         if self.rounds.load(Ordering::Relaxed) < enough {
@@ -127,7 +211,7 @@ impl Patience {
     }
 
     fn was_in_vain(&self) {
-        self.short.store(0, Ordering::Relaxed);
+        self.stream.end();
         let rounds = self.rounds.load(Ordering::Relaxed);
         if rounds > SPIN_LEAST {
             self.rounds.store((rounds / 2).max(SPIN_LEAST), Ordering::Relaxed);
@@ -144,8 +228,8 @@ pub(crate) fn spin<R>(
 ) -> Option<R> {
     let rounds = patience.rounds(wait);
     let (mut pace, most) = patience.pace;
-    let mut rest = if patience.is_in_stream() { pace.max(LULL) } else { pace };
-    let (mut round, mut first) = (0, true);
+    let mut rest = patience.first_rest();
+    let mut round = 0;
     while round < rounds {
         for _ in 0..rest {
             spin_hint();
@@ -153,7 +237,7 @@ pub(crate) fn spin<R>(
         round += rest;
         let long = round % SPIN_BLOCK < rest;
         if let Ok(result) = attempt(long) {
-            patience.helped(round, first);
+            patience.helped(round);
             return Some(result);
         }
         if wait == Wait::Spin {
@@ -168,7 +252,6 @@ pub(crate) fn spin<R>(
         }
         rest = pace;
         pace = (pace * 2).min(most);
-        first = false;
     }
     patience.was_in_vain();
     None

@@ -44,6 +44,19 @@ pub(crate) fn coarse_millis() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
+/// Nanoseconds on the monotonic clock.
+#[cfg(not(loom))]
+pub(crate) fn nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+}
+
+/// No model waits by spinning.
+#[cfg(loom)]
+pub(crate) fn nanos() -> u64 {
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
