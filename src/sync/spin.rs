@@ -9,9 +9,9 @@
 //! Karlin, Li, Manasse and Owicki, "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor" (1991); the pace is
 //! the exponential backoff of Anderson, "The Performance of Spin Lock Alternatives for Shared-Memory Multiprocessors" (1990).
 
-use crate::primitive::{AtomicU32, AtomicU64, Ordering, spin_hint};
+use crate::primitive::{AtomicU32, Ordering, spin_hint};
 use crate::sync::wait::{Obstacle, Wait};
-use crate::sys::clock::{self, Deadline};
+use crate::sys::clock::Deadline;
 
 /// Rounds of spinning before the first sleep: the first guess, and the bounds within which it adapts.
 const SPIN_FIRST: u32 = 256;
@@ -27,12 +27,6 @@ const PROBE_EVERY: u32 = 16;
 const SHORT: u32 = 2;
 /// After so many short waits in a row this is a stream.
 const SHORT_WAITS: u32 = 4;
-/// Looks at the other side's index that find no more than this find few...
-const FEW: u64 = 8;
-/// ... and this is a stream, too, if so many of them in a row...
-const FEW_LOOKS: u32 = 4;
-/// ... took less than so many nanoseconds together: a slower sender is not held up by the looks.
-const DENSE: u64 = 1200;
 /// Rounds of a lull, about a microsecond.
 const LULL: u32 = 32;
 /// A lull after which so few are there was in vain.
@@ -62,9 +56,6 @@ pub(crate) struct Patience {
 struct Stream {
     flows: AtomicU32,
     short_waits: AtomicU32,
-    few_looks: AtomicU32,
-    /// When the looks began to be counted.
-    since: AtomicU64,
     /// Streams in which no lull is tried: doubled by each lull that was in vain, and what is left of them.
     doubts: AtomicU32,
     doubts_left: AtomicU32,
@@ -74,14 +65,7 @@ struct Stream {
 impl Stream {
     fn new() -> Stream {
         let zero = || AtomicU32::new(0);
-        Stream {
-            flows: zero(),
-            short_waits: zero(),
-            few_looks: zero(),
-            since: AtomicU64::new(0),
-            doubts: zero(),
-            doubts_left: zero(),
-        }
+        Stream { flows: zero(), short_waits: zero(), doubts: zero(), doubts_left: zero() }
     }
 
     fn flows(&self) -> bool {
@@ -89,18 +73,10 @@ impl Stream {
     }
 
     fn waited_shortly(&self) {
-        if count_to(SHORT_WAITS, &self.short_waits) {
+        let waits = (self.short_waits.load(Ordering::Relaxed) + 1) % SHORT_WAITS;
+        self.short_waits.store(waits, Ordering::Relaxed);
+        if waits == 0 {
             self.begin();
-        }
-    }
-
-    fn found_few(&self) {
-        if count_to(FEW_LOOKS, &self.few_looks) {
-            let now = clock::nanos();
-            if now.wrapping_sub(self.since.load(Ordering::Relaxed)) < DENSE {
-                self.begin();
-            }
-            self.since.store(now, Ordering::Relaxed);
         }
     }
 
@@ -126,13 +102,6 @@ impl Stream {
         }
         self.short_waits.store(0, Ordering::Relaxed);
     }
-}
-
-/// Counts one more; true, and from 0 again, when there are so many.
-fn count_to(most: u32, counter: &AtomicU32) -> bool {
-    let count = (counter.load(Ordering::Relaxed) + 1) % most;
-    counter.store(count, Ordering::Relaxed);
-    count == 0
 }
 
 impl Patience {
@@ -180,12 +149,8 @@ impl Patience {
 
     /// Such a look has found so many.
     pub(crate) fn found(&self, count: u64) {
-        match (count, self.stream.flows()) {
-            (..=FUTILE, true) => self.stream.end(),
-            (_, true) => self.stream.go_on(),
-            (1..=FEW, false) => self.stream.found_few(),
-            // How the wait that begins now goes will tell.
-            (_, false) => {}
+        if self.stream.flows() {
+            if count > FUTILE { self.stream.go_on() } else { self.stream.end() }
         }
     }
 

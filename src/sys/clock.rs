@@ -1,7 +1,5 @@
 //! Deadlines on the monotonic clock.
 
-#[cfg(not(loom))]
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// When to give up: never, or at an instant of the monotonic clock.
@@ -44,19 +42,6 @@ impl Deadline {
 pub(crate) fn coarse_millis() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
-}
-
-/// Nanoseconds on the monotonic clock, since it was first asked. Never a system call: libc has the kernel's page for that mapped.
-#[cfg(not(loom))]
-pub(crate) fn nanos() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
-}
-
-/// No model waits by spinning.
-#[cfg(loom)]
-pub(crate) fn nanos() -> u64 {
-    0
 }
 
 #[cfg(test)]
