@@ -31,9 +31,6 @@ const SHORT_WAITS: u32 = 4;
 const LULL: u32 = 32;
 /// A lull after which so few are there was in vain.
 const FUTILE: u64 = 2;
-/// For how many streams at the most no lull is tried after those that were in vain.
-const MOST_DOUBTS: u32 = 256;
-
 /// The longest pace of a sender that waits for space. On a Xeon, family 6 model 207, a pause took 22 to 31 ns, so this is about 1.5 to
 /// 2 microseconds, in which a receiver takes some 150 messages; a pause is of another length elsewhere.
 const MOST_PACE: u64 = 64;
@@ -54,52 +51,29 @@ pub(crate) struct Patience {
 /// Whether messages come so densely that a lull before each look pays.
 #[derive(Debug)]
 struct Stream {
-    flows: AtomicU32,
+    /// Short waits in a row, up to [`SHORT_WAITS`].
     short_waits: AtomicU32,
-    /// Streams in which no lull is tried: doubled by each lull that was in vain, and what is left of them.
-    doubts: AtomicU32,
-    doubts_left: AtomicU32,
 }
 
 // Relaxed throughout, and by load and store: guesses that order nothing.
 impl Stream {
     fn new() -> Stream {
-        let zero = || AtomicU32::new(0);
-        Stream { flows: zero(), short_waits: zero(), doubts: zero(), doubts_left: zero() }
+        Stream { short_waits: AtomicU32::new(0) }
     }
 
     fn flows(&self) -> bool {
-        self.flows.load(Ordering::Relaxed) != 0
+        self.short_waits.load(Ordering::Relaxed) >= SHORT_WAITS
     }
 
     fn waited_shortly(&self) {
-        let waits = (self.short_waits.load(Ordering::Relaxed) + 1) % SHORT_WAITS;
-        self.short_waits.store(waits, Ordering::Relaxed);
-        if waits == 0 {
-            self.begin();
+        let waits = self.short_waits.load(Ordering::Relaxed);
+        if waits < SHORT_WAITS {
+            self.short_waits.store(waits + 1, Ordering::Relaxed);
         }
-    }
-
-    fn begin(&self) {
-        match self.doubts_left.load(Ordering::Relaxed) {
-            0 => self.flows.store(1, Ordering::Relaxed),
-            left => self.doubts_left.store(left - 1, Ordering::Relaxed),
-        }
-    }
-
-    /// Many came together in a lull.
-    fn go_on(&self) {
-        self.doubts.store(0, Ordering::Relaxed);
     }
 
     /// Nothing came for a while, or few in a lull.
     fn end(&self) {
-        if self.flows() {
-            self.flows.store(0, Ordering::Relaxed);
-            let doubts = (self.doubts.load(Ordering::Relaxed) * 2).clamp(1, MOST_DOUBTS);
-            self.doubts.store(doubts, Ordering::Relaxed);
-            self.doubts_left.store(doubts, Ordering::Relaxed);
-        }
         self.short_waits.store(0, Ordering::Relaxed);
     }
 }
@@ -149,8 +123,8 @@ impl Patience {
 
     /// Such a look has found so many.
     pub(crate) fn found(&self, count: u64) {
-        if self.stream.flows() {
-            if count > FUTILE { self.stream.go_on() } else { self.stream.end() }
+        if count <= FUTILE && self.stream.flows() {
+            self.stream.end();
         }
     }
 
@@ -162,9 +136,8 @@ impl Patience {
 
     /// The wait was over in this round.
     fn helped(&self, round: u32) {
-        if self.stream.flows() && round == self.first_rest() {
-            self.stream.go_on();
-        } else if round <= SHORT {
+        let at_first_look = round == self.first_rest();
+        if at_first_look || round <= SHORT {
             self.stream.waited_shortly();
         } else {
             self.stream.end();
