@@ -99,12 +99,7 @@ impl Core {
                 };
                 let event = event.with(place.seat.fences);
                 let attempt = |look| settle(place.claim_past_the_dead(end, look));
-                let claimed = wait::wait(event, wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow));
-                // Who was woken has stood for all that was published until then, and may keep its claim for long.
-                if event.seems_to_have_sleepers() && place.has_more(end) {
-                    event.notify_one();
-                }
-                claimed
+                wait::wait(event, wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
             }
         }
     }
@@ -169,14 +164,6 @@ impl Place<'_> {
         match end {
             End::Write => self.block.ring.claim_write_at_hint(self.seat.me.owner()),
             End::Read => self.block.ring.claim_read_at_hint(self.seat.me.owner()),
-        }
-    }
-
-    /// Whether another claim could succeed right now.
-    fn has_more(&self, end: End) -> bool {
-        match end {
-            End::Write => self.block.ring.has_space(),
-            End::Read => self.block.ring.has_message(),
         }
     }
 

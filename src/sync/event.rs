@@ -2,23 +2,17 @@
 //!
 //! What has changed stands elsewhere (in a ring's slots); the event only makes sure that nobody sleeps through it.
 //! ```text
-//! word = sequence:28 | settled:1 | fenced:1 | woken:1 | sleepers:1
+//! word = sequence:29 | settled:1 | fenced:1 | sleepers:1
 //!
 //! sleeper                                       notifier
 //!   announce: sequence + 1, sleepers = 1          (publishes)
 //!   fence                                         fence
 //!   look again                                    sleepers = 0? done
-//!   sleep while the word is as announced          woken = 1? done
-//!   woken = 0, fence, look again                  sequence + 1, woken = 1, wake one
-//!                                                 nobody there: both = 0, unless the word changed meanwhile
+//!   sleep while the word is as announced          sequence + 1, wake one
+//!                                                 nobody woken: sleepers = 0, unless the word changed meanwhile
 //! ```
 //! The fences pair as in Dekker's algorithm: either the sleeper sees what was published, or the notifier sees the sleeper. The
 //! sequence closes the gap between looking and sleeping.
-//!
-//! # One on its way
-//! Between the call that wakes and the first step of the one that wakes lies a long time, in which others may publish a thousand times. `woken`
-//! says that somebody is on its way, and will look after it has cleared that: so nobody else is woken meanwhile, by a system call each.
-//! Whoever finds more than it takes wakes the next. One that is about to sleep clears it, too, as it is about to look.
 //!
 //! # Who fences
 //! Notifiers are many and fast. In a segment with [asymmetric fences](crate::sys::barrier) they leave theirs out, and the sleeper
@@ -32,8 +26,8 @@
 //!
 //! # Peer death
 //! The flag is not a count, so a killed sleeper leaves nothing that could not be put right: the next notifier wakes nobody, clears
-//! the flag, and that was all. A sleeper that was woken and is killed before it acts has absorbed the notifications until then; those
-//! behind it find out at the end of their slice, and clear `woken`.
+//! the flag, and that was all. A sleeper that was woken and is killed before it acts has absorbed one notification; those behind it
+//! find out at the end of their slice, or when whoever comes next notifies.
 //!
 //! # Source
 //! The eventcount is Reed and Kanodia's, "Synchronization with Eventcounts and Sequencers" (1979).
@@ -48,10 +42,9 @@ use crate::sys::futex::Word32;
 mod loom_tests;
 
 const SLEEPERS_BIT: u32 = 1 << 0;
-const WOKEN_BIT: u32 = 1 << 1;
-const FENCED_BIT: u32 = 1 << 2;
-const SETTLED_BIT: u32 = 1 << 3;
-const SEQUENCE_ONE: u32 = 1 << 4;
+const FENCED_BIT: u32 = 1 << 1;
+const SETTLED_BIT: u32 = 1 << 2;
+const SEQUENCE_ONE: u32 = 1 << 3;
 /// As many as a futex can wake at once.
 const EVERYBODY: u32 = i32::MAX as u32;
 
@@ -158,18 +151,13 @@ impl EventRef<'_> {
                 // Another notifier found that nobody sleeps, and nobody has announced itself since.
                 return;
             }
-            if seen & WOKEN_BIT != 0 && count == 1 {
-                // Who is on its way clears that, fences and looks: so it sees what was published before this load, by our own fence.
-                return;
-            }
-            let next = seen.wrapping_add(SEQUENCE_ONE) | WOKEN_BIT;
+            let next = seen.wrapping_add(SEQUENCE_ONE);
             // Relaxed: the word carries nothing; the sleeper looks at the published state itself.
             match word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     if word.wake(count) == 0 {
-                        // Nobody was there. Whoever announced itself meanwhile has changed the word, and keeps its flag; nobody is on its way then.
-                        let _ =
-                            word.compare_exchange(next, next & !(SLEEPERS_BIT | WOKEN_BIT), Ordering::Relaxed, Ordering::Relaxed);
+                        // Nobody was there. Whoever announced itself meanwhile has changed the word, and keeps its flag.
+                        let _ = word.compare_exchange(next, next & !SLEEPERS_BIT, Ordering::Relaxed, Ordering::Relaxed);
                     }
                     return;
                 }
@@ -186,7 +174,7 @@ impl EventRef<'_> {
         let mut seen = word.load(Ordering::Relaxed);
         loop {
             // Always a change, so that a notifier about to clear the flag fails.
-            let next = (seen.wrapping_add(SEQUENCE_ONE) | flags) & !WOKEN_BIT;
+            let next = seen.wrapping_add(SEQUENCE_ONE) | flags;
             // Acquire pairs with the Release in `settle`: what was published before that barrier is seen.
             match word.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => {
@@ -213,13 +201,6 @@ impl EventRef<'_> {
 
     /// Sleeps while the word is as announced, for at most `slice`.
     pub(crate) fn sleep(self, announced: u32, slice: Duration) {
-        let word = &self.event.word;
-        word.wait(announced, slice);
-        // Also if it was not this one that was woken: that one may be dead.
-        if word.load(Ordering::Relaxed) & WOKEN_BIT != 0 {
-            // Relaxed: the fence orders it before the look that comes next. Pairs with that of the notifiers.
-            word.fetch_and(!WOKEN_BIT, Ordering::Relaxed);
-            barrier::full();
-        }
+        self.event.word.wait(announced, slice);
     }
 }

@@ -58,22 +58,16 @@ impl Things {
     }
 
     fn take(&self) {
-        block(self.event(), || self.try_take());
-        // Who takes stands for all that was published while it was on its way.
-        if self.event().seems_to_have_sleepers() && self.count.load(Ordering::Relaxed) > 0 {
-            self.event().notify_one();
-        }
-    }
-
-    fn try_take(&self) -> Option<()> {
-        let mut count = self.count.load(Ordering::Relaxed);
-        while count > 0 {
-            match self.count.compare_exchange(count, count - 1, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(()),
-                Err(now) => count = now,
+        block(self.event(), || {
+            let mut count = self.count.load(Ordering::Relaxed);
+            while count > 0 {
+                match self.count.compare_exchange(count, count - 1, Ordering::Acquire, Ordering::Relaxed) {
+                    Ok(_) => return Some(()),
+                    Err(now) => count = now,
+                }
             }
-        }
-        None
+            None
+        });
     }
 }
 

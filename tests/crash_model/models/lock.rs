@@ -216,7 +216,7 @@ impl Monitor for Watch {
     fn tell(&self, offset: usize, value: u64) -> String {
         match offset {
             VALUE => format!("value {value}"),
-            FREED => format!("freed {}+{}", value >> 4, value & 15),
+            FREED => format!("freed {}+{}", value >> 3, value & 7),
             _ => {
                 let held = owner(value).map_or("free".into(), |owner| format!("held by {owner}"));
                 let flags = [(1 << 1, " died"), (1, " poisoned")];

@@ -579,8 +579,8 @@ impl Monitor for Watch {
         match offset {
             TAIL => format!("tail {}", position()),
             HEAD => format!("head {}", position()),
-            ITEMS => format!("items {}+{}", value >> 4, value & 15),
-            SPACE => format!("space {}+{}", value >> 4, value & 15),
+            ITEMS => format!("items {}+{}", value >> 3, value & 7),
+            SPACE => format!("space {}+{}", value >> 3, value & 7),
             CLOSED => format!("closed {value}"),
             ORPHANS => format!("orphans {value}"),
             LOST => format!("lost {value}"),

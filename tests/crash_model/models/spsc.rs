@@ -238,8 +238,8 @@ impl Monitor for Watch {
             HEAD => format!("head {value}"),
             SENDER => whose("sender"),
             RECEIVER => whose("receiver"),
-            ITEMS => format!("items {}+{}", value >> 4, value & 15),
-            SPACE => format!("space {}+{}", value >> 4, value & 15),
+            ITEMS => format!("items {}+{}", value >> 3, value & 7),
+            SPACE => format!("space {}+{}", value >> 3, value & 7),
             _ => format!("payload {}: {value}", (offset - PAYLOADS) / 8),
         }
     }

@@ -7,7 +7,7 @@ use crate::world;
 
 /// Bits of an event's word that are kept. A sequence that grows with every sleep would make the states endless; it comes round only
 /// after more sleeps and wake-ups between a look and a sleep than any configuration has.
-const EVENT_BITS: u32 = (1 << 8) - 1;
+const EVENT_BITS: u32 = (1 << 7) - 1;
 
 fn cut(value: u32) -> u32 {
     value & EVENT_BITS
@@ -33,10 +33,6 @@ impl Word32 {
     pub(crate) fn fetch_add(&self, value: u32, _: Ordering) -> u32 {
         let bits = EVENT_BITS.into();
         world::access(self.0.address(), world::Access::Add(value.into(), bits)).expect("a shared word") as u32
-    }
-
-    pub(crate) fn fetch_and(&self, value: u32, order: Ordering) -> u32 {
-        self.0.fetch_and(value, order)
     }
 
     pub(crate) fn wait(&self, expected: u32, _: Duration) {
