@@ -27,8 +27,8 @@ const PROBE_EVERY: u32 = 16;
 const SHORT: u32 = 2;
 /// After so many short waits in a row this is a stream.
 const SHORT_WAITS: u32 = 4;
-/// Rounds of a lull, about a microsecond.
-const LULL: u32 = 32;
+/// Rounds of a lull, about two microseconds.
+const LULL: u32 = 64;
 /// A lull after which so few are there was in vain.
 const FUTILE: u64 = 2;
 /// The longest pace of a sender that waits for space. On a Xeon, family 6 model 207, a pause took 22 to 31 ns, so this is about 1.5 to

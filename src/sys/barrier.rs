@@ -29,7 +29,7 @@ pub(crate) enum Fences {
 }
 
 impl Fences {
-    /// Orders an earlier publishing store before a later load of the sleepers' flag. Pairs with [`Fences::full`] and [`barrier`].
+    /// Orders an earlier publishing store before a later load of the sleepers' flag. Pairs with [`full`] and [`barrier`].
     #[inline]
     pub(crate) fn light(self) {
         match self {

@@ -6,9 +6,12 @@
 //! *image*, the address of the initial stack, tells the two apart.
 //!
 //! # Source
-//! pidfd_open(2); proc_pid_stat(5), fields 22 and 28.
+//! pidfd_open(2); unix(7), SO_PEERPIDFD; proc_pid_stat(5), fields 22 and 28.
 
-use std::os::fd::{AsFd, OwnedFd};
+#![expect(unsafe_code, reason = "SO_PEERPIDFD has no wrapper in our dependencies")]
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -32,7 +35,11 @@ impl Identity {
     /// This process.
     pub(crate) fn own() -> std::io::Result<Identity> {
         let pid = std::process::id();
-        let identity = Identity::of(&open(pid)?, pid).ok_or(Errno::NOTSUP)?;
+        let pidfd = match open(pid) {
+            Err(Errno::NOSYS) => open_own_by_socket()?,
+            other => other?,
+        };
+        let identity = Identity::of(&pidfd, pid).ok_or(Errno::NOTSUP)?;
         Ok(Identity { image: own_image(), ..identity })
     }
 
@@ -69,6 +76,24 @@ impl Identity {
 pub(crate) fn open(pid: u32) -> Result<OwnedFd, Errno> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     pidfd_open(pid, PidfdFlags::empty())
+}
+
+/// A pidfd of this process, from a socket that it is the peer of (Linux 6.5).
+///
+/// For where `pidfd_open` is unknown though the kernel has it, as under valgrind 3.19. The identity has to be the one that the others
+/// see, so what it is read from has to be a pidfd.
+fn open_own_by_socket() -> std::io::Result<OwnedFd> {
+    let (socket, _peer) = UnixStream::pair()?;
+    let mut fd: libc::c_int = -1;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `fd`, which is as large, and the length to `len`.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERPIDFD, (&raw mut fd).cast(), &raw mut len) };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else knows of.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Whether every thread of the process has ended; true for a zombie too.
@@ -122,6 +147,15 @@ mod tests {
         assert!(!own.is_dead());
         assert_ne!(own.start, 0);
         assert_ne!(own.image, 0);
+    }
+
+    #[test]
+    fn a_pidfd_from_a_socket_tells_the_same_identity() {
+        // Linux before 6.5 has no such option, and then there is nothing to compare.
+        if let Ok(pidfd) = open_own_by_socket() {
+            let pid = std::process::id();
+            assert_eq!(Identity::of(&pidfd, pid), Identity::of(&open(pid).expect("a pidfd"), pid));
+        }
     }
 
     #[test]

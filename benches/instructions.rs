@@ -1,0 +1,367 @@
+//! What the hot operations cost in instructions, counted by callgrind: the same figures however busy the machine is.
+//!
+//! `cargo bench --bench instructions` prints the table and needs valgrind; without it nothing is counted. `cargo test --benches` runs
+//! every operation natively, to keep it alive.
+//!
+//! # How it counts
+//! Each operation stands alone in a function of [`counted`], and callgrind collects from the function's first instruction to its return.
+//! For each of them this program runs twice under callgrind, once with the [`WARM_UP`] alone, whose calls find everything new, and once
+//! with [`CALLS`] more. The difference is theirs alone.
+//!
+//! The second column is callgrind's count of bus events: locked instructions and full fences, each of which costs as much as dozens of others.
+
+use std::env;
+use std::error::Error;
+use std::hint::black_box;
+use std::io::{self, ErrorKind};
+use std::process::{Command, Stdio};
+
+use offspring::{Lock, Queue, spsc};
+
+/// Calls that are not counted: once round the ring.
+const WARM_UP: u32 = 64;
+
+/// Counted calls of each operation: sixteen times round the ring.
+const CALLS: u32 = 1024;
+
+/// Slots of every queue.
+const CAPACITY: usize = 64;
+
+/// Messages that wait in the ring of two when it is used as a stream. Divides [`WARM_UP`] and [`CALLS`].
+const AHEAD: usize = 32;
+
+/// Messages of a batch.
+const BATCH: usize = 64;
+
+/// Tells this program that it is the one to be counted: the operation's place in [`OPERATIONS`] and the number of calls follow.
+const RUN: &str = "--run";
+
+type Failure = Box<dyn Error>;
+
+/// A line of the table.
+struct Operation {
+    name: &'static str,
+    /// Does it so often, beside what undoes it.
+    run: fn(u32),
+    /// How many messages one call is for.
+    messages: usize,
+}
+
+const OPERATIONS: &[Operation] = &[
+    Operation { name: "`Queue::try_send`", run: queue_try_send, messages: 1 },
+    Operation { name: "`Queue::try_recv`", run: queue_try_recv, messages: 1 },
+    Operation { name: "`Queue::send`", run: queue_send, messages: 1 },
+    Operation { name: "`Queue::recv`", run: queue_recv, messages: 1 },
+    Operation { name: "`Queue::reserve`, `commit`", run: queue_reserve, messages: 1 },
+    Operation { name: "`Queue::recv_ref`, drop", run: queue_recv_ref, messages: 1 },
+    Operation { name: "`Queue::send_many` of 64, a message", run: queue_send_many, messages: BATCH },
+    Operation { name: "`Queue::recv_many` of 64, a message", run: queue_recv_many, messages: BATCH },
+    Operation { name: "`Queue` clone, drop", run: queue_clone, messages: 1 },
+    Operation { name: "`spsc::Producer::try_send`, one by one", run: ring_try_send, messages: 1 },
+    Operation { name: "`spsc::Consumer::try_recv`, one by one", run: ring_try_recv, messages: 1 },
+    Operation { name: "`spsc::Producer::send`, a stream", run: stream_send, messages: 1 },
+    Operation { name: "`spsc::Consumer::recv`, a stream", run: stream_recv, messages: 1 },
+    Operation { name: "`Lock::lock`, unlock", run: lock_unlock, messages: 1 },
+    Operation { name: "`Lock::lock`, add one, unlock", run: lock_add, messages: 1 },
+];
+
+/// What callgrind collects. No function here may call another one of them: each entry and each exit turns collecting on or off.
+mod counted {
+    use offspring::spsc::{Consumer, Producer};
+    use offspring::{Lock, Queue};
+
+    #[inline(never)]
+    pub(super) fn queue_try_send(queue: &Queue<u64>, value: u64) -> bool {
+        queue.try_send(value).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn queue_try_recv(queue: &Queue<u64>) -> Option<u64> {
+        queue.try_recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn queue_send(queue: &Queue<u64>, value: u64) -> bool {
+        queue.send(value).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn queue_recv(queue: &Queue<u64>) -> Option<u64> {
+        queue.recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn queue_reserve(queue: &Queue<u64>, value: u64) -> bool {
+        queue
+            .reserve()
+            .map(|mut message| {
+                *message = value;
+                message.commit();
+            })
+            .is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn queue_recv_ref(queue: &Queue<u64>) -> Option<u64> {
+        queue.recv_ref().ok().map(|message| *message)
+    }
+
+    #[inline(never)]
+    pub(super) fn queue_send_many(queue: &Queue<u64>, values: &[u64]) -> bool {
+        queue.send_many(values).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn queue_recv_many(queue: &Queue<u64>, values: &mut Vec<u64>, max: usize) -> Option<usize> {
+        queue.recv_many(values, max).ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn queue_clone(queue: &Queue<u64>) {
+        drop(queue.clone());
+    }
+
+    #[inline(never)]
+    pub(super) fn ring_try_send(producer: &mut Producer<u64>, value: u64) -> bool {
+        producer.try_send(value).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn ring_try_recv(consumer: &mut Consumer<u64>) -> Option<u64> {
+        consumer.try_recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn ring_send(producer: &mut Producer<u64>, value: u64) -> bool {
+        producer.send(value).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn ring_recv(consumer: &mut Consumer<u64>) -> Option<u64> {
+        consumer.recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn lock_unlock(lock: &Lock<u64>) -> bool {
+        lock.lock().is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn lock_add(lock: &Lock<u64>) -> bool {
+        lock.lock().map(|mut value| *value += 1).is_ok()
+    }
+}
+
+fn queue() -> Queue<u64> {
+    Queue::with_capacity(CAPACITY).expect("a queue")
+}
+
+/// Sends by `send` and receives by `recv`, of which at most one is counted.
+fn through_queue(calls: u32, send: impl Fn(&Queue<u64>, u64) -> bool, recv: impl Fn(&Queue<u64>) -> Option<u64>) {
+    let queue = queue();
+    for number in 0..u64::from(calls) {
+        assert!(send(&queue, black_box(number)));
+        assert_eq!(recv(&queue), Some(number));
+    }
+}
+
+fn plain_send(queue: &Queue<u64>, value: u64) -> bool {
+    queue.try_send(value).is_ok()
+}
+
+fn plain_recv(queue: &Queue<u64>) -> Option<u64> {
+    queue.try_recv().ok()
+}
+
+fn queue_try_send(calls: u32) {
+    through_queue(calls, counted::queue_try_send, plain_recv);
+}
+
+fn queue_try_recv(calls: u32) {
+    through_queue(calls, plain_send, counted::queue_try_recv);
+}
+
+fn queue_send(calls: u32) {
+    through_queue(calls, counted::queue_send, plain_recv);
+}
+
+fn queue_recv(calls: u32) {
+    through_queue(calls, plain_send, counted::queue_recv);
+}
+
+fn queue_reserve(calls: u32) {
+    through_queue(calls, counted::queue_reserve, plain_recv);
+}
+
+fn queue_recv_ref(calls: u32) {
+    through_queue(calls, plain_send, counted::queue_recv_ref);
+}
+
+/// As [`through_queue`], in batches.
+fn batches(
+    calls: u32,
+    send: impl Fn(&Queue<u64>, &[u64]) -> bool,
+    recv: impl Fn(&Queue<u64>, &mut Vec<u64>, usize) -> Option<usize>,
+) {
+    let queue = queue();
+    let mut received = Vec::with_capacity(BATCH);
+    for number in 0..u64::from(calls) {
+        let sent = [number; BATCH];
+        assert!(send(&queue, black_box(&sent)));
+        received.clear();
+        assert_eq!(recv(&queue, &mut received, BATCH), Some(BATCH));
+        assert_eq!(received, sent);
+    }
+}
+
+fn queue_send_many(calls: u32) {
+    batches(calls, counted::queue_send_many, |queue, values, max| queue.recv_many(values, max).ok());
+}
+
+fn queue_recv_many(calls: u32) {
+    batches(calls, |queue, values| queue.send_many(values).is_ok(), counted::queue_recv_many);
+}
+
+fn queue_clone(calls: u32) {
+    let queue = queue();
+    for _ in 0..calls {
+        counted::queue_clone(black_box(&queue));
+    }
+}
+
+/// As [`through_queue`], through the ring of two, so many messages at a time.
+///
+/// Each end looks where the other one is only when it has used up what it knew of, so a stream costs less. One that then waits also
+/// rests, which is why the operations that do not wait are counted one by one.
+fn through_ring(
+    calls: u32,
+    ahead: usize,
+    send: impl Fn(&mut spsc::Producer<u64>, u64) -> bool,
+    recv: impl Fn(&mut spsc::Consumer<u64>) -> Option<u64>,
+) {
+    let (mut producer, mut consumer) = spsc::ring(CAPACITY).expect("a ring");
+    let numbers: Vec<u64> = (0..calls.into()).collect();
+    for numbers in numbers.chunks(ahead) {
+        numbers.iter().for_each(|&number| assert!(send(&mut producer, black_box(number))));
+        numbers.iter().for_each(|&number| assert_eq!(recv(&mut consumer), Some(number)));
+    }
+}
+
+fn plain_ring_send(producer: &mut spsc::Producer<u64>, value: u64) -> bool {
+    producer.try_send(value).is_ok()
+}
+
+fn plain_ring_recv(consumer: &mut spsc::Consumer<u64>) -> Option<u64> {
+    consumer.try_recv().ok()
+}
+
+fn ring_try_send(calls: u32) {
+    through_ring(calls, 1, counted::ring_try_send, plain_ring_recv);
+}
+
+fn ring_try_recv(calls: u32) {
+    through_ring(calls, 1, plain_ring_send, counted::ring_try_recv);
+}
+
+fn stream_send(calls: u32) {
+    through_ring(calls, AHEAD, counted::ring_send, plain_ring_recv);
+}
+
+fn stream_recv(calls: u32) {
+    through_ring(calls, AHEAD, plain_ring_send, counted::ring_recv);
+}
+
+fn with_lock(calls: u32, each: impl Fn(&Lock<u64>) -> bool) {
+    let lock = Lock::new(0).expect("a lock");
+    for _ in 0..calls {
+        assert!(each(black_box(&lock)));
+    }
+}
+
+fn lock_unlock(calls: u32) {
+    with_lock(calls, counted::lock_unlock);
+}
+
+fn lock_add(calls: u32) {
+    with_lock(calls, counted::lock_add);
+}
+
+/// Instructions, and bus events.
+#[derive(Clone, Copy)]
+struct Counts([u64; 2]);
+
+/// Runs this program again, under callgrind.
+fn count(place: usize, calls: u32) -> Result<Counts, Failure> {
+    let profile = tempfile::NamedTempFile::new()?;
+    let output = Command::new("valgrind")
+        // Nothing from the user's own files and variables, which could turn collecting on elsewhere.
+        .args(["--command-line-only=yes", "--tool=callgrind", "--collect-bus=yes", "--toggle-collect=*::counted::*"])
+        .arg(format!("--callgrind-out-file={}", profile.path().display()))
+        .arg(env::current_exe()?)
+        .args([RUN, &place.to_string(), &calls.to_string()])
+        .stdin(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("under callgrind: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+    }
+    read(&std::fs::read_to_string(profile.path())?).ok_or_else(|| "callgrind wrote a profile of another form".into())
+}
+
+/// The totals of a profile. Events that did not occur are left out at the end of its line.
+fn read(profile: &str) -> Option<Counts> {
+    let line = |key| profile.lines().find_map(|line| line.strip_prefix(key));
+    if line("events:")?.split_whitespace().ne(["Ir", "Ge"]) {
+        return None;
+    }
+    let mut totals = line("totals:")?.split_whitespace().map(|total| total.parse().ok());
+    Some(Counts([totals.next()??, totals.next().unwrap_or(Some(0))?]))
+}
+
+/// `total` for each of `messages`, without decimals where there are none.
+fn each(total: u64, messages: u64) -> String {
+    if total.is_multiple_of(messages) { (total / messages).to_string() } else { format!("{:.2}", total as f64 / messages as f64) }
+}
+
+/// The version of valgrind, if there is one.
+fn valgrind() -> io::Result<Option<String>> {
+    match Command::new("valgrind").arg("--version").output() {
+        Ok(output) if output.status.success() => Ok(Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let has = |flag| arguments.iter().any(|argument| argument == flag);
+    if let [flag, place, calls] = arguments.as_slice()
+        && flag == RUN
+    {
+        let operation = OPERATIONS.get(place.parse::<usize>()?).ok_or("no such operation")?;
+        (operation.run)(calls.parse()?);
+        return Ok(());
+    }
+    if !has("--bench") || has("--test") {
+        OPERATIONS.iter().for_each(|operation| (operation.run)(WARM_UP));
+        println!("{} operations work; `cargo bench --bench instructions` counts them.", OPERATIONS.len());
+        return Ok(());
+    }
+    let Some(version) = valgrind()? else {
+        println!("Instruction counts are skipped: valgrind is not installed, or does not run here.");
+        return Ok(());
+    };
+    println!("{version}, {} calls each, {}\n", CALLS, env::consts::ARCH);
+    println!(
+        "| {:40} | {:>12} | {:>26} |",
+        "operation, 8 bytes, nobody in the way", "instructions", "read-modify-writes, fences"
+    );
+    println!("|{:-<42}|{:->14}|{:->28}|", "", ":", ":");
+    for (place, operation) in OPERATIONS.iter().enumerate() {
+        let (Counts(first), Counts(all)) = (count(place, WARM_UP)?, count(place, WARM_UP + CALLS)?);
+        let messages = u64::from(CALLS) * operation.messages as u64;
+        let [instructions, events] = [0, 1].map(|event| each(all[event] - first[event], messages));
+        println!("| {:40} | {instructions:>12} | {events:>26} |", operation.name);
+    }
+    Ok(())
+}
