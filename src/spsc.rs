@@ -191,7 +191,9 @@ impl Tenure {
             return found.map(|count| patience.found(count));
         }
         patience.found(0);
-        wait::wait(event.with(seat.fences), wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow)).map(drop)
+        let found = wait::wait(event.with(seat.fences), wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))?;
+        patience.found(found);
+        Ok(())
     }
 }
 

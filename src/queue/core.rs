@@ -99,7 +99,11 @@ impl Core {
                 };
                 let event = event.with(place.seat.fences);
                 let attempt = |look| settle(place.claim_past_the_dead(end, look));
-                wait::wait(event, wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
+                let claimed = wait::wait(event, wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow));
+                if end == End::Read {
+                    patience.found(if place.block.ring.has_message() { 2 } else { 1 });
+                }
+                claimed
             }
         }
     }

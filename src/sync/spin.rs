@@ -29,8 +29,6 @@ const SHORT: u32 = 2;
 const SHORT_WAITS: u32 = 4;
 /// Rounds of a lull, about two microseconds.
 const LULL: u32 = 64;
-/// A lull after which so few are there was in vain.
-const FUTILE: u64 = 2;
 /// The longest pace of a sender that waits for space. On a Xeon, family 6 model 207, a pause took 22 to 31 ns, so this is about 1.5 to
 /// 2 microseconds, in which a receiver takes some 150 messages; a pause is of another length elsewhere.
 const MOST_PACE: u64 = 64;
@@ -45,50 +43,24 @@ pub(crate) struct Patience {
     waits: AtomicU32,
     /// Rounds between looks: at first, and at the most. Doubled in between.
     pace: (u32, u32),
-    stream: Stream,
-}
-
-/// Whether messages come so densely that a lull before each look pays.
-#[derive(Debug)]
-struct Stream {
-    /// Short waits in a row, up to [`SHORT_WAITS`].
+    /// Short waits in a row, up to [`SHORT_WAITS`]: then this is a stream.
     short_waits: AtomicU32,
-}
-
-// Relaxed throughout, and by load and store: guesses that order nothing.
-impl Stream {
-    fn new() -> Stream {
-        Stream { short_waits: AtomicU32::new(0) }
-    }
-
-    fn flows(&self) -> bool {
-        self.short_waits.load(Ordering::Relaxed) >= SHORT_WAITS
-    }
-
-    fn waited_shortly(&self) {
-        let waits = self.short_waits.load(Ordering::Relaxed);
-        if waits < SHORT_WAITS {
-            self.short_waits.store(waits + 1, Ordering::Relaxed);
-        }
-    }
-
-    /// Nothing came for a while, or few in a lull.
-    fn end(&self) {
-        self.short_waits.store(0, Ordering::Relaxed);
-    }
+    /// Whether it lets messages of a stream come together.
+    lulls: bool,
 }
 
 impl Patience {
-    /// Looks in every round, but in a stream.
+    /// Looks in every round, but in a stream: for those who wait for messages.
     pub(crate) fn new() -> Patience {
-        Patience::with_pace(1, 1)
+        Patience { lulls: true, ..Patience::with_pace(1, 1) }
     }
 
     /// Looks after `first` rounds and ever less often, up to every `most` rounds: for those who slow down by each look whoever they
     /// wait for.
     pub(crate) fn with_pace(first: u32, most: u32) -> Patience {
-        let waits = AtomicU32::new(0);
-        Patience { rounds: AtomicU32::new(SPIN_FIRST), waits, pace: (first, most), stream: Stream::new() }
+        let zero = || AtomicU32::new(0);
+        let pace = (first, most);
+        Patience { rounds: AtomicU32::new(SPIN_FIRST), waits: zero(), pace, short_waits: zero(), lulls: false }
     }
 
     /// For a sender that waits for one of `capacity` slots. It lets receivers free many, but not so many that they find the ring empty:
@@ -112,35 +84,39 @@ impl Patience {
         }
     }
 
+    fn is_in_stream(&self) -> bool {
+        self.lulls && self.short_waits.load(Ordering::Relaxed) >= SHORT_WAITS
+    }
+
     /// Before a look at the other side's index, which may find many: in a stream, lets some come together.
     pub(crate) fn rest(&self) {
-        if self.stream.flows() {
+        if self.is_in_stream() {
             for _ in 0..LULL {
                 spin_hint();
             }
         }
     }
 
-    /// Such a look has found so many.
+    /// A look, or a wait, has found so many. One message is an answer, and no stream.
     pub(crate) fn found(&self, count: u64) {
-        if count <= FUTILE && self.stream.flows() {
-            self.stream.end();
+        if count < 2 && self.is_in_stream() {
+            self.short_waits.store(0, Ordering::Relaxed);
         }
     }
 
     /// Rounds before the first look of a wait.
     fn first_rest(&self) -> u32 {
         let (first, _) = self.pace;
-        if self.stream.flows() { first.max(LULL) } else { first }
+        if self.is_in_stream() { first.max(LULL) } else { first }
     }
 
     /// The wait was over in this round.
     fn helped(&self, round: u32) {
-        let at_first_look = round == self.first_rest();
-        if at_first_look || round <= SHORT {
-            self.stream.waited_shortly();
-        } else {
-            self.stream.end();
+        let waits = self.short_waits.load(Ordering::Relaxed);
+        if round > SHORT && round != self.first_rest() {
+            self.short_waits.store(0, Ordering::Relaxed);
+        } else if waits < SHORT_WAITS {
+            self.short_waits.store(waits + 1, Ordering::Relaxed);
         }
         let enough = (round * 2).min(SPIN_MOST);
         if self.rounds.load(Ordering::Relaxed) < enough {
@@ -149,7 +125,7 @@ impl Patience {
     }
 
     fn was_in_vain(&self) {
-        self.stream.end();
+        self.short_waits.store(0, Ordering::Relaxed);
         let rounds = self.rounds.load(Ordering::Relaxed);
         if rounds > SPIN_LEAST {
             self.rounds.store((rounds / 2).max(SPIN_LEAST), Ordering::Relaxed);
