@@ -64,7 +64,7 @@ impl<T: Shm> Queue<T> {
     }
 
     /// Receives up to `max` messages and appends them to `values`: waits for the first as long as it takes, and takes what else is
-    /// there. Gives their number, which is 0 only if `max` is.
+    /// there, at most as many as the queue has slots. Gives their number, which is 0 only if `max` is.
     ///
     /// # Peer death
     /// A receiver killed inside this call is lost with those that it had taken from the queue; see
@@ -118,58 +118,54 @@ impl<T: Shm> Queue<T> {
     }
 
     fn put_many(&self, values: &[T], until: Until) -> Result<(), (usize, Stop)> {
-        let mut unannounced = None;
-        for (sent, value) in values.iter().enumerate() {
-            let claimed = match self.core.claim(End::Write, Until::Once, self.wait) {
-                Err(Stop::NotNow) => {
-                    // Before waiting for a slot, those that can free one must know of what is there.
-                    if let Some(place) = unannounced.take() {
-                        self.core.notify(place, End::Write);
-                    }
-                    self.core.claim(End::Write, until, self.wait)
+        let mut sent = 0;
+        while sent < values.len() {
+            let (place, mut claim) = self.core.claim(End::Write, until, self.wait).map_err(|stop| (sent, stop))?;
+            // As many as go without looking around, and without looking up again where the queue lies.
+            loop {
+                Slot::new(&self.core, place, claim).write(&values[sent]);
+                place.block.ring.publish(claim);
+                sent += 1;
+                if sent == values.len() {
+                    break;
                 }
-                other => other,
-            };
-            let (place, claim) = match claimed {
-                Ok(claimed) => claimed,
-                Err(stop) => {
-                    if let Some(place) = unannounced {
-                        self.core.notify(place, End::Write);
-                    }
-                    return Err((sent, stop));
+                match place.claim_at_hint(End::Write) {
+                    Some(next) => claim = next,
+                    None => break,
                 }
-            };
-            Slot::new(&self.core, place, claim).write(value);
-            place.block.ring.publish(claim);
-            unannounced = Some(place);
-        }
-        // Wakes one receiver; each that takes a message and sees another wakes the next.
-        if let Some(place) = unannounced {
+            }
+            // Wakes one receiver; each that takes a message and sees another wakes the next. Before waiting for a slot, too: those that can
+            // free one must know of what is there.
             self.core.notify(place, End::Write);
         }
         Ok(())
     }
 
     fn get_many(&self, values: &mut Vec<T>, max: usize, until: Until) -> Result<usize, Stop> {
+        let max = max.min(self.capacity());
         if max == 0 {
             return Ok(0);
         }
         // Room for all of them before any is taken: running out of memory must not lose a message.
-        values.reserve(max.min(self.capacity()));
-        let mut claimed = self.core.claim(End::Read, until, self.wait)?;
+        values.reserve(max);
+        let (place, mut claim) = self.core.claim(End::Read, until, self.wait)?;
         let mut count = 0;
         loop {
-            let (place, claim) = claimed;
             values.push(Slot::new(&self.core, place, claim).read());
             place.block.ring.release(claim);
             count += 1;
-            let next = if count < max { self.core.claim(End::Read, Until::Once, self.wait).ok() } else { None };
-            let Some(next) = next else {
-                // Wakes one sender; each that finds a slot and sees another wakes the next.
-                self.core.notify(place, End::Read);
-                return Ok(count);
-            };
-            claimed = next;
+            if count == max {
+                break;
+            }
+            let next = place.claim_at_hint(End::Read);
+            // At the hint there may be none though there is one further on.
+            match next.or_else(|| self.core.claim(End::Read, Until::Once, self.wait).ok().map(|(_, claim)| claim)) {
+                Some(next) => claim = next,
+                None => break,
+            }
         }
+        // Wakes one sender; each that finds a slot and sees another wakes the next.
+        self.core.notify(place, End::Read);
+        Ok(count)
     }
 }

@@ -164,7 +164,7 @@ impl Core {
 
 impl Place<'_> {
     #[inline]
-    fn claim_at_hint(&self, end: End) -> Option<Claim> {
+    pub(crate) fn claim_at_hint(&self, end: End) -> Option<Claim> {
         match end {
             End::Write => self.block.ring.claim_write_at_hint(self.seat.me.owner()),
             End::Read => self.block.ring.claim_read_at_hint(self.seat.me.owner()),
