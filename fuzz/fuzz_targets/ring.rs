@@ -180,9 +180,10 @@ fuzz_target!(|input: Input| {
             Operation::RecvMany { most } => {
                 let mut values = vec![77];
                 let ours = other.try_recv_many(&mut values, usize::from(most)).map_err(recv_refusal);
+                let most = usize::from(most).min(capacity);
                 let mut expected = vec![77];
                 let mut refusal = None;
-                while expected.len() <= usize::from(most) && refusal.is_none() {
+                while expected.len() <= most && refusal.is_none() {
                     match twin.recv(Fate::Done) {
                         Ok((_, value)) => expected.push(value),
                         Err(refused) => refusal = Some(refused),
