@@ -100,7 +100,7 @@ impl Patience {
     /// A look, or a wait, has found so many. One message is an answer, and no stream.
     pub(crate) fn found(&self, count: u64) {
         if count < 2 && self.is_in_stream() {
-            self.short_waits.store(0, Ordering::Relaxed);
+            self.dragged();
         }
     }
 
@@ -110,14 +110,23 @@ impl Patience {
         if self.is_in_stream() { first.max(LULL) } else { first }
     }
 
-    /// The wait was over in this round.
-    fn helped(&self, round: u32) {
+    /// The wait was not short.
+    fn dragged(&self) {
+        self.short_waits.store(0, Ordering::Relaxed);
+    }
+
+    /// The wait was over in this round: as soon as it could be, or later.
+    fn ended(&self, round: u32) {
         let waits = self.short_waits.load(Ordering::Relaxed);
         if round > SHORT && round != self.first_rest() {
-            self.short_waits.store(0, Ordering::Relaxed);
+            self.dragged();
         } else if waits < SHORT_WAITS {
             self.short_waits.store(waits + 1, Ordering::Relaxed);
         }
+    }
+
+    /// Spinning for so many rounds has spared a sleep.
+    fn helped(&self, round: u32) {
         let enough = (round * 2).min(SPIN_MOST);
         if self.rounds.load(Ordering::Relaxed) < enough {
             self.rounds.store(enough, Ordering::Relaxed);
@@ -125,7 +134,6 @@ impl Patience {
     }
 
     fn was_in_vain(&self) {
-        self.short_waits.store(0, Ordering::Relaxed);
         let rounds = self.rounds.load(Ordering::Relaxed);
         if rounds > SPIN_LEAST {
             self.rounds.store((rounds / 2).max(SPIN_LEAST), Ordering::Relaxed);
@@ -151,7 +159,11 @@ pub(crate) fn spin<R>(
         round += rest;
         let long = round % SPIN_BLOCK < rest;
         if let Ok(result) = attempt(long) {
-            patience.helped(round);
+            patience.ended(round);
+            // How long to spin is a question only to those who may sleep instead.
+            if wait == Wait::SpinThenSleep {
+                patience.helped(round);
+            }
             return Some(result);
         }
         if wait == Wait::Spin {
@@ -161,12 +173,79 @@ pub(crate) fn spin<R>(
             }
             if long {
                 std::thread::yield_now();
+                patience.dragged();
                 round = 0;
             }
         }
         rest = pace;
         pace = (pace * 2).min(most);
     }
-    patience.was_in_vain();
+    if wait == Wait::SpinThenSleep {
+        patience.dragged();
+        patience.was_in_vain();
+    }
     None
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A wait that is over at this look, counted from 1.
+    fn wait(patience: &Patience, wait: Wait, over_at: u32) {
+        let mut looks = 0;
+        let over = spin(wait, patience, Deadline::NEVER, &mut |_| {
+            looks += 1;
+            if looks == over_at { Ok(()) } else { Err(Obstacle::Nobody) }
+        });
+        assert_eq!(over.is_some(), wait != Wait::Sleep);
+    }
+
+    fn rounds(patience: &Patience) -> u32 {
+        patience.rounds.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn only_who_spins_before_it_sleeps_learns_for_how_long() {
+        let patience = Patience::new();
+        wait(&patience, Wait::Sleep, 1);
+        assert_eq!(rounds(&patience), SPIN_FIRST, "one that sleeps at once has not spun in vain");
+        wait(&patience, Wait::Spin, 2 * SPIN_MOST);
+        assert_eq!(rounds(&patience), SPIN_FIRST, "one that never sleeps has no choice");
+        wait(&patience, Wait::SpinThenSleep, SPIN_FIRST);
+        assert_eq!(rounds(&patience), 2 * SPIN_FIRST);
+    }
+
+    #[test]
+    fn short_waits_in_a_row_are_a_stream_until_one_message_is_all_there_is() {
+        let patience = Patience::new();
+        for _ in 0..SHORT_WAITS {
+            assert!(!patience.is_in_stream());
+            wait(&patience, Wait::Spin, SHORT);
+        }
+        assert!(patience.is_in_stream());
+        wait(&patience, Wait::Spin, 1);
+        patience.found(2);
+        assert!(patience.is_in_stream(), "a lull after which there is more");
+        patience.found(1);
+        assert!(!patience.is_in_stream(), "an answer");
+    }
+
+    #[test]
+    fn a_longer_wait_ends_a_stream_however_long_it_was() {
+        for over_at in [SHORT + 1, SPIN_BLOCK - LULL + 2] {
+            let patience = Patience::new();
+            (0..SHORT_WAITS).for_each(|_| wait(&patience, Wait::Spin, 1));
+            wait(&patience, Wait::Spin, over_at);
+            assert!(!patience.is_in_stream(), "over at look {over_at}");
+        }
+    }
+
+    #[test]
+    fn those_who_wait_for_space_or_a_lock_have_no_stream() {
+        for patience in [Patience::for_space(1), Patience::with_pace(1, 256)] {
+            (0..2 * SHORT_WAITS).for_each(|_| wait(&patience, Wait::Spin, 1));
+            assert!(!patience.is_in_stream());
+        }
+    }
 }
