@@ -12,7 +12,7 @@ pub(crate) const GENERATION_BITS: u32 = 20;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 /// Set in the bits of every id, so that 0 means nobody.
-const SOMEBODY_BIT: u64 = 1 << 63;
+const SOMEBODY: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
 
 /// Bits of a peer's name in claim words, and how many of them are the index; the rest is the low end of the generation.
 pub(crate) const OWNER_BITS: u32 = 20;
@@ -32,8 +32,7 @@ pub(crate) struct PeerId(NonZeroU64);
 
 impl PeerId {
     pub(crate) fn new(index: u32, generation: u32) -> PeerId {
-        let somebody = NonZeroU64::MIN.saturating_add(SOMEBODY_BIT - 1);
-        PeerId(somebody | (u64::from(generation) & GENERATION_MASK) << INDEX_BITS | u64::from(index) & INDEX_MASK)
+        PeerId(SOMEBODY | (u64::from(generation) & GENERATION_MASK) << INDEX_BITS | u64::from(index) & INDEX_MASK)
     }
 
     /// Index of the entry in the peer table.
@@ -63,8 +62,8 @@ impl PeerId {
     /// The inverse of [`PeerId::to_bits`]; `None` for 0.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Option<PeerId> {
-        let all = SOMEBODY_BIT | GENERATION_MASK << INDEX_BITS | INDEX_MASK;
-        NonZeroU64::new(bits & all).filter(|_| bits & SOMEBODY_BIT != 0).map(PeerId)
+        let all = SOMEBODY.get() | GENERATION_MASK << INDEX_BITS | INDEX_MASK;
+        NonZeroU64::new(bits & all).filter(|_| bits & SOMEBODY.get() != 0).map(PeerId)
     }
 }
 

@@ -100,8 +100,9 @@ impl Core {
                 let event = event.with(place.seat.fences);
                 let attempt = |look| settle(place.claim_past_the_dead(end, look));
                 let claimed = wait::wait(event, wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow));
-                if end == End::Read {
-                    patience.found(if place.block.ring.has_message() { 2 } else { 1 });
+                // In a stream alone: the look takes the line of the next slot from a sender.
+                if end == End::Read && patience.is_in_stream() {
+                    patience.found(1 + u64::from(place.block.ring.has_message()));
                 }
                 claimed
             }

@@ -84,7 +84,8 @@ impl Patience {
         }
     }
 
-    fn is_in_stream(&self) -> bool {
+    /// Whether it lets messages come together before it looks.
+    pub(crate) fn is_in_stream(&self) -> bool {
         self.lulls && self.short_waits.load(Ordering::Relaxed) >= SHORT_WAITS
     }
 
