@@ -16,7 +16,6 @@
 //! each, says [`engine`]; what the objects are expected to do say the [`models`].
 
 #![allow(dead_code, reason = "the included files have more in them than the models use")]
-#![allow(unused_imports, reason = "their unit tests are compiled here, but not the functions marked as tests")]
 #![allow(clippy::unit_arg, reason = "a segment of the model has no file descriptor")]
 
 #[path = "crash_model/engine.rs"]
@@ -26,16 +25,20 @@ mod models;
 #[path = "crash_model/world.rs"]
 mod world;
 
+#[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
 #[path = "crash_model/object/mod.rs"]
 mod object;
 #[path = "crash_model/primitive.rs"]
 mod primitive;
+#[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
 #[path = "crash_model/segment/mod.rs"]
 mod segment;
+#[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
 #[path = "crash_model/sys/mod.rs"]
 mod sys;
 
 /// The crate's own files.
+#[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
 #[path = "../src"]
 mod source {
     pub(crate) mod heap;

@@ -245,6 +245,21 @@ pub fn access(address: usize, access: Access) -> Option<u64> {
     }))
 }
 
+/// Address of an offset of the arena.
+pub fn at(offset: usize) -> usize {
+    base().addr() + offset
+}
+
+/// Reads a word at an offset of the arena, as a step if some process writes it.
+pub fn read(offset: usize) -> u64 {
+    access(at(offset), Access::Load).unwrap_or(0)
+}
+
+/// Writes one.
+pub fn write(offset: usize, value: u64) {
+    access(at(offset), Access::Store(value));
+}
+
 /// Sleeps on the word at this address, which has 32 bits or is the low half of one.
 pub fn sleep(address: usize, expected: u32) {
     let place = offset_of(address).expect("processes sleep on shared words") / GRAIN;

@@ -9,13 +9,9 @@ use crate::queue::OnReceiverDeath;
 use crate::ring::position::{Phase, Position, SlotWord, order};
 use crate::segment::layout::FREE_WORDS;
 use crate::segment::region::{self, Mapping};
-use crate::world::{self, Access, Local, Note};
+use crate::world::{self, Access, Local, Note, at};
 
 use crate::primitive::Ordering::SeqCst;
-
-fn at(offset: usize) -> usize {
-    world::base().addr() + offset
-}
 
 fn word(offset: usize) -> &'static AtomicU64 {
     let mapping = Mapping::new(0);

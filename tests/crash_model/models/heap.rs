@@ -13,7 +13,7 @@ use crate::peer::{PeerId, reaper};
 use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, FREE_WORDS, HEADERS};
 use crate::segment::region::{self, Mapping, Region};
 use crate::sys::pidfd::Identity;
-use crate::world::{self, Access, Fate, Local, Note};
+use crate::world::{self, Access, Fate, Local, Note, read, write};
 
 /// Where the creator puts the name of the block: its bits and its generation, plus one. Stands for a message.
 const MAIL: usize = FREE_WORDS as usize;
@@ -23,18 +23,6 @@ const PROMISE: usize = FREE_WORDS as usize + 8;
 /// What a living holder reads from the block.
 const VALUE: u64 = 42;
 const KIND: u64 = 7;
-
-fn at(offset: usize) -> usize {
-    world::base().addr() + offset
-}
-
-fn read(offset: usize) -> u64 {
-    world::access(at(offset), Access::Load).unwrap_or(0)
-}
-
-fn write(offset: usize, value: u64) {
-    world::access(at(offset), Access::Store(value));
-}
 
 /// The peer that a process is from the beginning.
 fn peer(process: usize) -> PeerId {

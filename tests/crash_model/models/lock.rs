@@ -1,14 +1,13 @@
 //! The lock: the crate's `Lock` over its word, with owners that die, waiters that die, and a reaper that dies.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, Touch, View};
-use crate::heap::pool::Attached;
 use crate::lock::{Lock, LockError, LockGuard, TryLockError};
-use crate::object::clear::{self, Kind};
+use crate::models::recover;
+use crate::object::clear::Kind;
 use crate::object::holding::{HANDLE, kind_of};
-use crate::peer::PeerId;
 use crate::segment::Segment;
 use crate::segment::layout::OBJECT;
-use crate::segment::region::{self, Mapping};
+use crate::segment::region;
 use crate::sync::Wait;
 use crate::world::{self, Access, Fate, Local, Note};
 
@@ -125,10 +124,7 @@ fn broken() -> Option<Local> {
 }
 
 fn clear_up(dead: usize) {
-    let mapping = Mapping::new(0);
-    let region = mapping.region().expect("a region");
-    let object = Attached { kind: kind_of::<u64>(Kind::Lock), offset: OBJECT, len: 136 };
-    clear::recover(region, object, PeerId::new(dead as u32, 0).owner());
+    recover(kind_of::<u64>(Kind::Lock), 136, dead);
 }
 
 /// Owners that were killed and whose successor was not told yet.
@@ -195,7 +191,7 @@ impl Monitor for Watch {
     }
 
     fn could_go_on(&self, _process: usize) -> bool {
-        owner(world::access(world::base().addr() + WORD, Access::Load).unwrap_or(0)).is_none()
+        owner(world::read(WORD)).is_none()
     }
 
     fn at_the_end(&self, fates: &[Fate], _ghost: &Ghost) -> Result<(), String> {

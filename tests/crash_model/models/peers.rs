@@ -11,7 +11,7 @@ use crate::peer::{PeerId, reaper};
 use crate::segment::layout::{FREE_WORDS, Layout, PEER_SIZE};
 use crate::segment::region::{self, Mapping};
 use crate::sys::pidfd::Identity;
-use crate::world::{self, Access, Fate, Local, Note};
+use crate::world::{self, Access, Fate, Local, Note, at, read, write};
 
 /// What the child finds in its memory when it is forked.
 const PROMISE: usize = FREE_WORDS as usize;
@@ -20,18 +20,6 @@ const NONE: u64 = 1;
 /// The mark on an index: the process, plus one.
 fn mark(index: u32) -> usize {
     FREE_WORDS as usize + 8 + 8 * index as usize
-}
-
-fn at(offset: usize) -> usize {
-    world::base().addr() + offset
-}
-
-fn read(offset: usize) -> u64 {
-    world::access(at(offset), Access::Load).unwrap_or(0)
-}
-
-fn write(offset: usize, value: u64) {
-    world::access(at(offset), Access::Store(value));
 }
 
 /// Takes the mark of the dead off, as clearing takes its claims: each by a swap from what was seen.

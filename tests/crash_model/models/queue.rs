@@ -4,15 +4,14 @@
 //! early, too late or twice is seen. Every change of a slot's word is held against the state diagram in `src/ring/mpmc.rs`.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, Touch, View};
-use crate::heap::pool::Attached;
-use crate::object::clear::{self, Kind};
+use crate::models::recover;
+use crate::object::clear::Kind;
 use crate::object::holding::{HANDLE, kind_of};
-use crate::peer::PeerId;
 use crate::queue::{OnReceiverDeath, Queue, QueueOptions, RecvError, SendError, TryRecvError, TrySendError};
 use crate::ring::position::{Phase, Position, SlotWord};
 use crate::segment::Segment;
 use crate::segment::layout::OBJECT;
-use crate::segment::region::{self, Mapping};
+use crate::segment::region;
 use crate::sync::Wait;
 use crate::world::{self, Access, Fate, Local, Note};
 
@@ -163,7 +162,7 @@ impl Setting {
                     fates.contains(&Fate::Dead) || fates[..others].iter().all(|&fate| fate == Fate::Ended)
                 }),
                 ..Process::new("reaper", move |_| {
-                    (0..others).filter(|&other| world::is_dead(other)).for_each(recover);
+                    (0..others).filter(|&other| world::is_dead(other)).for_each(clear_up);
                     None
                 })
             });
@@ -310,12 +309,8 @@ fn receive(calls: Calls, payload: bool, senders: Option<u64>, [ended, ..]: Local
     Some([ended, 0, 0, 0])
 }
 
-/// What the reaper does with a queue that the dead held.
-fn recover(dead: usize) {
-    let mapping = Mapping::new(0);
-    let region = mapping.region().expect("a region");
-    let object = Attached { kind: kind_of::<u64>(Kind::Queue), offset: OBJECT, len: 1024 };
-    clear::recover(region, object, PeerId::new(dead as u32, 0).owner());
+fn clear_up(dead: usize) {
+    recover(kind_of::<u64>(Kind::Queue), 1024, dead);
 }
 
 // What the monitor remembers. Messages are numbered from 1; sets have a bit for each.
@@ -508,11 +503,11 @@ impl Monitor for Watch {
                 let word = read_word(index);
                 if word.phase() == Phase::Reading && word.owner() == process as u32 && self.policy == OnReceiverDeath::Drop {
                     let position = self.number(word.lap(), index);
-                    let value = world::access(world::base().addr() + SLOTS + index * STRIDE + PAYLOAD, Access::Load);
-                    ghost[GONE] |= 1 << if self.payload { value.unwrap_or(0) } else { position };
+                    let value = world::read(SLOTS + index * STRIDE + PAYLOAD);
+                    ghost[GONE] |= 1 << if self.payload { value } else { position };
                 }
             }
-            recover(process);
+            clear_up(process);
         }
         let mut drained = 0;
         let mut count = 0;
@@ -598,7 +593,7 @@ impl Monitor for Watch {
 
 /// For checks that run by themselves.
 fn read_word(index: usize) -> SlotWord {
-    SlotWord::from_bits(world::access(world::base().addr() + SLOTS + index * STRIDE, Access::Load).unwrap_or(0))
+    SlotWord::from_bits(world::read(SLOTS + index * STRIDE))
 }
 
 /// What is explored, the small ones first; `all` for those that take seconds.

@@ -15,7 +15,7 @@ use crate::segment::layout::{FREE_WORDS, OBJECT};
 use crate::segment::region::{self, Mapping};
 use crate::spsc::{Consumer, Producer, ring};
 use crate::sync::Wait;
-use crate::world::{self, Access, Fate, Local, Note};
+use crate::world::{self, Access, Fate, Local, Note, at, read};
 
 // Where the ring's words lie; `src/object/spsc_block.rs` asserts it.
 const TAIL: usize = OBJECT as usize + 128;
@@ -77,14 +77,6 @@ impl Setting {
         let watch = Watch { setting: self, roles: what == "ends" };
         Model { set_up: Box::new(set_up), processes, deaths: self.deaths, slices: self.slices, ..Model::new("spsc", text, watch) }
     }
-}
-
-fn at(offset: usize) -> usize {
-    world::base().addr() + offset
-}
-
-fn read(offset: usize) -> u64 {
-    world::access(at(offset), Access::Load).unwrap_or(0)
 }
 
 /// Sends what is missing.
