@@ -43,14 +43,20 @@
 //! means harm can change what you send.
 //!
 //! # The house
-//! `sys` (system calls), `primitive` (atomics, or loom's), `segment` (bytes), `peer` (who is alive), `sync`, `ring` and `heap` (algorithms over
+//! `primitive` (atomics, or loom's), `sys` (system calls), `claim` (names in claim words), `segment` (bytes), `peer` (who is alive), `sync`, `ring` and `heap` (algorithms over
 //! words that they are given), `object` (what lies in a block), then `queue`, `lock`, `spsc`, and `process`. Each uses only those before it.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
 
-#[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
-compile_error!("offspring runs on 64-bit little-endian Linux only (x86-64 and aarch64)");
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_env = "gnu", target_env = "musl"),
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))
+)))]
+compile_error!("offspring runs on Linux, x86-64 and little-endian aarch64, with glibc or musl");
 
+mod claim;
 mod primitive;
 mod ring;
 mod sync;
@@ -80,13 +86,33 @@ pub use {
     lock::{Lock, LockError, LockGuard, LockTimeoutError, TryLockError},
     object::{CreateError, Handle},
     peer::Fault,
-    process::{Child, ForkError, JoinError, Location, PanicInfo, fork},
+    process::{Child, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
     queue::{
         Iter, OnReceiverDeath, Queue, QueueOptions, Received, RecvError, RecvTimeoutError, Reservation, SendError, SendManyError,
         SendTimeoutError, TryRecvError, TrySendError,
     },
     segment::{Segment, SegmentError, SegmentOptions, Shm},
 };
+
+/// The traits by which a plain type of your own becomes [`Shm`]: derive `Pod` and `Zeroable` of the version that this crate uses.
+///
+/// ```
+/// use offspring::bytemuck::{self, Pod, Zeroable};
+///
+/// #[derive(Clone, Copy, Pod, Zeroable)]
+/// #[repr(C)]
+/// struct Tick {
+///     price: f64,
+///     size: u64,
+/// }
+///
+/// let ticks = offspring::Queue::<Tick>::with_capacity(16)?;
+/// ticks.send(Tick { price: 1.5, size: 7 })?;
+/// assert_eq!(ticks.recv()?.size, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(not(loom))]
+pub use bytemuck;
 
 /// The examples of the README run with those of the crate.
 #[cfg(doctest)]

@@ -18,6 +18,7 @@ use crate::primitive::{AtomicU32, Ordering};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 use crate::sync::lock::{Acquired, Owner, Refused};
+use crate::sync::looks::Looks;
 use crate::sync::spin::Patience;
 use crate::sync::wait::{self, Obstacle};
 use crate::sys::clock::Deadline;
@@ -94,6 +95,8 @@ const MOST_PACE: u32 = 256;
 struct Core {
     holding: Holding,
     patience: Patience,
+    /// When an attempt that does not wait last asked the kernel about the owner.
+    looks: Looks,
 }
 
 // SAFETY: a handle gives access to the value only to one thread at a time, and `T: Shm` is `Send`.
@@ -143,7 +146,7 @@ impl<T: Shm> Lock<T> {
     }
 
     fn from_holding(holding: Holding) -> Lock<T> {
-        let core = Core { holding, patience: Patience::with_pace(1, MOST_PACE) };
+        let core = Core { holding, patience: Patience::with_pace(1, MOST_PACE), looks: Looks::new() };
         Lock { core: Arc::new(core), wait: Wait::default(), value: PhantomData }
     }
 
@@ -176,7 +179,8 @@ impl<T: Shm> Lock<T> {
     /// Takes the lock if it is free right now.
     ///
     /// # Peer death
-    /// A lock whose owner was killed counts as free.
+    /// A lock whose owner was killed counts as free, at the latest 10 ms after the last attempt that found it held: so often the kernel is
+    /// asked about the owner.
     ///
     /// # Errors
     /// As [`Lock::lock`], or [`TryLockError::WouldBlock`].
@@ -273,7 +277,11 @@ impl<T: Shm> Lock<T> {
             }
         };
         let Some(deadline) = deadline else {
-            return attempt(true).unwrap_or(Err(Stop::NotNow));
+            return match attempt(false) {
+                Err(Obstacle::Owner) if self.core.looks.is_time() => attempt(true),
+                result => result,
+            }
+            .unwrap_or(Err(Stop::NotNow));
         };
         let event = block.freed().with(seat.fences);
         wait::wait(event, self.wait, &self.core.patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
@@ -325,6 +333,13 @@ fn thread_number() -> u32 {
 ///
 /// # Fork
 /// In a forked child it is inert: using it panics, dropping it does nothing.
+///
+/// # Examples
+/// It belongs to the thread that locked:
+/// ```compile_fail,E0277
+/// fn travels<T: Send>() {}
+/// travels::<offspring::LockGuard<'static, u64>>();
+/// ```
 #[must_use = "dropping the guard unlocks at once"]
 pub struct LockGuard<'a, T: Shm> {
     holding: &'a Holding,

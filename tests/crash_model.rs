@@ -41,6 +41,7 @@ mod sys;
 #[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
 #[path = "../src"]
 mod source {
+    pub(crate) mod claim;
     pub(crate) mod heap;
     pub(crate) mod lock;
     pub(crate) mod peer;
@@ -51,7 +52,7 @@ mod source {
 }
 
 // Under the names by which they know each other.
-use source::{heap, lock, peer, queue, ring, spsc, sync};
+use source::{claim, heap, lock, peer, queue, ring, spsc, sync};
 
 use std::fmt::Write as _;
 use std::process::ExitCode;

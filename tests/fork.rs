@@ -18,12 +18,14 @@ fn main() -> ExitCode {
     if let Ok(role) = std::env::var(ROLE) {
         return play(&role);
     }
+    ask_for_backtraces(true);
     common::run(&tests![
         value_comes_back,
         value_of_any_small_length_comes_back,
         long_value_comes_back_whole,
         closure_sees_what_the_parent_had_and_changes_only_its_own_copy,
         panic_comes_back_with_message_place_and_backtrace,
+        panic_brings_no_backtrace_unless_the_environment_asks_for_it,
         panic_with_a_payload_that_is_not_text_comes_back,
         caught_panic_is_not_taken_for_the_one_that_ended_the_closure,
         panic_of_a_thread_of_the_child_comes_back_without_a_place,
@@ -131,6 +133,17 @@ fn panic_comes_back_with_message_place_and_backtrace() {
     assert_eq!((location.line, location.column), (LINE_OF_THE_PANIC, 5));
     assert!(panic.backtrace.contains("a_function_that_panics"), "{}", panic.backtrace);
     assert_eq!(panic.to_string(), format!("number 12 is too large at {location}"));
+}
+
+/// Says by the environment whether panics note where they came from. Only before the first one, which looks.
+#[expect(unsafe_code, reason = "changes the environment")]
+fn ask_for_backtraces(yes: bool) {
+    // SAFETY: this process has one thread.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", if yes { "1" } else { "0" }) };
+}
+
+fn panic_brings_no_backtrace_unless_the_environment_asks_for_it() {
+    assert_eq!(output_of("panic"), "no 7: true, 0 bytes of backtrace");
 }
 
 fn panic_with_a_payload_that_is_not_text_comes_back() {
@@ -314,6 +327,11 @@ fn play(role: &str) -> ExitCode {
             .expect("fork")
             .join();
             assert!(panicking.is_err());
+        }
+        "panic" => {
+            ask_for_backtraces(false);
+            let panic = panic_of(|| panic!("no {}", 7));
+            print!("{}: {}, {} bytes of backtrace", panic.message, panic.location.is_some(), panic.backtrace.len());
         }
         role => panic!("no such role: {role}"),
     }

@@ -13,6 +13,9 @@
 #![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "personality has no safe wrapper here"))]
 
 #[cfg(target_arch = "x86_64")]
+#[path = "common/fd.rs"]
+mod fd;
+#[cfg(target_arch = "x86_64")]
 #[path = "interleave/notebook.rs"]
 mod notebook;
 #[cfg(target_arch = "x86_64")]

@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use common::fd::SegmentFd;
 use offspring::{Queue, Segment, fork};
 
 const MIB: u64 = 1 << 20;

@@ -5,6 +5,7 @@ mod common;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use common::fd::SegmentFd;
 use offspring::{
     Child, Handle, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, SendError, SendTimeoutError, TryRecvError, Wait,
     fork,
@@ -229,7 +230,7 @@ fn a_queue_in_a_segment_of_its_own_is_inherited() {
     assert_eq!(queue.recv(), Ok(9));
     child.join().expect("no panic");
     // And by its descriptor.
-    let again = Segment::open(&segment).expect("the same segment");
+    let again = Segment::open(segment.as_fd()).expect("the same segment");
     assert_eq!(again.id(), segment.id());
 }
 

@@ -40,11 +40,11 @@ use cases::*;
 
 #[cfg(target_arch = "x86_64")]
 mod cases {
-    use std::os::fd::AsFd;
     use std::time::Duration;
 
     use offspring::{OnReceiverDeath, Queue, QueueOptions, Segment};
 
+    use crate::common::fd::SegmentFd;
     use crate::room::room;
     use crate::trace::{Errand, Tracee, mark};
     use crate::watch::Watch;

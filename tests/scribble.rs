@@ -9,10 +9,10 @@
 mod common;
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant, SystemTime};
 
+use common::fd::SegmentFd;
 use offspring::{
     Child, CreateError, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment,
     SendTimeoutError, Wait, spsc,

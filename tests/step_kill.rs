@@ -14,6 +14,9 @@
 //! x86-64 only: elsewhere a processor's exclusive load and store pairs never succeed while each instruction is a trap.
 
 #[cfg(target_arch = "x86_64")]
+#[path = "common/fd.rs"]
+mod fd;
+#[cfg(target_arch = "x86_64")]
 #[path = "step_kill/heap.rs"]
 mod heap;
 #[cfg(target_arch = "x86_64")]

@@ -4,10 +4,10 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use common::fd::SegmentFd;
 use offspring::{Child, JoinError, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, Segment, SegmentOptions, fork};
 
 fn main() -> ExitCode {

@@ -52,7 +52,7 @@ fn good(which: u8) -> ([u8; HEADER], u64) {
 /// The largest do not fit beside a sanitizer.
 fn made(len: u64) -> Option<([u8; HEADER], u64)> {
     let segment = Segment::create(len).ok()?;
-    let file = File::from(std::os::fd::AsFd::as_fd(&segment).try_clone_to_owned().ok()?);
+    let file = exercise::file_of(&segment);
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0).ok()?;
     Some((header, file.metadata().ok()?.len()))

@@ -1,6 +1,8 @@
 //! What the targets `attach` and `objects` have in common: every public operation on every kind of object, with no opinion about what comes
 //! back. It must come back.
 
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
@@ -192,4 +194,11 @@ impl Objects {
             Operation::Reap => drop(segment.reap()),
         }
     }
+}
+
+/// The bytes of a segment as a file, to write over them.
+pub fn file_of(segment: &Segment) -> File {
+    // SAFETY: the descriptor is open as long as the segment.
+    let fd = unsafe { BorrowedFd::borrow_raw(segment.as_raw_fd()) };
+    File::from(fd.try_clone_to_owned().expect("a descriptor"))
 }

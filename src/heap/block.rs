@@ -9,7 +9,8 @@
 //!     24    40  -
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
-//! word = generation:28 | version:12 | state:4 | owner:20
+//! word = generation:28 | state:5 | owner:31      while it is OWNED
+//!        generation:28 | state:5 | version:31    while it is SHARED
 //! ```
 //! # States
 //! ```text
@@ -19,20 +20,20 @@
 //! ```
 //! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block that is `SHARED` belongs to its
 //! holders. `version` counts attachments: who wants to free a shared block reads the word, sees that nobody holds it, and swaps
-//! exactly that word; an attachment in between has changed it.
+//! exactly that word; an attachment in between has changed it. A version comes round after 2^31 attachments, of which a process makes
+//! fewer than 20 million in a second; a generation after 2^28 blocks, each of which takes a system call to back.
 
+use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::heap::holders::Holders;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::BLOCK_HEADER_SIZE;
 use crate::segment::region::Shared;
 
-const OWNER_BITS: u32 = 20;
-const STATE_BITS: u32 = 4;
-const VERSION_BITS: u32 = 12;
+const STATE_BITS: u32 = 5;
 const GENERATION_BITS: u32 = 28;
-
-const VERSION_SHIFT: u32 = OWNER_BITS + STATE_BITS;
-const GENERATION_SHIFT: u32 = VERSION_SHIFT + VERSION_BITS;
+const GENERATION_SHIFT: u32 = OWNER_BITS + STATE_BITS;
+/// A version takes the place of the owner, which a shared block has not.
+const VERSION_MASK: u64 = OWNER_MASK;
 
 const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == 64);
 
@@ -65,26 +66,25 @@ impl BlockWord {
     pub(crate) fn state(self) -> State {
         match self.0 >> OWNER_BITS & ((1 << STATE_BITS) - 1) {
             FREE => State::Free,
-            OWNED => State::Owned((self.0 & ((1 << OWNER_BITS) - 1)) as u32),
+            OWNED => State::Owned((self.0 & OWNER_MASK) as u32),
             SHARED => State::Shared,
             _ => State::Unknown,
         }
     }
 
+    /// The same block in another state; one that is shared now has version 0.
     fn with(self, state: State) -> BlockWord {
         let low = match state {
             State::Free | State::Unknown => FREE << OWNER_BITS,
-            State::Owned(owner) => OWNED << OWNER_BITS | u64::from(owner),
+            State::Owned(owner) => OWNED << OWNER_BITS | u64::from(owner) & OWNER_MASK,
             State::Shared => SHARED << OWNER_BITS,
         };
-        BlockWord(self.0 >> VERSION_SHIFT << VERSION_SHIFT | low)
+        BlockWord(self.0 >> GENERATION_SHIFT << GENERATION_SHIFT | low)
     }
 
-    /// The same state after one more attachment.
+    /// A shared block after one more attachment.
     fn next_version(self) -> BlockWord {
-        let version = (self.0 >> VERSION_SHIFT).wrapping_add(1) & ((1 << VERSION_BITS) - 1);
-        let others = !(((1 << VERSION_BITS) - 1) << VERSION_SHIFT);
-        BlockWord(self.0 & others | version << VERSION_SHIFT)
+        BlockWord(self.0 & !VERSION_MASK | self.0.wrapping_add(1) & VERSION_MASK)
     }
 
     fn next_generation(self) -> BlockWord {
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn words_keep_every_field() {
-        let word = BlockWord(u64::MAX << VERSION_SHIFT);
-        for state in [State::Free, State::Owned(1023), State::Shared] {
+        let word = BlockWord(u64::MAX);
+        for state in [State::Free, State::Owned(1023), State::Owned(OWNER_MASK as u32), State::Shared] {
             assert_eq!(word.with(state).state(), state);
             assert_eq!(word.with(state).generation(), (1 << GENERATION_BITS) - 1);
         }
@@ -201,13 +201,15 @@ mod tests {
             assert_eq!((next.state(), next.generation()), (State::Shared, 1));
             word = next;
         }
+        let last = BlockWord(word.0 | VERSION_MASK);
+        assert_eq!((last.next_version().state(), last.next_version().generation()), (State::Shared, 1));
     }
 
     #[test]
     fn a_fresh_block_is_free_and_a_freed_one_has_another_generation() {
         let word = BlockWord(0);
         assert_eq!((word.state(), word.generation()), (State::Free, 0));
-        let freed = word.with(State::Owned(3)).next_version().next_generation();
+        let freed = word.with(State::Shared).next_version().with(State::Owned(3)).next_generation();
         assert_eq!((freed.state(), freed.generation()), (State::Free, 1));
     }
 }

@@ -22,13 +22,15 @@ use crate::peer::PeerId;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::{BLOCK_HEADER_SIZE, CLASS_WORDS_SIZE, Class, HEAP_WORDS_SIZE};
 use crate::segment::region::{Mapping, Region, Shared};
-use crate::sys::memory;
+use crate::sys::error::OsError;
 
 /// Block headers that get pages at a time.
 const FRONTIER_STEP: u64 = 64;
 /// Blocks from this size on give their pages back when freed.
 const PUNCH_FROM: u64 = 64 << 10;
 const PAGE: u64 = 4096;
+/// How often to count again while others charge.
+const RECOUNTS: u32 = 3;
 
 #[derive(Debug)]
 #[repr(C)]
@@ -103,7 +105,7 @@ pub(crate) enum AllocError {
     /// Larger than any block, or than what is left of the budget.
     OutOfMemory { requested: u64, available: u64 },
     /// The kernel has no pages for it.
-    NoPages { requested: u64, source: std::io::Error },
+    NoPages { requested: u64, refused: OsError },
     /// The heap's own words hold what nobody writes.
     Corrupt,
 }
@@ -114,8 +116,8 @@ impl fmt::Display for AllocError {
             AllocError::OutOfMemory { requested, available } => {
                 write!(f, "{requested} bytes were asked for and {available} are left")
             }
-            AllocError::NoPages { requested, source } => {
-                write!(f, "no memory for {requested} bytes: {source}")
+            AllocError::NoPages { requested, refused } => {
+                write!(f, "no memory for {requested} bytes: {}", std::io::Error::from(*refused))
             }
             AllocError::Corrupt => f.write_str("the segment's heap is corrupt"),
         }
@@ -220,9 +222,19 @@ impl<'a> Pool<'a> {
         let Some(header) = self.header(id) else {
             return;
         };
-        if !header.holders.is_only(me.index())
-            && let Some(attached) = self.attached(id, header)
-        {
+        loop {
+            // The word first, as in `free_if_unheld`: somebody who comes to hold it after this look has changed it, and finds our claims ended.
+            let word = header.load();
+            if word.state() != State::Shared || !header.holders.is_only(me.index()) {
+                break;
+            }
+            if let Some(owned) = header.own(word, me.owner()) {
+                header.holders.remove(me.index());
+                self.tear_down(id, header, owned);
+                return;
+            }
+        }
+        if let Some(attached) = self.attached(id, header) {
             recover(attached);
         }
         self.release(id, me);
@@ -299,8 +311,8 @@ impl<'a> Pool<'a> {
         if len >= PUNCH_FROM
             && let Some(offset) = self.offset(id)
         {
-            // Blocks of this size begin and end on page boundaries. Failing costs memory and nothing else.
-            let _ = memory::punch(self.mapping.fd(), offset, len.next_multiple_of(PAGE));
+            // Blocks of this size begin and end on page boundaries.
+            self.mapping.punch(offset, len.next_multiple_of(PAGE));
         }
         // A block that is claimed next counts nothing until its claimant says so. Killed before that, it must not give back what this
         // block had: too much in use is counted anew, too little is not.
@@ -376,8 +388,9 @@ impl<'a> Pool<'a> {
         let next = (frontier + FRONTIER_STEP).min(blocks);
         let headers = self.mapping.layout().classes()[class].headers;
         let len = (next - frontier) * BLOCK_HEADER_SIZE;
-        memory::back(self.mapping.fd(), headers + frontier * BLOCK_HEADER_SIZE, len)
-            .map_err(|source| AllocError::NoPages { requested: len, source })?;
+        self.mapping
+            .back(headers + frontier * BLOCK_HEADER_SIZE, len)
+            .map_err(|refused| AllocError::NoPages { requested: len, refused })?;
         // Release pairs with the Acquire load in `claim`. Losing the race means that another process advanced it.
         let (from, to) = (frontier_word(frontier), frontier_word(next));
         if words.frontier.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok() {
@@ -389,9 +402,9 @@ impl<'a> Pool<'a> {
     fn back(&self, owned: Owned, kind: u64, len: u64) -> Result<Owned, AllocError> {
         let header = self.header(owned.id).ok_or(AllocError::Corrupt)?;
         header.describe(kind, 0);
-        if let Err(source) = memory::back(self.mapping.fd(), owned.offset, len) {
+        if let Err(refused) = self.mapping.back(owned.offset, len) {
             self.tear_down(owned.id, header, owned.word);
-            return Err(AllocError::NoPages { requested: len, source });
+            return Err(AllocError::NoPages { requested: len, refused });
         }
         header.describe(kind, len);
         Ok(owned)
@@ -408,11 +421,24 @@ impl<'a> Pool<'a> {
             }
             words.used.fetch_sub(len, Ordering::Relaxed);
             if !recounted {
-                // The hint may count what the dead had charged: count what is there.
-                words.used.store(self.count_used(), Ordering::Relaxed);
+                self.recount(words);
             }
         }
         Err(AllocError::OutOfMemory { requested: len, available: self.available() })
+    }
+
+    /// Counts what is there, as the hint may count what the dead had charged.
+    ///
+    /// What somebody has charged and not yet noted in its block is not counted, and is the next time: until then so much more than the
+    /// budget may be had.
+    fn recount(&self, words: &HeapWords) {
+        for _ in 0..RECOUNTS {
+            let before = words.used.load(Ordering::Relaxed);
+            // A charge that came in between must not be lost.
+            if words.used.compare_exchange(before, self.count_used(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
     }
 
     fn refund(&self, len: u64) {

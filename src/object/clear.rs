@@ -18,8 +18,6 @@ pub(crate) enum Kind {
 const KIND_SHIFT: u32 = 56;
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Queue, Kind::Lock, Kind::Spsc];
-
     fn tag(self) -> u64 {
         match self {
             Kind::Queue => 1,
@@ -30,11 +28,14 @@ impl Kind {
 
     /// The kind word: this tag, and below it a hash of the value type.
     pub(crate) fn with_fingerprint(self, fingerprint: u64) -> u64 {
-        self.tag() << KIND_SHIFT | fingerprint & ((1 << KIND_SHIFT) - 1)
+        let word = self.tag() << KIND_SHIFT | fingerprint & ((1 << KIND_SHIFT) - 1);
+        // Whoever makes an object comes here, so one that could not be recovered is found with the first of its kind.
+        assert_eq!(Kind::of(word), Some(self), "a kind that the reaper does not know");
+        word
     }
 
     fn of(word: u64) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.tag() == word >> KIND_SHIFT)
+        [Kind::Queue, Kind::Lock, Kind::Spsc].into_iter().find(|kind| kind.tag() == word >> KIND_SHIFT)
     }
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
     let Ok((region, table)) = attach::view(mapping) else {
         return 0;
     };
-    let reap = |index| reaper::reap(table, me, index, |dead| clear(mapping, region, dead, me));
+    let reap = |index| reaper::reap(mapping, table, me, index, |dead| clear(mapping, region, dead, me));
     table.indices().map(|index| usize::from(reap(index))).sum()
 }
 

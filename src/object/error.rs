@@ -27,7 +27,7 @@ pub enum CreateError {
         available: u64,
     },
     /// The kernel has no memory or disk space for it: a limit, or a full file system.
-    #[error("no pages for {requested} bytes: {source}")]
+    #[error("no pages for {requested} bytes")]
     NoPages {
         /// Bytes that were asked for.
         requested: u64,
@@ -54,7 +54,7 @@ impl From<AllocError> for CreateError {
     fn from(error: AllocError) -> CreateError {
         match error {
             AllocError::OutOfMemory { requested, available } => CreateError::OutOfMemory { requested, available },
-            AllocError::NoPages { requested, source } => CreateError::NoPages { requested, source },
+            AllocError::NoPages { requested, refused } => CreateError::NoPages { requested, source: refused.into() },
             AllocError::Corrupt => CreateError::Fault(Fault::Corrupt),
         }
     }

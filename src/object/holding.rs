@@ -17,18 +17,21 @@ use crate::object::clear::{self, Kind};
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
 use crate::peer::attach::{self, Arrival};
+use crate::peer::liveness::Judge;
 use crate::peer::table::Table;
-use crate::peer::{Fault, PeerId, liveness};
+use crate::peer::{Fault, PeerId};
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::Segment;
 use crate::segment::region::{Mapping, Region};
 use crate::sys::barrier::Fences;
+use crate::sys::descriptor::FileId;
 
-/// How many [`Holding`]s this process has of each block, by file and block: a copied file has the same segment id. Whoever changes a
-/// holder bit of this process has it locked.
+/// How many [`Holding`]s this process has of each object. Whoever changes a holder bit of this process has it locked.
 static HELD: Mutex<BTreeMap<Key, usize>> = Mutex::new(BTreeMap::new());
 
-type Key = ((u64, u64), u64);
+/// File, block and generation: a copied file has the same segment id, and a handle that was inherited from another process may name what lay in
+/// the block before.
+type Key = (FileId, u64, u32);
 
 fn held() -> MutexGuard<'static, BTreeMap<Key, usize>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,7 +66,8 @@ impl Seat<'_> {
 
     /// Whether the peer that a claim word names is dead, by the kernel's word. Costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
-        attach::view(self.mapping).is_ok_and(|(_, table)| liveness::owner_is_dead(table, self.me.owner(), owner))
+        let judge = |table| Judge { table, mapping: self.mapping, me: self.me.owner() };
+        attach::view(self.mapping).is_ok_and(|(_, table)| judge(table).owner_is_dead(owner))
     }
 }
 
@@ -92,7 +96,7 @@ impl Holding {
         if !pool.share(&owned, me) {
             return Err(Fault::Corrupt.into());
         }
-        *held.entry((mapping.file_identity(), owned.id.to_bits())).or_default() += 1;
+        *held.entry((mapping.file_id(), owned.id.to_bits(), owned.generation())).or_default() += 1;
         drop(held);
         Ok(Holding {
             block: owned.id,
@@ -120,7 +124,7 @@ impl Holding {
             return Err(Fault::Stale);
         }
         let attached = pool.attach(block, generation, me).ok_or(Fault::Stale)?;
-        let key = (mapping.file_identity(), block.to_bits());
+        let key = (mapping.file_id(), block.to_bits(), generation);
         if attached.kind != kind {
             if !held.contains_key(&key) {
                 pool.release(block, me);
@@ -199,7 +203,7 @@ impl Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         let mut held = held();
-        let key = (self.mapping.file_identity(), self.block.to_bits());
+        let key = (self.mapping.file_id(), self.block.to_bits(), self.generation);
         let last = match held.get_mut(&key) {
             Some(count) if *count > 1 => {
                 *count -= 1;

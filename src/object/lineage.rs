@@ -1,11 +1,12 @@
 //! What a forked child is given: an entry in the peer table of every segment, and a hold on everything that its parent holds.
 //!
-//! The parent does both before the fork, so that nothing the child inherits can vanish between the fork and its first use.
+//! The parent does both before the fork, so that nothing the child inherits can vanish between the fork and its first use. After the fork it
+//! writes into the entries who the child is.
 //!
 //! # Peer death
 //! The parent killed before the fork: its reservations are cleared up with it. The parent killed after the fork: the child dies
-//! with it. The child killed before its first use: the entry is still reserved by the parent, which clears up when it learns of the
-//! child's end.
+//! with it. The child killed before its first use: whoever needs the memory or the entry finds the process in it dead; the parent clears
+//! up when it learns of the child's end.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::object::{clear, holding};
 use crate::peer::{Fault, PeerId, attach, reaper};
 use crate::segment::region::Mapping;
 use crate::segment::{Segment, SegmentError, registry};
+use crate::sys::pidfd::Identity;
 
 /// What one coming child is promised.
 #[derive(Debug)]
@@ -45,20 +47,31 @@ impl Lineage {
         Ok(lineage)
     }
 
-    /// Notes what was promised. For the child, before it uses anything of ours. Makes no system call.
-    pub(crate) fn adopt(&self) {
+    /// Notes what was promised. For the child, the process `pid`, before it uses anything of ours. Makes no system call.
+    pub(crate) fn adopt(&self, pid: u32) {
         for Promise { mapping, child } in &self.promises {
-            mapping.promise_peer(child.to_bits());
+            mapping.promise_peer(child.to_bits(), pid);
+        }
+    }
+
+    /// Says in every segment who the child is. For the parent.
+    pub(crate) fn introduce(&self, child: &Identity) {
+        for Promise { mapping, child: promised } in &self.promises {
+            if let Some(me) = PeerId::from_bits(mapping.peer_bits())
+                && let Ok((_, table)) = attach::view(mapping)
+            {
+                table.introduce(*promised, me, child);
+            }
         }
     }
 
     /// Takes every promise back, as there is no child after all.
     pub(crate) fn cancel(self) {
-        self.reap();
+        self.reap(0);
     }
 
-    /// Gives back what the child owned and held. For the parent, which knows that the child is dead.
-    pub(crate) fn reap(&self) {
+    /// Gives back what the child, the process `pid`, owned and held. For the parent, which knows that the child is dead.
+    pub(crate) fn reap(&self, pid: u32) {
         for Promise { mapping, child } in &self.promises {
             let Ok(me) = holding::arrive(mapping) else {
                 continue;
@@ -66,7 +79,7 @@ impl Lineage {
             let Ok((region, table)) = attach::view(mapping) else {
                 continue;
             };
-            reaper::reap_child(table, me, *child, |dead| clear::clear(mapping, region, dead, me));
+            reaper::reap_child(table, me, *child, pid, |dead| clear::clear(mapping, region, dead, me));
         }
     }
 }
@@ -83,9 +96,10 @@ pub(crate) enum LineageError {
 fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     let me = holding::arrive(mapping)?;
     let (region, table) = attach::view(mapping)?;
-    let child = table.reserve(me).or_else(|| {
+    let reserve = || table.reserve(me, mapping.home().to_bits());
+    let child = reserve().or_else(|| {
         clear::reap_all(mapping, me);
-        table.reserve(me)
+        reserve()
     });
     let child = child.ok_or(Fault::TooManyPeers)?;
     Pool::new(mapping, region).inherit(me, child);
@@ -95,7 +109,7 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
 impl Segment {
     /// Clears up after every process that was attached to this segment and is dead; gives their number.
     ///
-    /// Needed by nobody: whoever waits behind a dead process finds out by itself, and memory is cleared when it is asked for. It is
+    /// Rarely needed: whoever waits behind a dead process finds out by itself, and memory is cleared when it is asked for. It is
     /// there for programs that want what the dead held to be given back now.
     ///
     /// # Blocking

@@ -11,7 +11,7 @@ fn blocks_in_use(segment: &Segment) -> usize {
 }
 
 fn pages_in_use(segment: &Segment) -> u64 {
-    let file = std::fs::File::from(std::os::fd::AsFd::as_fd(segment).try_clone_to_owned().expect("dup"));
+    let file = std::fs::File::from(segment.mapping().fd().expect("ours").try_clone_to_owned().expect("dup"));
     file.metadata().expect("metadata").blocks() * 512
 }
 

@@ -6,9 +6,8 @@
 use crate::peer::fault::Fault;
 use crate::peer::id::PeerId;
 use crate::peer::reaper;
-use crate::peer::table::Table;
+use crate::peer::table::{Attached, Table};
 use crate::segment::region::{Mapping, Region};
-use crate::sys::barrier::{self, Fences};
 use crate::sys::pidfd::{self, Identity};
 
 /// How a process came by its entry.
@@ -25,7 +24,7 @@ pub(crate) enum Arrival {
 /// The mapped bytes and the peer table, mapping them first in a fresh child.
 pub(crate) fn view(mapping: &Mapping) -> Result<(Region<'_>, Table<'_>), Fault> {
     if mapping.region().is_none() {
-        mapping.attaching(|| mapping.map()).map_err(|error| Fault::os(&error))?;
+        mapping.attaching(|| mapping.map())?;
     }
     let region = mapping.region().ok_or(Fault::Corrupt)?;
     let table = Table::of(region, mapping.layout().peers()).ok_or(Fault::Corrupt)?;
@@ -39,26 +38,29 @@ pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arr
         if let Some(me) = PeerId::from_bits(mapping.peer_bits()) {
             return Ok(Arrival::Present(me));
         }
-        if mapping.pid_namespace() != pidfd::pid_namespace() {
-            return Err(Fault::ForeignNamespace);
+        let identity = Identity::own();
+        let me = Attached { identity, home: mapping.home().to_bits(), life: mapping.life() };
+        let promised = PeerId::from_bits(mapping.promised_peer_bits(identity.pid));
+        // The parent has seen to it that its child is born where it lives itself. Any other process may have been born elsewhere.
+        if promised.is_none() && !mapping.was_opened_here() {
+            let own = pidfd::pid_namespace()?;
+            if mapping.home().namespace() != Some(own) {
+                return Err(Fault::ForeignNamespace);
+            }
         }
-        if mapping.fences() == Fences::Asymmetric {
-            // Before this process can notify anybody: others sleep relying on it.
-            barrier::register().map_err(|error| Fault::os(&error))?;
-        }
-        let identity = Identity::own().map_err(|error| Fault::os(&error))?;
-        if let Some(promised) = PeerId::from_bits(mapping.promised_peer_bits())
-            && table.adopt(promised, &identity)
-        {
-            mapping.set_farewell(detach);
-            mapping.set_peer(promised.to_bits());
-            return Ok(Arrival::Adopted(promised));
-        }
-        let joined = table.join(&identity).or_else(|| reaper::take_over(table, &identity, clear));
-        let me = joined.ok_or(Fault::TooManyPeers)?;
+        // Before this process can notify anybody: others sleep relying on it.
+        mapping.register_for_barriers();
+        let arrival = match promised {
+            Some(promised) if table.adopt(promised, &me) => Arrival::Adopted(promised),
+            _ => {
+                let joined = table.join(&me).or_else(|| reaper::take_over(mapping, table, &me, clear));
+                Arrival::New(joined.ok_or(Fault::TooManyPeers)?)
+            }
+        };
+        let (Arrival::Present(id) | Arrival::Adopted(id) | Arrival::New(id)) = arrival;
         mapping.set_farewell(detach);
-        mapping.set_peer(me.to_bits());
-        Ok(Arrival::New(me))
+        mapping.set_peer(id.to_bits());
+        Ok(arrival)
     })
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::sys::error::OsError;
+
 /// Reason why an object cannot be used: by this process, or by anybody.
 ///
 /// None of them goes away by trying again, except [`Fault::TooManyPeers`] and [`Fault::RoleTaken`] once another process has left.
@@ -21,14 +23,18 @@ pub enum Fault {
     TooManyPeers,
     /// This process runs in another pid namespace than the segment's peers and could not tell who is alive.
     ForeignNamespace,
-    /// The kernel refused what attaching needs, with this error number: the descriptor was closed, address space is limited, or
-    /// a sandbox forbids it.
-    Os(i32),
+    /// The kernel refused what attaching needs: the descriptor was closed, address space is limited, or a sandbox forbids it.
+    Os {
+        /// Name of the call.
+        call: &'static str,
+        /// What the kernel said, as an error number.
+        errno: i32,
+    },
 }
 
-impl Fault {
-    pub(crate) fn os(error: &std::io::Error) -> Fault {
-        Fault::Os(error.raw_os_error().unwrap_or(0))
+impl From<OsError> for Fault {
+    fn from(error: OsError) -> Fault {
+        Fault::Os { call: error.call, errno: error.errno.raw_os_error() }
     }
 }
 
@@ -41,8 +47,9 @@ impl fmt::Display for Fault {
             Fault::RoleTaken => f.write_str("a living process has this end of the ring"),
             Fault::TooManyPeers => f.write_str("the segment's peer table is full: too many processes are attached"),
             Fault::ForeignNamespace => f.write_str("the segment belongs to another pid namespace"),
-            Fault::Os(number) => {
-                write!(f, "this process could not attach to the segment: {}", std::io::Error::from_raw_os_error(*number))
+            Fault::Os { call, errno } => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                write!(f, "this process could not attach to the segment: {call} failed: {error}")
             }
         }
     }

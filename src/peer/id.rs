@@ -2,20 +2,20 @@
 
 use std::num::NonZeroU64;
 
+use crate::claim::OWNER_BITS;
 use crate::segment::layout::PEERS;
 
-/// Bits of an index in claim words. The table is far smaller; the words have the room.
-pub(crate) const INDEX_BITS: u32 = 20;
-/// Bits of the generation of an entry.
-pub(crate) const GENERATION_BITS: u32 = 20;
+/// Bits of an index in a `PeerId`. The table is far smaller; the word has the room.
+const INDEX_BITS: u32 = 20;
+/// Bits of the generation of an entry: as many as fit into the entry's word. To go round once takes 2^28 processes.
+pub(crate) const GENERATION_BITS: u32 = 28;
 
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 /// Set in the bits of every id, so that 0 means nobody.
 const SOMEBODY: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
 
-/// Bits of a peer's name in claim words, and how many of them are the index; the rest is the low end of the generation.
-pub(crate) const OWNER_BITS: u32 = 20;
+/// How many bits of a name in claim words are the index; the rest is the low end of the generation.
 const OWNER_INDEX_BITS: u32 = 10;
 const OWNER_INDEX_MASK: u32 = (1 << OWNER_INDEX_BITS) - 1;
 const OWNER_GENERATION_MASK: u32 = (1 << (OWNER_BITS - OWNER_INDEX_BITS)) - 1;
@@ -25,8 +25,8 @@ const _: () = assert!(PEERS <= 1 << OWNER_INDEX_BITS);
 /// One attached process.
 ///
 /// Claim words name it by [`owner`](PeerId::owner). An index is given away again only after every word with it was cleared, so the
-/// index alone says who; the generation beside it makes sure that a word which somebody judged long ago does not come back: it
-/// would take a thousand processes on one index between a verdict and the swap that acts on it.
+/// index alone says who; the generation beside it makes sure that a word which somebody judged long ago does not come back. How long
+/// that takes says [`claim`](crate::claim).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerId(NonZeroU64);
 
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn bits_and_back() {
-        for (index, generation) in [(0, 0), (1, 0), (0, 1), (1023, 0xf_ffff)] {
+        for (index, generation) in [(0, 0), (1, 0), (0, 1), (1023, (1 << GENERATION_BITS) - 1)] {
             let id = PeerId::new(index, generation);
             assert_eq!(PeerId::from_bits(id.to_bits()), Some(id));
             assert_ne!(id.to_bits(), 0);

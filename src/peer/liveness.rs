@@ -1,65 +1,88 @@
 //! The verdict over a peer. Only the kernel gives it; a peer that cannot be judged is alive.
+//!
+//! What is asked, in this order, and what each answer means. An answer that is not in the table, and a refusal of any kind, says nothing, and
+//! the next question follows; if none is left, the peer is alive.
+//!
+//! | question | call | dead | alive |
+//! |---|---|---|---|
+//! | was the entry made under the segment's home of today? | - | no: everybody who lived there is gone | |
+//! | does the peer still have the segment mapped? | `fcntl(F_OFD_GETLK)` on the byte that its mapping keeps locked | the byte is free: it has ended, or become another program by `exec` | |
+//! | who has its pid? | `pidfd_open` | | |
+//! | has that one ended? | `poll` on the pidfd | readable: a zombie | |
+//! | was it started when the peer was? | `fstat` on the pidfd; before Linux 6.9 `/proc` | no: the pid was given away again | not readable, and the same start |
+//! | where no pidfd is to be had: does the pid stand for a process? | `tgkill` with signal 0 | `ESRCH` | |
+//!
+//! The first two need neither a descriptor, nor `/proc`, nor a right over the peer. A peer has no locked byte if it attached where it
+//! could not open the segment once more: without `/proc`, as another user, or on a file system that does not keep such locks (overlay, network).
+//! Such a peer counts as alive when it has become another program, and when it is a zombie and no pidfd of it is to be had.
 
 use crate::peer::id;
-use crate::peer::table::{EntryWord, State, Table, Who};
-use crate::primitive::{AtomicU64, Ordering};
-use crate::sys::clock;
-use crate::sys::pidfd::{self, Identity};
+use crate::peer::table::{Attached, EntryWord, State, Table, Who};
+use crate::primitive::{Ordering, fence};
+use crate::segment::region::Mapping;
+use crate::sys::pidfd;
 
-/// Judges the entry as its word stood when it was loaded; true only if no instruction of its process will ever run again.
-///
-/// Costs system calls, some of them to `/proc`: for slow paths only.
-pub(crate) fn is_dead(table: Table<'_>, me: u32, index: u32, word: EntryWord) -> bool {
-    judge(table, me, index, word, Identity::is_dead)
+/// One who judges: a process, by what it can ask about others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judge<'a> {
+    pub(crate) table: Table<'a>,
+    pub(crate) mapping: &'a Mapping,
+    /// The name of this process in claim words, or one that no peer has.
+    pub(crate) me: u32,
 }
 
-fn judge(table: Table<'_>, me: u32, index: u32, word: EntryWord, process_is_dead: fn(Identity) -> bool) -> bool {
-    match word.state() {
-        // Nobody is there: whoever had the entry has been cleared up after.
-        State::Free | State::Dead | State::Reaping(_) | State::Taken(_) => true,
-        State::Joining(who) => joining_is_dead(who),
-        State::Live(who) => table.identity(index, who).is_some_and(process_is_dead),
-        // The child has not begun to use its entry. Whether it ever will is for its parent to find out, if that still lives.
-        State::Reserved(parent) if parent == me => false,
-        State::Reserved(parent) => match load(table, parent).map(EntryWord::state) {
-            Some(State::Live(who)) => table.identity(id::index_of(parent), who).is_some_and(process_is_dead),
-            _ => true,
-        },
-        // Scribbled over. The process behind it, if any, cannot be found.
-        State::Unknown => false,
+impl Judge<'_> {
+    /// Judges the entry as its word stood when it was loaded; true only if no instruction of its process will ever run again in the
+    /// segment. Costs system calls.
+    pub(crate) fn is_dead(&self, index: u32, word: EntryWord) -> bool {
+        let dead = match word.state() {
+            // Nobody is there: whoever had the entry has been cleared up after.
+            State::Free | State::Dead | State::Reaping(_) | State::Taken(_) => true,
+            State::Joining(who) => joining_is_dead(who),
+            State::Live(who) => self.attached_is_dead(index, who),
+            // The child has not begun to use its entry, and its parent has not said who it is. That is for the parent to do, if it lives.
+            State::Reserved(parent) if parent == self.me => false,
+            State::Reserved(parent) => match self.load(parent).map(EntryWord::state) {
+                Some(State::Live(who)) => self.attached_is_dead(id::index_of(parent), who),
+                _ => true,
+            },
+            // Scribbled over. The process behind it, if any, cannot be found.
+            State::Unknown => false,
+        };
+        if dead {
+            after_the_verdict();
+        }
+        dead
+    }
+
+    /// Judges whoever a claim word names.
+    pub(crate) fn owner_is_dead(&self, owner: u32) -> bool {
+        owner != self.me && self.load(owner).is_none_or(|word| self.is_dead(id::index_of(owner), word))
+    }
+
+    fn attached_is_dead(&self, index: u32, who: Who) -> bool {
+        let Some(Attached { identity, home, life }) = self.table.attached(index, who) else {
+            return false;
+        };
+        home != self.mapping.home().to_bits()
+            || self.mapping.is_mapped_elsewhere(life) == Some(false)
+            || pidfd::has_ended(who.pid, |now| now.start.differs_from(identity.start) || Who::of(now).differs_from(who))
+    }
+
+    /// The entry of the peer that a claim word names; `None` if that peer has left, or was cleared up after.
+    fn load(&self, owner: u32) -> Option<EntryWord> {
+        self.table.load(id::index_of(owner)).filter(|word| id::is_of_generation(owner, word.generation()))
     }
 }
 
 /// Judges a process without an entry. It has not written its identity yet; the word holds the pid and a part of it.
 pub(crate) fn joining_is_dead(who: Who) -> bool {
-    match pidfd::open(who.pid) {
-        Err(error) => error == rustix::io::Errno::SRCH,
-        Ok(pidfd) => pidfd::has_exited(&pidfd) || Identity::of(&pidfd, who.pid).is_some_and(|identity| Who::of(&identity) != who),
-    }
+    pidfd::has_ended(who.pid, |now| Who::of(now).differs_from(who))
 }
 
-/// Waiters ask `/proc` whether an owner became another program this often at the most, in milliseconds for the whole process.
-const THOROUGH_EVERY: u64 = 50;
-
-/// Judges whoever a claim word names: for those who wait behind it, and ask again and again.
-///
-/// That an owner ended is found out at once; that it became another program by `exec`, a little later.
-pub(crate) fn owner_is_dead(table: Table<'_>, me: u32, owner: u32) -> bool {
-    if owner == me {
-        return false;
-    }
-    static LAST_THOROUGH: AtomicU64 = AtomicU64::new(0);
-    // Relaxed: whoever asks too often costs time and nothing else.
-    let now = clock::coarse_millis();
-    let thorough = now.wrapping_sub(LAST_THOROUGH.load(Ordering::Relaxed)) >= THOROUGH_EVERY;
-    if thorough {
-        LAST_THOROUGH.store(now, Ordering::Relaxed);
-    }
-    let process_is_dead = if thorough { Identity::is_dead } else { Identity::has_exited };
-    load(table, owner).is_none_or(|word| judge(table, me, id::index_of(owner), word, process_is_dead))
-}
-
-/// The entry of the peer that a claim word names; `None` if that peer has left, or was cleared up after.
-fn load(table: Table<'_>, owner: u32) -> Option<EntryWord> {
-    table.load(id::index_of(owner)).filter(|word| id::is_of_generation(owner, word.generation()))
+/// What the dead process stored is seen by whoever knows that it is dead: it happened before the kernel ended the process, and the kernel
+/// said so before this.
+fn after_the_verdict() {
+    // Acquire: the loads of what the dead left are not made before the verdict. It pairs with the kernel's own barriers at a process's end.
+    fence(Ordering::Acquire);
 }

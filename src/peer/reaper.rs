@@ -10,29 +10,35 @@
 //! What an object is and how it is cleared is known to the rooms above; they pass step 4 in.
 
 use crate::peer::id::PeerId;
-use crate::peer::liveness;
-use crate::peer::table::{EntryWord, State, Table};
-use crate::sys::pidfd::Identity;
+use crate::peer::liveness::{self, Judge};
+use crate::peer::table::{Attached, EntryWord, State, Table};
+use crate::segment::region::Mapping;
 
 /// A name that no peer has.
 const NOBODY: u32 = u32::MAX;
 
 /// Clears up after the entry if its process is dead; true if this call did.
-pub(crate) fn reap(table: Table<'_>, me: PeerId, index: u32, clear: impl FnOnce(PeerId)) -> bool {
+pub(crate) fn reap(mapping: &Mapping, table: Table<'_>, me: PeerId, index: u32, clear: impl FnOnce(PeerId)) -> bool {
     let Some(word) = table.load(index) else {
         return false;
     };
-    if index == me.index() || !needs_reaping(table, me.owner(), index, word) {
+    if index == me.index() || !needs_reaping(Judge { table, mapping, me: me.owner() }, index, word) {
         return false;
     }
     finish(table, me, index, word, clear)
 }
 
-/// Clears up after a child that its parent knows to be dead, whether it had begun to use its entry or not.
-pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, clear: impl FnOnce(PeerId)) {
+/// Clears up after a child, the process `pid`, that its parent knows to be dead, whether it had begun to use its entry or not.
+pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, pid: u32, clear: impl FnOnce(PeerId)) {
     if let Some(word) = table.load(child.index())
         && word.generation() == child.generation()
-        && matches!(word.state(), State::Reserved(_) | State::Joining(_) | State::Live(_) | State::Dead)
+        && match word.state() {
+            State::Reserved(parent) => parent == me.owner(),
+            // The entry of another process, should one have come to have it, is not the child's.
+            State::Joining(who) | State::Live(who) => who.pid == pid,
+            State::Dead => true,
+            State::Free | State::Reaping(_) | State::Taken(_) | State::Unknown => false,
+        }
     {
         finish(table, me, child.index(), word, clear);
     }
@@ -40,18 +46,19 @@ pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, clear: imp
 
 /// Clears up after one dead process and moves into its entry: for a process that found the table full. `clear` is called as in
 /// [`reap`], but there is no entry to own blocks by; it takes them in the name of the dead, whose claims are still nobody's.
-pub(crate) fn take_over(table: Table<'_>, identity: &Identity, mut clear: impl FnMut(PeerId)) -> Option<PeerId> {
+pub(crate) fn take_over(mapping: &Mapping, table: Table<'_>, me: &Attached, mut clear: impl FnMut(PeerId)) -> Option<PeerId> {
+    let judge = Judge { table, mapping, me: NOBODY };
     for index in table.indices() {
         let Some(word) = table.load(index) else {
             continue;
         };
-        if needs_reaping(table, NOBODY, index, word)
-            && let Some(taken) = table.take_over(index, word, identity)
+        if needs_reaping(judge, index, word)
+            && let Some(taken) = table.take_over(index, word, &me.identity)
         {
             let dead = PeerId::new(index, word.generation());
             table.disown(dead);
             clear(dead);
-            return table.settle(index, taken, identity);
+            return table.settle(index, taken, me);
         }
     }
     None
@@ -67,13 +74,13 @@ fn finish(table: Table<'_>, me: PeerId, index: u32, judged: EntryWord, clear: im
     table.free(index, reaping)
 }
 
-fn needs_reaping(table: Table<'_>, me: u32, index: u32, word: EntryWord) -> bool {
+fn needs_reaping(judge: Judge<'_>, index: u32, word: EntryWord) -> bool {
     match word.state() {
         State::Free | State::Unknown => false,
         State::Dead => true,
         // Another reaper is at it. If that one is dead, its work is taken over.
-        State::Reaping(reaper) => liveness::owner_is_dead(table, me, reaper),
+        State::Reaping(reaper) => judge.owner_is_dead(reaper),
         State::Taken(who) => liveness::joining_is_dead(who),
-        State::Joining(_) | State::Reserved(_) | State::Live(_) => liveness::is_dead(table, me, index, word),
+        State::Joining(_) | State::Reserved(_) | State::Live(_) => judge.is_dead(index, word),
     }
 }

@@ -2,39 +2,52 @@
 //!
 //! # Layout
 //! ```text
-//! offset  size  field   written by                        read by
-//!      0     8  word    whoever moves the entry, by CAS   everybody
-//!      8     8  start   the process, while JOINING        who judges it
-//!     16     8  image   the process, while JOINING        who judges it
-//!     24    40  -
+//! offset  size  field   written by                                    read by
+//!      0     8  word    whoever moves the entry, by CAS               everybody
+//!      8    16  start   the process while JOINING or LIVE             who judges it
+//!     24     8  home    the process while JOINING                     who judges it
+//!     32     8  life    the process while JOINING or LIVE             who judges it
+//!     40    24  -
 //!
-//! word = generation:20 | phase:4 | payload:40
+//! word = generation:28 | phase:4 | payload:32
 //! ```
+//! `home` is the home of the segment (`segment::home`) under which the entry was made, `life` the byte that the process keeps locked, 0 if it
+//! has none. A parent that reserves an entry writes them all, as if it knew nothing of the child.
+//!
 //! # States
 //! ```text
 //! FREE(g) --a process claims it--> JOINING(g, who) --identity written--> LIVE(g, who) --leaves--> FREE(g+1)
-//!    |                                ^                                     |
-//!    +--a parent reserves it for      |                                     +--dead--> REAPING(g, reaper) --> FREE(g+1)
-//!       its coming child--> RESERVED(g, parent) --the child's first use                   |        ^
-//!                                                                                         +--dead--+ or DEAD(g)
+//!    |                                ^                                   ^   |
+//!    +--a parent reserves it for      |                                   |   +--dead--> REAPING(g, reaper) --> FREE(g+1)
+//!       its coming child--> RESERVED(g, parent) --the child's first use   |                 |        ^
+//!                              +--the parent introduces the child---------+                 +--dead--+ or DEAD(g)
 //! ```
+//! After the fork the parent knows who the child is and writes that into the entry's word, so that everybody can judge a child that has never
+//! used the segment. It writes nothing else: were it held up before that, the entry might be another's by then. A process that the child
+//! forks by other means finds that the entry is not its own.
+//!
 //! A process that finds the table full takes a dead entry over: `LIVE(g, dead) -> TAKEN(g, who)`, clears up after the dead, and goes on
 //! to `JOINING(g+1, who)`.
 //!
-//! `who` is the pid and the low bits of the start identity, so the claiming CAS itself says who claims: a process killed before it
+//! `who` is the pid and some bits of when the process was started, so the claiming CAS itself says who claims: a process killed before it
 //! wrote its identity is recognised all the same. `RESERVED` and `REAPING` name a peer as claims do; when that peer is reaped, its
 //! reservations and unfinished reapings become `DEAD`, which any reaper takes up, and only then its index is given away again.
 
+use crate::claim::OWNER_BITS;
 use crate::peer::id::{GENERATION_BITS, PeerId};
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::{PEER_SIZE, PEERS};
 use crate::segment::region::{Region, Shared};
-use crate::sys::pidfd::Identity;
+use crate::sys::pidfd::{Identity, Start};
 
-const PAYLOAD_BITS: u32 = 40;
+const PAYLOAD_BITS: u32 = 32;
 const PHASE_BITS: u32 = 4;
 const PID_BITS: u32 = 22;
 const TAG_BITS: u32 = PAYLOAD_BITS - PID_BITS;
+/// Of these, bits that say of which kind the start is; the others are its lowest.
+const TAG_KIND_BITS: u32 = 2;
+
+const _: () = assert!(OWNER_BITS <= PAYLOAD_BITS);
 
 const _: () = assert!(GENERATION_BITS + PHASE_BITS + PAYLOAD_BITS == 64);
 
@@ -71,13 +84,21 @@ pub(crate) enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Who {
     pub(crate) pid: u32,
-    /// Low bits of the start identity.
+    /// Kind and low bits of when it was started.
     tag: u32,
 }
 
 impl Who {
     pub(crate) fn of(identity: &Identity) -> Who {
-        Who { pid: identity.pid, tag: (identity.start & ((1 << TAG_BITS) - 1)) as u32 }
+        let [start, _] = identity.start.to_words();
+        let kind = start >> (u64::BITS - TAG_KIND_BITS);
+        Who { pid: identity.pid, tag: ((start << TAG_KIND_BITS | kind) & ((1 << TAG_BITS) - 1)) as u32 }
+    }
+
+    /// Whether the two are certainly not one process.
+    pub(crate) fn differs_from(self, other: Who) -> bool {
+        let kind = |who: Who| who.tag & ((1 << TAG_KIND_BITS) - 1);
+        self.pid != other.pid || (kind(self) == kind(other) && self.tag != other.tag)
     }
 }
 
@@ -136,22 +157,34 @@ impl EntryWord {
 #[repr(C)]
 struct Entry {
     word: AtomicU64,
-    start: AtomicU64,
-    image: AtomicU64,
-    reserved: [AtomicU64; 5],
+    start: [AtomicU64; 2],
+    home: AtomicU64,
+    life: AtomicU64,
+    reserved: [AtomicU64; 3],
 }
 
 const _: () = {
     assert!(core::mem::offset_of!(Entry, word) == 0);
     assert!(core::mem::offset_of!(Entry, start) == 8);
-    assert!(core::mem::offset_of!(Entry, image) == 16);
-    assert!(core::mem::offset_of!(Entry, reserved) == 24);
+    assert!(core::mem::offset_of!(Entry, home) == 24);
+    assert!(core::mem::offset_of!(Entry, life) == 32);
+    assert!(core::mem::offset_of!(Entry, reserved) == 40);
     assert!(size_of::<Entry>() as u64 == PEER_SIZE);
 };
 
 #[expect(unsafe_code, reason = "marks a struct of atomics")]
 // SAFETY: a struct of atomics without padding.
 unsafe impl Shared for Entry {}
+
+/// What an entry says of its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attached {
+    pub(crate) identity: Identity,
+    /// The segment's home when it attached.
+    pub(crate) home: u64,
+    /// The byte that it keeps locked; 0 if there is none.
+    pub(crate) life: u64,
+}
 
 /// The table in a mapped segment.
 #[derive(Clone, Copy, Debug)]
@@ -176,70 +209,95 @@ impl<'a> Table<'a> {
         self.entries.get(index as usize).map(|entry| EntryWord(entry.word.load(Ordering::Acquire)))
     }
 
-    /// The identity that was written before the entry became `LIVE`.
-    pub(crate) fn identity(&self, index: u32, who: Who) -> Option<Identity> {
+    /// What is known of the process in an entry whose word said `LIVE`.
+    pub(crate) fn attached(&self, index: u32, who: Who) -> Option<Attached> {
         let entry = self.entries.get(index as usize)?;
-        // Relaxed: ordered by the Acquire load of the word that said LIVE.
-        let start = entry.start.load(Ordering::Relaxed);
-        let image = entry.image.load(Ordering::Relaxed);
-        Some(Identity { pid: who.pid, start, image })
+        // Relaxed: ordered by the Acquire load of the word that said LIVE, but for a life that came later, without which the process
+        // is judged by its pid.
+        let start = Start::from_words(entry.start.each_ref().map(|word| word.load(Ordering::Relaxed)));
+        let (home, life) = (entry.home.load(Ordering::Relaxed), entry.life.load(Ordering::Relaxed));
+        Some(Attached { identity: Identity { pid: who.pid, start }, home, life })
     }
 
     /// Claims a free entry for this process and makes it `LIVE`; `None` if no entry is free.
-    pub(crate) fn join(&self, identity: &Identity) -> Option<PeerId> {
-        let joining = State::Joining(Who::of(identity));
-        for index in self.indices() {
-            let Some(word) = self.load(index) else {
-                continue;
-            };
-            if word.state() == State::Free && self.advance(index, word, word.with(joining)) {
-                self.go_live(index, word.with(joining), identity);
-                return Some(PeerId::new(index, word.generation()));
-            }
-        }
-        None
+    pub(crate) fn join(&self, me: &Attached) -> Option<PeerId> {
+        let joining = State::Joining(Who::of(&me.identity));
+        let (index, word) = self.claim_free(joining)?;
+        self.go_live(index, word, me);
+        Some(PeerId::new(index, word.generation()))
     }
 
     /// Sets a free entry aside for a child that `parent` is about to fork; `None` if no entry is free.
-    pub(crate) fn reserve(&self, parent: PeerId) -> Option<PeerId> {
-        for index in self.indices() {
-            let Some(word) = self.load(index) else {
-                continue;
-            };
-            if word.state() == State::Free && self.advance(index, word, word.with(State::Reserved(parent.owner()))) {
-                return Some(PeerId::new(index, word.generation()));
-            }
-        }
-        None
+    pub(crate) fn reserve(&self, parent: PeerId, home: u64) -> Option<PeerId> {
+        let (index, word) = self.claim_free(State::Reserved(parent.owner()))?;
+        // The entry stays RESERVED as long as the parent lives, unless the child comes, and there is none yet.
+        self.write(index, &Attached { identity: Identity { pid: 0, start: Start::Unknown }, home, life: 0 });
+        Some(PeerId::new(index, word.generation()))
     }
 
-    /// Takes over the entry that the parent reserved; false if it is no longer ours, because the parent died and was reaped.
-    pub(crate) fn adopt(&self, promised: PeerId, identity: &Identity) -> bool {
-        let Some(word) = self.load(promised.index()) else {
+    fn claim_free(&self, state: State) -> Option<(u32, EntryWord)> {
+        self.indices().find_map(|index| {
+            let word = self.load(index)?;
+            let claimed = word.with(state);
+            (word.state() == State::Free && self.advance(index, word, claimed)).then_some((index, claimed))
+        })
+    }
+
+    /// Says who the child is for whom `parent` has reserved the entry. Does nothing if the child has been there before.
+    pub(crate) fn introduce(&self, promised: PeerId, parent: PeerId, child: &Identity) {
+        if let Some(word) = self.load(promised.index())
+            && word.generation() == promised.generation()
+            && word.state() == State::Reserved(parent.owner())
+        {
+            self.advance(promised.index(), word, word.with(State::Live(Who::of(child))));
+        }
+    }
+
+    /// Takes over the entry that the parent reserved for this process; false if it is no longer ours, because the parent died and was reaped,
+    /// or never was, because this is not the child that the parent meant.
+    pub(crate) fn adopt(&self, promised: PeerId, me: &Attached) -> bool {
+        let Some(word) = self.load(promised.index()).filter(|word| word.generation() == promised.generation()) else {
             return false;
         };
-        if word.generation() != promised.generation() || !matches!(word.state(), State::Reserved(_)) {
-            return false;
+        let who = Who::of(&me.identity);
+        let joining = word.with(State::Joining(who));
+        match word.state() {
+            State::Reserved(_) if self.advance(promised.index(), word, joining) => {
+                self.go_live(promised.index(), joining, me);
+                true
+            }
+            // The parent has just introduced us, or was here before.
+            State::Reserved(_) => self.adopt(promised, me),
+            State::Live(introduced) if !introduced.differs_from(who) => {
+                // Nobody else writes the entry of a living process. Whoever does not see all of it yet judges by the rest.
+                self.write(promised.index(), me);
+                true
+            }
+            _ => false,
         }
-        let joining = word.with(State::Joining(Who::of(identity)));
-        if !self.advance(promised.index(), word, joining) {
-            return false;
-        }
-        self.go_live(promised.index(), joining, identity);
-        true
     }
 
-    fn go_live(&self, index: u32, joining: EntryWord, identity: &Identity) {
-        if let Some(entry) = self.entries.get(index as usize) {
-            // Relaxed: published by the Release in `advance`.
-            entry.start.store(identity.start, Ordering::Relaxed);
-            entry.image.store(identity.image, Ordering::Relaxed);
-        }
+    fn go_live(&self, index: u32, joining: EntryWord, me: &Attached) {
+        self.write(index, me);
         // Nobody moves the JOINING entry of a living process, so this cannot fail but by scribbling.
         let State::Joining(who) = joining.state() else {
             return;
         };
         self.advance(index, joining, joining.with(State::Live(who)));
+    }
+
+    /// Writes what is known of a process. Only for whoever the entry's word names.
+    fn write(&self, index: u32, attached: &Attached) {
+        let Some(entry) = self.entries.get(index as usize) else {
+            return;
+        };
+        let [start, clock] = attached.identity.start.to_words();
+        // Relaxed: published by the Release in `advance`, or not needed. The kind stands in the first word of the start and comes last, so that
+        // one that is half written says nothing.
+        entry.start[1].store(clock, Ordering::Relaxed);
+        entry.start[0].store(start, Ordering::Relaxed);
+        entry.home.store(attached.home, Ordering::Relaxed);
+        entry.life.store(attached.life, Ordering::Relaxed);
     }
 
     /// Begins to clear up after the entry as it was judged; true for exactly one caller.
@@ -249,18 +307,18 @@ impl<'a> Table<'a> {
     }
 
     /// Begins to clear up after the entry as it was judged, for a process that will have the entry then.
-    pub(crate) fn take_over(&self, index: u32, judged: EntryWord, identity: &Identity) -> Option<EntryWord> {
-        let taken = judged.with(State::Taken(Who::of(identity)));
+    pub(crate) fn take_over(&self, index: u32, judged: EntryWord, me: &Identity) -> Option<EntryWord> {
+        let taken = judged.with(State::Taken(Who::of(me)));
         self.advance(index, judged, taken).then_some(taken)
     }
 
     /// Moves into an entry that was taken over and cleared.
-    pub(crate) fn settle(&self, index: u32, taken: EntryWord, identity: &Identity) -> Option<PeerId> {
-        let joining = taken.next_free().with(State::Joining(Who::of(identity)));
+    pub(crate) fn settle(&self, index: u32, taken: EntryWord, me: &Attached) -> Option<PeerId> {
+        let joining = taken.next_free().with(State::Joining(Who::of(&me.identity)));
         if !self.advance(index, taken, joining) {
             return None;
         }
-        self.go_live(index, joining, identity);
+        self.go_live(index, joining, me);
         Some(PeerId::new(index, joining.generation()))
     }
 

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::process::family::{self, Kin};
 use crate::process::outcome::{Outcome, PanicInfo};
 use crate::sys::clock::Deadline;
+use crate::sys::error::OsError;
 use crate::sys::process::Ending;
 
 /// A child process that runs a closure with a value of type `T`; made by [`fork`](crate::fork).
@@ -45,6 +46,8 @@ use crate::sys::process::Ending;
 #[must_use = "a child whose handle is dropped runs on, and its value is lost"]
 pub struct Child<T> {
     kin: Arc<Kin>,
+    /// How the child has ended, once that is known.
+    ending: Option<Ending>,
     /// Whether the value was handed out, or will never be.
     joined: bool,
     value: PhantomData<fn() -> T>,
@@ -52,7 +55,7 @@ pub struct Child<T> {
 
 impl<T> Child<T> {
     pub(super) fn new(kin: Arc<Kin>) -> Child<T> {
-        Child { kin, joined: false, value: PhantomData }
+        Child { kin, ending: None, joined: false, value: PhantomData }
     }
 
     /// Returns the child's process id. It names this child until it was joined; later the kernel may give it to another process.
@@ -109,7 +112,7 @@ impl<T> Child<T> {
         if !self.kin.is_ours() {
             return Err(rustix::io::Errno::SRCH.into());
         }
-        self.kin.signal(signal)
+        Ok(self.kin.signal(signal)?)
     }
 }
 
@@ -184,37 +187,46 @@ impl<T: DeserializeOwned> Child<T> {
         if self.joined {
             return Some(Err(JoinError::AlreadyJoined));
         }
-        let ending = match self.kin.wait(deadline) {
-            Ok(None) => return None,
-            Ok(Some(ending)) => ending,
-            Err(source) => {
-                return Some(Err(JoinError::Os { call: "waitid", source }));
-            }
+        let ending = match self.ending {
+            Some(ending) => ending,
+            None => match self.kin.wait(deadline) {
+                Ok(None) => return None,
+                // Taken from the kernel, and nowhere else from now on.
+                Ok(Some(ending)) => *self.ending.insert(ending),
+                Err(refused) => return Some(Err(refused.into())),
+            },
+        };
+        let outcome = match self.kin.outcome().read() {
+            Ok(outcome) => outcome,
+            Err(refused) => return Some(Err(refused.into())),
         };
         self.joined = true;
-        Some(match self.kin.outcome().read() {
-            Ok(Some(Outcome::Value(value))) => Ok(value),
-            Ok(Some(Outcome::Panicked(panic))) => Err(JoinError::Panicked(panic)),
-            Ok(Some(Outcome::Unsendable(reason))) => Err(JoinError::Unsendable(reason)),
-            Ok(Some(Outcome::Undecodable(reason))) => Err(JoinError::Undecodable(reason)),
-            Ok(None) => Err(match ending {
+        Some(match outcome {
+            Some(Outcome::Value(value)) => Ok(value),
+            Some(Outcome::Panicked(panic)) => Err(JoinError::Panicked(panic)),
+            Some(Outcome::Unsendable(reason)) => Err(JoinError::Unsendable(reason)),
+            Some(Outcome::Undecodable(reason)) => Err(JoinError::Undecodable(reason)),
+            Some(Outcome::NotStarted(reason)) => Err(JoinError::NotStarted(reason)),
+            None => Err(match ending {
                 Ending::Exited(code) => JoinError::Exited(code),
                 Ending::Killed(signal) => JoinError::Killed(signal),
                 Ending::Unknown => JoinError::Lost,
             }),
-            Err(source) => Err(JoinError::Os { call: "pread", source }),
         })
     }
 }
 
 /// The child's pidfd: readable when the child has ended, also after it was joined.
 ///
+/// # Fork
+/// Once this was called the descriptor stays open in children that are forked later, so that a reference that came along is good there.
+///
 /// # Panics
-/// In a process that is not the child's parent, where the descriptor is closed. See the section "Fork" of [`Child`].
+/// In a process that is not the child's parent. See the section "Fork" of [`Child`].
 impl<T> AsFd for Child<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        assert!(self.kin.is_ours(), "the descriptor of a child is open in its parent only");
-        self.kin.as_fd()
+        assert!(self.kin.is_ours(), "the descriptor of a child is its parent's only");
+        self.kin.lend()
     }
 }
 
@@ -252,6 +264,9 @@ pub enum JoinError {
     /// The child sent a value, but it could not be decoded as a `T`.
     #[error("the child's value cannot be decoded: {0}")]
     Undecodable(String),
+    /// The closure was never called: the kernel refused what has to be done before, and this is what it said.
+    #[error("the child could not begin: {0}")]
+    NotStarted(String),
     /// The child has ended without a value, and how is not known: the program ignores `SIGCHLD`, or other code has waited for the child.
     #[error("the child has ended, and its status was lost: somebody else waited for it, or SIGCHLD is ignored")]
     Lost,
@@ -269,6 +284,12 @@ pub enum JoinError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl From<OsError> for JoinError {
+    fn from(error: OsError) -> JoinError {
+        JoinError::Os { call: error.call, source: error.into() }
+    }
 }
 
 /// The name of a signal in parentheses, for people.

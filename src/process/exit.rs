@@ -4,8 +4,8 @@
 //!
 //! # Panics in the child
 //! A hook, set in the child before the closure runs, notes place and stack of each panic and then calls the hook that was there, so that the
-//! message still goes to standard error. Only if the panic ends the closure is the note sent; the stack is put into words only then, since looking up
-//! names is slow. A caught panic followed by `resume_unwind` of another one is told from it by its message.
+//! message still goes to standard error. Only if the panic ends the closure is the note sent. The stack is noted if the environment asks for it, as
+//! for every panic, and put into words only then, since looking up names is slow. A caught panic followed by `resume_unwind` of another one is told from it by its message.
 //!
 //! With `panic = "abort"` nothing can be caught: there the hook sends the note itself, and the abort that follows is told as the panic it is.
 //!
@@ -14,10 +14,9 @@
 //! as the last thing, or else by the parent.
 
 use std::any::Any;
-use std::backtrace::Backtrace;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::mem::{self, ManuallyDrop};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{PoisonError, RwLock};
 
@@ -26,7 +25,8 @@ use serde::Serialize;
 use crate::object::lineage::Lineage;
 use crate::process::family;
 use crate::process::outcome::{Location, OutcomeFile, PanicInfo, Record};
-use crate::sys::process::{self as sys, Wrapped};
+use crate::sys::process::{self as sys, Lifeline, Wrapped};
+use crate::sys::ranges;
 
 /// Exit code of a child whose closure returned.
 const RETURNED: i32 = 0;
@@ -39,8 +39,7 @@ pub(super) struct Start {
     pub(super) parent: u32,
     pub(super) lineage: Lineage,
     pub(super) outcome: OutcomeFile,
-    pub(super) lifeline: OwnedFd,
-    pub(super) parents_end: OwnedFd,
+    pub(super) lifeline: Lifeline,
     /// Whether descriptors of the parent's other relatives are open.
     pub(super) has_relatives: bool,
 }
@@ -52,8 +51,14 @@ where
     T: Serialize,
 {
     let code = panic::catch_unwind(AssertUnwindSafe(|| {
-        start.lineage.adopt();
-        run(closure, start, wrapped)
+        // While something else might come to lie where the parent has a segment, no code of the program may run.
+        match ranges::closed() {
+            Ok(()) => run(closure, start, wrapped),
+            Err(refused) => {
+                start.outcome.write(&Record::not_started(refused));
+                PANICKED
+            }
+        }
     }));
     // A panic outside the closure is a bug of this crate or of a panic hook; its payload is left alone, as its `Drop` might panic once more.
     let code = code.unwrap_or_else(|payload| {
@@ -69,6 +74,7 @@ where
     T: Serialize,
 {
     let process = sys::pid();
+    start.lineage.adopt(process);
     begin(start, wrapped, process);
 
     // The value moves to the parent, so its `Drop` is not for this process.
@@ -94,12 +100,11 @@ where
 
 /// Becomes a process of its own.
 fn begin(start: &Start, wrapped: &Wrapped, process: u32) {
-    // The parent's end of the lifeline goes first: as long as it is open here, the parent's death would go unnoticed.
-    sys::close_inherited(start.parents_end.as_raw_fd());
+    start.lifeline.let_go_of_parents_end();
     if start.has_relatives {
         family::begin();
     }
-    sys::die_with_parent(start.parent, process, start.lifeline.as_fd());
+    sys::die_with_parent(start.parent, process, &start.lifeline);
     note_panics(&start.outcome, process);
     wrapped.let_signals_in();
 }
@@ -167,15 +172,15 @@ impl Noting {
 
 impl Note {
     fn take(info: &PanicHookInfo<'_>) -> Note {
-        Note {
-            message: message(info.payload()),
-            location: info.location().map(Location::from),
-            backtrace: Backtrace::force_capture(),
-        }
+        Note { message: message(info.payload()), location: info.location().map(Location::from), backtrace: Backtrace::capture() }
     }
 
     fn into_info(self) -> PanicInfo {
-        PanicInfo { message: self.message, location: self.location, backtrace: self.backtrace.to_string() }
+        let backtrace = match self.backtrace.status() {
+            BacktraceStatus::Captured => self.backtrace.to_string(),
+            _ => String::new(),
+        };
+        PanicInfo { message: self.message, location: self.location, backtrace }
     }
 }
 

@@ -8,24 +8,31 @@
 //!
 //! # Fork
 //! The new process closes the descriptors and *forgets* the list, without dropping it. So a [`Kin`] that the parent had listed keeps one reference
-//! for ever there, and an inherited handle that is dropped closes nothing a second time.
+//! for ever there, and an inherited handle that is dropped closes nothing a second time. A descriptor is closed only if it still stands
+//! for what it stood for in the parent: a process may have closed them all and opened its own. And one that was lent to the program stays
+//! open, as a reference to it may have come along.
 //!
 //! To write to the list is to have its page copied, so a child that finds it empty leaves it as it is, like one of a raw fork. What it would note
 //! there, its own descriptors, its parent has noted for it.
 //!
 //! A raw fork by other code leaves list and descriptors as they are until the list is used there for the first time: it knows its process, and
 //! starts anew in another. Nothing is waited for there: the handles know their process too.
+#![expect(unsafe_code, reason = "closes descriptors that were inherited")]
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::object::lineage::Lineage;
 use crate::process::outcome::OutcomeFile;
-use crate::sys::clock::Deadline;
-use crate::sys::pidfd;
-use crate::sys::process::{self as sys, Ending};
+use crate::sys::clock::{self, Deadline};
+use crate::sys::descriptor::{FdName, OwnFile};
+use crate::sys::error::OsError;
+use crate::sys::pidfd::{self, Identity};
+use crate::sys::process::{self as sys, Ending, Lifeline};
 
 /// A child of this process: what the kernel and the segments have for it.
 #[derive(Debug)]
@@ -34,28 +41,43 @@ pub(super) struct Kin {
     /// The process that forked it. Nobody else can wait for it.
     parent: u32,
     /// `None` if the child was dead and forgotten before it could be opened: it ended at once, in a program that ignores `SIGCHLD`.
-    pidfd: Option<OwnedFd>,
+    pidfd: Option<OwnFile>,
     outcome: OutcomeFile,
     /// The child dies when this is closed.
-    lifeline: OwnedFd,
+    lifeline: OwnFile,
     lineage: Lineage,
+    /// Whether the program was given the descriptor to poll.
+    lent: AtomicBool,
 }
 
 impl Kin {
-    /// Enters the child `pid`, which was just forked.
+    /// Enters the child `pid`, which was just forked: sees to it that it ends with this process, and tells the others who it is.
     ///
-    /// If the pidfd cannot be opened the child is killed and waited for, as there would be no sure way to do either later.
-    pub(super) fn new(pid: u32, lifeline: OwnedFd, outcome: OutcomeFile, lineage: Lineage) -> io::Result<Arc<Kin>> {
-        let pidfd = match pidfd::open(pid) {
-            Ok(pidfd) => Some(pidfd),
-            Err(rustix::io::Errno::SRCH) => None,
+    /// If something of that is refused the child is killed and waited for.
+    pub(super) fn new(pid: u32, lifeline: Lifeline, outcome: OutcomeFile, lineage: Lineage) -> Result<Arc<Kin>, OsError> {
+        let prepare = || {
+            let lifeline = lifeline.tie(pid)?;
+            let pidfd = match pidfd::open(pid) {
+                Ok(pidfd) => {
+                    let pidfd = OwnFile::new(pidfd)?;
+                    lineage.introduce(&Identity::of(&pidfd, pid));
+                    Some(pidfd)
+                }
+                Err(OsError { errno: Errno::SRCH, .. }) => None,
+                Err(refused) => return Err(refused),
+            };
+            Ok((lifeline, pidfd))
+        };
+        let (lifeline, pidfd) = match prepare() {
+            Ok(prepared) => prepared,
             Err(refused) => {
                 sys::kill_unseen(pid);
-                lineage.reap();
-                return Err(refused.into());
+                lineage.reap(pid);
+                return Err(refused);
             }
         };
-        let kin = Arc::new(Kin { pid, parent: sys::pid(), pidfd, outcome, lifeline, lineage });
+        let lent = AtomicBool::new(false);
+        let kin = Arc::new(Kin { pid, parent: sys::pid(), pidfd, outcome, lifeline, lineage, lent });
         Family::lock().children.push(Member { kin: Arc::clone(&kin), dropped: false });
         Ok(kin)
     }
@@ -76,9 +98,13 @@ impl Kin {
         self.parent == sys::pid()
     }
 
-    fn fds(&self) -> [Option<RawFd>; 3] {
-        let pidfd = self.pidfd.as_ref().map(AsRawFd::as_raw_fd);
-        [pidfd, Some(self.outcome.as_fd().as_raw_fd()), Some(self.lifeline.as_raw_fd())]
+    /// The descriptors that a child of this process has no use for.
+    fn inherited(&self) -> [Option<FdName>; 3] {
+        let unless_lent = |fd| if self.lent.load(Ordering::Relaxed) { None } else { Some(fd) };
+        match &self.pidfd {
+            Some(pidfd) => [unless_lent(pidfd.name()), Some(self.outcome.name()), Some(self.lifeline.name())],
+            None => [None, unless_lent(self.outcome.name()), Some(self.lifeline.name())],
+        }
     }
 
     /// The descriptor to poll: readable once the child is dead.
@@ -90,19 +116,26 @@ impl Kin {
         }
     }
 
+    /// As [`Kin::as_fd`], for the program, which may keep it as long as the handle: for ever, if that is leaked.
+    pub(super) fn lend(&self) -> BorrowedFd<'_> {
+        // Relaxed: read in a copy of this memory.
+        self.lent.store(true, Ordering::Relaxed);
+        self.as_fd()
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.pidfd.as_ref().is_none_or(pidfd::has_exited)
     }
 
-    pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
+    pub(super) fn signal(&self, signal: i32) -> Result<(), OsError> {
         match &self.pidfd {
             Some(pidfd) => sys::send_signal(pidfd.as_fd(), signal),
-            None => Err(rustix::io::Errno::SRCH.into()),
+            None => Err(OsError { call: "pidfd_send_signal", errno: Errno::SRCH }),
         }
     }
 
     /// Waits until the child has ended and its status is taken; `None` if the deadline passes first.
-    pub(super) fn wait(&self, deadline: Deadline) -> io::Result<Option<Ending>> {
+    pub(super) fn wait(&self, deadline: Deadline) -> Result<Option<Ending>, OsError> {
         let Some(pidfd) = &self.pidfd else {
             return Ok(Some(self.bury(Ending::Unknown)));
         };
@@ -119,7 +152,7 @@ impl Kin {
             };
             if readable {
                 // The child is dead, but a debugger that traces it is told first. There is nothing to poll for until it lets go.
-                std::thread::sleep(left.min(Duration::from_millis(1)));
+                clock::sleep(left.min(Duration::from_millis(1)));
             } else {
                 readable = sys::readable(&[pidfd], left)? == [true];
             }
@@ -128,7 +161,7 @@ impl Kin {
 
     /// Gives back what the dead child owned in the segments, and takes it off the list.
     fn bury(&self, ending: Ending) -> Ending {
-        self.lineage.reap();
+        self.lineage.reap(self.pid);
         Family::lock().children.retain(|member| !core::ptr::eq(&*member.kin, self));
         ending
     }
@@ -150,9 +183,9 @@ struct Family {
     process: u32,
     children: Vec<Member>,
     /// Descriptors by which this process is its own parent's child. Its own children have no use for them.
-    own: Option<[RawFd; 2]>,
+    own: Option<[FdName; 2]>,
     /// During a fork, what will be `own` in the child.
-    expected: Option<[RawFd; 2]>,
+    expected: Option<[FdName; 2]>,
 }
 
 static FAMILY: Mutex<Family> = Mutex::new(Family::of(0));
@@ -178,17 +211,25 @@ impl Family {
 
     /// Closes every descriptor of the list, which this process only inherited, and forgets the owners.
     fn disown(self) {
+        let close = |fd: FdName| {
+            // SAFETY: only this function closes what was inherited, and it runs under the lock.
+            if unsafe { fd.is_open() } {
+                // SAFETY: it is what the parent had, whose owner is never dropped here: it stays in the copy of the parent's frame, or is
+                // forgotten below. Nobody was given it but by `lend`.
+                unsafe { sys::close_inherited(fd.number()) };
+            }
+        };
         for member in &self.children {
-            member.kin.fds().into_iter().flatten().for_each(sys::close_inherited);
+            member.kin.inherited().into_iter().flatten().for_each(close);
         }
-        self.own.into_iter().flatten().for_each(sys::close_inherited);
+        self.own.into_iter().flatten().for_each(close);
         // Keeps the references counted for ever: an inherited handle that is dropped is never the last one, and closes nothing again.
         std::mem::forget(self.children);
     }
 }
 
 /// Before a fork: notes the descriptors that the child will have from this process. True if it will have others, too, to be closed by [`begin`].
-pub(super) fn expect(own: [RawFd; 2]) -> bool {
+pub(super) fn expect(own: [FdName; 2]) -> bool {
     let mut family = Family::lock();
     family.expected = Some(own);
     !family.children.is_empty() || family.own.is_some()
@@ -202,6 +243,19 @@ pub(super) fn expect_nobody() {
 /// In a new child: parts with the family of the parent.
 pub(super) fn begin() {
     drop(Family::lock());
+}
+
+/// Makes the arrangements again by which this process, a child of [`fork`](crate::fork), ends with its parent.
+pub(super) fn end_with_parent() -> Result<(), OsError> {
+    let family = Family::lock();
+    let none = OsError { call: "end_with_parent", errno: Errno::SRCH };
+    let [_outcome, lifeline] = family.own.ok_or(none)?;
+    // SAFETY: under the lock nobody of us closes it.
+    if !unsafe { lifeline.is_open() } {
+        return Err(OsError { call: "fstat", errno: Errno::BADF });
+    }
+    // SAFETY: it was found open, and this crate closes a child's lifeline only at the child's own forks.
+    sys::end_with_parent(unsafe { BorrowedFd::borrow_raw(lifeline.number()) })
 }
 
 /// Says that nobody will wait for this child, and waits for it as soon as it is dead: now, or at the next fork or drop.

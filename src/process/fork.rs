@@ -7,28 +7,41 @@
 //! parent                                            child
 //! reap dropped children that are dead
 //! ask the kernel: one thread?
-//! make the outcome file and the lifeline pipe
+//! make the lifeline pipe and the outcome file
 //! promise the child its place in every segment
 //! ask the kernel: own pid namespace?
 //! flush stdio, block signals, lend the child a handler
-//! fork ------------------------------------------>  take the promised place
-//! close the lifeline's reading end                  close what is the parent's
-//! open the pidfd, take the handler back             arrange to die with the parent
-//! unblock signals, drop the closure                 unblock signals, run the closure
-//!                                                   write the outcome, flush stdio
+//! fork ------------------------------------------>  close the ranges where the parent has segments
+//! open the lifeline's writing end,                  note the promised place
+//! name the child as the one to kill                 close what is the parent's
+//! open the pidfd, say in every segment              ask for the parent-death signal
+//!   who the child is                                wait until it is named as the one to kill
+//! take the handler back, unblock signals            unblock signals, run the closure
+//! drop the closure                                  write the outcome, flush stdio
 //! wait, read the outcome  <-----------------------  _exit
 //! ```
 //!
-//! # Why it is safe to call
+//! # How safe it is to call
 //! The child is an exact copy of a process with one thread. No lock can be held by a thread that is not there, no structure can be
-//! halfway through a change, and libc's own caches are put right by libc's `fork`. What safe code could still do wrong with a copy:
+//! halfway through a change, and libc's own caches are put right by libc's `fork`. What safe code could still do wrong with a copy, and
+//! what of it is prevented:
 //! - *Come back into the caller's frames*, and so run every destructor twice. The child never returns, never unwinds out, and runs no
 //!   destructor that the closure does not run.
 //! - *Borrow from the caller.* The closure and its value are `'static`.
-//! - *Use exclusive access to shared memory twice.* What the closure captured is used by the child alone, for the parent drops its copy unused.
-//!   Guards of this crate that the parent holds know their process and are inert in the child. Shared mappings of other
-//!   crates are made by `unsafe` functions whose callers promise that no other process writes.
-//! - *Use a handle for a child in a process that is not its parent.* [`Child`] knows its process.
+//! - *Use exclusive access to memory of this crate twice.* What the closure captured is used by the child alone, for the parent drops its copy
+//!   unused. Guards that the parent holds know their process and are inert in the child. A plain reference that was made from a leaked
+//!   guard faults there: the parent's mapping is not inherited, and the range is closed before any code of the program runs.
+//! - *Use a handle for a child in a process that is not its parent.* [`Child`] knows its process. A descriptor that was lent stays open.
+//!
+//! Not prevented, because it is not this crate's to prevent:
+//! - Shared mappings of other crates are duplicated. Some (iceoryx2, ipc-channel's shared memory, runtimes on io_uring) wrap them in safe
+//!   interfaces that a child can reach by statics and thread-locals, and that were not made for two processes. The standard library
+//!   calls `CommandExt::pre_exec` unsafe for this reason.
+//! - Descriptors are duplicated, with the position of the file that parent and child share. Whoever takes an `OwnedFd` for the only
+//!   way to a socket or a file is wrong in a child.
+//! - Buffers are duplicated. A captured [`BufWriter`](std::io::BufWriter) with something in it writes that twice, once in each process.
+//!
+//! So this function is going to be `unsafe` when there is another way to start a child.
 //!
 //! # Peer death
 //! A child that dies before its first instruction is a child that was killed: joining says so, and what it was promised is given back.
@@ -37,7 +50,6 @@
 //! fork(2); POSIX.1-2017, `fork`; nbdd0121's `safe-fork` for the question to the kernel.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,7 +61,8 @@ use crate::process::exit::{self, Start};
 use crate::process::family::{self, Kin};
 use crate::process::outcome::OutcomeFile;
 use crate::segment::{Segment, SegmentError};
-use crate::sys::process::{self as sys, NotAlone, OnlyThread, Side, Wrapped};
+use crate::sys::error::OsError;
+use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wrapped};
 
 /// Runs `closure` in a child process, a copy of this one, and gives a handle by which its value can be waited for.
 ///
@@ -59,23 +72,37 @@ use crate::sys::process::{self as sys, NotAlone, OnlyThread, Side, Wrapped};
 ///
 /// The closure runs once, in the child. Everything it captured is there in both processes, and is dropped in both: in the child when the
 /// closure drops it, in the parent before this function returns. That is what one wants of a `Queue` handle, and what one does not want
-/// of a value whose `Drop` acts on the outside world: a captured temporary folder is removed under the child's feet. Keep such a value
-/// in the parent, or wrap it in [`ManuallyDrop`](std::mem::ManuallyDrop) on the side that is not to drop it.
+/// of a value whose `Drop` acts on the outside world: a captured temporary folder is removed under the child's feet, and a captured
+/// [`BufWriter`](std::io::BufWriter) writes its buffer once in each process. Keep such a value in the parent (and flush it before), or wrap
+/// it in [`ManuallyDrop`](std::mem::ManuallyDrop) on the side that is not to drop it.
 ///
 /// In the child, the rest of the program does not happen: when the closure returns or panics, the process ends with code 0 or 101, without
 /// running destructors of the callers' variables, of thread-locals or of `atexit`. Its standard streams are flushed.
 ///
-/// The child ends when this process ends, however that happens, but not when only the thread that forked it does. `SIGSTKFLT` and one
-/// pipe are used for that. A parent that replaces itself by `exec` has ended in this sense.
-///
 /// Random number generators, buffers and everything else of that sort is copied with its state: two children that draw "random"
-/// numbers from a generator that was seeded before the fork draw the same ones.
+/// numbers from a generator that was seeded before the fork draw the same ones. So are the mappings and descriptors of other crates: shared
+/// memory, sockets and rings of theirs, which may not be made for two processes. Do not use these in a child.
+///
+/// # What it costs
+/// The parent has three descriptors for a living child, so there is room for about 340 children at a limit of 1,024 (`ulimit -n`). The child
+/// holds all objects of this crate that its parent held at the fork, used or not, until it ends: their memory is not free before that.
+/// Each generation of children of children keeps a range of addresses closed that is as large as its ancestors' segments: with the
+/// commons of the default size there is room for some 480 generations.
+///
+/// # Parent death
+/// The child ends when this process ends, however that happens, but not when only the thread that forked it does. `SIGSTKFLT` and one
+/// pipe are used for that. A parent that replaces itself by `exec` has ended in this sense. Two things can make a child outlive its parent:
+/// - It changes its user or group, and its parent is not the system's root: the kernel takes back what was arranged. A child that does so
+///   calls [`end_with_parent`](crate::end_with_parent) right afterwards.
+/// - It closes every descriptor *and* blocks `SIGSTKFLT` or changes its user.
 ///
 /// # Peer death
 /// When the child is killed, [`Child::join`] says by which signal, and what it owned and held in shared memory is given back.
 ///
 /// # Fork
-/// May be called in a child too; the children of a child are its own, and end with it.
+/// May be called in a child too; the children of a child are its own, and end with it. A process that the child makes by other means, as
+/// `daemon` does, is none of them: it shares the objects as any other process does, and must use them before the child ends to hold them. A
+/// child of `vfork`, which shares its parent's memory, acts under its parent's name: it may only `exec` or `_exit`.
 ///
 /// # Errors
 /// - [`ForkError::Multithreaded`] if this process has more than one thread: a lock that another thread holds at this moment would stay locked
@@ -83,7 +110,8 @@ use crate::sys::process::{self as sys, NotAlone, OnlyThread, Side, Wrapped};
 /// - [`ForkError::ThreadsUnknown`] if the kernel refuses to tell.
 /// - [`ForkError::PidNamespace`] if the child would be born into another pid namespace.
 /// - [`ForkError::Segment`] if the shared memory has no room for one more process.
-/// - [`ForkError::Os`] if the kernel refuses a descriptor or a process.
+/// - [`ForkError::Os`], with the name of the call, if the kernel refuses a descriptor, a process, or what the child needs to end with its
+///   parent.
 ///
 /// In each case no closure has run, or it was killed before its process was waited for, and the closure is dropped.
 ///
@@ -106,8 +134,9 @@ where
     family::reap_dropped();
     let alone = OnlyThread::ask()?;
 
-    let (lifeline, parents_end) = io::pipe().map_err(os("pipe2"))?;
-    let outcome = OutcomeFile::create().map_err(os("memfd_create"))?;
+    let lifeline = Lifeline::new()?;
+    let outcome = OutcomeFile::create()?;
+    let own = [outcome.name(), lifeline.name()];
     let lineage = Lineage::expect_child()?;
     let wrapped = match wrap() {
         Ok(wrapped) => wrapped,
@@ -117,27 +146,23 @@ where
         }
     };
 
-    let has_relatives = family::expect([outcome.as_fd().as_raw_fd(), lifeline.as_raw_fd()]);
-    let start =
-        Start { parent: sys::pid(), lineage, outcome, lifeline: lifeline.into(), parents_end: parents_end.into(), has_relatives };
+    let has_relatives = family::expect(own);
+    let start = Start { parent: sys::pid(), lineage, outcome, lifeline, has_relatives };
     let forked = match sys::fork(&alone) {
         Ok(Side::Child) => exit::live(closure, &start, &wrapped),
         Ok(Side::Parent(pid)) => Ok(pid),
-        Err(source) => Err(source),
+        Err(refused) => Err(refused),
     };
     family::expect_nobody();
-    let Start { lineage, outcome, lifeline, parents_end, .. } = start;
+    let Start { lineage, outcome, lifeline, .. } = start;
     let pid = match forked {
         Ok(pid) => pid,
-        Err(source) => {
+        Err(refused) => {
             lineage.cancel();
-            return Err(ForkError::Os { call: "fork", source });
+            return Err(refused.into());
         }
     };
-    // Before the pidfd is opened, so that a full descriptor table has room for it.
-    drop(lifeline);
-    let kin = Kin::new(pid, parents_end, outcome, lineage).map_err(os("pidfd_open"))?;
-    let child = Child::new(kin);
+    let child = Child::new(Kin::new(pid, lifeline, outcome, lineage)?);
     drop(wrapped);
     // The closure is dropped last: if that panics, the child is an ordinary dropped child.
     drop(closure);
@@ -147,16 +172,12 @@ where
 /// The last question before the fork, and the last preparations. For a process that is attached to the commons.
 fn wrap() -> Result<Wrapped, ForkError> {
     // Whoever is attached to the commons lives in their namespace, for ever: that need not be asked again.
-    let own_namespace = Segment::commons().map_err(ForkError::Commons)?.mapping().pid_namespace();
-    if sys::children_leave_pid_namespace(own_namespace) {
+    let home = Segment::commons().map_err(ForkError::Commons)?.mapping().home();
+    if home.namespace().is_some_and(sys::children_leave_pid_namespace) {
         return Err(ForkError::PidNamespace);
     }
     sys::flush_stdio();
-    Wrapped::new().map_err(os("fork"))
-}
-
-fn os(call: &'static str) -> impl FnOnce(io::Error) -> ForkError {
-    move |source| ForkError::Os { call, source }
+    Ok(Wrapped::new()?)
 }
 
 /// Error of [`fork`].
@@ -172,12 +193,13 @@ pub enum ForkError {
         /// Threads that share this memory now, the caller included.
         threads: usize,
     },
-    /// The kernel would not say how many threads there are: `unshare` is forbidden and `/proc` is missing.
-    #[error(
-        "fork needs a process with one thread, and cannot find out: unshare is forbidden, and /proc/self/task cannot be read"
-    )]
+    /// The kernel would not say how many threads there are: `unshare` is forbidden, or there were others a moment ago, and `/proc` is
+    /// missing.
+    #[error("fork needs a process with one thread, and cannot find out: {call} failed")]
     ThreadsUnknown {
-        /// What came of reading `/proc/self/task`.
+        /// Name of the call.
+        call: &'static str,
+        /// What the kernel said.
         source: io::Error,
     },
     /// Children of this process are born into another pid namespace (`unshare(CLONE_NEWPID)` was called), where nobody can tell whether
@@ -215,7 +237,13 @@ impl From<NotAlone> for ForkError {
     fn from(reason: NotAlone) -> ForkError {
         match reason {
             NotAlone::Threads(threads) => ForkError::Multithreaded { threads },
-            NotAlone::Unknown(source) => ForkError::ThreadsUnknown { source },
+            NotAlone::Unknown(refused) => ForkError::ThreadsUnknown { call: refused.call, source: refused.into() },
         }
+    }
+}
+
+impl From<OsError> for ForkError {
+    fn from(error: OsError) -> ForkError {
+        ForkError::Os { call: error.call, source: error.into() }
     }
 }

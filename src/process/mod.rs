@@ -18,6 +18,36 @@ mod family;
 mod fork;
 mod outcome;
 
+use std::io;
+
 pub use child::{Child, JoinError};
 pub use fork::{ForkError, fork};
 pub use outcome::{Location, PanicInfo};
+
+/// Arranges anew that this process, a child of [`fork()`], ends with its parent: for a child that has changed its user.
+///
+/// When a process changes its user or group, by `setuid` and the like, the kernel takes back what was arranged at its birth, unless its parent
+/// is the system's root. Call this in the child right after such a change. Elsewhere it does no harm.
+///
+/// # Peer death
+/// If the parent is dead by now, this process ends here.
+///
+/// # Errors
+/// `ESRCH` in a process that is no child of [`fork()`]; what the kernel refused.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let child = offspring::fork(|| {
+///     // Here the child would give up its rights.
+///     offspring::end_with_parent().is_ok()
+/// })?;
+/// assert!(child.join()?);
+/// assert!(offspring::end_with_parent().is_err(), "no child");
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "PR_SET_PDEATHSIG")]
+pub fn end_with_parent() -> io::Result<()> {
+    Ok(family::end_with_parent()?)
+}

@@ -5,7 +5,7 @@
 //! A file in memory, which nobody has to read for the writer to go on, however long the value is. Native-endian: both sides are the same program.
 //! ```text
 //! offset  size  field
-//!      0     8  kind     1 a value, 2 a panic, 3 a value that could not be sent
+//!      0     8  kind     1 a value, 2 a panic, 3 a value that could not be sent, 4 the child could not begin
 //!      8     8  len      bytes that follow
 //!     16   len  payload  postcard of `T`, of `PanicInfo`, or UTF-8
 //! ```
@@ -25,20 +25,23 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use postcard::ser_flavors::Flavor;
-use rustix::fs::SeekFrom;
+use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::sys::process as sys;
+use crate::sys::descriptor::{self, FdName, OwnFile};
+use crate::sys::error::OsError;
+use crate::sys::{memory, process as sys};
 
 const HEADER_LEN: usize = 16;
 const KIND_VALUE: u64 = 1;
 const KIND_PANIC: u64 = 2;
 const KIND_UNSENDABLE: u64 = 3;
+const KIND_NOT_STARTED: u64 = 4;
 
 /// Longest payload in a position.
 const MAX_IN_POSITION: usize = 6;
@@ -55,6 +58,8 @@ pub(super) enum Outcome<T> {
     Unsendable(String),
     /// There is a record, but it does not hold a `T`.
     Undecodable(String),
+    /// It was never called, as the kernel refused what has to be done before.
+    NotStarted(String),
 }
 
 /// A record that is ready to be written.
@@ -83,9 +88,17 @@ impl Record {
     }
 
     fn unsendable(reason: &str) -> Record {
+        Record::text(KIND_UNSENDABLE, reason)
+    }
+
+    pub(super) fn not_started(refused: OsError) -> Record {
+        Record::text(KIND_NOT_STARTED, &format!("{} failed: {}", refused.call, io::Error::from(refused)))
+    }
+
+    fn text(kind: u64, text: &str) -> Record {
         let mut record = Record::begin();
-        record.extend(reason.as_bytes());
-        record.finish(KIND_UNSENDABLE)
+        record.extend(text.as_bytes());
+        record.finish(kind)
     }
 
     fn encode<T: Serialize>(kind: u64, value: &T) -> Result<Record, postcard::Error> {
@@ -153,29 +166,40 @@ impl Flavor for Record {
 
 /// The file that holds at most one [`Record`].
 #[derive(Debug)]
-pub(super) struct OutcomeFile(OwnedFd);
+pub(super) struct OutcomeFile(OwnFile);
 
 impl OutcomeFile {
-    pub(super) fn create() -> io::Result<OutcomeFile> {
-        sys::memory_file("offspring-outcome").map(OutcomeFile)
+    pub(super) fn create() -> Result<OutcomeFile, OsError> {
+        OwnFile::new(memory::memory_file("offspring-outcome", MemfdFlags::empty())?).map(OutcomeFile)
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// Another handle for the same file, for the hook that a program with `panic = "abort"` needs.
-    pub(super) fn duplicate(&self) -> io::Result<OutcomeFile> {
-        self.0.try_clone().map(OutcomeFile)
+    /// The descriptor, for a forked child.
+    pub(super) fn name(&self) -> FdName {
+        self.0.name()
     }
 
-    /// Writes the record, or, if there is no memory for it, why not. False if even that failed.
+    /// Another handle for the same file, for the hook that a program with `panic = "abort"` needs.
+    pub(super) fn duplicate(&self) -> Result<OutcomeFile, OsError> {
+        OwnFile::new(descriptor::duplicate(&self.0)?).map(OutcomeFile)
+    }
+
+    /// Writes the record, or, if there is no memory for it, why not. False if even that failed. For a process that is about to end: the
+    /// signal by which the kernel tells of a file that becomes too large is blocked from here on.
     pub(super) fn write(&self, record: &Record) -> bool {
+        // A program that has closed every descriptor may have opened something else under this number.
+        if self.0.checked().is_err() {
+            return false;
+        }
         if let Some(position) = record.as_position()
             && rustix::fs::seek(&self.0, SeekFrom::Start(position)).is_ok()
         {
             return true;
         }
+        sys::block_file_size_signal();
         let Err(error) = self.write_all(record.bytes()) else {
             return true;
         };
@@ -199,8 +223,9 @@ impl OutcomeFile {
     }
 
     /// Reads the record; `None` if it is not wholly there.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> io::Result<Option<Outcome<T>>> {
-        let position = rustix::fs::tell(&self.0)?;
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Option<Outcome<T>>, OsError> {
+        self.0.checked()?;
+        let position = rustix::fs::tell(&self.0).map_err(OsError::in_call("lseek"))?;
         if position & IN_POSITION_BIT != 0 {
             return Ok(parse_position(position));
         }
@@ -210,22 +235,24 @@ impl OutcomeFile {
         if len < short.len() {
             return Ok(parse(&short[..len]));
         }
-        let len = usize::try_from(rustix::fs::fstat(&self.0)?.st_size).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let len = rustix::fs::fstat(&self.0).map_err(OsError::in_call("fstat"))?.st_size;
+        let no_memory = |_| OsError { call: "malloc", errno: Errno::NOMEM };
+        let len = usize::try_from(len).map_err(|_| OsError { call: "fstat", errno: Errno::FBIG })?;
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len)?;
+        bytes.try_reserve_exact(len).map_err(no_memory)?;
         bytes.resize(len, 0);
         let mut read = 0;
         while read < len {
             match self.read_some(&mut bytes[read..], read)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                0 => return Err(OsError { call: "pread", errno: Errno::IO }),
                 more => read += more,
             }
         }
         Ok(parse(&bytes))
     }
 
-    fn read_some(&self, bytes: &mut [u8], at: usize) -> io::Result<usize> {
-        Ok(rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut *bytes, at as u64))?)
+    fn read_some(&self, bytes: &mut [u8], at: usize) -> Result<usize, OsError> {
+        rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut *bytes, at as u64)).map_err(OsError::in_call("pread"))
     }
 }
 
@@ -240,6 +267,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
         KIND_VALUE => decode(payload, Outcome::Value),
         KIND_PANIC => decode(payload, Outcome::Panicked),
         KIND_UNSENDABLE => Outcome::Unsendable(String::from_utf8_lossy(payload).into_owned()),
+        KIND_NOT_STARTED => Outcome::NotStarted(String::from_utf8_lossy(payload).into_owned()),
         kind => Outcome::Undecodable(format!("a record of unknown kind {kind}")),
     })
 }
@@ -262,7 +290,8 @@ pub struct PanicInfo {
     pub message: String,
     /// Where the panic began. `None` if it began in another thread of the child and was resumed by the closure's.
     pub location: Option<Location>,
-    /// The stack at that place, one frame after the other; empty where `location` is `None`.
+    /// The stack at that place, one frame after the other, if the environment asks for it (`RUST_BACKTRACE=1`, see [`std::backtrace`]);
+    /// else empty, and also where `location` is `None`. To find the names of the frames takes a tenth of a second.
     pub backtrace: String,
 }
 

@@ -123,7 +123,7 @@ impl<T: Shm> Queue<T> {
             let (place, mut claim) = self.core.claim(End::Write, until, self.wait).map_err(|stop| (sent, stop))?;
             // As many as go without looking around, and without looking up again where the queue lies.
             loop {
-                Slot::new(&self.core, place, claim).write(&values[sent]);
+                Slot::new(&self.core, place, &claim).write(&values[sent]);
                 place.block.ring.publish(claim);
                 sent += 1;
                 if sent == values.len() {
@@ -151,7 +151,7 @@ impl<T: Shm> Queue<T> {
         let (place, mut claim) = self.core.claim(End::Read, until, self.wait)?;
         let mut count = 0;
         loop {
-            values.push(Slot::new(&self.core, place, claim).read());
+            values.push(Slot::new(&self.core, place, &claim).read());
             place.block.ring.release(claim);
             count += 1;
             if count == max {

@@ -8,13 +8,13 @@
 use crate::object::holding::{Holding, Seat};
 use crate::object::queue_block::{QueueBlock, Shape};
 use crate::peer::Fault;
-use crate::primitive::{AtomicU64, Ordering};
 use crate::queue::error::Stop;
 use crate::ring::mpmc::{Claim, Held, OnReaderDeath, Refused};
 use crate::sync::Wait;
+use crate::sync::looks::Looks;
 use crate::sync::spin::Patience;
 use crate::sync::wait::{self, Obstacle};
-use crate::sys::clock::{self, Deadline};
+use crate::sys::clock::Deadline;
 
 /// What all handles of a queue in a process share.
 pub(crate) struct Core {
@@ -22,12 +22,9 @@ pub(crate) struct Core {
     pub(crate) shape: Shape,
     /// Of those who wait for space, and of those who wait for a message.
     patience: [Patience; 2],
-    /// When an attempt that does not wait last asked the kernel about an owner in its way, in milliseconds.
-    last_look: AtomicU64,
+    /// When an attempt that does not wait last asked the kernel about an owner in its way.
+    looks: Looks,
 }
-
-/// Attempts that do not wait ask the kernel about an owner in their way this often at the most, in milliseconds.
-const LOOK_EVERY: u64 = 10;
 
 /// One end of the queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +50,7 @@ pub(crate) struct Place<'a> {
 impl Core {
     pub(crate) fn new(holding: Holding, shape: Shape) -> Core {
         let patience = [Patience::for_space(shape.capacity), Patience::new()];
-        Core { holding, shape, patience, last_look: AtomicU64::new(0) }
+        Core { holding, shape, patience, looks: Looks::new() }
     }
 
     /// Begins an operation.
@@ -89,7 +86,7 @@ impl Core {
         match until {
             Until::Once => {
                 let redelivers = place.block.ring.policy == OnReaderDeath::Redeliver && end == End::Read;
-                let look = (redelivers || matches!(refused, Refused::NotNow(Some(_)))) && self.may_look();
+                let look = (redelivers || matches!(refused, Refused::NotNow(Some(_)))) && self.looks.is_time();
                 settle(place.claim_past_the_dead(end, look)).unwrap_or(Err(Stop::NotNow))
             }
             Until::Deadline(deadline) => {
@@ -107,18 +104,6 @@ impl Core {
                 claimed
             }
         }
-    }
-
-    /// Whether it is time to ask the kernel again about an owner in the way.
-    fn may_look(&self) -> bool {
-        let now = clock::coarse_millis();
-        // Relaxed: whoever looks too often costs time and nothing else.
-        let last = self.last_look.load(Ordering::Relaxed);
-        let due = now.wrapping_sub(last) >= LOOK_EVERY;
-        if due {
-            self.last_look.store(now, Ordering::Relaxed);
-        }
-        due
     }
 
     /// After a message was published (`Write`) or a slot released (`Read`): wakes one who waits for that, and passes on what a killed

@@ -6,7 +6,6 @@
 #![expect(unsafe_code, reason = "the payload of a claimed slot is the claimant's")]
 
 use std::fmt;
-use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -15,19 +14,18 @@ use crate::queue::core::{Core, End, Place};
 use crate::ring::mpmc::Claim;
 use crate::segment::Shm;
 
-/// A claimed slot: what a guard holds, and what the queue's own operations go through.
+/// The value of a claimed slot: what a guard holds, and what the queue's own operations go through.
 pub(crate) struct Slot<'a, T> {
     core: &'a Core,
     me: PeerId,
-    claim: Claim,
     value: NonNull<T>,
 }
 
 impl<'a, T: Shm> Slot<'a, T> {
     /// The slot of a fresh `claim` in a queue of `T`.
     #[inline]
-    pub(crate) fn new(core: &'a Core, place: Place<'a>, claim: Claim) -> Self {
-        Slot { core, me: place.seat.me, claim, value: place.block.payload(claim.index).cast() }
+    pub(crate) fn new(core: &'a Core, place: Place<'a>, claim: &Claim) -> Self {
+        Slot { core, me: place.seat.me, value: place.block.payload(claim.index).cast() }
     }
 
     #[inline]
@@ -71,12 +69,14 @@ impl<'a, T: Shm> Slot<'a, T> {
 #[must_use = "a reservation that is dropped sends nothing"]
 pub struct Reservation<'a, T: Shm> {
     slot: Slot<'a, T>,
+    /// `None` once the message was sent.
+    claim: Option<Claim>,
 }
 
 impl<'a, T: Shm> Reservation<'a, T> {
     #[inline]
-    pub(crate) fn new(slot: Slot<'a, T>) -> Self {
-        Reservation { slot }
+    pub(crate) fn new(core: &'a Core, place: Place<'a>, claim: Claim) -> Self {
+        Reservation { slot: Slot::new(core, place, &claim), claim: Some(claim) }
     }
 
     /// Puts `value` into the slot.
@@ -94,11 +94,12 @@ impl<'a, T: Shm> Reservation<'a, T> {
     /// # Panics
     /// In a forked child of the process that made the reservation.
     #[inline]
-    pub fn commit(self) {
+    pub fn commit(mut self) {
         let place = self.slot.check();
-        let Reservation { slot } = &*ManuallyDrop::new(self);
-        place.block.ring.publish(slot.claim);
-        slot.core.notify(place, End::Write);
+        if let Some(claim) = self.claim.take() {
+            place.block.ring.publish(claim);
+            self.slot.core.notify(place, End::Write);
+        }
     }
 }
 
@@ -122,8 +123,10 @@ impl<T: Shm> DerefMut for Reservation<'_, T> {
 
 impl<T: Shm> Drop for Reservation<'_, T> {
     fn drop(&mut self) {
-        if let Some(place) = self.slot.place() {
-            place.block.ring.release(self.slot.claim);
+        if let Some(claim) = self.claim.take()
+            && let Some(place) = self.slot.place()
+        {
+            place.block.ring.release(claim);
             place.notify_both();
         }
     }
@@ -131,7 +134,7 @@ impl<T: Shm> Drop for Reservation<'_, T> {
 
 impl<T: Shm> fmt::Debug for Reservation<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation").field("slot", &self.slot.claim.index).finish_non_exhaustive()
+        f.debug_struct("Reservation").field("slot", &self.claim.as_ref().map(|claim| claim.index)).finish_non_exhaustive()
     }
 }
 
@@ -140,24 +143,27 @@ impl<T: Shm> fmt::Debug for Reservation<'_, T> {
 /// The message counts as taken from the moment it was received, and as done when this is dropped: until then the queue's
 /// [`OnReceiverDeath`](crate::OnReceiverDeath) says what becomes of it if this process is killed.
 ///
-/// The slot is free for senders again only when this is dropped: keep it short.
+/// The slot is free for senders again only when this is dropped: keep it short. As long as a sender might come to use the slot, the queue is not known
+/// to be drained: who has every slot in hand in this way, and has closed the queue, is not told `Closed` but waits. Drop the message first.
 ///
 /// # Fork
 /// Belongs to the process that received it: in a forked child it is inert, and using it panics.
 #[must_use = "dropping the message gives its slot back"]
 pub struct Received<'a, T: Shm> {
     slot: Slot<'a, T>,
+    /// `None` only while it is dropped.
+    claim: Option<Claim>,
 }
 
 impl<'a, T: Shm> Received<'a, T> {
     #[inline]
-    pub(crate) fn new(slot: Slot<'a, T>) -> Self {
-        Received { slot }
+    pub(crate) fn new(core: &'a Core, place: Place<'a>, claim: Claim) -> Self {
+        Received { slot: Slot::new(core, place, &claim), claim: Some(claim) }
     }
 
     /// Whether another receiver was killed with this message before. It may have acted on it, in part or wholly.
     pub fn redelivered(&self) -> bool {
-        self.slot.claim.redelivered
+        self.claim.as_ref().is_some_and(|claim| claim.redelivered)
     }
 }
 
@@ -174,8 +180,10 @@ impl<T: Shm> Deref for Received<'_, T> {
 impl<T: Shm> Drop for Received<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(place) = self.slot.place() {
-            place.block.ring.release(self.slot.claim);
+        if let Some(claim) = self.claim.take()
+            && let Some(place) = self.slot.place()
+        {
+            place.block.ring.release(claim);
             self.slot.core.notify(place, End::Read);
         }
     }

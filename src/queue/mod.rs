@@ -379,7 +379,7 @@ impl<T: Shm> Queue<T> {
     #[inline]
     fn put(&self, value: &T, until: Until) -> Result<(), Stop> {
         let (place, claim) = self.core.claim(End::Write, until, self.wait)?;
-        Slot::new(&self.core, place, claim).write(value);
+        Slot::new(&self.core, place, &claim).write(value);
         place.block.ring.publish(claim);
         self.core.notify(place, End::Write);
         Ok(())
@@ -392,7 +392,7 @@ impl<T: Shm> Queue<T> {
             Ok(claimed) => claimed,
             Err(stop) => return Err(error(stop)),
         };
-        let value = Slot::new(&self.core, place, claim).read();
+        let value = Slot::new(&self.core, place, &claim).read();
         place.block.ring.release(claim);
         self.core.notify(place, End::Read);
         Ok(value)
@@ -401,13 +401,13 @@ impl<T: Shm> Queue<T> {
     #[inline]
     fn claim_slot(&self, until: Until) -> Result<Reservation<'_, T>, Stop> {
         let (place, claim) = self.core.claim(End::Write, until, self.wait)?;
-        Ok(Reservation::new(Slot::new(&self.core, place, claim)))
+        Ok(Reservation::new(&self.core, place, claim))
     }
 
     #[inline]
     fn get(&self, until: Until) -> Result<Received<'_, T>, Stop> {
         let (place, claim) = self.core.claim(End::Read, until, self.wait)?;
-        Ok(Received::new(Slot::new(&self.core, place, claim)))
+        Ok(Received::new(&self.core, place, claim))
     }
 }
 

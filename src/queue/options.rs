@@ -15,11 +15,15 @@ pub enum OnReceiverDeath {
     /// Another receiver gets it, out of order and flagged: [`Received::redelivered`](crate::Received::redelivered). No message is
     /// lost; the dead receiver may have acted on it already.
     ///
-    /// A closed queue then says `Closed` to a receiver only once no other receiver still reads a message.
+    /// Only messages that are received in place show the flag: [`Queue::recv_ref`] and its other forms. [`Queue::recv`], `recv_many` and
+    /// `iter` give the value alone.
+    ///
+    /// A closed queue then says `Closed` to a receiver only once no other receiver still reads a message. A receiver that waits looks at every
+    /// slot from time to time, to find what came back; with millions of slots that takes longer than a wait of a few milliseconds.
     Redeliver,
 }
 
-/// Options of a new queue; the last call names the deed.
+/// Options of a new queue; finish with one of the `create` methods.
 ///
 /// # Examples
 /// ```

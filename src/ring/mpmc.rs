@@ -15,7 +15,7 @@
 //! stores late costs a step and not a walk over everything sent meanwhile. Both claim by comparing with the exact word they saw.
 //!
 //! # Why it is right
-//! 1. A slot never has the same `(lap, EMPTY)` or `(lap, FULL)` twice (but for laps modulo 2^40): lap and phase only grow, and
+//! 1. A slot never has the same `(lap, EMPTY)` or `(lap, FULL)` twice (but for laps modulo 2^30, see `position`): lap and phase only grow, and
 //!    `ORPHAN -> READING` leads back only by another death.
 //! 2. Hints lag: a hint is stored as one past a claimed position, and positions stay claimed.
 //! 3. So whoever claims position `p` walked over claimed positions up to it: claims are made in the order of positions, first in,
@@ -45,7 +45,7 @@
 //! says whose a claimed position is.
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::ring::position::{MOST_SLOTS, Phase, Position, SlotWord, order};
+use crate::ring::position::{MOST_SLOTS, Phase, Position, SlotWord, ahead};
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -87,7 +87,7 @@ pub(crate) struct Ring<'a, S> {
 }
 
 /// A claimed slot: its payload is the claimant's until it publishes, releases or aborts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 #[must_use = "a claimed slot holds up everybody behind it"]
 pub(crate) struct Claim {
     /// Which slot.
@@ -213,7 +213,7 @@ impl<S: Slots> Ring<'_, S> {
         for _ in 0..patience(capacity) {
             let index = at.index();
             let word = self.load(index);
-            let ahead = order(word.lap(), at.lap());
+            let ahead = ahead(word, at);
             if ahead == 0 && word.phase() == Phase::Empty {
                 let writing = SlotWord::new(at.lap(), Phase::Writing, me);
                 if self.claim(index, word, writing) {
@@ -302,7 +302,7 @@ impl<S: Slots> Ring<'_, S> {
         for _ in 0..patience(capacity) {
             let index = at.index();
             let word = self.load(index);
-            let ahead = order(word.lap(), at.lap());
+            let ahead = ahead(word, at);
             match (ahead, word.phase()) {
                 (0, Phase::Full) => {
                     let reading = SlotWord::new(at.lap(), Phase::Reading, me);
@@ -540,7 +540,7 @@ impl<S: Slots> Ring<'_, S> {
         let mut at = self.hint(hint).ok()?;
         for _ in 0..patience(self.slots.count()) {
             let word = self.load(at.index());
-            match step(at, word, order(word.lap(), at.lap())) {
+            match step(at, word, ahead(word, at)) {
                 Some(next) => at = next,
                 None => return Some((at, word)),
             }
@@ -568,7 +568,7 @@ fn written_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
 /// done. In `EMPTY`, the slot's last position was claimed for writing, and may have been given up while those before it wait to be
 /// read: the same holds one lap earlier.
 fn read_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
-    let (lap, ahead) = (word.lap(), order(word.lap(), at.lap()));
+    let (lap, ahead) = (word.lap(), ahead(word, at));
     let done = match word.phase() {
         Phase::Reading | Phase::Orphan => lap,
         Phase::Empty | Phase::Sealed if ahead > 1 => lap.wrapping_sub(2),

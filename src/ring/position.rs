@@ -1,26 +1,32 @@
 //! Positions of a ring and the words of its slots: pure arithmetic.
 //!
 //! ```text
-//! position = lap:40 | index:24                   times round, and slot
-//! word     = lap:40 | phase:4 | owner:20         of the slot
+//! position = 0:10 | lap:30 | index:24            times round, and slot
+//! word     = lap:30 | phase:3 | owner:31         of the slot
 //! ```
 //! A position holds lap and index side by side, so that any capacity works without a division.
+//!
+//! # How long until a word comes back
+//! Laps are counted modulo 2^30. A process that is held up between its look at a word and its swap sees the same word again after that
+//! many laps: in a ring of two slots more than a minute at 60 ns a lap, in a larger one longer. In a ring of one slot it takes half as
+//! long, and does not matter: the one slot is where the position says, whatever the lap. A position that is that old is still told from
+//! all others by [`ahead`], as positions in shared memory lag and never lead.
+
+use crate::claim::{OWNER_BITS, OWNER_MASK};
 
 /// Slots that a ring can have at the most.
 pub(crate) const MOST_SLOTS: u64 = 1 << INDEX_BITS;
 
 const INDEX_BITS: u32 = 24;
-const LAP_BITS: u32 = 40;
-const OWNER_BITS: u32 = 20;
-const PHASE_BITS: u32 = 4;
+const LAP_BITS: u32 = 30;
+const PHASE_BITS: u32 = 3;
 const LAP_SHIFT: u32 = OWNER_BITS + PHASE_BITS;
 
 const LAP_MASK: u64 = (1 << LAP_BITS) - 1;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-const OWNER_MASK: u64 = (1 << OWNER_BITS) - 1;
 const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
+const POSITION_MASK: u64 = LAP_MASK << INDEX_BITS | INDEX_MASK;
 
-const _: () = assert!(LAP_BITS + INDEX_BITS == 64);
 const _: () = assert!(LAP_BITS + PHASE_BITS + OWNER_BITS == 64);
 
 /// A place in the endless sequence of messages.
@@ -33,9 +39,10 @@ impl Position {
         Position((lap & LAP_MASK) << INDEX_BITS | index)
     }
 
+    /// From a word in shared memory, whose upper bits nobody writes.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Position {
-        Position(bits)
+        Position(bits & POSITION_MASK)
     }
 
     #[inline]
@@ -43,7 +50,7 @@ impl Position {
         self.0
     }
 
-    /// Times round, modulo 2^40.
+    /// Times round, modulo 2^30.
     #[inline]
     pub(crate) fn lap(self) -> u64 {
         self.0 >> INDEX_BITS
@@ -69,11 +76,20 @@ impl Position {
     }
 }
 
-/// How many laps `a` is ahead of `b`, in the circle of 2^40 laps.
+/// How many laps `a` is ahead of `b`, in the circle of 2^30 laps.
 #[inline]
-pub(crate) fn order(a: u64, b: u64) -> i64 {
+fn order(a: u64, b: u64) -> i64 {
     const SPARE: u32 = 64 - LAP_BITS;
     (a.wrapping_sub(b) << SPARE) as i64 >> SPARE
+}
+
+/// How many laps a slot's word is ahead of a position that a walker has come to: -1, or any number from 0 on.
+///
+/// A walker's positions lag or are right, so a slot is one lap behind at the most, and the whole rest of the circle means ahead.
+#[inline]
+pub(crate) fn ahead(word: SlotWord, position: Position) -> i64 {
+    let laps = word.lap().wrapping_sub(position.lap()) & LAP_MASK;
+    if laps == LAP_MASK { -1 } else { laps as i64 }
 }
 
 /// What happens to a slot in one lap.
@@ -168,6 +184,13 @@ mod tests {
     }
 
     #[test]
+    fn bits_that_nobody_writes_are_not_part_of_a_position() {
+        let position = Position::from_bits(u64::MAX);
+        assert_eq!((position.lap(), position.index()), (LAP_MASK, INDEX_MASK));
+        assert_eq!(position.next(MOST_SLOTS), Position::new(0, 0));
+    }
+
+    #[test]
     fn words_keep_every_field() {
         for phase in PHASES {
             for (lap, owner) in [(0, 0), (LAP_MASK, OWNER_MASK as u32), (77, 5)] {
@@ -196,6 +219,9 @@ mod tests {
         assert_eq!(order(0, LAP_MASK), 1);
         assert_eq!(order(LAP_MASK, 0), -1);
         assert_eq!(order(5, 5), 0);
+        let ahead = |word, position| ahead(SlotWord::new(word, Phase::Full, 0), Position::new(position, 0));
+        assert_eq!((ahead(5, 5), ahead(4, 5), ahead(0, LAP_MASK), ahead(LAP_MASK, 0)), (0, -1, 1, -1));
+        assert_eq!(ahead(LAP_MASK / 2 + 7, 5), (LAP_MASK / 2 + 2) as i64, "half the circle is far ahead, and not behind");
         assert_eq!(Position::new(LAP_MASK, 3).next(4), Position::new(0, 0));
         assert_eq!(SlotWord::new(LAP_MASK, Phase::Reading, 9).next_lap(), SlotWord::new(0, Phase::Empty, 0));
         assert_eq!(Position::new(0, 0).since(Position::new(LAP_MASK, 3), 4), 1);

@@ -1,79 +1,102 @@
 //! What holds the bytes: an anonymous memfd or a file. Made complete before anybody can see it; checked before it is mapped.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::segment::error::SegmentError;
-use crate::segment::header::{HEADER_SIZE, Header};
+use crate::segment::header::{HEADER_SIZE, HOME_OFFSET, Header};
+use crate::segment::home::{self, Home};
 use crate::segment::layout::{LARGEST_BUDGET, Layout};
 use crate::segment::region::{Mapping, Plan};
 use crate::segment::registry;
 use crate::sys::barrier::Fences;
-use crate::sys::{barrier, memory, pidfd};
+use crate::sys::descriptor::{self, OwnFile, beyond_stdio};
+use crate::sys::error::OsError;
+use crate::sys::record_lock::{self, Share};
+use crate::sys::{barrier, memory};
 
 /// Makes an anonymous segment.
 pub(crate) fn create_anonymous(len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
-    let file = memory::sealed_memfd("offspring", layout.size()).map_err(|source| room(&layout, source))?;
-    fill(file, layout).map(registry::add)
+    let file = memory::sealed_memfd("offspring", layout.size()).map_err(|refused| room(&layout, refused.into()))?;
+    // Without `/proc` on an older kernel it is a segment of this process and its children.
+    let home = Home::of_memory().unwrap_or(Home::UNKNOWN);
+    fill(file, layout, home, true).map(registry::add)
 }
 
 /// Makes a segment in a new file: nameless first, linked under its name when it is complete.
 pub(crate) fn create_file(path: &Path, len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
     check_path(path)?;
+    let home = Home::of_file()?;
     let draft = Draft::beside(path)?;
     draft.file.set_len(layout.size()).map_err(|source| room(&layout, source))?;
-    let file = draft.file.try_clone().map_err(SegmentError::os("dup"))?;
-    let mapping = fill(file, layout)?;
+    // Nobody else has it, so it cannot be refused but by a file system without locks, where nobody can move it elsewhere.
+    let _ = record_lock::try_lock(&draft.file, home::HOME, Share::Shared);
+    let file = File::from(descriptor::duplicate(&draft.file)?);
+    let is_local = is_local(&file);
+    let mapping = fill(file, layout, home, is_local)?;
     draft.publish(path)?;
     Ok(registry::add(mapping))
 }
 
 /// Opens an anonymous segment.
 pub(crate) fn open_descriptor(fd: BorrowedFd<'_>) -> Result<Arc<Mapping>, SegmentError> {
-    let access = rustix::fs::fcntl_getfl(fd).map_err(SegmentError::os("fcntl"))? & OFlags::ACCMODE;
+    let access = rustix::fs::fcntl_getfl(fd).map_err(OsError::in_call("fcntl"))? & OFlags::ACCMODE;
     if access != OFlags::RDWR {
         return Err(SegmentError::ReadOnly);
     }
-    let file = File::from(memory::duplicate(fd).map_err(SegmentError::os("fcntl"))?);
+    let file = File::from(descriptor::duplicate(fd)?);
     check_file(&file)?;
     if !memory::seals(file.as_fd()).is_some_and(|seals| seals.contains(memory::SEALS)) {
         return Err(SegmentError::Unsealed);
     }
-    attach(file)
+    attach(file, |header, _| {
+        let (own, there) = (Home::of_memory()?, Home::from_bits(header.home));
+        if own == there { Ok(own) } else { Err(own.foreign(there)) }
+    })
 }
 
 /// Opens a segment in a file.
 pub(crate) fn open_file(path: &Path) -> Result<Arc<Mapping>, SegmentError> {
     check_path(path)?;
-    let open = |write| OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = match open(true) {
-        Ok(file) => file,
-        Err(source) if open(false).is_ok() && !path.is_dir() => {
+    let open = |access| descriptor::open(path, access);
+    let file = match open(OFlags::RDWR) {
+        Ok(file) => File::from(file),
+        Err(_) if open(OFlags::RDONLY).is_ok() && !path.is_dir() => {
             // It can be read and not written: say that, whatever the kernel calls the reason.
-            drop(source);
             return Err(SegmentError::ReadOnly);
         }
-        Err(source) => {
-            return Err(SegmentError::Os { call: "open", source });
-        }
+        Err(refused) => return Err(OsError { call: "open", errno: refused }.into()),
     };
     let mode = check_file(&file)?;
     if mode & 0o022 != 0 {
         return Err(SegmentError::Exposed { mode: mode & 0o7777 });
     }
-    attach(file)
+    attach(file, |_, file| {
+        let own = Home::of_file()?;
+        let read = || {
+            let mut bytes = [0; 8];
+            file.read_exact_at(&mut bytes, HOME_OFFSET).map_err(OsError::in_call("pread"))?;
+            Ok(Home::from_bits(u64::from_ne_bytes(bytes)))
+        };
+        let write = |home: Home| {
+            let bytes = home.to_bits().to_ne_bytes();
+            Ok(file.write_all_at(&bytes, HOME_OFFSET).map_err(OsError::in_call("pwrite"))?)
+        };
+        home::move_in(file, own, read, write)?;
+        Ok(own)
+    })
 }
 
 fn layout(len: u64) -> Result<Layout, SegmentError> {
@@ -95,7 +118,7 @@ fn check_path(path: &Path) -> Result<(), SegmentError> {
 
 /// Checks what the kernel knows about the file and gives its mode.
 fn check_file(file: &File) -> Result<u32, SegmentError> {
-    let metadata = file.metadata().map_err(SegmentError::os("fstat"))?;
+    let metadata = file.metadata().map_err(OsError::in_call("fstat"))?;
     if !metadata.is_file() {
         return Err(SegmentError::NotAFile);
     }
@@ -110,47 +133,65 @@ fn check_file(file: &File) -> Result<u32, SegmentError> {
 }
 
 /// Backs the part that is always used, writes the header, maps.
-fn fill(file: File, layout: Layout) -> Result<Mapping, SegmentError> {
-    memory::back(&file, 0, layout.fixed_part()).map_err(SegmentError::os("fallocate"))?;
-    // Only a creator that can register chooses the asymmetric fence; whoever attaches later must be able to, too.
+fn fill(file: File, layout: Layout, home: Home, is_local: bool) -> Result<Mapping, SegmentError> {
+    memory::back(&file, 0, layout.fixed_part())?;
+    // Only a creator that can register chooses the asymmetric fence; whoever attaches later and cannot fences for itself.
     let fences = if barrier::register().is_ok() { Fences::Asymmetric } else { Fences::Symmetric };
     let id = random_id()?;
-    let pid_namespace = pidfd::pid_namespace();
-    let header = Header::new(&layout, id, pid_namespace, fences);
-    file.write_all_at(bytemuck::bytes_of(&header), 0).map_err(SegmentError::os("pwrite"))?;
-    Mapping::new(Plan { file, layout, id, fences, pid_namespace })
+    let header = Header::new(&layout, id, home, fences);
+    file.write_all_at(bytemuck::bytes_of(&header), 0).map_err(OsError::in_call("pwrite"))?;
+    Mapping::new(Plan { file: OwnFile::new(file)?, layout, id, fences, home, is_local })
 }
 
-/// Validates the header of an existing segment and maps it, unless this process has it mapped.
-fn attach(file: File) -> Result<Arc<Mapping>, SegmentError> {
+/// Validates the header of an existing segment and maps it, unless this process has it mapped. `find_home` says where this process lives,
+/// if that is where the segment is at home.
+fn attach(
+    file: File,
+    find_home: impl FnOnce(&Header, &File) -> Result<Home, SegmentError>,
+) -> Result<Arc<Mapping>, SegmentError> {
     let mut header = Header::zeroed();
-    file.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).map_err(SegmentError::os("pread"))?;
-    let size = file.metadata().map_err(SegmentError::os("fstat"))?.len();
+    file.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).map_err(OsError::in_call("pread"))?;
+    let size = file.metadata().map_err(OsError::in_call("fstat"))?.len();
     let (layout, fences) = header.validate(size)?;
-    let own = pidfd::pid_namespace();
-    if header.pid_namespace != own {
-        return Err(SegmentError::ForeignNamespace { segment: header.pid_namespace, own });
-    }
-    if fences == Fences::Asymmetric {
-        barrier::register().map_err(SegmentError::os("membarrier"))?;
-    }
-    let identity = memory::file_identity(&file).map_err(SegmentError::os("fstat"))?;
-    registry::find_or_add(identity, || {
-        Mapping::new(Plan { file, layout, id: header.id, fences, pid_namespace: header.pid_namespace })
-    })
+    let home = find_home(&header, &file)?;
+    let is_local = is_local(&file);
+    let file = OwnFile::new(file)?;
+    registry::find_or_add(file.id(), || Mapping::new(Plan { file, layout, id: header.id, fences, home, is_local }))
+}
+
+/// Whether the file lies in memory or on a disk of this machine, under a file system that leaves locks to the kernel. One that talks to a
+/// server may lose them while their owner lives.
+fn is_local(file: &File) -> bool {
+    const LOCAL: [u32; 8] = [
+        0x0102_1994, // tmpfs, and memory files
+        0x8584_58f6, // ramfs
+        0x0000_ef53, // ext2, ext3, ext4
+        0x5846_5342, // xfs
+        0x9123_683e, // btrfs
+        0xf2f5_2010, // f2fs
+        0x2fc1_2fc1, // zfs
+        0xca45_1a4e, // bcachefs
+    ];
+    rustix::fs::fstatfs(file).is_ok_and(|statfs| LOCAL.contains(&(statfs.f_type as u32)))
 }
 
 fn random_id() -> Result<u64, SegmentError> {
     let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(SegmentError::os("getrandom"))?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(OsError::in_call("getrandom"))?;
     Ok(u64::from_ne_bytes(bytes).max(1))
 }
 
 /// A file without its final name.
 struct Draft {
     file: File,
-    /// The name it has until then, on file systems that know no nameless files.
+    /// The name it has until then, where there are no nameless files, or no way to give them a name.
     name: Option<PathBuf>,
+}
+
+impl AsRawFd for Draft {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
 }
 
 impl Draft {
@@ -159,34 +200,49 @@ impl Draft {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let mode = Mode::RUSR | Mode::WUSR;
-        match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode) {
-            Ok(fd) => Ok(Draft { file: File::from(fd), name: None }),
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-                let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
-                name.push(format!(".draft-{}-{:016x}", std::process::id(), random_id()?));
-                let name = folder.join(name);
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-                let fd = rustix::fs::open(&name, flags, mode).map_err(SegmentError::os("open"))?;
-                Ok(Draft { file: File::from(fd), name: Some(name) })
-            }
-            Err(error) => Err(SegmentError::Os { call: "open", source: error.into() }),
-        }
+        beyond_stdio(|| {
+            Draft::nameless(folder).or_else(|refused| match refused.errno {
+                Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT => Draft::named(folder, path),
+                _ => Err(refused.into()),
+            })
+        })
+    }
+
+    /// A nameless file, if it can be given a name later: that takes `/proc`.
+    fn nameless(folder: &Path) -> Result<Draft, OsError> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(folder, flags, MODE).map_err(OsError::in_call("open"))?;
+        let draft = Draft { file: File::from(fd), name: None };
+        rustix::fs::statat(CWD, draft.path(), AtFlags::empty()).map_err(OsError::in_call("stat"))?;
+        Ok(draft)
+    }
+
+    fn named(folder: &Path, path: &Path) -> Result<Draft, SegmentError> {
+        let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".draft-{}-{:016x}", std::process::id(), random_id()?));
+        let name = folder.join(name);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(&name, flags, MODE).map_err(OsError::in_call("open"))?;
+        Ok(Draft { file: File::from(fd), name: Some(name) })
+    }
+
+    /// Where the kernel shows the nameless file.
+    fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }
 
     /// Gives the file its name, which must be free.
     fn publish(&self, path: &Path) -> Result<(), SegmentError> {
         let linked = match &self.name {
-            Some(name) => std::fs::hard_link(name, path),
-            None => {
-                use std::os::fd::AsRawFd;
-                let nameless = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                rustix::fs::linkat(CWD, nameless, CWD, path, rustix::fs::AtFlags::SYMLINK_FOLLOW).map_err(Into::into)
-            }
+            Some(name) => rustix::fs::link(name, path),
+            None => rustix::fs::linkat(CWD, self.path(), CWD, path, AtFlags::SYMLINK_FOLLOW),
         };
-        linked.map_err(SegmentError::os("link"))
+        Ok(linked.map_err(OsError::in_call("link"))?)
     }
 }
+
+/// Of new files: for this user alone.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 impl Drop for Draft {
     fn drop(&mut self) {

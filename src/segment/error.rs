@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::sys::error::OsError;
+
 /// Error of making or opening a [`Segment`](crate::Segment). Whatever it is, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -82,19 +84,25 @@ pub enum SegmentError {
     /// The anonymous memory could still change its size, which would kill whoever touches it.
     #[error("the memfd is not sealed against shrinking and growing")]
     Unsealed,
-    /// The segment's processes live in another pid namespace, where this process could not tell who is alive.
-    #[error("the segment belongs to pid namespace {segment}, this process runs in {own}: peers could not be judged")]
+    /// Processes of another pid namespace have the segment, and this process could not tell which of them are alive.
+    #[error("processes of pid namespace {segment} have the segment, and this process runs in {own}: it could not judge them")]
     ForeignNamespace {
-        /// Inode of the segment's namespace.
+        /// Number of the segment's namespace, as `/proc/PID/ns/pid` shows it; 0 if it is not known.
         segment: u64,
-        /// Inode of this process's namespace.
+        /// Number of this process's namespace.
         own: u64,
+    },
+    /// This program was not passed a segment of this name.
+    #[error("no segment was passed to this program under the name {name:?}")]
+    NotPassed {
+        /// The name that was asked for.
+        name: String,
     },
     /// The file's path has a NUL in it.
     #[error("the path contains a NUL byte")]
     PathWithNul,
     /// There is no room for so much memory.
-    #[error("no room for a segment of {size} bytes of address space ({source})")]
+    #[error("no room for a segment of {size} bytes of address space")]
     NoRoom {
         /// Bytes of address space that were asked for.
         size: u64,
@@ -102,7 +110,7 @@ pub enum SegmentError {
         source: io::Error,
     },
     /// The kernel refused a call.
-    #[error("{call} failed: {source}")]
+    #[error("{call} failed")]
     Os {
         /// Name of the call.
         call: &'static str,
@@ -111,9 +119,8 @@ pub enum SegmentError {
     },
 }
 
-impl SegmentError {
-    /// For `map_err`: wraps what the kernel said about `call`.
-    pub(crate) fn os<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> SegmentError {
-        move |source| SegmentError::Os { call, source: source.into() }
+impl From<OsError> for SegmentError {
+    fn from(error: OsError) -> SegmentError {
+        SegmentError::Os { call: error.call, source: error.into() }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! Native-endian; offsets in bytes from the start of the segment. The creator writes all of it before anybody else can open the
-//! segment; nothing changes it afterwards.
+//! segment. Nothing changes it afterwards but the home, see [`home`](crate::segment::home).
 //! ```text
 //! offset  size  field
 //!      0     8  magic            "offsprng"
@@ -12,7 +12,7 @@
 //!     24     8  size             of the whole segment, in bytes
 //!     32     8  budget           bytes of objects that it may hold
 //!     40     8  id               random, never 0
-//!     48     8  pid_namespace    inode of the namespace whose pids the peer table holds; 0 if unknown
+//!     48     8  home             boot and pid namespace whose pids the peer table holds; 0 if unknown
 //!     56     4  fences           0 symmetric, 1 asymmetric (every process must register for membarrier)
 //!     60     4  reserved         0
 //!     64     -  zero up to the end of the page
@@ -21,13 +21,16 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::segment::error::SegmentError;
+use crate::segment::home::Home;
 use crate::segment::layout::Layout;
 use crate::sys::barrier::Fences;
 
 /// "offsprng", read in this machine's byte order.
 pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"offsprng");
 /// Version of every shared structure together. Any change of a layout or a protocol raises it.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// Where the home stands.
+pub(crate) const HOME_OFFSET: u64 = 48;
 const BYTE_ORDER: u32 = 0x0102_0304;
 /// Bytes that the header takes in the segment.
 pub(crate) const HEADER_SIZE: u64 = 4096;
@@ -43,7 +46,7 @@ pub(crate) struct Header {
     pub(crate) size: u64,
     pub(crate) budget: u64,
     pub(crate) id: u64,
-    pub(crate) pid_namespace: u64,
+    pub(crate) home: u64,
     pub(crate) fences: u32,
     pub(crate) reserved: u32,
 }
@@ -56,7 +59,8 @@ const _: () = {
     assert!(core::mem::offset_of!(Header, size) == 24);
     assert!(core::mem::offset_of!(Header, budget) == 32);
     assert!(core::mem::offset_of!(Header, id) == 40);
-    assert!(core::mem::offset_of!(Header, pid_namespace) == 48);
+    assert!(core::mem::offset_of!(Header, home) as u64 == HOME_OFFSET);
+    assert!(HOME_OFFSET == 48);
     assert!(core::mem::offset_of!(Header, fences) == 56);
     assert!(core::mem::offset_of!(Header, reserved) == 60);
     assert!(size_of::<Header>() == 64);
@@ -64,7 +68,7 @@ const _: () = {
 
 impl Header {
     /// The header of a new segment.
-    pub(crate) fn new(layout: &Layout, id: u64, pid_namespace: u64, fences: Fences) -> Header {
+    pub(crate) fn new(layout: &Layout, id: u64, home: Home, fences: Fences) -> Header {
         Header {
             magic: MAGIC,
             format_version: FORMAT_VERSION,
@@ -73,8 +77,8 @@ impl Header {
             size: layout.size(),
             budget: layout.budget(),
             id,
-            pid_namespace,
-            fences: u32::from(fences == Fences::Asymmetric),
+            home: home.to_bits(),
+            fences: u32::from(fences.are_asymmetric()),
             reserved: 0,
         }
     }
@@ -121,7 +125,7 @@ mod tests {
 
     fn good() -> (Header, u64) {
         let layout = Layout::for_budget(1 << 20).expect("a layout");
-        (Header::new(&layout, 7, 9, Fences::Asymmetric), layout.size())
+        (Header::new(&layout, 7, Home::from_bits(9), Fences::Asymmetric), layout.size())
     }
 
     #[test]
@@ -139,8 +143,10 @@ mod tests {
         assert!(matches!(check(Header { magic: 0, ..header }), SegmentError::Foreign));
         assert!(matches!(check(Header { magic: MAGIC.swap_bytes(), ..header }), SegmentError::ByteOrder));
         assert!(matches!(check(Header { byte_order: 0x0403_0201, ..header }), SegmentError::ByteOrder));
-        assert!(matches!(check(Header { format_version: 2, ..header }), SegmentError::Version { found: 2, expected: 1 }));
-        assert!(matches!(check(Header { format_version: 0, ..header }), SegmentError::Version { found: 0, expected: 1 }));
+        for version in [0, FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
+            let error = check(Header { format_version: version, ..header });
+            assert!(matches!(error, SegmentError::Version { found, expected: FORMAT_VERSION } if found == version));
+        }
         assert!(matches!(check(Header { layout: 1, ..header }), SegmentError::Layout { .. }));
         assert!(matches!(check(Header { size: 1, ..header }), SegmentError::WrongSize { .. }));
         assert!(matches!(check(Header { budget: 0, ..header }), SegmentError::Corrupt { field: "budget" }));

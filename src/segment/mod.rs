@@ -2,22 +2,27 @@
 //!
 //! - `options`: how a segment is made: anonymous, in a file, or the commons of the process tree.
 //! - `header`: the first page, validated at attach.
+//! - `home`: the boot and the pid namespace in which its processes live.
 //! - `layout`: where everything lies, computed from the budget.
 //! - `region`: the mapping, and the one place where offsets become references.
 //! - `pod`: which types may live there.
 //! - `registry`: what this process has open.
+//! - `pass`: how a segment gets to other processes.
 
 mod backing;
 pub(crate) mod commons;
 pub(crate) mod error;
 mod header;
+pub(crate) mod home;
 pub(crate) mod layout;
 mod options;
+mod pass;
 pub(crate) mod pod;
 pub(crate) mod region;
 pub(crate) mod registry;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fmt;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,16 +35,24 @@ use region::Mapping;
 /// Memory that several processes share, with objects in it.
 ///
 /// Most programs never name one: objects live in [the commons](Segment::commons) by default. A segment of its own is for processes
-/// that are not of one family: one makes it in a file or sends the descriptor, the other opens it.
+/// that are not of one family: one makes it in a file, or [sends](Segment::send) or [passes](Segment::pass_to) it, the other opens it.
 ///
 /// Cloning gives another handle of the same segment. Opening a segment twice in a process gives the same mapping.
 ///
+/// # Locked memory
+/// A segment reserves address space for many times its length, 21 times at least, and has pages for what is used. `mlockall` makes pages for all of it: 270
+/// GiB for the commons of the default size, which is more than most machines have, so that the kernel kills processes. A program that
+/// locks its memory chooses a small length first ([`SegmentOptions::commons`]), or locks what is touched only, by `MCL_ONFAULT`.
+///
 /// # Peer death
-/// Anonymous segments vanish with the last process that has them, also after `kill -9`. A file stays until it is removed.
+/// Anonymous segments vanish with the last process that has them, also after `kill -9`. A file stays until it is removed. Who is dead is
+/// for the kernel to say, in ways that [docs/liveness.md](https://docs.rs/crate/offspring/latest/source/docs/liveness.md) lists: what cannot be
+/// found out about a process counts as alive.
 ///
 /// # Fork
 /// Usable in the child, which attaches at its first use. The mapped bytes themselves are not inherited: an address of the parent's
-/// means nothing in the child.
+/// means nothing in the child. A process that was made by a bare system call instead of libc's `fork` can use no segment if something
+/// came to lie where its parent has one.
 ///
 /// # Examples
 /// ```
@@ -51,7 +64,7 @@ use region::Mapping;
 /// assert_eq!(queue.recv()?, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Segment {
     mapping: Arc<Mapping>,
 }
@@ -69,7 +82,8 @@ impl Segment {
 
     /// Opens an anonymous segment by a descriptor of it, which is duplicated and may be closed afterwards.
     ///
-    /// Descriptors come from [`AsFd`] of a [`Segment`], over a Unix socket or by inheritance.
+    /// This is for descriptors that came by a way of the program's own. Keep none: whoever writes through one changes what references into the
+    /// segment promise does not change. [`Segment::receive`] and [`Segment::inherited`] do without.
     ///
     /// # Errors
     /// Each kind of bad input is a variant of [`SegmentError`]; the segment is not changed.
@@ -79,7 +93,12 @@ impl Segment {
 
     /// Makes a segment for `len` bytes of objects in a new file at `path`, mode 600.
     ///
-    /// The file appears under its name complete or not at all. It is sparse: its size says nothing about the disk space it takes.
+    /// The file appears under its name complete or not at all. It is sparse: its size says nothing about the disk space it takes. Disk space for
+    /// an object is taken when the object is made. On file systems that write to a new place each time (btrfs, and others when there are
+    /// snapshots or reflinks) a write may need more, and when there is none the process gets `SIGBUS`: keep segments elsewhere.
+    ///
+    /// It belongs to the boot and the pid namespace in which its processes live. Opened after a reboot, or elsewhere once nobody has it open any
+    /// more, all processes that it knows of are dead.
     ///
     /// # Errors
     /// An existing file is an error and stays as it is. Else as [`Segment::create`].
@@ -89,7 +108,8 @@ impl Segment {
 
     /// Opens a segment in a file.
     ///
-    /// A file can be truncated by whoever may write it, and whoever touches the lost bytes gets SIGBUS: keep it private.
+    /// A file can be truncated by whoever may write it, and whoever touches the lost bytes gets SIGBUS; and whoever writes to it by other means
+    /// than this crate's changes what references say does not change. Keep it private.
     ///
     /// # Errors
     /// Each kind of bad input is a variant of [`SegmentError`]; the file is not changed.
@@ -138,15 +158,14 @@ impl Segment {
     }
 }
 
-impl From<Arc<Mapping>> for Segment {
-    fn from(mapping: Arc<Mapping>) -> Segment {
-        Segment { mapping }
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment").field("id", &self.id()).field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
-/// The descriptor of the segment, to be sent to another process.
-impl AsFd for Segment {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.mapping.fd()
+impl From<Arc<Mapping>> for Segment {
+    fn from(mapping: Arc<Mapping>) -> Segment {
+        Segment { mapping }
     }
 }

@@ -7,7 +7,7 @@ use crate::segment::{Segment, SegmentError, backing, commons};
 /// Bytes of objects that a segment holds if nobody says otherwise. Only address space is reserved for it.
 pub(crate) const DEFAULT_LEN: u64 = 8 << 30;
 
-/// Options of a new segment; the last call names the deed.
+/// Options of a new segment; finish with one of the `create` methods or with [`commons`](SegmentOptions::commons).
 ///
 /// # Examples
 /// ```

@@ -2,26 +2,35 @@
 //!
 //! A [`Mapping`] is a segment as this process has it. It is made once, and every handle holds it; what differs between a process
 //! and its forked children stands in [`Here`], on a page that the kernel wipes in the child. The mapped bytes themselves are not
-//! inherited either (`MADV_DONTFORK`): a child maps them anew, elsewhere, at its first use, and closes the old range. So a plain
-//! reference into the segment that was made before a fork (by a guard that the parent still holds, say) faults in the child, and
-//! cannot become a second exclusive view of the same bytes.
+//! inherited either (`MADV_DONTFORK`): a child maps them anew, elsewhere, at its first use, and the old range is closed in it before any
+//! code of the program runs ([`ranges`]). So a plain reference into the segment that was made before a fork (by a
+//! guard that the parent still holds, say) faults in the child, and cannot become a second exclusive view of the same bytes.
+//!
+//! The mapping also keeps a lock on a byte of the file that is this process's alone, by which others see that it is alive
+//! ([`record_lock`]).
 //!
 //! # Invariants
 //! - `Here::base` is 0, or the address of a shared mapping of the whole segment that stays until the `Mapping` is dropped.
 //! - References given out borrow the `Mapping`, so they end before it does.
 #![expect(unsafe_code, reason = "turns checked offsets into references")]
 
-use std::fs::File;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
+use rustix::fs::OFlags;
+
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::segment::error::SegmentError;
+use crate::segment::home::{HOME, Home};
 use crate::segment::layout::Layout;
-use crate::sys::barrier::Fences;
-use crate::sys::memory;
+use crate::sys::barrier::{self, Fences};
+use crate::sys::descriptor::{self, FileId, OwnFile};
+use crate::sys::error::OsError;
+use crate::sys::memory::{self, WipedPage};
+use crate::sys::record_lock::{self, Share};
+use crate::sys::{clock, ranges};
 
 /// A type that may be viewed in place by `&` while other processes write it.
 ///
@@ -42,108 +51,115 @@ pub(crate) struct Here {
     peer: AtomicU64,
     /// Address of the mapping, 0 before there is one.
     base: AtomicU64,
+    /// The byte that the mapping keeps locked; 0 if there is none.
+    life: AtomicU64,
     /// 1 while a thread is attaching. It stands here so that a fork in the middle leaves the child an open door.
     attaching: AtomicU32,
+    /// 1 in the process that made the `Mapping`, and so has found that the segment is at home where it lives.
+    at_home: AtomicU32,
 }
 
 /// A segment as one process has it.
 ///
 /// # Invariants
-/// - `here` points to a live `Here` on a page of its own that is wiped in forked children.
+/// - `page` begins with a `Here` and is wiped in forked children.
 /// - `layout` was computed by us for the size of `file`.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    file: File,
-    file_identity: (u64, u64),
+    file: OwnFile,
     layout: Layout,
     id: u64,
-    fences: Fences,
-    pid_namespace: u64,
-    here: NonNull<Here>,
-    here_len: usize,
-    /// Where the segment was mapped last in this process or the one that it was forked from.
-    inherited_base: AtomicU64,
+    home: Home,
+    is_local: bool,
+    /// What the sleepers of the segment rely on.
+    agreed: Fences,
+    /// 1 if this process, or the one that it was forked from, could not register for barriers.
+    unregistered: AtomicU32,
+    page: WipedPage,
     /// The `PeerId` that this process, or the one that it was forked from, had last.
     inherited_peer: AtomicU64,
     /// How this process gives its identity back when the mapping goes; known to the room above.
     farewell: OnceLock<fn(&Mapping)>,
-    /// The `PeerId` that the parent reserved for this process before it forked it; 0 if none.
+    /// The `PeerId` that the parent reserved for its child, and the child's pid; 0 if none.
     promised_peer: AtomicU64,
+    promised_pid: AtomicU32,
 }
-
-// SAFETY: `here` points to atomics that live as long as the `Mapping`; everything else is `Send`.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; all of it is atomic or never changed after construction.
-unsafe impl Sync for Mapping {}
 
 /// What is known about a segment before it is mapped.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) file: File,
+    pub(crate) file: OwnFile,
     pub(crate) layout: Layout,
     pub(crate) id: u64,
     pub(crate) fences: Fences,
-    pub(crate) pid_namespace: u64,
+    /// Where this process lives, and the segment is at home.
+    pub(crate) home: Home,
+    /// Whether locks on the file are this kernel's own business, and not lost when some server forgets them.
+    pub(crate) is_local: bool,
 }
+
+/// Bytes beyond the end of every file, of which each process locks one.
+const FIRST_LIFE: u64 = 1 << 61;
+const LIVES: core::ops::Range<u64> = FIRST_LIFE..HOME;
 
 impl Mapping {
     /// Maps a segment whose header was written or validated.
     pub(crate) fn new(plan: Plan) -> Result<Mapping, SegmentError> {
-        let file_identity = memory::file_identity(&plan.file).map_err(SegmentError::os("fstat"))?;
-        let (page, here_len) = memory::wiped_page().map_err(SegmentError::os("mmap"))?;
         let mapping = Mapping {
             file: plan.file,
-            file_identity,
             layout: plan.layout,
             id: plan.id,
-            fences: plan.fences,
-            pid_namespace: plan.pid_namespace,
-            here: page.cast(),
-            here_len,
-            inherited_base: AtomicU64::new(0),
+            home: plan.home,
+            is_local: plan.is_local,
+            agreed: plan.fences,
+            unregistered: AtomicU32::new(0),
+            page: WipedPage::new()?,
             inherited_peer: AtomicU64::new(0),
             promised_peer: AtomicU64::new(0),
+            promised_pid: AtomicU32::new(0),
             farewell: OnceLock::new(),
         };
-        mapping.map().map_err(|source| SegmentError::NoRoom { size: mapping.layout.size(), source })?;
+        mapping.map().map_err(|refused| match refused.call {
+            "mmap" => SegmentError::NoRoom { size: mapping.layout.size(), source: refused.into() },
+            _ => refused.into(),
+        })?;
+        // Relaxed: a note of this process to itself.
+        mapping.here().at_home.store(1, Ordering::Relaxed);
         Ok(mapping)
     }
 
     /// Maps the bytes into this process, unless that was done.
     ///
     /// Callers that may race with other threads hold [`Mapping::attaching`].
-    pub(crate) fn map(&self) -> std::io::Result<()> {
+    pub(crate) fn map(&self) -> Result<(), OsError> {
         let here = self.here();
         if here.base.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
-        let size = self.size();
-        let inherited = self.inherited_base.load(Ordering::Relaxed);
-        if let Some(old) = NonNull::new(inherited as *mut u8) {
-            // SAFETY: this process is a forked child: the parent's mapping was not copied to it, so the range is empty, or something
-            // that came since lies there, which the call leaves alone and reports.
-            let closed = unsafe { memory::close_range(old, size) };
-            // Something else may lie there when foreign code forked; then only the trap for stale references is missing.
-            drop(closed);
-        }
+        ranges::adopt()?;
         // A program that closes all descriptors may have given our number to another file.
-        if memory::file_identity(&self.file)? != self.file_identity {
-            return Err(rustix::io::Errno::BADF.into());
-        }
-        let map = memory::map_shared(&self.file, size)?;
-        let base = map.as_mut_ptr() as u64;
+        let file = self.file.checked()?;
+        // Without `/proc`, or after a change of the user, there is no second description; then others judge this process by its pid.
+        let private = if self.is_local { descriptor::reopen(&self.file, OFlags::RDWR).ok() } else { None };
+        let life = private.as_ref().and_then(lock_life);
+        let map = memory::map_shared(private.as_ref().map_or(file, AsFd::as_fd), self.size())?;
+        drop(private);
+        // Some file systems map another file than the one that was opened, and that keeps no lock.
+        let life = life.filter(|&life| record_lock::is_locked_by_another(file, life) == Ok(true));
+        let base = map.as_mut_ptr();
         std::mem::forget(map);
-        self.inherited_base.store(base, Ordering::Relaxed);
+        ranges::register(base.addr(), self.size());
+        here.life.store(life.unwrap_or(0), Ordering::Relaxed);
         // INVARIANT: the mapping covers the whole segment; only `drop` ends it.
         // Pairs with the Acquire load in `region`.
-        here.base.store(base, Ordering::Release);
+        here.base.store(base as u64, Ordering::Release);
         Ok(())
     }
 
     #[inline]
     fn here(&self) -> &Here {
-        // SAFETY: by the invariant `here` points to a live `Here`, all of it atomic.
-        unsafe { self.here.as_ref() }
+        // SAFETY: by the invariant the page begins with a `Here`, all of it atomic, and it stays as long as `self`.
+        unsafe { &*self.page.start().cast() }
     }
 
     /// Bits of the `PeerId` of this process; 0 if it has not attached (or was forked since).
@@ -176,14 +192,49 @@ impl Mapping {
         self.inherited_peer.load(Ordering::Relaxed)
     }
 
-    /// The identity that the parent reserved for this process; 0 if none.
-    pub(crate) fn promised_peer_bits(&self) -> u64 {
-        self.promised_peer.load(Ordering::Relaxed)
+    /// The identity that the parent reserved for the process `pid`; 0 if none. A child of that process inherits the note, and is not meant.
+    pub(crate) fn promised_peer_bits(&self, pid: u32) -> u64 {
+        if self.promised_pid.load(Ordering::Relaxed) == pid { self.promised_peer.load(Ordering::Relaxed) } else { 0 }
     }
 
-    /// Notes in a fresh child which identity was reserved for it.
-    pub(crate) fn promise_peer(&self, bits: u64) {
+    /// Notes in a fresh child, the process `pid`, which identity was reserved for it.
+    pub(crate) fn promise_peer(&self, bits: u64, pid: u32) {
         self.promised_peer.store(bits, Ordering::Relaxed);
+        self.promised_pid.store(pid, Ordering::Relaxed);
+    }
+
+    /// Whether this process itself has opened the segment where that is at home; no process changes its home.
+    pub(crate) fn was_opened_here(&self) -> bool {
+        self.here().at_home.load(Ordering::Relaxed) != 0
+    }
+
+    /// The byte that this process keeps locked as long as it has the segment mapped; 0 if there is none.
+    pub(crate) fn life(&self) -> u64 {
+        self.here().life.load(Ordering::Relaxed)
+    }
+
+    /// Whether the process that has kept this byte locked still has the segment mapped; `None` if that cannot be found out.
+    pub(crate) fn is_mapped_elsewhere(&self, life: u64) -> Option<bool> {
+        if !LIVES.contains(&life) {
+            return None;
+        }
+        let file = self.file.checked().ok()?;
+        let locked = record_lock::is_locked_by_another(file, life).ok()?;
+        // Another thread may have closed the descriptor in between, and opened something else.
+        self.file.checked().ok().map(|_| locked)
+    }
+
+    /// Registers this process for the barriers of others, if they rely on that; where the kernel refuses, it fences for itself.
+    pub(crate) fn register_for_barriers(&self) {
+        let refused = self.agreed.are_asymmetric() && barrier::register().is_err();
+        // Relaxed: published with the identity, before this process notifies anybody.
+        self.unregistered.store(refused.into(), Ordering::Relaxed);
+    }
+
+    /// The fences that this process uses in the segment.
+    #[inline]
+    pub(crate) fn fences(&self) -> Fences {
+        if self.unregistered.load(Ordering::Relaxed) == 0 { self.agreed } else { Fences::Unregistered }
     }
 
     /// Runs `attach` while no other thread of this process does.
@@ -214,20 +265,32 @@ impl Mapping {
         self.id
     }
 
-    pub(crate) fn fences(&self) -> Fences {
-        self.fences
+    pub(crate) fn home(&self) -> Home {
+        self.home
     }
 
-    pub(crate) fn pid_namespace(&self) -> u64 {
-        self.pid_namespace
+    pub(crate) fn file_id(&self) -> FileId {
+        self.file.id()
     }
 
-    pub(crate) fn file_identity(&self) -> (u64, u64) {
-        self.file_identity
+    /// The descriptor of the segment, if the program has not taken it from us. Costs a system call.
+    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, OsError> {
+        self.file.checked()
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// Number of the descriptor, whatever it stands for now.
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.file.name().number()
+    }
+
+    /// Puts pages behind these bytes, so that touching them cannot fail later.
+    pub(crate) fn back(&self, offset: u64, len: u64) -> Result<(), OsError> {
+        memory::back(self.fd()?, offset, len)
+    }
+
+    /// Gives these pages back to the system. Failing costs memory and nothing else.
+    pub(crate) fn punch(&self, offset: u64, len: u64) {
+        let _ = self.fd().and_then(|file| memory::punch(file, offset, len));
     }
 
     fn size(&self) -> usize {
@@ -243,12 +306,23 @@ impl Drop for Mapping {
             farewell(self);
         }
         if let Some(base) = NonNull::new(self.here().base.load(Ordering::Relaxed) as *mut u8) {
+            ranges::unregister(base.addr().get());
             // SAFETY: by the invariant this is our mapping of the whole segment, and references into it have ended with the borrow.
             unsafe { memory::unmap(base, self.size()) };
         }
-        // SAFETY: the page is ours alone, and this is the last use of it.
-        unsafe { memory::unmap(self.here.cast(), self.here_len) };
     }
+}
+
+/// Locks a byte for the description by which this process is about to map the file, and shares the lock of all that have it open.
+fn lock_life(private: &OwnFile) -> Option<u64> {
+    // Every process has its pid to itself, and every one of its mappings a moment.
+    let first = u64::from(std::process::id()) << 38 | clock::nanos() & ((1 << 38) - 1);
+    let life = (0..4)
+        .map(|next| FIRST_LIFE | (first + next) & (FIRST_LIFE - 1))
+        .find(|&life| record_lock::try_lock(private, life, Share::Exclusive) == Ok(true))?;
+    // Whoever would move the segment elsewhere is to see this process, also when it has closed its descriptors.
+    let _ = record_lock::try_lock(private, HOME, Share::Shared);
+    Some(life)
 }
 
 /// The bytes of a segment in this process, for as long as its mapping is borrowed.

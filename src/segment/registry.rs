@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::segment::error::SegmentError;
 use crate::segment::region::Mapping;
+use crate::sys::descriptor::FileId;
 
 static OPEN: Mutex<Vec<Weak<Mapping>>> = Mutex::new(Vec::new());
 
@@ -23,14 +24,14 @@ fn add_to(open: &mut Vec<Weak<Mapping>>, mapping: Mapping) -> Arc<Mapping> {
     mapping
 }
 
-/// The mapping of the file with this identity, made by `make` unless this process has it.
+/// The mapping of this file, made by `make` unless this process has it.
 pub(crate) fn find_or_add(
-    file_identity: (u64, u64),
+    file: FileId,
     make: impl FnOnce() -> Result<Mapping, SegmentError>,
 ) -> Result<Arc<Mapping>, SegmentError> {
     // Locked all the way: two threads that open the same file get the same mapping.
     let mut open = open();
-    match open.iter().filter_map(Weak::upgrade).find(|mapping| mapping.file_identity() == file_identity) {
+    match open.iter().filter_map(Weak::upgrade).find(|mapping| mapping.file_id() == file) {
         Some(mapping) => Ok(mapping),
         None => make().map(|mapping| add_to(&mut open, mapping)),
     }

@@ -169,7 +169,7 @@ impl EventRef<'_> {
     /// Says that somebody is about to sleep, in a way that whoever publishes must see, and gives the value to sleep on.
     pub(crate) fn announce(self) -> u32 {
         let word = &self.event.word;
-        let asks = self.fences == Fences::Asymmetric;
+        let asks = self.fences.are_asymmetric();
         let flags = if asks { SLEEPERS_BIT | FENCED_BIT } else { SLEEPERS_BIT };
         let mut seen = word.load(Ordering::Relaxed);
         loop {

@@ -1,14 +1,14 @@
 //! A lock word that names its owner: process and thread.
 //!
 //! ```text
-//! word = thread:32 | owner:20 | reserved:9 | HELD | DIED | POISONED
+//! word = thread:30 | owner:31 | HELD | DIED | POISONED
 //!
 //! 0 --lock: CAS--> HELD|me --unlock: store--> 0
 //! HELD|dead --a waiter finds the owner dead: CAS--> HELD|me, which is told "owner died"
 //! HELD|dead --the reaper: CAS--> DIED; the next to lock is told "owner died"
 //! ```
 //! `thread` is a number that the process gives each of its threads, so that a thread that locks twice is told so. `POISONED` stays
-//! with a free lock until a guard says that the data is good again.
+//! with a free lock until a guard says that the data is good again. A lock that nobody holds names nobody.
 //!
 //! While a living process has the lock nobody else writes the word, so a plain store gives it up: one read-modify-write for locking and
 //! unlocking together. Who waits says so in an [event](super::event) beside the word and not in the word itself. The price is
@@ -26,6 +26,7 @@
 //! The owner in the word is from robust futexes; unlocking by a store is from Dice, Huang and Yang, "Asymmetric Dekker Synchronization"
 //! (2001), as their biased locks do it.
 
+use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::primitive::{AtomicU64, Ordering};
 
 #[cfg(all(test, loom))]
@@ -34,10 +35,11 @@ mod loom_tests;
 const POISONED_BIT: u64 = 1 << 0;
 const DIED_BIT: u64 = 1 << 1;
 const HELD_BIT: u64 = 1 << 2;
-const OWNER_SHIFT: u32 = 12;
-const OWNER_MASK: u64 = (1 << 20) - 1;
-const THREAD_SHIFT: u32 = 32;
-const UNUSED_BITS: u64 = ((1 << OWNER_SHIFT) - 1) & !(POISONED_BIT | DIED_BIT | HELD_BIT);
+const OWNER_SHIFT: u32 = 3;
+const THREAD_SHIFT: u32 = OWNER_SHIFT + OWNER_BITS;
+const THREAD_BITS: u32 = 64 - THREAD_SHIFT;
+/// Threads are numbered modulo this: a process that has started a billion of them may be told of a deadlock that is none.
+const THREADS: u64 = 1 << THREAD_BITS;
 
 /// A thread of an attached process, as lock words name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub(crate) struct Owner {
 
 impl Owner {
     fn held(self) -> u64 {
-        HELD_BIT | (u64::from(self.peer) & OWNER_MASK) << OWNER_SHIFT | u64::from(self.thread) << THREAD_SHIFT
+        HELD_BIT | (u64::from(self.peer) & OWNER_MASK) << OWNER_SHIFT | (u64::from(self.thread) & (THREADS - 1)) << THREAD_SHIFT
     }
 }
 
@@ -126,11 +128,11 @@ impl RawLock {
     pub(crate) fn try_lock(&self, me: Owner) -> Result<Acquired, Refused> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            if word & UNUSED_BITS != 0 {
+            if !is_held(word) && word & !(POISONED_BIT | DIED_BIT) != 0 {
                 return Err(Refused::Corrupt);
             }
             if is_held(word) {
-                let deadlock = owner_of(word) == me;
+                let deadlock = owner_of(word) == owner_of(me.held());
                 return Err(if deadlock { Refused::WouldDeadlock } else { Refused::Held(HeldLock { word }) });
             }
             let acquired = if word & DIED_BIT != 0 {

@@ -9,31 +9,42 @@
 //! those who sleep seldom. So an [event](crate::sync::event) remembers in its word that somebody has slept lately, and as long as
 //! it does both sides fence for themselves.
 //!
-//! It is right only if every process that notifies has registered. A segment therefore records at creation whether it relies on
-//! this, and a process that cannot register is refused at attach. Where `membarrier` is missing at creation, both sides use
-//! `fence(SeqCst)`.
+//! It is right only if every process that notifies has registered, or fences for itself. A segment therefore records at creation whether
+//! its sleepers rely on this, and a process that attaches to such a segment and cannot register, as in a sandbox, fences. Where
+//! `membarrier` is missing at creation, both sides use `fence(SeqCst)`.
 //!
 //! # Source
 //! membarrier(2); Dice, Huang and Yang, "Asymmetric Dekker Synchronization" (2001).
-#![cfg_attr(not(loom), expect(unsafe_code, reason = "membarrier has no wrapper in our dependencies"))]
 
 use crate::primitive::{Ordering, fence};
+#[cfg(not(loom))]
+use crate::sys::error::OsError;
+#[cfg(not(loom))]
+use rustix::thread::{MembarrierCommand, membarrier};
 
-/// Which pair of fences the processes of a segment agreed on when it was created.
+/// Which fences this process uses in a segment. All of its processes agree on how to sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fences {
     /// `fence(SeqCst)` on both sides.
     Symmetric,
     /// A compiler fence when notifying, `membarrier` when going to sleep.
     Asymmetric,
+    /// The others are asymmetric, and this process could not register: `fence(SeqCst)` when notifying, and as the others going to sleep.
+    Unregistered,
 }
 
 impl Fences {
+    /// Whether notifiers may leave their fence out, so that whoever goes to sleep has to ask the kernel for one.
+    #[inline]
+    pub(crate) fn are_asymmetric(self) -> bool {
+        self != Fences::Symmetric
+    }
+
     /// Orders an earlier publishing store before a later load of the sleepers' flag. Pairs with [`full`] and [`barrier`].
     #[inline]
     pub(crate) fn light(self) {
         match self {
-            Fences::Symmetric => fence(Ordering::SeqCst),
+            Fences::Symmetric | Fences::Unregistered => fence(Ordering::SeqCst),
             #[cfg(not(loom))]
             Fences::Asymmetric => core::sync::atomic::compiler_fence(Ordering::SeqCst),
             // loom reorders what it can, so the compiler's fence is not there to be modelled.
@@ -53,7 +64,7 @@ pub(crate) fn full() {
 /// its slice, which bounds the harm.
 #[cfg(not(loom))]
 pub(crate) fn barrier() -> bool {
-    membarrier(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED).is_ok()
+    membarrier(MembarrierCommand::GlobalExpedited).is_ok()
 }
 
 /// No model comes here: loom knows no such barrier.
@@ -84,13 +95,6 @@ pub(crate) fn in_vain() -> bool {
 
 /// Registers this process for barriers that other processes ask for. A forked child must register for itself.
 #[cfg(not(loom))]
-pub(crate) fn register() -> std::io::Result<()> {
-    membarrier(libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED)
-}
-
-#[cfg(not(loom))]
-fn membarrier(command: libc::c_int) -> std::io::Result<()> {
-    // SAFETY: membarrier takes two integers (and ignores the third here) and touches no memory of ours.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+pub(crate) fn register() -> Result<(), OsError> {
+    membarrier(MembarrierCommand::RegisterGlobalExpedited).map_err(OsError::in_call("membarrier"))
 }

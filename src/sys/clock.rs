@@ -44,6 +44,21 @@ pub(crate) fn coarse_millis() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
+/// Nanoseconds on the monotonic clock.
+#[cfg(not(loom))]
+pub(crate) fn nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Sleeps for about so long; less if a signal comes, or if the kernel refuses.
+#[cfg(not(loom))]
+pub(crate) fn sleep(time: Duration) {
+    use rustix::thread::{Timespec, nanosleep};
+    let time = Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() };
+    let _ = nanosleep(&time);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

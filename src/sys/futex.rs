@@ -1,14 +1,14 @@
 //! Words that a process can sleep on.
 //!
 //! Never the PRIVATE flag: waiter and waker are different processes. A wait ends when woken, when the word no longer holds the
-//! expected value, when the time is over, or for no reason; callers look again in every case, so none is reported.
+//! expected value, when the time is over, or for no reason; callers look again in every case, so none is reported. Where a sandbox
+//! refuses the call, a wait is a short sleep.
 //!
 //! Under loom a word carries a mutex and a condition variable in the kernel's place, so that a lost wake-up is a deadlock that
 //! loom reports.
 //!
 //! # Source
 //! futex(2).
-#![cfg_attr(not(loom), expect(unsafe_code, reason = "the kernel is handed addresses of words"))]
 
 use std::time::Duration;
 
@@ -16,6 +16,12 @@ use std::time::Duration;
 mod imp {
     use super::*;
     use crate::primitive::AtomicU32;
+    use crate::sys::clock;
+    use rustix::io::Errno;
+    use rustix::thread::futex::{self, Flags, Timespec};
+
+    /// How long a sleep lasts where the kernel refuses to put anybody to sleep on a word: a sandbox may.
+    const WITHOUT_FUTEX: Duration = Duration::from_millis(1);
 
     #[repr(transparent)]
     #[derive(Debug)]
@@ -30,27 +36,18 @@ mod imp {
 
     impl Word32 {
         pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
-            futex_wait(self.0.as_ptr(), expected, timeout);
+            let limit =
+                Timespec { tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), tv_nsec: timeout.subsec_nanos().into() };
+            match futex::wait(&self.0, Flags::empty(), expected, Some(&limit)) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
+                Err(_) => clock::sleep(timeout.min(WITHOUT_FUTEX)),
+            }
         }
 
+        /// How many were woken. Where the kernel refuses, those who sleep find out at the end of their slice.
         pub(crate) fn wake(&self, count: u32) -> u32 {
-            futex_wake(self.0.as_ptr(), count)
+            futex::wake(&self.0, Flags::empty(), count).map_or(0, |woken| woken as u32)
         }
-    }
-
-    fn futex_wait(address: *const u32, expected: u32, timeout: Duration) {
-        let timeout = libc::timespec {
-            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        // SAFETY: `address` comes from a reference to a live, 4-aligned word; the kernel only reads it. `timeout` outlives the call.
-        unsafe { libc::syscall(libc::SYS_futex, address, libc::FUTEX_WAIT, expected, &raw const timeout) };
-    }
-
-    fn futex_wake(address: *const u32, count: u32) -> u32 {
-        // SAFETY: the kernel uses the address only as a key; nothing is read or written there.
-        let woken = unsafe { libc::syscall(libc::SYS_futex, address, libc::FUTEX_WAKE, count) };
-        u32::try_from(woken).unwrap_or(0)
     }
 }
 

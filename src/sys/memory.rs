@@ -1,32 +1,39 @@
-//! Descriptors of memory, mappings of it, and its pages.
+//! Memory files, mappings of them, and their pages.
 #![expect(unsafe_code, reason = "mmap and madvise on addresses of our own")]
 
-use std::ffi::c_void;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{Advice as Madvice, MapFlags, ProtFlags};
-use rustix::process::{Resource, getrlimit};
+
+use crate::sys::descriptor::beyond_stdio;
+use crate::sys::error::OsError;
 
 /// Seals that a shared memfd must carry: nobody can change its size, nobody can take the seals off.
 pub(crate) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// Makes an anonymous file of `size` bytes (sparse, close-on-exec, not executable where the kernel knows that), sealed.
-pub(crate) fn sealed_memfd(name: &str, size: u64) -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3 the flag is unknown.
-        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
-        other => other?,
+/// An unnamed file in memory, close-on-exec, not executable where the kernel knows that.
+pub(crate) fn memory_file(name: &str, flags: MemfdFlags) -> Result<OwnedFd, OsError> {
+    let flags = flags | MemfdFlags::CLOEXEC;
+    let make = || match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3 the flag is unknown, and later kernels may insist on it.
+        Err(Errno::INVAL) => memfd_create(name, flags),
+        other => other,
     };
-    rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
-    rustix::fs::ftruncate(&fd, size)?;
-    rustix::fs::fcntl_add_seals(&fd, SEALS)?;
+    beyond_stdio(make).map_err(OsError::in_call("memfd_create"))
+}
+
+/// Makes a memory file of `size` bytes, sparse and sealed, for this user alone.
+pub(crate) fn sealed_memfd(name: &str, size: u64) -> Result<File, OsError> {
+    let fd = memory_file(name, MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(OsError::in_call("fchmod"))?;
+    rustix::fs::ftruncate(&fd, size).map_err(OsError::in_call("ftruncate"))?;
+    rustix::fs::fcntl_add_seals(&fd, SEALS).map_err(OsError::in_call("fcntl"))?;
     Ok(File::from(fd))
 }
 
@@ -36,43 +43,39 @@ pub(crate) fn seals(fd: BorrowedFd<'_>) -> Option<SealFlags> {
 }
 
 /// Makes sure that the bytes have pages behind them, so that touching them cannot fail later.
-pub(crate) fn back(fd: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
-    if len == 0 {
-        return Ok(());
-    }
-    loop {
-        match rustix::fs::fallocate(&fd, FallocateFlags::KEEP_SIZE, offset, len) {
-            Err(Errno::INTR) => {}
-            other => return Ok(other?),
-        }
-    }
+pub(crate) fn back(fd: impl AsFd, offset: u64, len: u64) -> Result<(), OsError> {
+    allocate(fd, FallocateFlags::KEEP_SIZE, offset, len)
 }
 
 /// Gives whole pages back to the system; they read as zero afterwards.
-pub(crate) fn punch(fd: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
-    loop {
-        match rustix::fs::fallocate(&fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
-            Err(Errno::INTR) => {}
-            other => return Ok(other?),
-        }
+pub(crate) fn punch(fd: impl AsFd, offset: u64, len: u64) -> Result<(), OsError> {
+    allocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+}
+
+fn allocate(fd: impl AsFd, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), OsError> {
+    if len == 0 {
+        return Ok(());
     }
+    // A signal interrupts it before it has done anything, or after it has done all.
+    rustix::io::retry_on_intr(|| rustix::fs::fallocate(&fd, mode, offset, len)).map_err(OsError::in_call("fallocate"))
 }
 
 /// The most that one mapping should ask for: limits of the address space and of file sizes, `u64::MAX` where there are none.
 ///
 /// A quarter of the address space is left to one mapping, since a forked child keeps the old range closed and maps anew.
 pub(crate) fn mapping_limit() -> u64 {
-    let space = getrlimit(Resource::As).current.map_or(u64::MAX, |limit| limit / 4);
-    let file = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
-    space.min(file)
+    // Where the kernel does not say, the call that comes next does.
+    let limit = |resource| getrlimit(resource).map_or(RLIM_INFINITY, |(current, _)| current);
+    let finite = |limit| if limit == RLIM_INFINITY { u64::MAX } else { limit };
+    (finite(limit(Resource::RLIMIT_AS)) / 4).min(finite(limit(Resource::RLIMIT_FSIZE)))
 }
 
 /// Maps the whole of `file` shared, readable and writable, reserving nothing. Forked children do not get the mapping.
-pub(crate) fn map_shared(file: &File, size: usize) -> io::Result<MmapRaw> {
-    let map = MmapOptions::new().len(size).no_reserve_swap().map_raw(file)?;
-    map.advise(Advice::DontFork)?;
-    // A core dump should hold what this process did, not all that a tree of processes shares.
-    map.advise(Advice::DontDump)?;
+pub(crate) fn map_shared(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, OsError> {
+    let map = MmapOptions::new().len(size).no_reserve_swap().map_raw(&file).map_err(OsError::in_call("mmap"))?;
+    map.advise(Advice::DontFork).map_err(OsError::in_call("madvise"))?;
+    // A core dump should hold what this process did, not all that a tree of processes shares. Without it, it is only larger.
+    let _ = map.advise(Advice::DontDump);
     Ok(map)
 }
 
@@ -85,49 +88,43 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
     let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast(), len) };
 }
 
-/// Closes an address range for good: whatever still points there faults instead of meeting something new.
+/// Closes an empty address range for good: whatever still points there faults instead of meeting something new. Refused with `EEXIST` if
+/// something lies in the range by now.
 ///
-/// # Safety
-/// Nothing that this process still uses may be mapped in the range.
-pub(crate) unsafe fn close_range(base: NonNull<u8>, len: usize) -> io::Result<()> {
-    // SAFETY: the caller promises that the range is unused; PROT_NONE memory without reservation holds nothing.
-    let mapped = unsafe {
-        rustix::mm::mmap_anonymous(
-            base.as_ptr().cast(),
-            len,
-            ProtFlags::empty(),
-            MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE,
-        )
-    };
-    match mapped {
-        Ok(address) if address == base.as_ptr().cast::<c_void>() => Ok(()),
-        Ok(_) => Err(Errno::EXIST.into()),
-        Err(error) => Err(error.into()),
+/// Makes one system call, allocates nothing and takes no lock.
+pub(crate) fn close_range(base: usize, len: usize) -> Result<(), Errno> {
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE;
+    let address = core::ptr::without_provenance_mut(base);
+    // SAFETY: nothing that is there already is replaced, and memory that may not be accessed holds nothing.
+    let mapped = unsafe { rustix::mm::mmap_anonymous(address, len, ProtFlags::empty(), flags) }?;
+    if mapped.addr() == base {
+        return Ok(());
     }
+    // A kernel that does not know the flag takes the address for a hint.
+    // SAFETY: this is the mapping that was just made.
+    let _ = unsafe { rustix::mm::munmap(mapped, len) };
+    Err(Errno::EXIST)
 }
 
-/// One private page that reads as zero in every forked child (`MADV_WIPEONFORK`), whoever forked it and however.
-///
-pub(crate) fn wiped_page() -> io::Result<(NonNull<u8>, usize)> {
-    let size = rustix::param::page_size();
-    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
-    let page =
-        unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), size, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
-    // SAFETY: the page is ours, private and anonymous, as the advice demands.
-    unsafe { rustix::mm::madvise(page, size, Madvice::LinuxWipeOnFork) }?;
-    let page = NonNull::new(page.cast()).ok_or_else(|| io::Error::from(Errno::NOMEM))?;
-    Ok((page, size))
+/// A private page that reads as zero in every forked child (`MADV_WIPEONFORK`), whoever forked it and however.
+#[derive(Debug)]
+pub(crate) struct WipedPage {
+    map: memmap2::MmapMut,
 }
 
-/// Which file a descriptor stands for: device and inode.
-pub(crate) fn file_identity(fd: impl AsFd) -> io::Result<(u64, u64)> {
-    let stat = rustix::fs::fstat(fd)?;
-    Ok((stat.st_dev, stat.st_ino))
-}
+impl WipedPage {
+    pub(crate) fn new() -> Result<WipedPage, OsError> {
+        let map = MmapOptions::new().len(rustix::param::page_size()).map_anon().map_err(OsError::in_call("mmap"))?;
+        // SAFETY: the page is ours, private and anonymous, as the advice demands.
+        unsafe { rustix::mm::madvise(map.as_ptr().cast_mut().cast(), map.len(), Madvice::LinuxWipeOnFork) }
+            .map_err(OsError::in_call("madvise"))?;
+        Ok(WipedPage { map })
+    }
 
-/// A second descriptor of the same open file, close-on-exec.
-pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+    /// The start of the page, which stays as long as this value.
+    pub(crate) fn start(&self) -> *const u8 {
+        self.map.as_ptr()
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,22 @@
 //! The only room that makes system calls.
 //!
+//! - [`error`]: which call was refused, and why.
 //! - [`barrier`]: the asymmetric fence (`membarrier`).
 //! - [`clock`]: deadlines on the monotonic clock.
 //! - [`futex`]: words that a process can sleep on.
-//! - [`memory`]: descriptors, mappings, pages.
+//! - [`descriptor`]: descriptors of our own, and what they stand for.
+//! - [`memory`]: memory files, mappings, pages.
+//! - [`ranges`]: address ranges that a forked child must not find empty.
+//! - [`record_lock`]: locks that tell whether a mapping still exists.
 //! - [`pidfd`]: who a process is and whether it still runs.
 //! - [`process`]: fork, wait, exit.
 
 pub(crate) mod barrier;
 pub(crate) mod clock;
+#[cfg(not(loom))]
+pub(crate) mod descriptor;
+#[cfg(not(loom))]
+pub(crate) mod error;
 pub(crate) mod futex;
 #[cfg(not(loom))]
 pub(crate) mod memory;
@@ -16,3 +24,7 @@ pub(crate) mod memory;
 pub(crate) mod pidfd;
 #[cfg(not(loom))]
 pub(crate) mod process;
+#[cfg(not(loom))]
+pub(crate) mod ranges;
+#[cfg(not(loom))]
+pub(crate) mod record_lock;

@@ -1,14 +1,17 @@
 //! Making, ending and waiting for processes. Used by the room [`process`](crate::process) alone.
 //!
 //! # Parent death
-//! A child has to end when its parent *process* ends, and not when the thread that forked it does. Two arrangements together do it,
-//! both made by [`die_with_parent`]; either suffices where the other cannot work.
+//! A child has to end when its parent *process* ends, and not when the thread that forked it does. Two arrangements together do it;
+//! either suffices where the other cannot work.
 //!
-//! **The lifeline** is a pipe that nobody writes to. The parent alone holds the writing end; the child holds the reading end, in
+//! **The [lifeline](Lifeline)** is a pipe that nobody writes to. The parent alone holds the writing end; the child holds the reading end, in
 //! signal-driven mode (`O_ASYNC`) with `SIGKILL` as the signal and itself as the owner. When the last thread of the parent is gone
 //! the kernel closes the writing end, and that sends the signal. It is about the process, not about a thread; it reaches a child that
-//! is stopped, and one that blocks every signal; no code of the child has to run. It fails while some other process holds the writing
-//! end too: a child made by a raw `fork` of other code, which knows nothing of it, or a child that closed its reading end.
+//! is stopped, and one that blocks every signal; no code of the child has to run. The parent makes the arrangement, right after the
+//! fork, and opens the writing end only then, so that the child never has it: a child that is stopped before its first instruction ends
+//! with its parent, too. It has inherited the writing ends of its elder siblings, but when the youngest child ends so does the next, and
+//! in the end all of them. The lifeline fails while some other process holds the writing end: a child made by a raw `fork` of
+//! other code, which knows nothing of it; or if the child closes its reading end.
 //!
 //! **The parent-death signal** (`PR_SET_PDEATHSIG`) covers that. The kernel sends it when the forking *thread* ends, after it has made
 //! another living thread of the same process the parent, or, if there is none, a process further up; and it sends it again when that
@@ -17,8 +20,13 @@
 //! The new parent cannot have the old one's pid: it is an ancestor and lived beside it. What this one cannot do: a child that is stopped
 //! ends only when it is continued, and one that blocks the signal ends when it unblocks it.
 //!
-//! Both are made after the fork, so the parent may be dead by then; the child looks once more when they are in place. The handler alone is
-//! put in place before it, by the parent, and taken back after it: see below.
+//! Until its parent has made the arrangement a child does nothing but look whether it still has its parent, so no code of the program runs in a
+//! child that would not end. One that is *stopped* in this short time, and whose parent is killed in it, too, finds out when it is continued.
+//!
+//! The kernel takes both away from a child that changes its user, unless its parent is root: it forgets the parent-death signal, and
+//! the lifeline's signal is refused, as its sender is another user. [`end_with_parent`] makes them again.
+//!
+//! Without `/proc` the writing end cannot be opened after the fork. Then the child inherits it and closes it first of all.
 //!
 //! After an `exec` in the child the lifeline is closed (it is close-on-exec) and the handler is gone, so the parent-death signal has its
 //! default action: the new program ends with the thread that forked it. A parent that replaces itself by `exec` closes the lifeline:
@@ -31,23 +39,26 @@
 //! each be in another part of libc.
 //!
 //! # Source
-//! fork(2), prctl(2), fcntl(2), waitid(2), pidfd_open(2), unshare(2), proc_pid_stat(5). The order in which the kernel reparents and then
+//! fork(2), prctl(2), fcntl(2), pipe(7), waitid(2), pidfd_open(2), unshare(2), proc_pid_stat(5). The order in which the kernel reparents and then
 //! signals is that of `forget_original_parent` in its `kernel/exit.c`.
 
 #![expect(unsafe_code, reason = "fork, signal handlers and a few calls that have no safe wrapper")]
 
 use std::io::{self, Write};
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 // A plain atomic, not the model checker's: a signal handler reads it.
 use core::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, MemfdFlags, memfd_create};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
+
+use crate::sys::descriptor::{self, FdName, OwnFile};
+use crate::sys::error::OsError;
+use crate::sys::{clock, pidfd};
 
 /// Process id of the caller.
 pub(crate) fn pid() -> u32 {
@@ -64,66 +75,91 @@ pub(crate) enum NotAlone {
     /// So many threads share this memory.
     Threads(usize),
     /// Neither of the two ways to ask the kernel works here.
-    Unknown(io::Error),
+    Unknown(OsError),
 }
+
+/// Looks beyond which threads that are on their way out, and never gone, count as running. Each gives way to others.
+const MOST_LOOKS: u32 = 10_000;
 
 impl OnlyThread {
     /// Asks the kernel whether the calling thread is the only one that will ever again run in this memory.
     ///
-    /// `unshare(CLONE_VM)` is the exact question: it changes nothing, and fails with `EINVAL` where memory is shared. It also fails for
-    /// threads that are on their way out (joined a moment ago, or a main thread that ended before the others): these are told by
-    /// the kernel's flag for it, so that joining a thread and then forking never fails by chance. Where a sandbox forbids `unshare`,
-    /// the list of threads in `/proc` alone decides.
+    /// `unshare(CLONE_VM)` is the exact question: it changes nothing, and fails with `EINVAL` where memory is shared. Where a sandbox
+    /// forbids it, the kernel's count of this process's threads decides: 1 is alone. No list of threads can say that: while it is read,
+    /// a thread that was not on it yet may be started by one that is gone from it since.
+    ///
+    /// Both also count threads that are on their way out: one that was joined a moment ago, or a main thread that ended before the others.
+    /// A list does tell whether some other thread *runs*, which is a refusal. If none does, the question is asked again until the last one is
+    /// gone. A main thread that has ended never goes; then the count is 2, of whom one is this thread and the other can start no more.
     pub(crate) fn ask() -> Result<OnlyThread, NotAlone> {
         let alone = OnlyThread(PhantomData);
-        let refused = match unshare_memory() {
-            Ok(()) => return Ok(alone),
-            Err(refused) => refused,
-        };
-        let threads = threads().map_err(NotAlone::Unknown)?;
-        if threads.running > 1 {
-            return Err(NotAlone::Threads(threads.running));
+        for _ in 0..MOST_LOOKS {
+            let refused = match unshare_memory() {
+                Ok(()) => return Ok(alone),
+                Err(refused) => refused,
+            };
+            // In this order: a main thread that has ended before the count was taken started none after it.
+            let main_has_ended = main_thread_has_ended().map_err(NotAlone::Unknown)?;
+            let count = count_threads().map_err(NotAlone::Unknown)?;
+            if count == 1 + usize::from(main_has_ended) {
+                // With one thread and `EINVAL` the last of the others has gone between the two questions, or another process shares this memory.
+                if refused != Errno::INVAL || main_has_ended || unshare_memory().is_ok() {
+                    return Ok(alone);
+                }
+                return Err(NotAlone::Threads(2));
+            }
+            let running = running_threads().map_err(NotAlone::Unknown)?;
+            if running > 1 {
+                return Err(NotAlone::Threads(running));
+            }
+            std::thread::yield_now();
         }
-        // With nobody on the way out the list and `EINVAL` disagree, unless the last one left between the two questions. What
-        // remains then is another process that shares this memory.
-        if refused.raw_os_error() == Some(libc::EINVAL) && threads.ending == 0 && unshare_memory().is_err() {
-            return Err(NotAlone::Threads(2));
-        }
-        Ok(alone)
+        Err(NotAlone::Threads(2))
     }
 }
 
-fn unshare_memory() -> io::Result<()> {
+fn unshare_memory() -> Result<(), Errno> {
     // SAFETY: takes no pointer. With this flag alone the call only checks that memory is not shared, and changes nothing.
     match unsafe { libc::unshare(libc::CLONE_VM) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::PERM)),
     }
 }
 
-/// Threads of this process.
-#[derive(Debug)]
-struct Threads {
-    /// Those that may still run the program's code, the caller included.
-    running: usize,
-    /// Those that never will again, and only have not been forgotten yet.
-    ending: usize,
+/// Threads of this process that the kernel has not forgotten, as it counts them itself.
+fn count_threads() -> Result<usize, OsError> {
+    // The folder of a process's threads has a link for each, and the two that every empty folder has.
+    let links = descriptor::links("/proc/self/task").map_err(OsError::in_call("stat /proc/self/task"))?;
+    Ok(usize::try_from(links.saturating_sub(2)).unwrap_or(usize::MAX))
 }
 
-fn threads() -> io::Result<Threads> {
-    let mut count = Threads { running: 0, ending: 0 };
-    for entry in std::fs::read_dir("/proc/self/task")? {
-        let stat = match std::fs::read_to_string(entry?.path().join("stat")) {
-            Ok(stat) => stat,
-            // The thread ended while the list was read.
-            Err(gone) if matches!(gone.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
-                continue;
-            }
-            Err(refused) => return Err(refused),
-        };
-        if is_ending(&stat) { count.ending += 1 } else { count.running += 1 }
+/// Whether the thread that this process began with has ended while others go on.
+fn main_thread_has_ended() -> Result<bool, OsError> {
+    let main = pid();
+    if rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned() == main {
+        return Ok(false);
     }
-    Ok(count)
+    let mut text = [0; 1024];
+    let stat = descriptor::read_proc("/proc/self/stat", &mut text).map_err(OsError::in_call("open /proc/self/stat"))?;
+    Ok(is_ending(stat))
+}
+
+/// Threads that may still run the program's code, the caller included, as far as a list tells that is not read at one moment.
+fn running_threads() -> Result<usize, OsError> {
+    let refused = OsError::in_call("open /proc/self/task");
+    let tasks = match std::fs::read_dir("/proc/self/task") {
+        Ok(tasks) => tasks,
+        Err(error) => return Err(refused(error)),
+    };
+    let mut running = 0;
+    let mut text = [0; 1024];
+    for task in tasks {
+        let Ok(task) = task else { continue };
+        let path = format!("/proc/self/task/{}/stat", task.file_name().to_string_lossy());
+        // A thread whose file cannot be read has ended since the list was read, or is asked about again.
+        running += usize::from(descriptor::read_proc(&path, &mut text).is_ok_and(|stat| !is_ending(stat)));
+    }
+    Ok(running)
 }
 
 /// Whether a line of `/proc/PID/stat` is that of a thread which has left user space for good.
@@ -138,20 +174,15 @@ fn is_ending(stat: &str) -> bool {
     flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
-/// Whether children of this process, which lives in the pid namespace with the inode `own`, would be born into another one (after an
-/// `unshare(CLONE_NEWPID)`).
-pub(crate) fn children_leave_pid_namespace(own: u64) -> bool {
-    // Without `/proc` there is no telling; the child still finds out that it cannot see its parent, and ends.
-    own != 0 && pid_namespace_of_children() != Some(own)
-}
-
-/// `None` also for a namespace that was made and has no process yet.
-fn pid_namespace_of_children() -> Option<u64> {
-    // Of the calling thread: `/proc/self` is the main thread, which may have ended and then has no namespaces any more. The link's text has
-    // the inode, and reading it takes less than half as long as a `stat`, which makes the inode.
-    let mut text = [MaybeUninit::<u8>::uninit(); 32];
-    let (text, _) = rustix::fs::readlinkat_raw(CWD, "/proc/thread-self/ns/pid_for_children", &mut text).ok()?;
-    str::from_utf8(text).ok()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+/// Whether children of this process, which lives in the pid namespace `own`, would be born into another one (after an
+/// `unshare(CLONE_NEWPID)`). Where it cannot be found out, the child finds that it cannot see its parent, and ends.
+pub(crate) fn children_leave_pid_namespace(own: u32) -> bool {
+    match pidfd::pid_namespace_of_children() {
+        Ok(theirs) => theirs != own,
+        // One that was made and has no process yet, and `/proc` is there to say so.
+        Err(OsError { errno: Errno::NOENT, .. }) => descriptor::namespace("/proc/thread-self/ns/pid", "pid").is_ok(),
+        Err(_) => false,
+    }
 }
 
 /// Writes out what Rust's and C's standard streams have buffered. Errors stay with the streams.
@@ -176,11 +207,11 @@ const PARENT_DEATH: Signals = 1 << (libc::SIGSTKFLT - 1);
 #[derive(Debug)]
 pub(crate) struct Wrapped {
     blocked_before: Signals,
-    handled_before: Option<SigAction>,
+    handled_before: SigAction,
 }
 
 impl Wrapped {
-    pub(crate) fn new() -> io::Result<Wrapped> {
+    pub(crate) fn new() -> Result<Wrapped, OsError> {
         let blocked_before = swap_mask(ALL)?;
         note_forker();
         let action = SigAction::new(
@@ -191,38 +222,59 @@ impl Wrapped {
         // SAFETY: the handler calls only async-signal-safe functions and touches only atomics. Nobody else uses this signal: the kernel
         // never sends it by itself. A handler that the program had for it is replaced in a child only, as documented: in this process the
         // signal is blocked until that handler is back.
-        let handled_before = unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &action) }.ok();
-        Ok(Wrapped { blocked_before, handled_before })
+        match unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &action) } {
+            Ok(handled_before) => Ok(Wrapped { blocked_before, handled_before }),
+            Err(refused) => {
+                give_mask_back(blocked_before);
+                Err(OsError::in_call("sigaction")(refused))
+            }
+        }
     }
 
     /// In the child: gives back the mask that the parent had, except that the parent-death signal is let through.
     pub(crate) fn let_signals_in(&self) {
-        // Cannot fail: the mask is one that the kernel gave us.
-        let _ = swap_mask(self.blocked_before & !PARENT_DEATH);
+        give_mask_back(self.blocked_before & !PARENT_DEATH);
     }
 }
 
 impl Drop for Wrapped {
     fn drop(&mut self) {
-        if let Some(before) = &self.handled_before {
+        // Once more, as below.
+        for _ in 0..2 {
             // SAFETY: what the program had installed is what it gets back.
-            let _ = unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, before) };
+            if unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &self.handled_before) }.is_ok() {
+                break;
+            }
         }
-        // Cannot fail, as above.
-        let _ = swap_mask(self.blocked_before);
+        give_mask_back(self.blocked_before);
     }
+}
+
+/// Blocks what was blocked before. The kernel has let us block all signals, so a refusal now is an accident: the second time it will do.
+fn give_mask_back(blocked: Signals) {
+    let _ = swap_mask(blocked).or_else(|_| swap_mask(blocked));
 }
 
 /// Sets the signals that are blocked in this thread, and gives those that were. By the bare call, see the module's text.
 #[doc(alias = "sigprocmask")]
-fn swap_mask(blocked: Signals) -> io::Result<Signals> {
+fn swap_mask(blocked: Signals) -> Result<Signals, OsError> {
+    change_mask(libc::SIG_SETMASK, blocked)
+}
+
+fn change_mask(how: libc::c_int, signals: Signals) -> Result<Signals, OsError> {
     let mut before: Signals = 0;
-    let (new, old, len) = (&raw const blocked, &raw mut before, size_of::<Signals>());
+    let (new, old, len) = (&raw const signals, &raw mut before, size_of::<Signals>());
     // SAFETY: both sets are of the length that is said, and are ours.
-    match unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, new, old, len) } {
+    match unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, new, old, len) } {
         0 => Ok(before),
-        _ => Err(io::Error::last_os_error()),
+        _ => Err(OsError::in_call("sigprocmask")(io::Error::last_os_error())),
     }
+}
+
+/// Has writes beyond a limit of file sizes fail in this thread, instead of killing the process.
+pub(crate) fn block_file_size_signal() {
+    // Where it is refused the signal comes.
+    let _ = change_mask(libc::SIG_BLOCK, 1 << (libc::SIGXFSZ - 1));
 }
 
 /// Which side of [`fork`] this is.
@@ -237,11 +289,11 @@ pub(crate) enum Side {
 /// Makes a copy of this process.
 ///
 /// It is libc's `fork` and not a raw `clone`: libc has caches of its own (thread id, robust list, heap locks) to put right in the child.
-pub(crate) fn fork(_alone: &OnlyThread) -> io::Result<Side> {
+pub(crate) fn fork(_alone: &OnlyThread) -> Result<Side, OsError> {
     // SAFETY: the caller has evidence that this is the only thread. So no other thread can have held a lock or been halfway through a
     // change in the memory that the child gets a copy of, and the child may go on as the parent does.
     match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
+        -1 => Err(OsError::in_call("fork")(io::Error::last_os_error())),
         0 => Ok(Side::Child),
         pid => Ok(Side::Parent(pid.unsigned_abs())),
     }
@@ -254,18 +306,12 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// An unnamed file in memory, close-on-exec.
-pub(crate) fn memory_file(name: &str) -> io::Result<OwnedFd> {
-    // Kernels before 6.3 do not know the flag, and later ones may insist on it.
-    match memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => Ok(memfd_create(name, MemfdFlags::CLOEXEC)?),
-        file => Ok(file?),
-    }
-}
-
-/// Closes a descriptor that this process got by being forked, and whose owner in the copied memory will never be dropped.
-pub(crate) fn close_inherited(fd: RawFd) {
-    // SAFETY: the caller says that nothing in this process uses the descriptor any more.
+/// Closes a descriptor that this process got by being forked.
+///
+/// # Safety
+/// Nothing in this process will use the descriptor any more, and its owner in the copied memory is never dropped.
+pub(crate) unsafe fn close_inherited(fd: RawFd) {
+    // SAFETY: the caller's promise.
     unsafe { rustix::io::close(fd) };
 }
 
@@ -308,48 +354,98 @@ fn kill_self() -> ! {
     exit_now(128 + libc::SIGKILL)
 }
 
-/// Arranges in a new child, this process `own`, that it ends with the process `parent`, and ends it here if that is dead already. See the
-/// module's text.
-///
-/// The reading end of the lifeline has to stay open as long as the arrangement is to hold, and no writing end may be open in the child.
-/// The handler of the parent-death signal is in place since before the fork.
-pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: BorrowedFd<'_>) {
-    // What fails here leaves the other arrangement; neither call fails for a descriptor and a signal of our own.
-    let _ = watch(lifeline, own);
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT));
+/// The pipe that ends a child with its parent; see the module's text.
+#[derive(Debug)]
+pub(crate) struct Lifeline {
+    /// What the child inherits and keeps. Parent and child share its flags, its signal and its owner.
+    childs_end: OwnFile,
+    /// The writing end, where it has to be made before the fork.
+    parents_end: Option<OwnedFd>,
+}
 
-    // The parent may have died before the arrangements were made.
-    // SAFETY: takes no pointer, cannot fail.
-    let parent_now = unsafe { libc::getppid() };
-    // A pid fits: it came from the kernel as a positive `i32`.
-    if parent_now != parent.cast_signed() || is_hung_up(lifeline) {
-        kill_self();
+impl Lifeline {
+    /// Prepares one for a coming child. What can be refused is asked for now, before there is a child.
+    pub(crate) fn new() -> Result<Lifeline, OsError> {
+        let (childs_end, parents_end) = descriptor::pipe()?;
+        let [signal, mode] = [libc::SIGKILL, libc::O_ASYNC | libc::O_NONBLOCK].map(libc::c_long::from);
+        control(&childs_end, F_SETSIG, signal)?;
+        // Without an owner nothing is sent yet.
+        control(&childs_end, libc::F_SETFL, mode)?;
+        let childs_end = OwnFile::new(childs_end)?;
+        let later = descriptor::can_be_reopened(&childs_end);
+        Ok(Lifeline { childs_end, parents_end: if later { None } else { Some(parents_end) } })
     }
+
+    /// In the parent: has `child` killed when what this returns is closed.
+    pub(crate) fn tie(self, child: u32) -> Result<OwnFile, OsError> {
+        let Lifeline { childs_end, parents_end } = self;
+        let parents_end = match parents_end {
+            Some(parents_end) => OwnFile::new(parents_end)?,
+            None => descriptor::reopen(&childs_end, OFlags::WRONLY)?,
+        };
+        // A pid fits: it came from the kernel as a positive `i32`.
+        control(&childs_end, libc::F_SETOWN, child.into())?;
+        Ok(parents_end)
+    }
+
+    /// The child's end, for the child.
+    pub(crate) fn name(&self) -> FdName {
+        self.childs_end.name()
+    }
+
+    /// In the child, before anything else: parts with the parent's end, if that was inherited. As long as it is open here the parent's
+    /// death would go unnoticed.
+    pub(crate) fn let_go_of_parents_end(&self) {
+        if let Some(parents_end) = &self.parents_end {
+            // SAFETY: the copy of the parent's frame that this value lies in is never dropped.
+            unsafe { close_inherited(parents_end.as_raw_fd()) };
+        }
+    }
+}
+
+/// Looks that take no longer than the parent does if it runs; those that come after are made at a distance.
+const QUICK_LOOKS: u32 = 1000;
+const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_micros(100);
+
+/// Arranges in a new child, this process `own`, that it ends with the process `parent`, and ends it here if that is dead already. See the
+/// module's text. The handler of the parent-death signal is in place since before the fork.
+pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) {
+    let asked = rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT));
+    for look in 0_u64.. {
+        // The parent may have died before the arrangements were made.
+        // SAFETY: takes no pointer, cannot fail.
+        if unsafe { libc::getppid() } != parent.cast_signed() {
+            kill_self();
+        }
+        match control(&lifeline.childs_end, libc::F_GETOWN, 0) {
+            Ok(owner) if owner == libc::c_long::from(own) => return,
+            // It cannot be found out, and one arrangement is made.
+            Err(_) if asked.is_ok() => return,
+            _ => {}
+        }
+        if look < QUICK_LOOKS.into() { std::thread::yield_now() } else { clock::sleep(BETWEEN_LOOKS) }
+    }
+}
+
+/// Makes both arrangements again in a child that has changed its user since; see the module's text.
+pub(crate) fn end_with_parent(childs_end: BorrowedFd<'_>) -> Result<(), OsError> {
+    control(childs_end, libc::F_SETOWN, pid().into())?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT)).map_err(OsError::in_call("prctl"))?;
+    // The parent may have died before.
+    parent_or_its_thread_ended(libc::SIGSTKFLT);
+    Ok(())
 }
 
 /// `F_SETSIG` of fcntl(2), the same on every architecture; the crate libc has it not for all of them.
 const F_SETSIG: libc::c_int = 10;
 
-/// Has `SIGKILL` sent to this process, `own`, when the last writing end of the pipe is closed.
-fn watch(lifeline: BorrowedFd<'_>, own: u32) -> io::Result<()> {
-    let fd = lifeline.as_raw_fd();
-    for (command, argument) in
-        [(libc::F_SETOWN, own.cast_signed()), (F_SETSIG, libc::SIGKILL), (libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK)]
-    {
-        // The kernel takes the whole register.
-        let argument = libc::c_long::from(argument);
-        // SAFETY: these commands take an integer and touch no memory; the descriptor is open, as `lifeline` is borrowed.
-        if unsafe { libc::syscall(libc::SYS_fcntl, fd, command, argument) } == -1 {
-            return Err(io::Error::last_os_error());
-        }
+/// A command of fcntl(2) that takes an integer.
+fn control(fd: impl AsFd, command: libc::c_int, argument: libc::c_long) -> Result<libc::c_long, OsError> {
+    // SAFETY: these commands take an integer and touch no memory; the descriptor is open, as it is borrowed.
+    match unsafe { libc::syscall(libc::SYS_fcntl, fd.as_fd().as_raw_fd(), command, argument) } {
+        -1 => Err(OsError::in_call("fcntl")(io::Error::last_os_error())),
+        result => Ok(result),
     }
-    Ok(())
-}
-
-fn is_hung_up(lifeline: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(&lifeline, PollFlags::empty())];
-    // Hanging up is reported whether or not it was asked for.
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
 /// How a process ended, as far as the kernel still knows.
@@ -365,7 +461,7 @@ pub(crate) enum Ending {
 
 /// Waits for a child to end, and takes its status. EINTR never escapes.
 #[doc(alias = "waitid")]
-pub(crate) fn wait(child: BorrowedFd<'_>) -> io::Result<Ending> {
+pub(crate) fn wait(child: BorrowedFd<'_>) -> Result<Ending, OsError> {
     loop {
         if let Some(ending) = wait_with(child, WaitIdOptions::EXITED)? {
             return Ok(ending);
@@ -374,11 +470,11 @@ pub(crate) fn wait(child: BorrowedFd<'_>) -> io::Result<Ending> {
 }
 
 /// Takes the status of a child if it has ended.
-pub(crate) fn try_wait(child: BorrowedFd<'_>) -> io::Result<Option<Ending>> {
+pub(crate) fn try_wait(child: BorrowedFd<'_>) -> Result<Option<Ending>, OsError> {
     wait_with(child, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
 }
 
-fn wait_with(child: BorrowedFd<'_>, options: WaitIdOptions) -> io::Result<Option<Ending>> {
+fn wait_with(child: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<Ending>, OsError> {
     match rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(child), options)) {
         Ok(None) => Ok(None),
         Ok(Some(status)) => Ok(match (status.exit_status(), status.terminating_signal()) {
@@ -387,17 +483,17 @@ fn wait_with(child: BorrowedFd<'_>, options: WaitIdOptions) -> io::Result<Option
             (None, None) => None,
         }),
         Err(Errno::CHILD) => Ok(Some(Ending::Unknown)),
-        Err(refused) => Err(refused.into()),
+        Err(refused) => Err(OsError::in_call("waitid")(refused)),
     }
 }
 
 /// Waits until one of the descriptors is readable, for at most `timeout`, and says which are. A signal ends the wait early.
-pub(crate) fn readable<F: AsFd>(fds: &[F], timeout: std::time::Duration) -> io::Result<Vec<bool>> {
+pub(crate) fn readable<F: AsFd>(fds: &[F], timeout: std::time::Duration) -> Result<Vec<bool>, OsError> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let timeout = Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() };
     match poll(&mut polled, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(polled.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect()),
-        Err(refused) => Err(refused.into()),
+        Err(refused) => Err(OsError::in_call("poll")(refused)),
     }
 }
 
@@ -406,19 +502,26 @@ pub(crate) fn kill_unseen(pid: u32) {
     let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) else {
         return;
     };
+    // In a program that ignores `SIGCHLD` it may be forgotten, and the pid somebody else's.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    if matches!(rustix::process::waitid(WaitId::Pid(pid), look), Err(Errno::CHILD)) {
+        return;
+    }
     // Both fail only if the child is dead and forgotten, which is what is wanted.
     let _ = rustix::process::kill_process(pid, Signal::KILL);
     let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
 }
 
-/// Sends a signal to the process that the descriptor names, and to no later one with its pid.
+/// Sends a signal to the process that the descriptor names, and to no later one with its pid. 0 is none: it is only looked whether one
+/// could be sent.
 #[doc(alias = "pidfd_send_signal")]
-pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), OsError> {
     let no_info = core::ptr::null::<libc::siginfo_t>();
+    // Not by rustix, whose signals are neither 0 nor those of real time.
     // SAFETY: a null `info` asks the kernel to fill it in as `kill` does; the descriptor is open, as it is borrowed.
     match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, no_info, 0) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => Err(OsError::in_call("pidfd_send_signal")(io::Error::last_os_error())),
     }
 }
 
@@ -444,18 +547,19 @@ mod tests {
 
     #[test]
     fn children_stay_in_the_pid_namespace() {
-        assert!(!children_leave_pid_namespace(crate::sys::pidfd::pid_namespace()));
+        assert!(!children_leave_pid_namespace(pidfd::pid_namespace().expect("a namespace")));
     }
 
     #[test]
-    fn a_pipe_hangs_up_when_its_writing_end_is_closed() {
-        let (reader, writer) = io::pipe().expect("a pipe");
-        assert!(!is_hung_up(reader.as_fd()));
-        drop(writer);
-        // A child that another test starts may have inherited the writing end, and closes it at its `exec`.
-        while !is_hung_up(reader.as_fd()) {
-            std::thread::yield_now();
-        }
+    fn threads_are_counted_by_the_kernel() {
+        let before = count_threads().expect("/proc is mounted");
+        assert!(before >= 2, "the test harness waits in the main thread");
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || stopped.recv());
+        assert!(running_threads().expect("/proc is mounted") >= 3);
+        drop(stop);
+        let _ = thread.join();
+        assert!(!main_thread_has_ended().expect("/proc is mounted"));
     }
 
     #[test]
@@ -466,7 +570,7 @@ mod tests {
         send_signal(pidfd.as_fd(), libc::SIGTERM).expect("signal");
         assert_eq!(wait(pidfd.as_fd()).expect("wait"), Ending::Killed(libc::SIGTERM));
         assert_eq!(wait(pidfd.as_fd()).expect("wait"), Ending::Unknown);
-        assert_eq!(send_signal(pidfd.as_fd(), libc::SIGTERM).expect_err("nobody there").raw_os_error(), Some(libc::ESRCH));
+        assert_eq!(send_signal(pidfd.as_fd(), libc::SIGTERM).expect_err("nobody there").errno, Errno::SRCH);
         // Only to let the standard library know; the status is ours.
         let _ = child.wait();
     }

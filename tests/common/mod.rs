@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod fd;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
 //! Who runs against whom, and what must hold afterwards.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 
 use offspring::{Fault, Handle, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, TryRecvError, Wait};
 
+use crate::fd::SegmentFd;
 use crate::notebook::{LIVES, Life, Notebook};
 use crate::room::room;
 use crate::trace::{Errand, Tracee, mark};

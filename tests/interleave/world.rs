@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use offspring::Segment;
@@ -275,7 +275,7 @@ pub fn small_segment() -> Segment {
     // Made by another process, so that this one has never seen its other name.
     let maker = raw_fork(|| {
         let segment = Segment::create(1 << 16).expect("a segment");
-        theirs.write_all(&segment.as_fd().as_raw_fd().to_le_bytes()).expect("somebody listens");
+        theirs.write_all(&segment.as_raw_fd().to_le_bytes()).expect("somebody listens");
         loop {
             std::thread::park();
         }

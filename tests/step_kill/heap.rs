@@ -1,11 +1,11 @@
 //! Cases of the heap: making, opening and dropping objects. Whatever a kill leaves, all of the memory can be had again.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 
 use offspring::{Fault, Handle, Lock, Queue, Segment, spsc};
 
 use crate::Plan;
+use crate::fd::SegmentFd;
 use crate::queue::{Message, number_of, sealed};
 use crate::room::room;
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};

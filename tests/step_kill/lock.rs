@@ -1,11 +1,11 @@
 //! Cases of the lock: the two words of its value are written one after the other, and only who is told so may find them different.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use offspring::{Lock, LockGuard, LockTimeoutError, Segment, TryLockError};
 
 use crate::Plan;
+use crate::fd::SegmentFd;
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
 use crate::trace::{Errand, Tracee, mark};
 

@@ -10,6 +10,7 @@ use offspring::spsc::{Consumer, Producer, ring_in};
 use offspring::{Handle, JoinError, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, SegmentOptions};
 
 use crate::Plan;
+use crate::fd::SegmentFd;
 use crate::queue::{Message, number_of, sealed};
 use crate::room::room;
 use crate::stage::{BOTH, Found, Helper, How, Scene, Tally, found, states_of};
@@ -28,8 +29,8 @@ fn peers(segment: BorrowedFd<'_>) -> usize {
     let mut table = vec![0; ENTRIES * ENTRY];
     let file = File::from(segment.try_clone_to_owned().expect("a descriptor"));
     file.read_exact_at(&mut table, TABLE as u64).expect("readable");
-    // The phase is the second hexadecimal digit of the sixth byte of an entry's word; 0 is FREE.
-    table.chunks_exact(ENTRY).filter(|entry| entry[5] & 0xf != 0).count()
+    // The phase is the second hexadecimal digit of the fifth byte of an entry's word; 0 is FREE.
+    table.chunks_exact(ENTRY).filter(|entry| entry[4] & 0xf != 0).count()
 }
 
 /// Objects that a dead process has in its hands.
@@ -452,7 +453,7 @@ fn open_plan(in_file: bool) -> Plan {
             let segment = segment.expect("a segment");
             let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
             theirs.write_all(bytemuck::bytes_of(&queue.handle())).expect("somebody listens");
-            theirs.write_all(&segment.as_fd().as_raw_fd().to_le_bytes()).expect("somebody listens");
+            theirs.write_all(&segment.as_raw_fd().to_le_bytes()).expect("somebody listens");
             (segment, queue)
         });
         let mut handle = [0; size_of::<Handle>()];

@@ -1,6 +1,5 @@
 //! Cases of the queue: each operation at each fill level on both sides of the wrap, with and without somebody in the way.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use offspring::{
@@ -8,6 +7,7 @@ use offspring::{
 };
 
 use crate::Plan;
+use crate::fd::SegmentFd;
 use crate::stage::{BOTH, Found, Helper, How, Scene, Tally};
 use crate::trace::{Tracee, mark};
 

@@ -1,12 +1,12 @@
 //! Cases of the ring with one sender and one receiver: its operations and the roles that are taken, given up and taken over.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use offspring::spsc::{Consumer, Producer, ring_in};
 use offspring::{Fault, Handle, Segment, TryRecvError, TrySendError, Wait};
 
 use crate::Plan;
+use crate::fd::SegmentFd;
 use crate::queue::{Message, number_of, sealed};
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
 use crate::trace::{Tracee, mark};

@@ -10,7 +10,7 @@ use loom::thread;
 
 use super::*;
 
-const LAST_LAP: u64 = (1 << 40) - 1;
+const LAST_LAP: u64 = (1 << 30) - 1;
 const MAIN: u32 = 1;
 const A: u32 = 2;
 const B: u32 = 3;

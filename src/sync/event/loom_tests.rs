@@ -12,16 +12,17 @@ use crate::sync::spin::Patience;
 use crate::sync::wait::{Obstacle, Wait, wait};
 use crate::sys::clock::Deadline;
 
-/// Explores the model with both pairs of fences. loom does not know the kernel's barrier, so with asymmetric ones events are settled.
+/// Explores the model with each kind of fences. loom does not know the kernel's barrier, so with asymmetric ones events are settled; a
+/// process that could not register needs no barrier.
 fn explore(model: impl Fn(Fences) + Copy + Send + Sync + 'static) {
-    for fences in [Fences::Symmetric, Fences::Asymmetric] {
+    for fences in [Fences::Symmetric, Fences::Asymmetric, Fences::Unregistered] {
         loom::model(move || model(fences));
     }
 }
 
 fn new_event(fences: Fences) -> Event {
     match fences {
-        Fences::Symmetric => Event::new(),
+        Fences::Symmetric | Fences::Unregistered => Event::new(),
         Fences::Asymmetric => Event::new_settled(),
     }
 }

@@ -6,7 +6,7 @@ use crate::models::queue::{self, Calls, Close};
 use crate::models::{lock, queue::Watch};
 use crate::primitive::AtomicU64;
 use crate::queue::OnReceiverDeath;
-use crate::ring::position::{Phase, Position, SlotWord, order};
+use crate::ring::position::{Phase, Position, SlotWord, ahead};
 use crate::segment::layout::FREE_WORDS;
 use crate::segment::region::{self, Mapping};
 use crate::world::{self, Access, Local, Note, at};
@@ -191,7 +191,7 @@ fn claim_read(capacity: u64, mistake: Mistake) -> Option<(u64, SlotWord)> {
     let mut at = head;
     loop {
         let seen = SlotWord::from_bits(slot(at.index()).load(SeqCst));
-        let ahead = order(seen.lap(), at.lap());
+        let ahead = ahead(seen, at);
         match (ahead, seen.phase()) {
             (0, Phase::Full) => {
                 let reading = SlotWord::new(at.lap(), Phase::Reading, world::me() as u32);
@@ -303,6 +303,7 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
     vec![
         (vyukov::model(0), None),
         (vyukov::model(1), Some("stuck")),
+        (super::peers::double_fork(true), Some("the living lost it")),
         (lock_without_owner(0), None),
         (lock_without_owner(1), Some("stuck")),
         (lock_in_two_steps(), Some("are both in")),

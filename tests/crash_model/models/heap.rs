@@ -8,7 +8,7 @@ use crate::heap::{BlockId, Pool};
 use crate::object::clear;
 use crate::peer::attach::{self, Arrival};
 use crate::peer::id::index_of;
-use crate::peer::table::Table;
+use crate::peer::table::{Attached, Table};
 use crate::peer::{PeerId, reaper};
 use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, FREE_WORDS, HEADERS};
 use crate::segment::region::{self, Mapping, Region};
@@ -27,6 +27,11 @@ const KIND: u64 = 7;
 /// The peer that a process is from the beginning.
 fn peer(process: usize) -> PeerId {
     PeerId::new(process as u32, 0)
+}
+
+/// A process of a model, as its entry has it.
+pub fn attached(process: usize) -> Attached {
+    Attached { identity: Identity::of_process(process), home: 1, life: region::life_of(process) }
 }
 
 /// Runs `act` with the segment of a process that is attached from the beginning.
@@ -134,7 +139,7 @@ fn parent(process: usize, child: usize, [step, promised, ..]: Local) -> Option<L
         let (_, table) = attach::view(mapping).expect("a table");
         match step {
             0 => {
-                let Some(child) = table.reserve(me) else {
+                let Some(child) = table.reserve(me, 1) else {
                     world::note("no room", 0, 0);
                     return None;
                 };
@@ -143,15 +148,21 @@ fn parent(process: usize, child: usize, [step, promised, ..]: Local) -> Option<L
                 Some([1, child.to_bits(), 0, 0])
             }
             1 => {
-                let_go(&pool, 0, me);
+                let promise = PeerId::from_bits(promised).expect("a peer");
+                table.introduce(promise, me, &Identity::of_process(child));
                 Some([2, promised, 0, 0])
             }
+            2 => {
+                let_go(&pool, 0, me);
+                Some([3, promised, 0, 0])
+            }
             _ if world::is_dead(child) => {
+                let pid_of_child = Identity::of_process(child).pid;
                 let child = PeerId::from_bits(promised).expect("a peer");
-                reaper::reap_child(table, me, child, |dead| clear::clear(mapping, region, dead, me));
+                reaper::reap_child(table, me, child, pid_of_child, |dead| clear::clear(mapping, region, dead, me));
                 None
             }
-            _ => Some([2, promised, 0, 0]),
+            _ => Some([3, promised, 0, 0]),
         }
     })
 }
@@ -163,7 +174,7 @@ fn child(parent: usize, _: Local) -> Option<Local> {
         return (!world::is_dead(parent)).then_some([0; 4]);
     }
     let mapping = Mapping::new(0);
-    mapping.promise_peer(promised);
+    mapping.promise_peer(promised, Identity::own().pid);
     let region = mapping.region()?;
     let arrival = attach::attach(&mapping, |dead| clear::clear(&mapping, region, dead, dead));
     let Ok(Arrival::Adopted(me) | Arrival::New(me)) = arrival else {
@@ -193,7 +204,7 @@ struct Watch {
 
 /// Generation, state and owner of a block's word.
 fn decode(word: u64) -> (u64, u64, u32) {
-    (word >> 36, word >> 20 & 0xf, (word & 0xf_ffff) as u32)
+    (word >> 36, word >> 31 & 0x1f, (word & 0x7fff_ffff) as u32)
 }
 
 const FREE: u64 = 0;
@@ -296,7 +307,7 @@ impl Monitor for Watch {
             (Some((block, 0)), _) => {
                 let (generation, state, owner) = decode(value);
                 let state = ["free", "owned by", "shared"].get(state as usize).unwrap_or(&"?");
-                format!("block {block}: {state} {owner} ({generation}, {})", value >> 24 & 0xfff)
+                format!("block {block}: {state} {owner} ({generation})")
             }
             (Some((block, 64)), _) => format!("holders {block}: {value:#b}"),
             (Some((block, field)), _) => format!("header {block}+{field}: {value}"),
@@ -316,7 +327,7 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
         let mapping = Mapping::new(0);
         let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers()).expect("a table");
         for process in 0..=last {
-            table.join(&Identity::of_process(process)).expect("room");
+            table.join(&attached(process)).expect("room");
         }
         for process in peers..last {
             let word = table.load(process as u32).expect("an entry");
@@ -342,7 +353,7 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
     Model { set_up: Box::new(set_up), processes, deaths, ..Model::new("heap", configuration, Watch { blocks }) }
 }
 
-fn bounded(model: Model) -> Model {
+pub fn bounded(model: Model) -> Model {
     let configuration = format!("{}, 3 preemptions", model.configuration);
     Model { configuration, preemptions: Some(3), ..model }
 }

@@ -136,7 +136,7 @@ struct Watch;
 
 /// Who has the lock, by its word.
 fn owner(word: u64) -> Option<usize> {
-    (word & 1 << 2 != 0).then_some((word >> 12 & 0x3ff) as usize)
+    (word & 1 << 2 != 0).then_some((word >> 3 & 0x3ff) as usize)
 }
 
 impl Monitor for Watch {

@@ -3,6 +3,7 @@
 //! Each process that has an entry puts its mark on a word that belongs to the entry's index, and takes it off before it leaves; this
 //! stands for all that it owns in the segment. The reaper takes the mark of the dead off, step by step.
 
+use super::heap::attached;
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::peer::attach::{self, Arrival};
 use crate::peer::id::index_of;
@@ -10,7 +11,7 @@ use crate::peer::table::Table;
 use crate::peer::{PeerId, reaper};
 use crate::segment::layout::{FREE_WORDS, Layout, PEER_SIZE};
 use crate::segment::region::{self, Mapping};
-use crate::sys::pidfd::Identity;
+use crate::sys::pidfd::{FIRST, Identity};
 use crate::world::{self, Access, Fate, Local, Note, at, read, write};
 
 /// What the child finds in its memory when it is forked.
@@ -41,18 +42,19 @@ fn reap_all(me: PeerId) {
     let mapping = Mapping::new(me.to_bits());
     let table = table(&mapping);
     for index in table.indices().take(mapping.layout().entries) {
-        reaper::reap(table, me, index, clear);
+        reaper::reap(&mapping, table, me, index, clear);
     }
 }
 
-/// Attaches, works and leaves, so often. `local` is how often it has, and its identity.
-fn live(times: u64, promised: u64, [done, bits, ..]: Local) -> Option<Local> {
+/// Attaches, works and leaves, so often. `local` is how often it has, and its identity. In its memory stands a promise, and the process that it
+/// is for.
+fn live(times: u64, (promised, heir): (u64, usize), [done, bits, ..]: Local) -> Option<Local> {
     let mapping = Mapping::new(bits);
     let Some(me) = PeerId::from_bits(bits) else {
         if done == times {
             return None;
         }
-        mapping.promise_peer(promised);
+        mapping.promise_peer(promised, Identity::of_process(heir).pid);
         return match attach::attach(&mapping, clear) {
             Ok(Arrival::Present(me) | Arrival::Adopted(me) | Arrival::New(me)) => {
                 world::note("is", me.index().into(), me.generation().into());
@@ -72,15 +74,15 @@ fn live(times: u64, promised: u64, [done, bits, ..]: Local) -> Option<Local> {
     Some([done + 1, 0, 0, 0])
 }
 
-/// Reserves an entry for its child, forks it, and clears up after it. Attached from the beginning.
-fn parent(me: usize, child: usize, [step, promised, ..]: Local) -> Option<Local> {
+/// Reserves an entry for its child, forks it, and clears up after it once it is dead, if the entry is that of `heir`. Attached from the beginning.
+fn parent(me: usize, child: usize, heir: usize, [step, promised, ..]: Local) -> Option<Local> {
     let me = PeerId::new(me as u32, 0);
     let mapping = Mapping::new(me.to_bits());
     match step {
         0 => {
-            let promised = table(&mapping).reserve(me).or_else(|| {
+            let promised = table(&mapping).reserve(me, 1).or_else(|| {
                 reap_all(me);
-                table(&mapping).reserve(me)
+                table(&mapping).reserve(me, 1)
             });
             let Some(promised) = promised else {
                 // No child then.
@@ -90,12 +92,18 @@ fn parent(me: usize, child: usize, [step, promised, ..]: Local) -> Option<Local>
             write(PROMISE, promised.to_bits());
             Some([1, promised.to_bits(), 0, 0])
         }
-        1 if world::is_dead(child) => {
-            let child = PeerId::from_bits(promised).expect("a peer");
-            reaper::reap_child(table(&mapping), me, child, clear);
+        1 => {
+            // The child may have been here before, or be dead, or both.
+            let promise = PeerId::from_bits(promised).expect("a peer");
+            table(&mapping).introduce(promise, me, &Identity::of_process(child));
+            Some([2, promised, 0, 0])
+        }
+        2 if world::is_dead(child) => {
+            let promise = PeerId::from_bits(promised).expect("a peer");
+            reaper::reap_child(table(&mapping), me, promise, Identity::of_process(heir).pid, clear);
             Some([3, 0, 0, 0])
         }
-        1 => Some([1, promised, 0, 0]),
+        2 => Some([2, promised, 0, 0]),
         _ => {
             world::note("leaves", me.index().into(), 0);
             attach::detach(&mapping);
@@ -114,11 +122,29 @@ fn child(parent: usize, [state, bits, ..]: Local) -> Option<Local> {
         return if promised != 0 { Some([1, promised, 0, 0]) } else { (!world::is_dead(parent)).then_some([0; 4]) };
     }
     if state == 1 {
-        let next = live(1, bits, [0; 4])?;
+        let next = live(1, (bits, world::me()), [0; 4])?;
         return Some([2, next[1], 0, 0]);
     }
     // Some exit in good order, and others leave it to their parent.
     None
+}
+
+/// A copy of the child, made by other means than ours: it has the child's promise in its memory. With a `mistake` it takes that for its own.
+fn grandchild(child: usize, mistake: bool, [state, bits, ..]: Local) -> Option<Local> {
+    if state == 0 {
+        // Forked by the child at any time after it was forked itself.
+        return match read(PROMISE) {
+            NONE => None,
+            0 => (!world::is_dead(0)).then_some([0; 4]),
+            promised => Some([1, promised, 0, 0]),
+        };
+    }
+    if state == 1 {
+        let heir = if mistake { world::me() } else { child };
+        let [_, me, ..] = live(1, (bits, heir), [0; 4])?;
+        return Some([2, me, 0, 0]);
+    }
+    live(1, (0, 0), [0, bits, 0, 0]).filter(|&[done, ..]| done == 0)
 }
 
 // What the monitor remembers.
@@ -141,7 +167,7 @@ const TAKEN: u64 = 6;
 
 /// Generation, phase and payload of an entry's word.
 fn decode(word: u64) -> (u64, u64, u64) {
-    (word >> 44, word >> 40 & 0xf, word & 0xff_ffff_ffff)
+    (word >> 36, word >> 32 & 0xf, word & 0xffff_ffff)
 }
 
 fn entry(offset: usize) -> Option<(usize, usize)> {
@@ -152,7 +178,7 @@ fn entry(offset: usize) -> Option<(usize, usize)> {
 
 /// The process that an entry's word names by its pid.
 fn who(payload: u64) -> usize {
-    (payload >> 18) as usize - 100
+    (payload >> 10) as usize - FIRST as usize
 }
 
 pub fn tell(offset: usize, value: u64) -> String {
@@ -304,7 +330,7 @@ fn model(text: &str, entries: usize, first: usize, deaths: usize, processes: Vec
         let mapping = Mapping::new(0);
         let table = table(&mapping);
         for process in 0..first {
-            table.join(&Identity::of_process(process)).expect("room");
+            table.join(&attached(process)).expect("room");
             write(mark(process as u32), 0);
         }
     };
@@ -313,7 +339,7 @@ fn model(text: &str, entries: usize, first: usize, deaths: usize, processes: Vec
 }
 
 fn lives(times: u64) -> Process {
-    Process::new("lives", move |local| live(times, 0, local))
+    Process::new("lives", move |local| live(times, (0, 0), local))
 }
 
 /// Attached from the beginning; reaps once, when there is something to reap, and leaves.
@@ -335,6 +361,17 @@ fn reaps(process: usize) -> Process {
     }
 }
 
+/// A child that forks by other means before it has used its place, as a daemon does, and ends; the parent clears up after it.
+pub fn double_fork(mistake: bool) -> Model {
+    let processes = vec![
+        Process::new("parent", move |local| parent(0, 1, if mistake { 2 } else { 1 }, local)),
+        Process { exits: true, ..Process::new("child", |local| child(0, local)) },
+        Process::new("grandchild", move |local| grandchild(1, mistake, local)),
+    ];
+    let text = if mistake { "fork, a grandchild taken for the child" } else { "fork, a grandchild" };
+    model(text, 3, 1, 2, processes)
+}
+
 /// What is explored, the small ones first; `all` for those that take seconds.
 pub fn models(all: bool) -> Vec<Model> {
     let mut models = vec![
@@ -345,19 +382,20 @@ pub fn models(all: bool) -> Vec<Model> {
     ];
     let family = |others: Vec<Process>| {
         let number = 1 + others.len();
-        let mut processes = vec![Process::new("parent", move |local| parent(0, number, local))];
+        let mut processes = vec![Process::new("parent", move |local| parent(0, number, number, local))];
         processes.extend(others);
         processes.push(Process { exits: true, ..Process::new("child", |local| child(0, local)) });
         processes
     };
     models.push(model("fork", 2, 1, 3, family(Vec::new())));
     models.push(model("fork, one more", 2, 1, 3, family(vec![lives(1)])));
+    models.push(double_fork(false));
     if all {
         models.push(model("take over", 2, 0, 3, vec![lives(1), lives(1), lives(1)]));
         models.push(model("take over again", 1, 0, 1, vec![lives(2), lives(2), lives(1)]));
         models.push(model("two reapers", 3, 2, 2, vec![reaps(0), reaps(1), lives(1), lives(1)]));
         models.push(model("fork, reaper", 3, 2, 3, family(vec![reaps(1)])));
-        models.push(model("fork, reaper, one more", 3, 2, 1, family(vec![reaps(1), lives(1)])));
+        models.push(super::heap::bounded(model("fork, reaper, one more", 3, 2, 1, family(vec![reaps(1), lives(1)]))));
     }
     models
 }

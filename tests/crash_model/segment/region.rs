@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use crate::primitive::{AtomicU32, AtomicU64};
 use crate::segment::layout::{Layout, PEERS};
 use crate::sys::barrier::Fences;
+use crate::sys::error::OsError;
 use crate::world;
 
 /// # Safety
@@ -35,20 +36,35 @@ pub(crate) struct Mapping {
     layout: Layout,
     peer: core::sync::atomic::AtomicU64,
     promised: core::sync::atomic::AtomicU64,
+    promised_pid: core::sync::atomic::AtomicU32,
+}
+
+/// The boot and the namespace in which all processes of a model live.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Home;
+
+impl Home {
+    pub(crate) fn to_bits(self) -> u64 {
+        1
+    }
+
+    pub(crate) fn namespace(self) -> Option<u32> {
+        Some(1)
+    }
 }
 
 impl Mapping {
     /// For a process that remembers these bits of its `PeerId`; 0 if it has none.
     pub(crate) fn new(peer: u64) -> Mapping {
         let (blocks, entries) = LAYOUT.get();
-        Mapping { layout: Layout::new(blocks, entries), peer: peer.into(), promised: 0.into() }
+        Mapping { layout: Layout::new(blocks, entries), peer: peer.into(), promised: 0.into(), promised_pid: 0.into() }
     }
 
     pub(crate) fn region(&self) -> Option<Region<'_>> {
         Some(Region { entries: self.layout.entries, mapping: PhantomData })
     }
 
-    pub(crate) fn map(&self) -> std::io::Result<()> {
+    pub(crate) fn map(&self) -> Result<(), OsError> {
         Ok(())
     }
 
@@ -64,11 +80,31 @@ impl Mapping {
         Fences::Asymmetric
     }
 
-    pub(crate) fn pid_namespace(&self) -> u64 {
-        1
+    pub(crate) fn register_for_barriers(&self) {}
+
+    pub(crate) fn home(&self) -> Home {
+        Home
     }
 
-    pub(crate) fn fd(&self) {}
+    pub(crate) fn was_opened_here(&self) -> bool {
+        true
+    }
+
+    /// Every other process keeps a byte locked, so that both kinds of evidence are asked for.
+    pub(crate) fn life(&self) -> u64 {
+        life_of(world::me())
+    }
+
+    pub(crate) fn is_mapped_elsewhere(&self, life: u64) -> Option<bool> {
+        life.checked_sub(1).map(|process| !world::is_dead(process as usize))
+    }
+
+    /// Pages are always there.
+    pub(crate) fn back(&self, _offset: u64, _len: u64) -> Result<(), OsError> {
+        Ok(())
+    }
+
+    pub(crate) fn punch(&self, _offset: u64, _len: u64) {}
 
     pub(crate) fn peer_bits(&self) -> u64 {
         self.peer.load(core::sync::atomic::Ordering::Relaxed)
@@ -84,13 +120,20 @@ impl Mapping {
 
     pub(crate) fn set_farewell(&self, _farewell: fn(&Mapping)) {}
 
-    pub(crate) fn promised_peer_bits(&self) -> u64 {
-        self.promised.load(core::sync::atomic::Ordering::Relaxed)
+    pub(crate) fn promised_peer_bits(&self, pid: u32) -> u64 {
+        let meant = self.promised_pid.load(core::sync::atomic::Ordering::Relaxed) == pid;
+        if meant { self.promised.load(core::sync::atomic::Ordering::Relaxed) } else { 0 }
     }
 
-    pub(crate) fn promise_peer(&self, bits: u64) {
+    pub(crate) fn promise_peer(&self, bits: u64, pid: u32) {
         self.promised.store(bits, core::sync::atomic::Ordering::Relaxed);
+        self.promised_pid.store(pid, core::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// The byte that a process keeps locked; 0 for one that has none.
+pub(crate) fn life_of(process: usize) -> u64 {
+    if process.is_multiple_of(2) { 0 } else { process as u64 + 1 }
 }
 
 /// The bytes of the arena.

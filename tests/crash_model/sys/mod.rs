@@ -3,7 +3,9 @@
 #[path = "../../../src/sys/clock.rs"]
 pub(crate) mod clock;
 
+#[path = "../../../src/sys/error.rs"]
+pub(crate) mod error;
+
 pub(crate) mod barrier;
 pub(crate) mod futex;
-pub(crate) mod memory;
 pub(crate) mod pidfd;

@@ -1,0 +1,210 @@
+//! How a segment gets to a process that did not inherit it: over a socket, or to a program that is about to be started.
+//!
+//! The descriptor of a segment is never in the hands of safe code: by it, bytes can be written that a reference says are not written, and a
+//! file can be made shorter under those who have it mapped.
+#![expect(unsafe_code, reason = "descriptors by their numbers, and what runs between fork and exec")]
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::io::FdFlags;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::segment::{Segment, SegmentError, backing};
+use crate::sys::descriptor::{self, FileId};
+use crate::sys::error::OsError;
+
+/// Begins the names of environment variables that say where a passed segment is to be found.
+const VARIABLE: &str = "OFFSPRING_SEGMENT_";
+/// What goes over a socket with a descriptor, as something has to.
+const GREETING: [u8; 8] = *b"offsprng";
+
+impl Segment {
+    /// Sends the segment to the process at the other end of the socket, which receives it by [`Segment::receive`].
+    ///
+    /// What travels are eight bytes and a descriptor. The segment lives as long as the message does, even if all who have it end meanwhile.
+    ///
+    /// # Blocking
+    /// As a write of eight bytes to the stream.
+    ///
+    /// # Errors
+    /// [`SegmentError::Os`], and nothing was sent.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::Segment;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let segment = Segment::create(1 << 16)?;
+    /// segment.send(&ours)?;
+    /// assert_eq!(Segment::receive(&theirs)?.id(), segment.id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "SCM_RIGHTS")]
+    pub fn send(&self, stream: &UnixStream) -> Result<(), SegmentError> {
+        let fds = [self.mapping.fd()?];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        let mut sent = 0;
+        while sent < GREETING.len() {
+            let bytes = [IoSlice::new(&GREETING[sent..])];
+            let result = rustix::io::retry_on_intr(|| sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL));
+            sent += result.map_err(OsError::in_call("sendmsg"))?;
+            // It went with the first byte.
+            ancillary.clear();
+        }
+        Ok(())
+    }
+
+    /// Receives a segment that another process has [sent](Segment::send).
+    ///
+    /// # Blocking
+    /// Until eight bytes have come, or as a read from the stream says.
+    ///
+    /// # Errors
+    /// [`SegmentError::Foreign`] if what comes is not a segment; else as [`Segment::open`].
+    pub fn receive(stream: &UnixStream) -> Result<Segment, SegmentError> {
+        let mut found: Option<OwnedFd> = None;
+        let mut greeting = [0; GREETING.len()];
+        let mut received = 0;
+        // What comes gets the lowest free number, whatever it is.
+        let _placeholders = descriptor::take_stdio()?;
+        while received < GREETING.len() {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let mut bytes = [IoSliceMut::new(&mut greeting[received..])];
+            let message = rustix::io::retry_on_intr(|| recvmsg(stream, &mut bytes, &mut ancillary, RecvFlags::CMSG_CLOEXEC));
+            let message = message.map_err(OsError::in_call("recvmsg"))?;
+            for item in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(fds) = item {
+                    found = fds.into_iter().last().or(found);
+                }
+            }
+            if message.bytes == 0 {
+                return Err(SegmentError::Foreign);
+            }
+            received += message.bytes;
+        }
+        match found {
+            Some(fd) if greeting == GREETING => Segment::open(fd),
+            _ => Err(SegmentError::Foreign),
+        }
+    }
+
+    /// Has a program that `command` starts find the segment under `name`, by [`Segment::inherited`].
+    ///
+    /// The command keeps the segment until it is dropped.
+    ///
+    /// # Errors
+    /// [`SegmentError::Os`], and `command` is as it was.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use offspring::Segment;
+    /// use std::process::Command;
+    ///
+    /// let segment = Segment::create(1 << 16)?;
+    /// let mut worker = Command::new("worker");
+    /// segment.pass_to(&mut worker, "jobs")?;
+    /// worker.spawn()?; // There: Segment::inherited("jobs")
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pass_to(&self, command: &mut Command, name: &str) -> Result<(), SegmentError> {
+        let fd = descriptor::duplicate(self.mapping.fd()?)?;
+        command.env(format!("{VARIABLE}{name}"), Passed { fd: fd.as_raw_fd(), file: self.mapping.file_id() }.to_string());
+        // SAFETY: between fork and exec this makes one system call and allocates nothing.
+        unsafe { command.pre_exec(move || Ok(rustix::io::fcntl_setfd(&fd, FdFlags::empty())?)) };
+        Ok(())
+    }
+
+    /// The segment that this program was [passed](Segment::pass_to) under `name`.
+    ///
+    /// # Errors
+    /// [`SegmentError::NotPassed`] if there is none of this name; else as [`Segment::open`].
+    pub fn inherited(name: &str) -> Result<Segment, SegmentError> {
+        let not_passed = || SegmentError::NotPassed { name: name.to_owned() };
+        let passed = std::env::var(format!("{VARIABLE}{name}")).ok().and_then(|text| Passed::parse(&text));
+        let Passed { fd, file } = passed.ok_or_else(not_passed)?;
+        if fd < 0 {
+            return Err(not_passed());
+        }
+        // SAFETY: whatever it stands for is only looked at, and nobody closes what was passed.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        if FileId::of(fd) != Ok(file) {
+            // A program further down has the variable, too, and not the descriptor.
+            return Err(not_passed());
+        }
+        // The programs that this one starts get it only if they are passed it.
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(OsError::in_call("fcntl"))?;
+        backing::open_descriptor(fd).map(Segment::from)
+    }
+}
+
+/// What stands in the environment.
+struct Passed {
+    fd: RawFd,
+    file: FileId,
+}
+
+impl Passed {
+    fn parse(text: &str) -> Option<Passed> {
+        let (fd, file) = text.split_once(':')?;
+        Some(Passed { fd: fd.parse().ok()?, file: FileId::parse(file)? })
+    }
+}
+
+impl std::fmt::Display for Passed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.fd, self.file)
+    }
+}
+
+/// The number of the segment's descriptor.
+///
+/// Whoever makes a descriptor of it, as [`BorrowedFd::borrow_raw`] does, and writes through it, or changes the file's length, breaks what
+/// references into the segment promise: that is as `unsafe` as writing through a pointer. So there is no [`AsFd`](std::os::fd::AsFd):
+/// ```compile_fail,E0277
+/// fn lends_its_descriptor<T: std::os::fd::AsFd>() {}
+/// lends_its_descriptor::<offspring::Segment>();
+/// ```
+impl AsRawFd for Segment {
+    fn as_raw_fd(&self) -> RawFd {
+        self.mapping.raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_socket_that_brings_something_else_brings_no_segment() {
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        ours.write_all(b"offsprng").expect("room");
+        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::Foreign)), "no descriptor");
+        ours.write_all(b"hello").expect("room");
+        drop(ours);
+        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::Foreign)), "and then the end");
+    }
+
+    #[test]
+    fn what_is_passed_is_read_back_and_nonsense_is_not() {
+        let file = FileId::of(tempfile::tempfile().expect("a file").as_fd()).expect("fstat");
+        let Passed { fd, file: found } = Passed::parse(&Passed { fd: 7, file }.to_string()).expect("as written");
+        assert_eq!((fd, found), (7, file));
+        for text in ["", "7", "7:", ":1:1", "7:1", "x:1:1", "7:1:x"] {
+            assert!(Passed::parse(text).is_none(), "{text}");
+        }
+        assert!(matches!(Segment::inherited("no such"), Err(SegmentError::NotPassed { name }) if name == "no such"));
+    }
+}

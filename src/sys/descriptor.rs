@@ -1,0 +1,288 @@
+//! Descriptors of our own: close-on-exec, and never 0, 1 or 2.
+//!
+//! A program that has closed its standard streams, as daemons do, gets their numbers for the next files that it opens. Whatever it prints
+//! then lands there: in the header of a segment, in the value that a child returns. So a descriptor with such a number is not used: it
+//! keeps the number taken while another one is made, and is closed then.
+
+#![expect(unsafe_code, reason = "looks at descriptors by their numbers")]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use rustix::event::EventfdFlags;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+
+use crate::sys::error::OsError;
+
+/// The first number that no standard stream has.
+const FIRST: RawFd = 3;
+
+/// Makes a descriptor beyond those of the standard streams. `make` is called again as long as it gives one of theirs; what it made before
+/// is dropped at the end.
+pub(crate) fn beyond_stdio<F: AsRawFd, E>(mut make: impl FnMut() -> Result<F, E>) -> Result<F, E> {
+    // At most three: each of them takes a number away.
+    let mut placeholders = Vec::new();
+    loop {
+        let made = make()?;
+        if made.as_raw_fd() >= FIRST {
+            return Ok(made);
+        }
+        placeholders.push(made);
+    }
+}
+
+/// Takes the numbers of standard streams that are closed, so that no descriptor that comes meanwhile gets them.
+pub(crate) fn take_stdio() -> Result<Vec<OwnedFd>, OsError> {
+    let mut taken = Vec::new();
+    loop {
+        // Whatever is written to it is lost.
+        let placeholder = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let placeholder = placeholder.map_err(OsError::in_call("eventfd"))?;
+        if placeholder.as_raw_fd() >= FIRST {
+            return Ok(taken);
+        }
+        taken.push(placeholder);
+    }
+}
+
+/// A pipe: its reading end, and its writing end.
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), OsError> {
+    /// A pipe as a whole, with the smaller of its two numbers.
+    struct Pipe(OwnedFd, OwnedFd);
+    impl AsRawFd for Pipe {
+        fn as_raw_fd(&self) -> RawFd {
+            self.0.as_raw_fd().min(self.1.as_raw_fd())
+        }
+    }
+    let make = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map(|(reader, writer)| Pipe(reader, writer));
+    let Pipe(reader, writer) = beyond_stdio(make).map_err(OsError::in_call("pipe2"))?;
+    Ok((reader, writer))
+}
+
+/// A second descriptor of the same open file.
+pub(crate) fn duplicate(fd: impl AsFd) -> Result<OwnedFd, OsError> {
+    rustix::io::fcntl_dupfd_cloexec(fd, FIRST).map_err(OsError::in_call("fcntl"))
+}
+
+/// Opens a file that exists. It does not become the controlling terminal of this process, and nothing is waited for.
+pub(crate) fn open(path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    beyond_stdio(|| rustix::fs::open(path, flags, Mode::empty()))
+}
+
+/// Opens a file once more. Unlike a duplicate, the new descriptor has locks, a position and flags of its own.
+///
+/// Needs `/proc`. What stands there in its place, in a folder that somebody has made to look like it, is not taken for the file.
+pub(crate) fn reopen(file: &OwnFile, access: OFlags) -> Result<OwnFile, OsError> {
+    let reopened = open(file.path().as_ref(), access).map_err(OsError::in_call("open /proc/self/fd"))?;
+    let reopened = OwnFile::new(reopened)?;
+    if reopened.id == file.id { Ok(reopened) } else { Err(OsError { call: "open /proc/self/fd", errno: Errno::STALE }) }
+}
+
+/// Whether the file can be found by [`reopen`]. Opens nothing.
+pub(crate) fn can_be_reopened(file: &OwnFile) -> bool {
+    rustix::fs::statat(CWD, file.path(), AtFlags::empty()).is_ok_and(|stat| FileId::from(stat) == file.id)
+}
+
+/// The contents of a file in `/proc`, as far as they fit into `buffer`.
+pub(crate) fn read_proc<'a>(path: &str, buffer: &'a mut [u8]) -> Result<&'a str, Errno> {
+    let file = open(path.as_ref(), OFlags::RDONLY)?;
+    let mut len = 0;
+    while len < buffer.len() {
+        match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer[len..]))? {
+            0 => break,
+            more => len += more,
+        }
+    }
+    str::from_utf8(&buffer[..len]).map_err(|_| Errno::ILSEQ)
+}
+
+/// The number in the text of a link in `/proc/.../ns`, which tells one namespace of its kind from the others.
+pub(crate) fn namespace(link: &str, kind: &str) -> Result<u32, Errno> {
+    let mut text = [core::mem::MaybeUninit::<u8>::uninit(); 64];
+    let (text, _) = rustix::fs::readlinkat_raw(CWD, link, &mut text)?;
+    let text = str::from_utf8(text).map_err(|_| Errno::ILSEQ)?;
+    let number = text.strip_prefix(kind).and_then(|rest| rest.strip_prefix(":[")?.strip_suffix(']'));
+    number.and_then(|number| number.parse().ok()).ok_or(Errno::INVAL)
+}
+
+/// How many links a folder has; no descriptor is needed for that.
+pub(crate) fn links(path: &str) -> Result<u64, Errno> {
+    let stat = rustix::fs::statat(CWD, path, AtFlags::empty())?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory { Ok(stat.st_nlink as u64) } else { Err(Errno::NOTDIR) }
+}
+
+/// Which file a descriptor stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(crate) fn of(fd: impl AsFd) -> Result<FileId, OsError> {
+        rustix::fs::fstat(fd).map(FileId::from).map_err(OsError::in_call("fstat"))
+    }
+
+    pub(crate) fn inode(self) -> u64 {
+        self.inode
+    }
+
+    /// The inverse of its `Display`.
+    pub(crate) fn parse(text: &str) -> Option<FileId> {
+        let (device, inode) = text.split_once(':')?;
+        Some(FileId { device: device.parse().ok()?, inode: inode.parse().ok()? })
+    }
+}
+
+impl From<Stat> for FileId {
+    fn from(stat: Stat) -> FileId {
+        FileId { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+impl std::fmt::Display for FileId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+/// A descriptor that a program may have taken from us: by closing all that there are, so that its number stands for another file by now.
+#[derive(Debug)]
+pub(crate) struct OwnFile {
+    fd: OwnedFd,
+    id: FileId,
+}
+
+impl OwnFile {
+    pub(crate) fn new(fd: impl Into<OwnedFd>) -> Result<OwnFile, OsError> {
+        let fd = fd.into();
+        let id = FileId::of(&fd)?;
+        Ok(OwnFile { fd, id })
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Where `/proc` shows the file.
+    fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
+    }
+
+    /// The descriptor, if it still stands for the file. Costs a system call.
+    pub(crate) fn checked(&self) -> Result<BorrowedFd<'_>, OsError> {
+        if FileId::of(&self.fd)? == self.id { Ok(self.fd.as_fd()) } else { Err(OsError { call: "fstat", errno: Errno::BADF }) }
+    }
+
+    /// The descriptor's number and what it stands for, for a forked child.
+    pub(crate) fn name(&self) -> FdName {
+        FdName { fd: self.fd.as_raw_fd(), id: self.id }
+    }
+}
+
+/// The descriptor, whatever it stands for now.
+impl AsFd for OwnFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A descriptor that this process has from the one that it was forked from, if nobody has closed it since.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FdName {
+    fd: RawFd,
+    id: FileId,
+}
+
+impl FdName {
+    pub(crate) fn number(self) -> RawFd {
+        self.fd
+    }
+
+    /// Whether the number still stands for the same file.
+    ///
+    /// # Safety
+    /// While this runs nobody closes the descriptor, if it is open.
+    pub(crate) unsafe fn is_open(self) -> bool {
+        // SAFETY: at worst the number stands for nothing or for another file, of which only the identity is asked.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        FileId::of(fd) == Ok(self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::fs::File;
+
+    /// Stands in for a descriptor with this number.
+    struct Numbered<'a>(RawFd, &'a Cell<u32>);
+    impl AsRawFd for Numbered<'_> {
+        fn as_raw_fd(&self) -> RawFd {
+            self.0
+        }
+    }
+    impl Drop for Numbered<'_> {
+        fn drop(&mut self) {
+            self.1.set(self.1.get() + 1);
+        }
+    }
+
+    #[test]
+    fn numbers_of_standard_streams_stay_taken_until_another_is_found() {
+        let dropped = Cell::new(0);
+        let mut numbers = [1, 0, 2, 7].into_iter();
+        let made = beyond_stdio(|| {
+            assert_eq!(dropped.get(), 0);
+            Ok::<_, ()>(Numbered(numbers.next().expect("not asked again"), &dropped))
+        });
+        assert_eq!(made.expect("made").0, 7);
+        assert_eq!(dropped.get(), 4, "the placeholders, and then the one that was found");
+    }
+
+    #[test]
+    fn a_reopened_file_is_the_same_file_with_a_position_of_its_own() {
+        use std::io::{Read, Seek, Write};
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"seven").expect("writable");
+        let own = OwnFile::new(file.try_clone().expect("dup")).expect("fstat");
+        assert!(can_be_reopened(&own));
+        let mut again = File::from(reopen(&own, OFlags::RDWR).expect("/proc is mounted").fd);
+        assert_eq!(FileId::of(&again), FileId::of(&file));
+        let mut text = String::new();
+        again.read_to_string(&mut text).expect("readable");
+        assert_eq!((text.as_str(), file.stream_position().expect("a position")), ("seven", 5));
+    }
+
+    #[test]
+    fn a_number_that_stands_for_another_file_is_noticed() {
+        let own = OwnFile::new(tempfile::tempfile().expect("a file")).expect("fstat");
+        own.checked().expect("it is still there");
+        let other = tempfile::tempfile().expect("a file");
+        rustix::io::dup3(&other, &mut OwnedFdMut::of(&own).0, rustix::io::DupFlags::CLOEXEC).expect("dup3");
+        assert_eq!(own.checked().expect_err("another file").errno, Errno::BADF);
+    }
+
+    /// The number of a file's descriptor, to be given to another file.
+    struct OwnedFdMut(std::mem::ManuallyDrop<OwnedFd>);
+    impl OwnedFdMut {
+        fn of(own: &OwnFile) -> OwnedFdMut {
+            use std::os::fd::FromRawFd;
+            // SAFETY: the descriptor is open, and this owner is never dropped.
+            OwnedFdMut(std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(own.fd.as_raw_fd()) }))
+        }
+    }
+
+    #[test]
+    fn namespaces_are_read_from_links_and_links_of_folders_counted() {
+        assert!(namespace("/proc/self/ns/pid", "pid").expect("a namespace") > 0);
+        assert_eq!(namespace("/proc/self/ns/pid", "net"), Err(Errno::INVAL));
+        assert_eq!(namespace("/proc/self/exe", "pid"), Err(Errno::INVAL));
+        assert!(links("/proc/self/task").expect("a folder") >= 3);
+        assert_eq!(links("/proc/self/stat"), Err(Errno::NOTDIR));
+    }
+}
