@@ -270,7 +270,7 @@ fn value_that_does_not_fit_is_told() {
         vec![1_u8; 100_000]
     });
     let ending = child.expect("fork").join();
-    assert!(matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("cannot be written")), "{ending:?}");
+    assert!(matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("write failed")), "{ending:?}");
 }
 
 #[expect(unsafe_code, reason = "the disposition of a signal is set")]

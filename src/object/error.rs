@@ -27,10 +27,12 @@ pub enum CreateError {
         available: u64,
     },
     /// The kernel has no memory or disk space for it: a limit, or a full file system.
-    #[error("no pages for {requested} bytes")]
+    #[error("no pages for {requested} bytes: {call} failed")]
     NoPages {
         /// Bytes that were asked for.
         requested: u64,
+        /// Name of the call that was refused.
+        call: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
@@ -54,7 +56,9 @@ impl From<AllocError> for CreateError {
     fn from(error: AllocError) -> CreateError {
         match error {
             AllocError::OutOfMemory { requested, available } => CreateError::OutOfMemory { requested, available },
-            AllocError::NoPages { requested, refused } => CreateError::NoPages { requested, source: refused.into() },
+            AllocError::NoPages { requested, refused } => {
+                CreateError::NoPages { requested, call: refused.call, source: refused.into() }
+            }
             AllocError::Corrupt => CreateError::Fault(Fault::Corrupt),
         }
     }

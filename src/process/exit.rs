@@ -25,6 +25,7 @@ use serde::Serialize;
 use crate::object::lineage::Lineage;
 use crate::process::family;
 use crate::process::outcome::{Location, OutcomeFile, PanicInfo, Record};
+use crate::sys::error::OsError;
 use crate::sys::process::{self as sys, Lifeline, Wrapped};
 use crate::sys::ranges;
 
@@ -51,9 +52,9 @@ where
     T: Serialize,
 {
     let code = panic::catch_unwind(AssertUnwindSafe(|| {
-        // While something else might come to lie where the parent has a segment, no code of the program may run.
-        match ranges::closed() {
-            Ok(()) => run(closure, start, wrapped),
+        let process = sys::pid();
+        match begin(start, wrapped, process) {
+            Ok(()) => run(closure, start, process),
             Err(refused) => {
                 start.outcome.write(&Record::not_started(refused));
                 PANICKED
@@ -68,15 +69,11 @@ where
     sys::exit_now(code)
 }
 
-fn run<F, T>(closure: F, start: &Start, wrapped: &Wrapped) -> i32
+fn run<F, T>(closure: F, start: &Start, process: u32) -> i32
 where
     F: FnOnce() -> T,
     T: Serialize,
 {
-    let process = sys::pid();
-    start.lineage.adopt(process);
-    begin(start, wrapped, process);
-
     // The value moves to the parent, so its `Drop` is not for this process.
     let result = panic::catch_unwind(AssertUnwindSafe(|| Record::value(&*ManuallyDrop::new(closure()))));
     if sys::pid() != process {
@@ -98,15 +95,19 @@ where
     if sent { code } else { PANICKED }
 }
 
-/// Becomes a process of its own.
-fn begin(start: &Start, wrapped: &Wrapped, process: u32) {
+/// Becomes a process of its own. No code of the program runs before that is done.
+fn begin(start: &Start, wrapped: &Wrapped, process: u32) -> Result<(), OsError> {
+    // Something else might come to lie where the parent has a segment.
+    ranges::closed()?;
+    start.lineage.adopt(process);
     start.lifeline.let_go_of_parents_end();
     if start.has_relatives {
         family::begin();
     }
-    sys::die_with_parent(start.parent, process, &start.lifeline);
+    sys::die_with_parent(start.parent, process, &start.lifeline)?;
     note_panics(&start.outcome, process);
     wrapped.let_signals_in();
+    Ok(())
 }
 
 /// What the hook noted of a panic.

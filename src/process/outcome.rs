@@ -190,8 +190,9 @@ impl OutcomeFile {
     /// Writes the record, or, if there is no memory for it, why not. False if even that failed. For a process that is about to end: the
     /// signal by which the kernel tells of a file that becomes too large is blocked from here on.
     pub(super) fn write(&self, record: &Record) -> bool {
-        // A program that has closed every descriptor may have opened something else under this number.
-        if self.0.checked().is_err() {
+        // A program that has closed every descriptor may have opened something else under this number. Where a sandbox forbids to ask, what
+        // is sent is not lost for that.
+        if self.0.checked().is_err_and(|refused| refused.errno == Errno::BADF) {
             return false;
         }
         if let Some(position) = record.as_position()
@@ -203,7 +204,7 @@ impl OutcomeFile {
         let Err(error) = self.write_all(record.bytes()) else {
             return true;
         };
-        let reason = Record::unsendable(&format!("cannot be written: {error}"));
+        let reason = Record::unsendable(&format!("write failed: {error}"));
         // Shortened to nothing first, so that no moment shows parts of two records.
         rustix::fs::ftruncate(&self.0, 0).is_ok()
             && rustix::fs::seek(&self.0, SeekFrom::Start(0)).is_ok()

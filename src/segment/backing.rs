@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -23,12 +22,12 @@ use crate::sys::barrier::Fences;
 use crate::sys::descriptor::{self, OwnFile, beyond_stdio};
 use crate::sys::error::OsError;
 use crate::sys::record_lock::{self, Share};
-use crate::sys::{barrier, memory};
+use crate::sys::{self, barrier, memory};
 
 /// Makes an anonymous segment.
 pub(crate) fn create_anonymous(len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
-    let file = memory::sealed_memfd("offspring", layout.size()).map_err(|refused| room(&layout, refused.into()))?;
+    let file = memory::sealed_memfd("offspring", layout.size()).map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
     // Without `/proc` on an older kernel it is a segment of this process and its children.
     let home = Home::of_memory().unwrap_or(Home::UNKNOWN);
     fill(file, layout, home, true).map(registry::add)
@@ -40,7 +39,8 @@ pub(crate) fn create_file(path: &Path, len: u64) -> Result<Arc<Mapping>, Segment
     check_path(path)?;
     let home = Home::of_file()?;
     let draft = Draft::beside(path)?;
-    draft.file.set_len(layout.size()).map_err(|source| room(&layout, source))?;
+    let grown = draft.file.set_len(layout.size()).map_err(OsError::in_call("ftruncate"));
+    grown.map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
     // Nobody else has it, so it cannot be refused but by a file system without locks, where nobody can move it elsewhere.
     let _ = record_lock::try_lock(&draft.file, home::HOME, Share::Shared);
     let file = File::from(descriptor::duplicate(&draft.file)?);
@@ -91,6 +91,10 @@ pub(crate) fn open_file(path: &Path) -> Result<Arc<Mapping>, SegmentError> {
             Ok(Home::from_bits(u64::from_ne_bytes(bytes)))
         };
         let write = |home: Home| {
+            if memory::file_limit() < HEADER_SIZE {
+                // Asking would not only fail, but send a signal.
+                return Err(OsError { call: "getrlimit", errno: Errno::FBIG }.into());
+            }
             let bytes = home.to_bits().to_ne_bytes();
             Ok(file.write_all_at(&bytes, HOME_OFFSET).map_err(OsError::in_call("pwrite"))?)
         };
@@ -103,13 +107,9 @@ fn layout(len: u64) -> Result<Layout, SegmentError> {
     let layout = Layout::for_budget(len).ok_or(SegmentError::Length { len, largest: LARGEST_BUDGET })?;
     if layout.size() > memory::mapping_limit() {
         // Asking would not only fail: beyond the limit of file sizes it sends a signal.
-        return Err(room(&layout, Errno::FBIG.into()));
+        return Err(SegmentError::of_size(layout.size(), OsError { call: "getrlimit", errno: Errno::FBIG }));
     }
     Ok(layout)
-}
-
-fn room(layout: &Layout, source: io::Error) -> SegmentError {
-    SegmentError::NoRoom { size: layout.size(), source }
 }
 
 fn check_path(path: &Path) -> Result<(), SegmentError> {
@@ -122,7 +122,7 @@ fn check_file(file: &File) -> Result<u32, SegmentError> {
     if !metadata.is_file() {
         return Err(SegmentError::NotAFile);
     }
-    let user = rustix::process::geteuid().as_raw();
+    let user = sys::process::user()?;
     if metadata.uid() != user {
         return Err(SegmentError::NotOurs { owner: metadata.uid(), user });
     }

@@ -102,10 +102,12 @@ pub enum SegmentError {
     #[error("the path contains a NUL byte")]
     PathWithNul,
     /// There is no room for so much memory.
-    #[error("no room for a segment of {size} bytes of address space")]
+    #[error("no room for a segment of {size} bytes of address space: {call} failed")]
     NoRoom {
         /// Bytes of address space that were asked for.
         size: u64,
+        /// Name of the call that was refused; `getrlimit` if a limit says beforehand that it would be.
+        call: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
@@ -117,6 +119,16 @@ pub enum SegmentError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl SegmentError {
+    /// What was refused while a segment was made that takes so many bytes of address space.
+    pub(crate) fn of_size(size: u64, refused: OsError) -> SegmentError {
+        match refused.call {
+            "getrlimit" | "ftruncate" | "mmap" => SegmentError::NoRoom { size, call: refused.call, source: refused.into() },
+            _ => refused.into(),
+        }
+    }
 }
 
 impl From<OsError> for SegmentError {

@@ -67,8 +67,8 @@ impl Home {
 /// The random number that the kernel gives each boot, shortened.
 fn boot() -> Result<u32, OsError> {
     let mut text = [0; 64];
-    let id = descriptor::read_proc("/proc/sys/kernel/random/boot_id", &mut text);
-    let id = id.map_err(OsError::in_call("open /proc/sys/kernel/random/boot_id"))?;
+    let calls = ["open /proc/sys/kernel/random/boot_id", "read /proc/sys/kernel/random/boot_id"];
+    let id = descriptor::read_proc("/proc/sys/kernel/random/boot_id", calls, &mut text)?;
     let mut hash = Fnv::new();
     hash.write(id.trim_ascii().as_bytes());
     // Never 0, which is the boot of segments that do not outlive it.

@@ -119,10 +119,7 @@ impl Mapping {
             promised_pid: AtomicU32::new(0),
             farewell: OnceLock::new(),
         };
-        mapping.map().map_err(|refused| match refused.call {
-            "mmap" => SegmentError::NoRoom { size: mapping.layout.size(), source: refused.into() },
-            _ => refused.into(),
-        })?;
+        mapping.map().map_err(|refused| SegmentError::of_size(mapping.layout.size(), refused))?;
         // Relaxed: a note of this process to itself.
         mapping.here().at_home.store(1, Ordering::Relaxed);
         Ok(mapping)

@@ -86,17 +86,19 @@ pub(crate) fn can_be_reopened(file: &OwnFile) -> bool {
     rustix::fs::statat(CWD, file.path(), AtFlags::empty()).is_ok_and(|stat| FileId::from(stat) == file.id)
 }
 
-/// The contents of a file in `/proc`, as far as they fit into `buffer`.
-pub(crate) fn read_proc<'a>(path: &str, buffer: &'a mut [u8]) -> Result<&'a str, Errno> {
-    let file = open(path.as_ref(), OFlags::RDONLY)?;
+/// The contents of a file in `/proc`, as far as they fit into `buffer`. An error's call is `names[0]` if the file could not be opened, and
+/// `names[1]` if it could not be read.
+pub(crate) fn read_proc<'a>(path: &str, names: [&'static str; 2], buffer: &'a mut [u8]) -> Result<&'a str, OsError> {
+    let [name_of_open, name_of_read] = names;
+    let file = open(path.as_ref(), OFlags::RDONLY).map_err(OsError::in_call(name_of_open))?;
     let mut len = 0;
     while len < buffer.len() {
-        match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer[len..]))? {
+        match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer[len..])).map_err(OsError::in_call(name_of_read))? {
             0 => break,
             more => len += more,
         }
     }
-    str::from_utf8(&buffer[..len]).map_err(|_| Errno::ILSEQ)
+    str::from_utf8(&buffer[..len]).map_err(|_| OsError { call: name_of_read, errno: Errno::ILSEQ })
 }
 
 /// The number in the text of a link in `/proc/.../ns`, which tells one namespace of its kind from the others.

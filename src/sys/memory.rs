@@ -64,10 +64,20 @@ fn allocate(fd: impl AsFd, mode: FallocateFlags, offset: u64, len: u64) -> Resul
 ///
 /// A quarter of the address space is left to one mapping, since a forked child keeps the old range closed and maps anew.
 pub(crate) fn mapping_limit() -> u64 {
-    // Where the kernel does not say, the call that comes next does.
-    let limit = |resource| getrlimit(resource).map_or(RLIM_INFINITY, |(current, _)| current);
-    let finite = |limit| if limit == RLIM_INFINITY { u64::MAX } else { limit };
-    (finite(limit(Resource::RLIMIT_AS)) / 4).min(finite(limit(Resource::RLIMIT_FSIZE)))
+    (limit(Resource::RLIMIT_AS) / 4).min(file_limit())
+}
+
+/// The most bytes that a file may have which this process writes to.
+pub(crate) fn file_limit() -> u64 {
+    limit(Resource::RLIMIT_FSIZE)
+}
+
+/// `u64::MAX` where there is none, or where the kernel does not say: then the call that comes next does.
+fn limit(resource: Resource) -> u64 {
+    match getrlimit(resource) {
+        Ok((current, _)) if current != RLIM_INFINITY => current,
+        _ => u64::MAX,
+    }
 }
 
 /// Maps the whole of `file` shared, readable and writable, reserving nothing. Forked children do not get the mapping.

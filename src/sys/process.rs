@@ -65,6 +65,19 @@ pub(crate) fn pid() -> u32 {
     std::process::id()
 }
 
+/// Errors that the kernel can give.
+const LARGEST_ERROR: u32 = 4095;
+
+/// The user as whom this process acts.
+pub(crate) fn user() -> Result<u32, OsError> {
+    let user = rustix::process::geteuid().as_raw();
+    // The call always succeeds, so nobody looks for an error; but a sandbox may make one. No user has such a number.
+    if user > u32::MAX - LARGEST_ERROR {
+        return Err(OsError { call: "geteuid", errno: Errno::from_raw_os_error(user.wrapping_neg().cast_signed()) });
+    }
+    Ok(user)
+}
+
 /// Evidence that this process has one thread. It is not `Send`: it speaks of the thread that asked.
 #[derive(Debug)]
 pub(crate) struct OnlyThread(PhantomData<*const ()>);
@@ -140,7 +153,7 @@ fn main_thread_has_ended() -> Result<bool, OsError> {
         return Ok(false);
     }
     let mut text = [0; 1024];
-    let stat = descriptor::read_proc("/proc/self/stat", &mut text).map_err(OsError::in_call("open /proc/self/stat"))?;
+    let stat = descriptor::read_proc("/proc/self/stat", ["open /proc/self/stat", "read /proc/self/stat"], &mut text)?;
     Ok(is_ending(stat))
 }
 
@@ -157,7 +170,7 @@ fn running_threads() -> Result<usize, OsError> {
         let Ok(task) = task else { continue };
         let path = format!("/proc/self/task/{}/stat", task.file_name().to_string_lossy());
         // A thread whose file cannot be read has ended since the list was read, or is asked about again.
-        running += usize::from(descriptor::read_proc(&path, &mut text).is_ok_and(|stat| !is_ending(stat)));
+        running += usize::from(descriptor::read_proc(&path, ["open", "read"], &mut text).is_ok_and(|stat| !is_ending(stat)));
     }
     Ok(running)
 }
@@ -339,10 +352,16 @@ extern "C" fn parent_or_its_thread_ended(_signal: libc::c_int) {
     let own = unsafe { libc::getpid() };
     let forker = FORKER.load(Ordering::Relaxed);
     let parent = if forker == own { FORKER_BEFORE.load(Ordering::Relaxed) } else { forker };
-    // SAFETY: takes no pointer, cannot fail.
-    if unsafe { libc::getppid() } != parent {
+    if parent_pid().is_some_and(|now| now != parent) {
         kill_self();
     }
+}
+
+/// The pid of this process's parent, if the call is not refused, as only a sandbox does.
+fn parent_pid() -> Option<i32> {
+    // SAFETY: takes no pointer.
+    let pid = unsafe { libc::getppid() };
+    (pid >= 0).then_some(pid)
 }
 
 fn kill_self() -> ! {
@@ -409,21 +428,25 @@ const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_micros(100)
 
 /// Arranges in a new child, this process `own`, that it ends with the process `parent`, and ends it here if that is dead already. See the
 /// module's text. The handler of the parent-death signal is in place since before the fork.
-pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) {
-    let asked = rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT));
-    for look in 0_u64.. {
+///
+/// An error if it cannot be found out whether the parent has made its arrangement, and the other one does not work, either.
+pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) -> Result<(), OsError> {
+    let asked = rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT)).is_ok();
+    let mut look = 0_u32;
+    loop {
         // The parent may have died before the arrangements were made.
-        // SAFETY: takes no pointer, cannot fail.
-        if unsafe { libc::getppid() } != parent.cast_signed() {
+        let parent_now = parent_pid();
+        if parent_now.is_some_and(|now| now != parent.cast_signed()) {
             kill_self();
         }
         match control(&lifeline.childs_end, libc::F_GETOWN, 0) {
-            Ok(owner) if owner == libc::c_long::from(own) => return,
-            // It cannot be found out, and one arrangement is made.
-            Err(_) if asked.is_ok() => return,
-            _ => {}
+            Ok(owner) if owner == libc::c_long::from(own) => return Ok(()),
+            Ok(_) => {}
+            Err(_) if asked && parent_now.is_some() => return Ok(()),
+            Err(refused) => return Err(refused),
         }
-        if look < QUICK_LOOKS.into() { std::thread::yield_now() } else { clock::sleep(BETWEEN_LOOKS) }
+        look = look.saturating_add(1);
+        if look < QUICK_LOOKS { std::thread::yield_now() } else { clock::sleep(BETWEEN_LOOKS) }
     }
 }
 
