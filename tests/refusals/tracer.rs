@@ -1,0 +1,168 @@
+//! Lets a process run from one system call to the next, and refuses some of them.
+//!
+//! The traced process is a child of the one that prepares the scene, and so are the children that it makes. Its calls count from the first
+//! [mark](mark) to the second; those of its children from their birth on.
+
+use std::collections::HashMap;
+
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::calls::{Call, Kind, out_of_scope};
+
+/// Which process makes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Who {
+    /// The one that plays the scene.
+    Player,
+    /// A child of it.
+    Child,
+}
+
+/// What is refused.
+#[derive(Clone, Copy, Debug)]
+pub enum Refusal {
+    Nothing,
+    /// The call of this kind with this number, counted from 0.
+    Once { who: Who, kind: Kind, nth: usize, errno: i32 },
+    /// All calls of this kind.
+    Always { who: Who, kind: Kind, errno: i32 },
+}
+
+impl Refusal {
+    /// The error with which this call is refused, if it is.
+    fn errno(self, who: Who, kind: Kind, nth: usize) -> Option<i32> {
+        match self {
+            Refusal::Once { who: whose, kind: which, nth: when, errno } if (whose, which, when) == (who, kind, nth) => Some(errno),
+            Refusal::Always { who: whose, kind: which, errno } if (whose, which) == (who, kind) => Some(errno),
+            _ => None,
+        }
+    }
+}
+
+/// Does something in an operation that is not the crate's, and is not refused.
+pub fn unseen<T>(what: impl FnOnce() -> T) -> T {
+    mark();
+    let result = what();
+    mark();
+    result
+}
+
+/// Says to the tracer where the operation begins and where it ends.
+pub fn mark() {
+    // SAFETY: takes an integer, and there is no such process.
+    unsafe { libc::syscall(libc::SYS_getpgid, MARK) };
+}
+
+const MARK: i64 = -4242;
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Calls in the crate's scope, by kind, with their number.
+    pub calls: Vec<(Who, Kind, usize)>,
+    /// Calls that are not the crate's, with the reason.
+    pub others: Vec<(Kind, &'static str)>,
+    /// How many were refused.
+    pub refused: usize,
+    /// How the player ended.
+    pub ended: Option<WaitStatus>,
+}
+
+struct Traced {
+    who: Who,
+    /// Whether its calls count.
+    counts: bool,
+    /// What the call that it is in is to return instead of being made.
+    pretend: Option<i32>,
+    numbers: HashMap<Kind, usize>,
+}
+
+/// Follows `player`, which stops itself once it has asked to be traced, to the end of it and of its children.
+pub fn follow(player: Pid, refusal: Refusal) -> Seen {
+    let mut seen = Seen::default();
+    let mut all: HashMap<Pid, Traced> = HashMap::new();
+    let traced = |who| Traced { who, counts: who == Who::Child, pretend: None, numbers: HashMap::new() };
+    assert!(matches!(waitpid(player, None), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))), "the player stops itself");
+    let options = Options::PTRACE_O_TRACESYSGOOD
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(player, options).expect("stopped");
+    all.insert(player, traced(Who::Player));
+    go_on(player, None);
+    while !all.is_empty() {
+        let status = waitpid(None, Some(WaitPidFlag::__WALL)).expect("somebody is left");
+        match status {
+            WaitStatus::PtraceSyscall(pid) => {
+                let process = all.entry(pid).or_insert_with(|| traced(Who::Child));
+                at_call(pid, process, refusal, &mut seen);
+                go_on(pid, None);
+            }
+            WaitStatus::PtraceEvent(pid, ..) => go_on(pid, None),
+            // A child that has just been born stops by itself.
+            WaitStatus::Stopped(pid, Signal::SIGSTOP) if !all.contains_key(&pid) => {
+                all.insert(pid, traced(Who::Child));
+                go_on(pid, None);
+            }
+            WaitStatus::Stopped(pid, signal) => go_on(pid, Some(signal)),
+            WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
+                all.remove(&pid);
+                if pid == player {
+                    seen.ended = Some(status);
+                }
+            }
+            _ => {}
+        }
+    }
+    seen
+}
+
+/// It may have been killed since it stopped.
+fn go_on(pid: Pid, signal: Option<Signal>) {
+    let _ = ptrace::syscall(pid, signal);
+}
+
+fn at_call(pid: Pid, process: &mut Traced, refusal: Refusal, seen: &mut Seen) {
+    let Ok(mut registers) = ptrace::getregs(pid) else { return };
+    let Ok(info) = ptrace::syscall_info(pid) else { return };
+    if info.op == libc::PTRACE_SYSCALL_INFO_EXIT {
+        if let Some(errno) = process.pretend.take() {
+            registers.rax = -i64::from(errno) as u64;
+            let _ = ptrace::setregs(pid, registers);
+        }
+        return;
+    }
+    if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return;
+    }
+    let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+    let call = Call { number: registers.orig_rax as i64, arguments };
+    if call.number == libc::SYS_getpgid && call.arguments[0] == MARK as u64 {
+        process.counts = !process.counts;
+        return;
+    }
+    if !process.counts {
+        return;
+    }
+    let kind = call.kind();
+    if let Some(reason) = out_of_scope(&call) {
+        if !seen.others.contains(&(kind, reason)) {
+            seen.others.push((kind, reason));
+        }
+        return;
+    }
+    let number = process.numbers.entry(kind).or_default();
+    let nth = *number;
+    *number += 1;
+    seen.calls.push((process.who, kind, nth));
+    if let Some(errno) = refusal.errno(process.who, kind, nth) {
+        seen.refused += 1;
+        process.pretend = Some(errno);
+        registers.orig_rax = u64::MAX;
+        let _ = ptrace::setregs(pid, registers);
+    }
+}
