@@ -363,7 +363,7 @@ fn captured_value_is_dropped_in_both() {
     let seen = path.clone();
     let child = fork(move || {
         // The parent drops its copy right after the fork, whether or not the closure has run.
-        common::wait_until(|| !seen.exists());
+        common::wait_until("the parent removes the folder", || !seen.exists());
         std::fs::create_dir(&seen).expect("it is gone");
         drop(folder);
         seen.exists()
@@ -525,7 +525,7 @@ fn inherited_handle_is_inert() {
     assert!(common::state(id).is_some_and(|state| state != 'Z'), "the elder still runs");
     rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).expect("a pid"), rustix::process::Signal::KILL)
         .expect("it is ours");
-    common::wait_until(|| common::state(id) == Some('Z'));
+    common::wait_until_dead(id);
     fork(|| ()).expect("fork").join().expect("it returns");
     assert_eq!(common::state(id), None, "it was waited for");
 }
@@ -537,7 +537,7 @@ fn dropped_child_is_waited_for_at_the_next_fork() {
     assert_eq!(common::children().len(), 1, "it runs on");
     rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).expect("a pid"), rustix::process::Signal::KILL)
         .expect("it is ours");
-    common::wait_until(|| common::state(id) == Some('Z'));
+    common::wait_until_dead(id);
     let next = fork(|| ()).expect("fork");
     assert_eq!(common::state(id), None);
     next.join().expect("it returns");
@@ -546,7 +546,7 @@ fn dropped_child_is_waited_for_at_the_next_fork() {
 fn dead_child_is_waited_for_when_it_is_dropped() {
     let child = fork(|| 7).expect("fork");
     let id = child.id();
-    common::wait_until(|| !child.is_alive());
+    common::wait_until("the child ends", || !child.is_alive());
     assert_eq!(common::state(id), Some('Z'));
     drop(child);
     assert_eq!(common::state(id), None);
@@ -555,7 +555,7 @@ fn dead_child_is_waited_for_when_it_is_dropped() {
 fn joining_works_from_another_thread() {
     let child = fork(|| 7).expect("fork");
     let dropped = fork(|| ()).expect("fork");
-    common::wait_until(|| !dropped.is_alive());
+    common::wait_until("the child ends", || !dropped.is_alive());
     let value = std::thread::spawn(move || {
         drop(dropped);
         child.join()

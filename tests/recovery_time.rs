@@ -65,7 +65,7 @@ fn survivor(operation: impl FnOnce() + Send + 'static) -> Child<u64> {
         now()
     };
     let child = fork(work).expect("fork");
-    common::wait_until(|| common::state(child.id()) == Some('S'));
+    common::wait_until_asleep(child.id());
     child
 }
 
@@ -220,7 +220,7 @@ fn a_sender_of_a_ring_whose_receiver_was_replaced_goes_on() {
 /// Stops the child for a second, during which `see` looks whether anything is taken from it.
 fn stopped_for_a_second(child: &Child<()>, mut see: impl FnMut()) {
     child.signal(libc::SIGSTOP).expect("SIGSTOP");
-    common::wait_until(|| common::state(child.id()) == Some('T'));
+    common::wait_until_stopped(child.id());
     let start = Instant::now();
     while start.elapsed() < STOPPED_FOR {
         see();

@@ -12,8 +12,8 @@ use offspring::{Child, JoinError, Lock, LockError, OnReceiverDeath, Queue, Queue
 
 fn main() -> ExitCode {
     // Before the first child, as all of it is to be allocated in the end.
-    SegmentOptions::new().len(COMMONS_LEN).commons().expect("the first use");
-    common::run(&tests![nothing_is_left_of_a_thousand_processes])
+    let prepare = || drop(SegmentOptions::new().len(COMMONS_LEN).commons().expect("the first use"));
+    common::run_after(prepare, &tests![nothing_is_left_of_a_thousand_processes])
 }
 
 const PROCESSES: usize = 1000;
