@@ -11,6 +11,9 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead, wait_until_stopped};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTRAP};
+use nix::sys::wait::{WaitStatus, waitpid};
 use offspring::{Child, JoinError, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         handle_is_inert_after_a_raw_fork_and_forking_works_there,
         fork_while_a_panic_unwinds_works,
         child_dies_when_its_parent_is_killed,
+        child_dies_whose_parent_is_killed_between_any_two_of_its_first_system_calls,
         child_dies_when_its_parent_returns_exits_or_panics,
         stopped_child_dies_when_its_parent_is_killed,
         child_that_blocks_every_signal_dies_when_its_parent_is_killed,
@@ -398,6 +402,62 @@ fn child_dies_when_its_parent_is_killed() {
     for _ in 0..20 {
         dies_with_killed_parent(|| ());
     }
+}
+
+/// The parent dies before the child has made any, some or all of the arrangements to die with it.
+fn child_dies_whose_parent_is_killed_between_any_two_of_its_first_system_calls() {
+    let mut calls = 0;
+    while born_as_its_parent_is_killed(calls) {
+        calls += 1;
+    }
+    // A signal mask, a lifeline and a parent-death signal are more than that.
+    assert!(calls > 5, "the child made {calls} system calls before its closure");
+}
+
+/// Lets a traced process run up to its next system call, and gives the call's number.
+fn next_call(process: nix::unistd::Pid) -> u64 {
+    loop {
+        ptrace::syscall(process, None).expect("stopped");
+        assert_eq!(waitpid(process, None), Ok(WaitStatus::PtraceSyscall(process)));
+        let info = ptrace::syscall_info(process).expect("info");
+        if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+            // SAFETY: at an entry stop this is the field of the union that the kernel has filled in.
+            return unsafe { info.u.entry.nr };
+        }
+    }
+}
+
+/// Forks a parent that forks, holds the child still before this one of its system calls, kills the parent, lets the child go on and sees it
+/// die. False if the closure had begun by then.
+fn born_as_its_parent_is_killed(calls: u32) -> bool {
+    let parent = raw_fork();
+    if parent == 0 {
+        ptrace::traceme().expect("traceme");
+        nix::sys::signal::raise(SIGSTOP).expect("raise");
+        let _kept = fork(|| -> () { sleep_for_ever() });
+        sleep_for_ever();
+    }
+    let parent = nix::unistd::Pid::from_raw(parent);
+    assert_eq!(waitpid(parent, None), Ok(WaitStatus::Stopped(parent, SIGSTOP)));
+    // What is traced when this process ends, ends too.
+    let options = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(parent, options).expect("setoptions");
+    ptrace::cont(parent, None).expect("stopped");
+    assert_eq!(waitpid(parent, None), Ok(WaitStatus::PtraceEvent(parent, SIGTRAP, libc::PTRACE_EVENT_FORK)));
+    // It stays in its `fork`. The child is stopped before its first instruction.
+    let child = nix::unistd::Pid::from_raw(ptrace::getevent(parent).expect("a pid") as i32);
+    assert_eq!(waitpid(child, None), Ok(WaitStatus::Stopped(child, SIGSTOP)));
+    let process = watch(child.as_raw().cast_unsigned());
+    // Before its first instruction, or before that system call.
+    let before_closure = (0..calls).all(|_| next_call(child) != libc::SYS_clock_nanosleep as u64);
+    nix::sys::signal::kill(parent, SIGKILL).expect("it is ours");
+    assert_eq!(waitpid(parent, None), Ok(WaitStatus::Signaled(parent, SIGKILL, false)));
+    // Where the lifeline has killed it already, there is only its end to be seen.
+    if ptrace::detach(child, None).is_err() {
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Signaled(child, SIGKILL, false)));
+    }
+    wait_until(&format!("the child dies whose parent was killed before its system call number {calls}"), || !is_alive(&process));
+    before_closure
 }
 
 fn child_dies_when_its_parent_returns_exits_or_panics() {
