@@ -9,11 +9,12 @@
 
 use std::io::{PipeReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Where an operation begins and ends. Only for a traced process; any other is killed by it.
@@ -267,6 +268,90 @@ impl Tracee {
                 other => {
                     self.ended = Some(other);
                     return false;
+                }
+            }
+        }
+    }
+
+    /// As [`Tracee::run_to_call`], up to its next wait on a word, or waking of those who wait there, as `operation` of futex(2) says.
+    pub fn run_to_futex(&mut self, operation: i32) -> bool {
+        while self.run_to_call(libc::SYS_futex) {
+            if self.registers().rsi as i32 == operation {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// How long the wait on a word may last that it is about to begin, as [`Tracee::run_to_futex`] has left it.
+    pub fn timeout(&self) -> Duration {
+        let address = self.registers().r10;
+        let word = |at: u64| ptrace::read(self.pid, at as ptrace::AddressType).expect("its own memory").cast_unsigned();
+        if address == 0 { Duration::MAX } else { Duration::from_secs(word(address)) + Duration::from_nanos(word(address + 8)) }
+    }
+
+    /// Has the system call that it is about to begin not made, and return `result`.
+    pub fn skip_call(&mut self, result: i64) {
+        let mut registers = self.registers();
+        registers.orig_rax = u64::MAX;
+        ptrace::setregs(self.pid, registers).expect("stopped");
+        ptrace::syscall(self.pid, None).expect("stopped");
+        assert_eq!(waitpid(self.pid, None), Ok(WaitStatus::Stopped(self.pid, Signal::SIGTRAP)));
+        registers.rax = result as u64;
+        ptrace::setregs(self.pid, registers).expect("stopped");
+    }
+
+    /// Lets it begin the wait on a word that it stands before, with no end but by being woken.
+    pub fn wait_without_end(&mut self) {
+        let mut registers = self.registers();
+        registers.r10 = 0;
+        ptrace::setregs(self.pid, registers).expect("stopped");
+        ptrace::syscall(self.pid, None).expect("stopped");
+    }
+
+    /// What the system call that it was let into has returned, once it has.
+    pub fn returned(&mut self) -> Option<i64> {
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).expect("it is ours") {
+            WaitStatus::StillAlive => None,
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => Some(self.registers().rax.cast_signed()),
+            other => panic!("it is not in a call: {other:?}"),
+        }
+    }
+
+    /// Once it has ended, says how. Lets it go on past whatever stops it.
+    pub fn look_for_end(&mut self) -> Option<WaitStatus> {
+        while self.ended.is_none() {
+            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).expect("it is ours") {
+                WaitStatus::StillAlive => return None,
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => self.go_on(None),
+                WaitStatus::Stopped(_, signal) => self.go_on(Some(signal)),
+                ended => self.ended = Some(ended),
+            }
+        }
+        self.ended
+    }
+
+    /// Lets it run freely, with the signal that it stopped for, if it is to have one.
+    pub fn go_on(&self, signal: Option<Signal>) {
+        ptrace::cont(self.pid, signal).expect("stopped");
+    }
+
+    /// Lets it run freely up to its next mark.
+    pub fn run_to_mark(&mut self) {
+        self.go_on(None);
+        self.expect_mark();
+    }
+
+    /// Lets it run freely to its end, past all marks, and says how it ended.
+    pub fn run_to_end(mut self) -> WaitStatus {
+        self.go_on(None);
+        loop {
+            match waitpid(self.pid, None).expect("it is ours") {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => self.go_on(None),
+                WaitStatus::Stopped(_, signal) => self.go_on(Some(signal)),
+                ended => {
+                    self.ended = Some(ended);
+                    return ended;
                 }
             }
         }
