@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod holders;
+mod processes;
 mod supervisor;
 
 use std::collections::BTreeMap;
@@ -10,10 +12,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
+
+use processes::kill_and_wait;
+pub use processes::{children, state};
 
 /// What has not come to pass by then never will. No promise on time, a watchdog.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,14 +80,6 @@ fn clear_up() {
     drop(catch_unwind(AssertUnwindSafe(|| offspring::fork(|| ()).map(offspring::Child::join))));
 }
 
-/// Kills a child and waits until it is dead.
-fn kill_and_wait(child: u32) {
-    let child = Pid::from_raw(child.cast_signed());
-    kill(child, Signal::SIGKILL).expect("a child");
-    // One that was traced may tell of an earlier stop first.
-    while matches!(waitpid(child, None), Ok(WaitStatus::Stopped(..) | WaitStatus::PtraceEvent(..)) | Err(Errno::EINTR)) {}
-}
-
 /// The named test functions, as [`run`] takes them: `run(&tests![first_test, second_test])`.
 #[macro_export]
 macro_rules! tests {
@@ -110,39 +103,6 @@ pub fn descriptors() -> BTreeMap<i32, String> {
         }
     }
     found
-}
-
-/// The children of this process, dead ones that were not waited for included, with their state.
-pub fn children() -> Vec<(u32, char)> {
-    children_of(std::process::id())
-}
-
-fn children_of(process: u32) -> Vec<(u32, char)> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("/proc is mounted") {
-        let Ok(pid) = entry.expect("an entry").file_name().to_string_lossy().parse::<u32>() else {
-            continue;
-        };
-        // It may have ended since the folder was read.
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            continue;
-        };
-        let (state, parent) = state_and_parent(&stat).expect("a line of /proc/PID/stat");
-        if parent == process {
-            found.push((pid, state));
-        }
-    }
-    found
-}
-
-/// State letter of a process; `None` if there is none with this pid.
-pub fn state(pid: u32) -> Option<char> {
-    state_and_parent(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(state, _)| state)
-}
-
-fn state_and_parent(stat: &str) -> Option<(char, u32)> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
 /// Waits until the condition holds; panics, and says what it has waited for, if that takes longer than anything may.

@@ -9,17 +9,17 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use super::processes::{DYING, adopt_orphans, bury_all, children_of, describe};
+
 /// A test that takes longer hangs. No promise on time: the longest takes a twentieth of it.
 const LIMIT: Duration = Duration::from_secs(120);
-/// What a test has killed, or what dies with its parent, is gone within this time.
-const DYING: Duration = Duration::from_secs(30);
 /// Exit code of a program whose tests failed, as that of the harness.
 const FAILED: u8 = 101;
 
@@ -68,7 +68,7 @@ fn now() -> u64 {
 /// Runs `tests` in a child of this process, which has one thread, and gives the exit code of the program.
 pub fn supervise(names: &[&str], tests: impl FnOnce(&'static Board) -> ExitCode) -> ExitCode {
     let board = Board::new();
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("prctl");
+    adopt_orphans();
     let own = nix::unistd::getpid();
     // SAFETY: this process has one thread.
     let worker = match unsafe { nix::unistd::fork() }.expect("fork") {
@@ -126,34 +126,8 @@ fn watch(worker: Pid, board: &Board) -> Option<WaitStatus> {
     }
 }
 
-/// Waits until this process has no child any more; those that live when the time is over are killed, and named.
-fn bury_all(patience: Duration) -> Vec<String> {
-    let start = Instant::now();
-    let mut survivors = Vec::new();
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) => return survivors,
-            Ok(WaitStatus::StillAlive) if start.elapsed() >= patience => {
-                // What they leave behind becomes a child of this process in turn.
-                for (pid, _) in super::children() {
-                    survivors.push(describe(pid));
-                    super::kill_and_wait(pid);
-                }
-            }
-            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(5)),
-            _ => {}
-        }
-    }
-}
-
-/// A process, and what it is about.
-fn describe(pid: u32) -> String {
-    let read = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    format!("process {pid} {}, state {:?}, in {:?}", read("comm").trim(), super::state(pid), read("wchan").trim())
-}
-
 fn print_descendants(of: u32, depth: usize) {
-    for (pid, _) in super::children_of(of) {
+    for (pid, _) in children_of(of) {
         eprintln!("{}{}", "  ".repeat(depth), describe(pid));
         print_descendants(pid, depth + 1);
     }
