@@ -17,11 +17,17 @@
 #[path = "step_kill/heap.rs"]
 mod heap;
 #[cfg(target_arch = "x86_64")]
+#[path = "common/holders.rs"]
+mod holders;
+#[cfg(target_arch = "x86_64")]
 #[path = "step_kill/lock.rs"]
 mod lock;
 #[cfg(target_arch = "x86_64")]
 #[path = "step_kill/peers.rs"]
 mod peers;
+#[cfg(target_arch = "x86_64")]
+#[path = "common/processes.rs"]
+mod processes;
 #[cfg(target_arch = "x86_64")]
 #[path = "step_kill/queue.rs"]
 mod queue;

@@ -189,8 +189,20 @@ fn shared_by_another(segment: &Segment) -> (Handle, Helper) {
     (bytemuck::pod_read_unaligned(&bytes), helper)
 }
 
-fn plan(op: Op, others: usize) -> Plan {
-    Plan::new("heap", op.name(), format!("{others} other objects"), move |tally: &mut Tally| {
+/// A segment with some objects in it.
+struct Estate {
+    segment: Segment,
+    held: Queue<Message>,
+    _filled: Vec<Lock<u64>>,
+    shared: Handle,
+    stale: Handle,
+    /// How much memory can be had.
+    baseline: String,
+    holder: Helper,
+}
+
+impl Estate {
+    fn new(op: Op, others: usize) -> Estate {
         let segment = Segment::create(op.len()).expect("a segment");
         let held = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
         let mut filled: Vec<Lock<u64>> = (0..others).map(|_| Lock::new_in(&segment, 0).expect("a lock")).collect();
@@ -203,17 +215,32 @@ fn plan(op: Op, others: usize) -> Plan {
         if op == Op::CreateFromTheDead {
             Helper::start(|| Queue::<Message>::with_capacity_in(&segment, 1800).expect("room")).kill();
         }
+        Estate { segment, held, _filled: filled, shared, stale, baseline, holder }
+    }
+
+    fn victim(&self, op: Op) -> Tracee {
+        Tracee::start(|| op.perform(&self.segment, &self.held, self.shared, self.stale))
+    }
+
+    fn check(&self, how: How) -> String {
+        check(&self.segment, &self.held, self.shared, how)
+    }
+}
+
+fn plan(op: Op, others: usize) -> Plan {
+    Plan::new("heap", op.name(), format!("{others} other objects"), move |tally: &mut Tally| {
+        let estate = Estate::new(op, others);
         let scene = Scene {
-            segment: segment.as_fd(),
-            victim: &|| Tracee::start(|| op.perform(&segment, &held, shared, stale)),
-            expected: found([baseline]),
-            check: &|how| check(&segment, &held, shared, how),
+            segment: estate.segment.as_fd(),
+            victim: &|| estate.victim(op),
+            expected: found([estate.baseline.clone()]),
+            check: &|how| estate.check(how),
             beside: None,
             helpers: Vec::new(),
             hows: BOTH,
         };
         scene.visit(tally, None);
-        holder.kill();
+        estate.holder.kill();
     })
 }
 

@@ -50,12 +50,12 @@ impl Op {
         match self {
             Op::Lock => {
                 if let Ok(guard) = lock.lock_timeout(Duration::from_millis(2)).or_else(LockTimeoutError::recover) {
-                    write(guard);
+                    write(guard, 6);
                 }
             }
             Op::TryLock => {
                 if let Ok(guard) = lock.try_lock().or_else(TryLockError::recover) {
-                    write(guard);
+                    write(guard, 6);
                 }
             }
             Op::Leave => drop(lock.lock_timeout(Duration::from_millis(2))),
@@ -66,9 +66,9 @@ impl Op {
 }
 
 /// Writes the two words in this order.
-fn write(mut guard: LockGuard<'_, Value>) {
+fn write(mut guard: LockGuard<'_, Value>, word: u64) {
     for index in 0..2 {
-        guard[index] = 6;
+        guard[index] = word;
         std::hint::black_box(&mut guard);
     }
 }

@@ -27,6 +27,8 @@ pub fn number_of(message: &Message) -> u64 {
 const TAKEN: u64 = 100;
 const SENTINEL: u64 = 200;
 const LONG: Duration = Duration::from_secs(20);
+/// How long victims wait, as nobody comes to help.
+const SHORT: Duration = Duration::from_millis(2);
 
 /// Who has claimed a slot before the victim comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,13 +161,13 @@ impl Op {
         }
     }
 
-    /// Whether it may wait. Those that do wait for a short time, as nobody comes to help.
+    /// Whether it may wait.
     fn waits(self) -> bool {
         matches!(self, Op::Send | Op::ReserveCommit | Op::SendMany | Op::Recv | Op::RecvRef | Op::RecvMany)
     }
 
     fn perform(self, queue: &Queue<Message>) {
-        let time = Duration::from_millis(2);
+        let time = SHORT;
         let many = [sealed(51), sealed(52), sealed(53)];
         let mut received = Vec::with_capacity(4);
         mark();

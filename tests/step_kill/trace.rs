@@ -34,7 +34,10 @@ pub fn raw_fork(life: impl FnOnce()) -> Pid {
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", Errno::last()),
         0 => {
-            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            let life = || {
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("prctl");
+                life();
+            };
             let code = if catch_unwind(AssertUnwindSafe(life)).is_ok() { 0 } else { 101 };
             // SAFETY: ends the process at once and runs nothing of the parent's.
             unsafe { libc::_exit(code) }
@@ -249,19 +252,19 @@ impl Tracee {
         ptrace::setregs(self.pid, registers).expect("stopped");
     }
 
-    /// Lets it run freely up to its next system call of this number; false if it comes to a mark or ends before.
-    pub fn run_to_call(&mut self, number: i64) -> bool {
+    /// Lets it run freely up to its next system call; false if it comes to a mark or ends before.
+    pub fn run_to_next_call(&mut self) -> bool {
         loop {
             ptrace::syscall(self.pid, self.pending.take()).expect("stopped");
             match waitpid(self.pid, None).expect("it is ours") {
                 WaitStatus::Stopped(_, Signal::SIGTRAP) => {
                     let registers = self.registers();
-                    // At the entry of a call the kernel shows ENOSYS as its result so far.
-                    if registers.orig_rax as i64 == number && registers.rax as i64 == -i64::from(libc::ENOSYS) {
-                        return true;
-                    }
                     if registers.orig_rax as i64 == -1 {
                         return false;
+                    }
+                    // At the entry of a call the kernel shows ENOSYS as its result so far.
+                    if registers.rax as i64 == -i64::from(libc::ENOSYS) {
+                        return true;
                     }
                 }
                 WaitStatus::Stopped(_, signal) => self.pending = Some(signal),
@@ -271,6 +274,16 @@ impl Tracee {
                 }
             }
         }
+    }
+
+    /// As [`Tracee::run_to_next_call`], up to its next one of this number.
+    pub fn run_to_call(&mut self, number: i64) -> bool {
+        while self.run_to_next_call() {
+            if self.registers().orig_rax as i64 == number {
+                return true;
+            }
+        }
+        false
     }
 
     /// As [`Tracee::run_to_call`], up to its next wait on a word, or waking of those who wait there, as `operation` of futex(2) says.
