@@ -12,11 +12,12 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::Plan;
 use crate::holders::{holders_of, segments_of};
+use crate::line::{Heir, Line};
 use crate::processes;
 use crate::queue::{Message, number_of, sealed};
 use crate::room::room;
 use crate::stage::{BOTH, Found, Helper, How, Scene, Tally, found, rehearse};
-use crate::trace::{Errand, Next, Tracee, let_trace, mark};
+use crate::trace::{Errand, Next, Tracee, let_trace, mark, mark_telling};
 use crate::watch::{Album, Watch};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -124,6 +125,41 @@ fn reap_plan(table_is_full: bool) -> Plan {
             visit_estate(tally, segment, kept, estate, expected, &victim);
         });
     })
+}
+
+/// Lines of victims: each clears up, after the dead helper and after a reaper that was killed while it did.
+fn line(object: &'static str, samples: &'static [usize]) -> Plan {
+    Plan::new(object, "peer table: reap", "claims of every kind".to_owned(), move |tally: &mut Tally| {
+        with_estate(|segment, kept, estate, _| {
+            let reaper = || {
+                Tracee::start(|| {
+                    std::hint::black_box(kept.len());
+                    mark();
+                    mark_telling(segment.reap().expect("attached") as u64);
+                })
+            };
+            let heir = Heir {
+                name: "reap",
+                start: &|_| reaper(),
+                expected: &|_, before, reaped| match reaped {
+                    0 => Err("it found nobody dead".to_owned()),
+                    // Killed between taking the slot from the dead and counting its message, a reaper leaves the count one short.
+                    _ => Ok(vec![vec![before.to_owned(), before.replacen("lost 1", "lost 0", 1)]]),
+                },
+            };
+            let check = |how| {
+                while kept.try_recv().is_ok() {}
+                estate.check(segment, how)
+            };
+            let line = Line { segment: segment.as_fd(), first: &reaper, heirs: &[heir], check: &check, samples };
+            line.visit(tally);
+        });
+    })
+}
+
+/// All lines of victims. To clear up is long, so only if `full`.
+pub fn lines(full: bool) -> Vec<Plan> {
+    if full { vec![line("two victims", &[5]), line("three victims", &[2, 2])] } else { Vec::new() }
 }
 
 type Kept = Queue<Message>;

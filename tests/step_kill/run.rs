@@ -43,8 +43,8 @@ fn stage(plan: &Plan, mut results: impl Write) {
     if tally.failures.is_empty() && (tally.points <= 1 || tally.states == 0) {
         tally.fail(format!("visited {} kill points and {} states", tally.points, tally.states));
     }
-    let Tally { points, states, kills, .. } = tally;
-    let mut text = format!("{points} {states} {kills}");
+    let Tally { points, states, kills, sampled: [sampled, left], .. } = tally;
+    let mut text = format!("{points} {states} {kills} {sampled} {left}");
     for failure in tally.failures {
         text.push('\0');
         text.push_str(&failure);
@@ -57,7 +57,10 @@ fn read_tally(plan: &Plan, mut results: PipeReader, status: WaitStatus) -> Tally
     let mut parts = text.split('\0');
     let numbers: Vec<u64> = parts.next().unwrap_or("").split_whitespace().map_while(|number| number.parse().ok()).collect();
     let mut tally = match numbers[..] {
-        [points, states, kills] => Tally { points, states, kills, failures: parts.map(str::to_owned).collect() },
+        [points, states, kills, sampled, left] => {
+            let failures = parts.map(str::to_owned).collect();
+            Tally { points, states, kills, sampled: [sampled, left], failures }
+        }
         _ => Tally { failures: vec![format!("its results cannot be read: {text:?}")], ..Tally::default() },
     };
     match status {
@@ -140,7 +143,7 @@ fn table(plans: &[Plan], tallies: Vec<Tally>, start: Instant) -> ExitCode {
     }
     rows.sort_by_key(|(key, ..)| plans.iter().position(|plan| plan.object == key.0));
     let line = |object: &str, operation: &str, count: u64, tally: &Tally| {
-        let Tally { points, states, kills, failures } = tally;
+        let Tally { points, states, kills, failures, .. } = tally;
         println!("{object:<24} {operation:<34} {count:>6} {points:>9} {states:>8} {kills:>6} {:>8}", failures.len());
     };
     println!(
@@ -155,6 +158,10 @@ fn table(plans: &[Plan], tallies: Vec<Tally>, start: Instant) -> ExitCode {
         "points: instructions after which a victim may be killed, each visited; states: distinct contents of the segment that"
     );
     println!("survivors recovered from; kills: victims killed by the kernel in the middle. A system call is one step.");
+    let [sampled, left] = total.sampled;
+    if left > 0 {
+        println!("two and three victims: the next one began from {sampled} of the {left} states that those before it had left.");
+    }
     println!("{:.1} s", start.elapsed().as_secs_f64());
     for failure in total.failures.iter().take(50) {
         println!("FAILURE {failure}");

@@ -54,6 +54,8 @@ pub struct Tally {
     pub states: u64,
     /// Victims that were really killed in the middle.
     pub kills: u64,
+    /// States from which a later victim was stepped, and how many there were to choose from.
+    pub sampled: [u64; 2],
     pub failures: Vec<String>,
 }
 
@@ -62,6 +64,8 @@ impl Tally {
         self.points += other.points;
         self.states += other.states;
         self.kills += other.kills;
+        self.sampled[0] += other.sampled[0];
+        self.sampled[1] += other.sampled[1];
         self.failures.extend(other.failures);
     }
 
@@ -127,6 +131,8 @@ pub struct Path {
     pub course: Vec<(u64, usize)>,
     /// Instructions from the first mark to the second.
     pub length: u64,
+    /// What the victim told at its second mark.
+    pub told: u64,
 }
 
 /// What one more instruction of the victim's came to.
@@ -168,11 +174,11 @@ pub fn step_through(victim: &mut Tracee, watch: &mut Watch) -> Result<Path, Stri
     let mut length = 0;
     loop {
         match step(victim, watch, length + 1) {
-            Step::Mark => return Ok(Path { album, course, length }),
+            Step::Mark => return Ok(Path { album, course, length, told: victim.told() }),
             Step::End => {
                 return match victim.ended() {
                     // The last it did was to give back what it held; the call that ends it changes nothing.
-                    Some(WaitStatus::Exited(_, 0)) => Ok(Path { album, course, length: length + 1 }),
+                    Some(WaitStatus::Exited(_, 0)) => Ok(Path { album, course, length: length + 1, told: 0 }),
                     other => Err(format!("the victim ended by itself: {other:?}")),
                 };
             }

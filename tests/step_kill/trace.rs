@@ -23,6 +23,12 @@ pub fn mark() {
     unsafe { core::arch::asm!("int3") };
 }
 
+/// As [`mark`], and tells the tracer something, which [`Tracee::told`] gives there.
+pub fn mark_telling(value: u64) {
+    // SAFETY: as in `mark`.
+    unsafe { core::arch::asm!("int3", in("rdi") value) };
+}
+
 /// Asks to be traced by the parent.
 pub fn let_trace() {
     ptrace::traceme().expect("nobody traces it yet");
@@ -189,6 +195,11 @@ impl Tracee {
     /// Its registers.
     pub fn registers(&self) -> libc::user_regs_struct {
         ptrace::getregs(self.pid).expect("stopped")
+    }
+
+    /// What it tells at the mark that it stands before.
+    pub fn told(&self) -> u64 {
+        self.registers().rdi
     }
 
     /// Looks at the next instruction.
