@@ -16,8 +16,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// What has not come to pass by then never will. No promise on time, a watchdog.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the name of each temporary file begins.
 const TEMPORARY: &str = ".copy_tree.";
@@ -33,12 +36,61 @@ fn binary() -> PathBuf {
 fn copy_tree(place: &Place, options: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.arg(place.source()).arg(place.target()).args(options).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited {} s in vain: {what}", PATIENCE.as_secs());
+        sleep(Duration::from_micros(100));
+    }
+}
+
+/// A run of the program. Dropped before its end, it is killed, and its workers with it.
+struct Running(Option<Child>);
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        Running(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+    }
+
+    fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
+    /// Waits for the end. What it says fits into a pipe.
+    #[track_caller]
+    fn output(mut self) -> Output {
+        wait_until("the program ends", || self.has_ended());
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(run) = &mut self.0 {
+            for process in children(run.id()).into_iter().chain([run.id()]) {
+                signal(process, Signal::KILL);
+            }
+            run.wait().unwrap();
+        }
+    }
+}
+
+/// Starts the program and waits for its end.
+#[track_caller]
+fn output(command: &mut Command) -> Output {
+    Running::start(command).output()
 }
 
 #[track_caller]
@@ -170,21 +222,23 @@ fn signal(pid: u32, signal: Signal) {
 
 /// A run with one worker stopped in the middle of a file.
 struct Caught {
-    run: Child,
+    run: Running,
     workers: Vec<u32>,
     stopped: u32,
 }
 
 impl Caught {
     fn output(self) -> Output {
-        self.run.wait_with_output().unwrap()
+        self.run.output()
     }
 }
 
 fn catch_a_worker(place: &Place) -> Caught {
     for _ in 0..50 {
-        let mut run = copy_tree(place, &["--workers", "3", "--verify"]).process_group(0).spawn().unwrap();
-        while run.try_wait().unwrap().is_none() {
+        let mut run = Running::start(copy_tree(place, &["--workers", "3", "--verify"]).process_group(0));
+        let start = Instant::now();
+        while !run.has_ended() {
+            assert!(start.elapsed() < PATIENCE, "the program has not ended after {} s", PATIENCE.as_secs());
             for temporary in temporaries(&place.target()) {
                 let name = text(temporary.file_name().unwrap().as_bytes());
                 let stopped = name.split('.').nth(3).unwrap().parse().unwrap();
@@ -193,9 +247,7 @@ fn catch_a_worker(place: &Place) -> Caught {
                     continue;
                 }
                 signal(stopped, Signal::STOP);
-                while !matches!(state(stopped), 'T' | 'Z') {
-                    sleep(Duration::from_micros(100));
-                }
+                wait_until("the worker stops", || matches!(state(stopped), 'T' | 'Z'));
                 if temporary.exists() && state(stopped) == 'T' {
                     return Caught { run, workers, stopped };
                 }
@@ -210,10 +262,7 @@ fn catch_a_worker(place: &Place) -> Caught {
 #[track_caller]
 fn assert_gone(workers: &[u32]) {
     for &worker in workers {
-        // Bounded by the test runner only: a process that does not go is the failure.
-        while state(worker) != 'Z' {
-            sleep(Duration::from_millis(1));
-        }
+        wait_until("the worker ends", || state(worker) == 'Z');
     }
 }
 
@@ -264,7 +313,7 @@ fn copies_every_kind_of_thing_with_its_attributes() {
     for options in [&["--verify"][..], &["--workers", "1"], &["--workers", "3", "--verify"]] {
         let place = Place::new();
         make_all_kinds(&place);
-        let output = copy_tree(&place, options).output().unwrap();
+        let output = output(&mut copy_tree(&place, options));
         assert_status(&output, 0);
         assert_same(&place);
         assert_eq!(text(&output.stdout).contains("verified"), options.contains(&"--verify"));
@@ -281,10 +330,10 @@ fn copies_every_kind_of_thing_with_its_attributes() {
 fn second_run_replaces_what_changed_and_leaves_what_is_only_in_the_target() {
     let place = Place::new();
     make_all_kinds(&place);
-    assert_status(&copy_tree(&place, &[]).output().unwrap(), 0);
+    assert_status(&output(&mut copy_tree(&place, &[])), 0);
     place.write("one byte", b"two");
     fs::write(place.target().join("only here"), b"stays").unwrap();
-    assert_status(&copy_tree(&place, &["--verify"]).output().unwrap(), 0);
+    assert_status(&output(&mut copy_tree(&place, &["--verify"])), 0);
     assert_eq!(fs::read(place.target().join("only here")).unwrap(), b"stays");
     fs::remove_file(place.target().join("only here")).unwrap();
     set_times(&place.target(), 1_000_000_000, 0);
@@ -306,7 +355,7 @@ fn paths_may_be_longer_than_a_system_call_takes() {
     let create = OFlags::CREATE | OFlags::WRONLY;
     File::from(rustix::fs::openat(&folder, "file", create, Mode::RUSR).unwrap()).write_all(b"far down").unwrap();
 
-    assert_status(&copy_tree(&place, &["--verify"]).output().unwrap(), 0);
+    assert_status(&output(&mut copy_tree(&place, &["--verify"])), 0);
     let mut folder = open(&place.target());
     for _ in 0..80 {
         folder = below(folder);
@@ -338,7 +387,7 @@ fn unreadable_file_and_folder_are_reported_and_the_rest_is_copied() {
     } else {
         copy_tree(&place, &[])
     };
-    let output = command.arg("--verify").output().unwrap();
+    let output = output(command.arg("--verify"));
     assert_status(&output, 1);
     let said = text(&output.stderr);
     for name in ["secret file", "secret folder"] {
@@ -390,7 +439,7 @@ fn stop_by(signal_: Signal, whole_group: bool, status: i32) {
     let caught = catch_a_worker(&place);
     let (workers, parent) = (caught.workers.clone(), caught.run.id());
     if whole_group {
-        rustix::process::kill_process_group(Pid::from_child(&caught.run), signal_).unwrap();
+        rustix::process::kill_process_group(Pid::from_raw(parent.try_into().unwrap()).unwrap(), signal_).unwrap();
     } else {
         signal(parent, signal_);
     }
@@ -429,7 +478,7 @@ fn killed_parent_takes_its_workers_along_and_the_next_run_clears_up() {
     assert_eq!(caught.output().status.code(), None);
     assert_gone(&workers);
     assert!(!temporaries(&place.target()).is_empty(), "the worker was stopped in the middle of a file");
-    assert_status(&copy_tree(&place, &["--verify"]).output().unwrap(), 0);
+    assert_status(&output(&mut copy_tree(&place, &["--verify"])), 0);
     assert_same(&place);
 }
 
@@ -437,7 +486,7 @@ fn killed_parent_takes_its_workers_along_and_the_next_run_clears_up() {
 fn empty_folder_is_copied() {
     let place = Place::new();
     set_times(&place.source(), 1_000_000_000, 5);
-    assert_status(&copy_tree(&place, &["--verify"]).output().unwrap(), 0);
+    assert_status(&output(&mut copy_tree(&place, &["--verify"])), 0);
     assert_same(&place);
 }
 
@@ -445,7 +494,7 @@ fn empty_folder_is_copied() {
 fn missing_source_is_an_error_that_names_it() {
     let place = Place::new();
     fs::remove_dir(place.source()).unwrap();
-    let output = copy_tree(&place, &[]).output().unwrap();
+    let output = output(&mut copy_tree(&place, &[]));
     assert_status(&output, 1);
     assert!(text(&output.stderr).contains("source"));
     assert!(!place.target().exists());
@@ -457,7 +506,7 @@ fn target_inside_the_source_and_source_inside_the_target_are_refused() {
     place.write("file", b"left alone");
     let source = place.source();
     for (from, to) in [(&source, &source.join("inside")), (&source, &source), (&source, &place.0.path().to_path_buf())] {
-        let output = Command::new(binary()).arg(from).arg(to).output().unwrap();
+        let output = output(Command::new(binary()).arg(from).arg(to));
         assert_status(&output, 1);
         assert!(text(&output.stderr).contains("inside the other"));
     }
@@ -466,11 +515,11 @@ fn target_inside_the_source_and_source_inside_the_target_are_refused() {
 
 #[test]
 fn help_names_the_options_and_wrong_ones_are_refused() {
-    let help = Command::new(binary()).arg("--help").output().unwrap();
+    let help = output(Command::new(binary()).arg("--help"));
     assert_status(&help, 0);
     for word in ["SRC", "DST", "--workers", "--verify"] {
         assert!(text(&help.stdout).contains(word), "{word}");
     }
-    assert_status(&Command::new(binary()).output().unwrap(), 2);
-    assert_status(&Command::new(binary()).args(["a", "b", "--workers", "0"]).output().unwrap(), 2);
+    assert_status(&output(&mut Command::new(binary())), 2);
+    assert_status(&output(Command::new(binary()).args(["a", "b", "--workers", "0"])), 2);
 }

@@ -2,13 +2,17 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::fs::File;
 use std::io::Write;
+use std::iter;
 use std::os::fd::{AsFd, AsRawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use common::sleep_for_ever;
-use offspring::{Child, ForkError, JoinError, PanicInfo, fork};
+use offspring::{Child, ForkError, JoinError, PanicInfo, Queue, Segment, fork};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Set when this binary is started by one of its own tests, to say what to do instead of testing.
@@ -41,6 +45,9 @@ fn main() -> ExitCode {
         buffered_output_is_printed_once,
         nothing_of_the_parents_frames_runs_in_the_child,
         captured_value_is_dropped_in_both,
+        captured_value_that_panics_when_it_is_dropped_leaves_an_ordinary_child,
+        captured_value_that_takes_every_descriptor_when_it_is_dropped_comes_too_late,
+        captured_value_that_waits_for_every_child_when_it_is_dropped_does_not_lose_this_one,
         process_with_threads_is_refused,
         joined_thread_does_not_get_in_the_way,
         child_in_another_pid_namespace_is_refused,
@@ -381,7 +388,7 @@ fn captured_value_is_dropped_in_both() {
     let seen = path.clone();
     let child = fork(move || {
         // The parent drops its copy right after the fork, whether or not the closure has run.
-        common::wait_until(|| !seen.exists());
+        common::wait_until("the parent removes the folder", || !seen.exists());
         std::fs::create_dir(&seen).expect("it is gone");
         drop(folder);
         seen.exists()
@@ -389,6 +396,91 @@ fn captured_value_is_dropped_in_both() {
     let there_after_both = child.expect("fork").join().expect("a value");
     assert!(!there_after_both);
     assert!(!path.exists());
+}
+
+/// Does something when it is dropped, but only in the process that made it.
+struct WhenDropped(u32, fn());
+
+impl WhenDropped {
+    fn new(act: fn()) -> WhenDropped {
+        WhenDropped(std::process::id(), act)
+    }
+}
+
+impl Drop for WhenDropped {
+    fn drop(&mut self) {
+        if std::process::id() == self.0 {
+            (self.1)();
+        }
+    }
+}
+
+fn captured_value_that_panics_when_it_is_dropped_leaves_an_ordinary_child() {
+    let commons = Segment::commons().expect("the commons");
+    let done = Queue::<u64>::with_capacity(1).expect("a queue");
+    let go = Queue::<u64>::with_capacity(1).expect("a queue");
+    // All that there is to be left.
+    assert_eq!(commons.reap(), Ok(0));
+    for _ in 0..3 {
+        let (theirs, their_go) = (done.clone(), go.clone());
+        let bomb = WhenDropped::new(|| std::panic::resume_unwind(Box::new("in the captured value's drop")));
+        let forked = catch_unwind(AssertUnwindSafe(|| {
+            fork(move || {
+                let _bomb = bomb;
+                their_go.recv().expect("open");
+                theirs.send(7).expect("open");
+            })
+        }));
+        assert!(forked.is_err(), "the panic goes on");
+        // The handle is lost, and that is all: the child works on as any other whose handle was dropped,
+        let [(child, _)] = common::children()[..] else { panic!("{:?}", common::children()) };
+        go.send(0).expect("room");
+        assert_eq!(done.recv_timeout(common::PATIENCE), Ok(7), "the child is not alive");
+        common::wait_until_dead(child);
+        // and is waited for at the next fork, when everything of it is given back.
+        fork(|| ()).expect("fork").join().expect("it returns");
+        assert_eq!(common::state(child), None, "a zombie");
+        assert_eq!(commons.reap(), Ok(0), "its place in the commons");
+    }
+}
+
+fn captured_value_that_takes_every_descriptor_when_it_is_dropped_comes_too_late() {
+    // In a child, which may use up all descriptors that it has.
+    let child = fork(|| {
+        let limit = rustix::process::Rlimit { current: Some(40), maximum: Some(40) };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("setrlimit");
+        thread_local! {
+            static TAKEN: RefCell<Vec<File>> = const { RefCell::new(Vec::new()) };
+        }
+        let greedy =
+            WhenDropped::new(|| TAKEN.with_borrow_mut(|taken| taken.extend(iter::from_fn(|| File::open("/dev/null").ok()))));
+        let forked = fork(move || {
+            let _greedy = greedy;
+            7
+        });
+        let full = File::open("/dev/null").is_err();
+        TAKEN.take();
+        (full, forked.map(|child| child.join().ok()).map_err(|error| error.to_string()))
+    });
+    assert_eq!(child.expect("fork").join().expect("a value"), (true, Ok(Some(7))));
+}
+
+fn captured_value_that_waits_for_every_child_when_it_is_dropped_does_not_lose_this_one() {
+    for _ in 0..3 {
+        let thief = WhenDropped::new(|| assert!(nix::sys::wait::waitpid(None, None).is_ok(), "there is a child"));
+        let child = fork(move || {
+            let _thief = thief;
+            7
+        });
+        let child = child.expect("fork");
+        // The descriptor was opened before, so it says of this child that it has ended, and of no later one with its pid that it lives.
+        assert!(!child.is_alive());
+        let refused = child.signal(0).expect_err("it was waited for");
+        assert_eq!(refused.raw_os_error(), Some(libc::ESRCH));
+        let pidfd = std::fs::read_link(format!("/proc/self/fd/{}", child.as_fd().as_raw_fd())).expect("a descriptor");
+        assert!(pidfd.to_string_lossy().contains("pidfd"), "{}", pidfd.display());
+        assert_eq!(child.join().expect("the value was sent"), 7);
+    }
 }
 
 fn process_with_threads_is_refused() {
@@ -543,7 +635,7 @@ fn inherited_handle_is_inert() {
     assert!(common::state(id).is_some_and(|state| state != 'Z'), "the elder still runs");
     rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).expect("a pid"), rustix::process::Signal::KILL)
         .expect("it is ours");
-    common::wait_until(|| common::state(id) == Some('Z'));
+    common::wait_until_dead(id);
     fork(|| ()).expect("fork").join().expect("it returns");
     assert_eq!(common::state(id), None, "it was waited for");
 }
@@ -555,7 +647,7 @@ fn dropped_child_is_waited_for_at_the_next_fork() {
     assert_eq!(common::children().len(), 1, "it runs on");
     rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).expect("a pid"), rustix::process::Signal::KILL)
         .expect("it is ours");
-    common::wait_until(|| common::state(id) == Some('Z'));
+    common::wait_until_dead(id);
     let next = fork(|| ()).expect("fork");
     assert_eq!(common::state(id), None);
     next.join().expect("it returns");
@@ -564,7 +656,7 @@ fn dropped_child_is_waited_for_at_the_next_fork() {
 fn dead_child_is_waited_for_when_it_is_dropped() {
     let child = fork(|| 7).expect("fork");
     let id = child.id();
-    common::wait_until(|| !child.is_alive());
+    common::wait_until("the child ends", || !child.is_alive());
     assert_eq!(common::state(id), Some('Z'));
     drop(child);
     assert_eq!(common::state(id), None);
@@ -573,7 +665,7 @@ fn dead_child_is_waited_for_when_it_is_dropped() {
 fn joining_works_from_another_thread() {
     let child = fork(|| 7).expect("fork");
     let dropped = fork(|| ()).expect("fork");
-    common::wait_until(|| !dropped.is_alive());
+    common::wait_until("the child ends", || !dropped.is_alive());
     let value = std::thread::spawn(move || {
         drop(dropped);
         child.join()

@@ -7,17 +7,20 @@ mod common;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
-use common::{sleep_for_ever, state, wait_until};
+use common::{PATIENCE, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead, wait_until_stopped};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTRAP};
+use nix::sys::wait::{WaitStatus, waitpid};
 use offspring::{Child, JoinError, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-fn main() {
+fn main() -> ExitCode {
     common::run(&tests![
         signal_that_killed_the_child_is_told,
         segmentation_fault_abort_and_stack_overflow_are_told,
@@ -31,6 +34,7 @@ fn main() {
         handle_is_inert_after_a_raw_fork_and_forking_works_there,
         fork_while_a_panic_unwinds_works,
         child_dies_when_its_parent_is_killed,
+        child_dies_whose_parent_is_killed_between_any_two_of_its_first_system_calls,
         child_dies_when_its_parent_returns_exits_or_panics,
         stopped_child_dies_when_its_parent_is_killed,
         child_that_blocks_every_signal_dies_when_its_parent_is_killed,
@@ -45,7 +49,7 @@ fn main() {
         child_outlives_the_thread_that_forked_it_but_not_the_process,
         child_without_lifeline_outlives_the_thread_that_forked_it_but_not_the_process,
         last_thread_may_fork_when_the_main_thread_has_ended,
-    ]);
+    ])
 }
 
 fn signal_that_killed_the_child_is_told() {
@@ -93,12 +97,12 @@ fn quiet() {
 fn stopped_child_is_alive() {
     let mut child = fork(|| -> () { sleep_for_ever() }).expect("fork");
     child.signal(libc::SIGSTOP).expect("it lives");
-    wait_until(|| state(child.id()) == Some('T'));
+    wait_until_stopped(child.id());
     assert!(child.is_alive());
     assert!(child.try_join().is_none());
     assert!(child.join_timeout(Duration::from_millis(10)).is_none());
     child.signal(libc::SIGCONT).expect("it lives");
-    wait_until(|| state(child.id()) == Some('S'));
+    wait_until_asleep(child.id());
     assert!(child.try_join().is_none());
     child.kill().expect("it lives");
     assert!(matches!(child.join(), Err(JoinError::Killed(libc::SIGKILL))));
@@ -135,14 +139,16 @@ fn child_killed_while_it_sends_its_value_sent_all_or_nothing() {
     const LEN: usize = 64 << 20;
     let mut in_the_middle = 0;
     // The kill lands where it lands; the test goes on until it has landed in the middle some times.
+    let start = Instant::now();
     for round in 0_u64.. {
+        assert!(start.elapsed() < PATIENCE, "{in_the_middle} of {round} kills came in the middle");
         let child = fork(|| Bytes(vec![7; LEN])).expect("fork");
         let outcome =
             common::descriptors().into_iter().find(|(_, target)| target.contains("outcome")).expect("the outcome's file").0;
         let sent = || std::fs::metadata(format!("/proc/self/fd/{outcome}")).expect("it is open").len();
-        while sent() <= round * 100_000 && child.is_alive() {}
+        wait_until("the child sends, or ends", || sent() > round * 100_000 || !child.is_alive());
         child.kill().expect("it is not joined");
-        wait_until(|| !child.is_alive());
+        wait_until("the killed child ends", || !child.is_alive());
         let sent = sent();
         match child.join() {
             Ok(Bytes(value)) => assert!(value == [7; LEN], "the bytes differ"),
@@ -247,10 +253,10 @@ fn copy_that_outlives_its_child_does_not_disturb_the_next() {
         });
         assert_eq!(child.expect("fork").join().expect("a value"), value("true"));
         let next = fork(move || value("next")).expect("fork");
-        wait_until(|| !next.is_alive());
+        wait_until("the next child ends", || !next.is_alive());
         go.tell(0);
         let copy = done.hear();
-        wait_until(|| state(copy).is_none_or(|state| state == 'Z'));
+        wait_until_dead(copy);
         assert_eq!(next.join().expect("a value"), value("next"));
     }
 }
@@ -319,10 +325,10 @@ fn watch(pid: u32) -> OwnedFd {
     pidfd_open(pid, PidfdFlags::empty()).expect("it lives")
 }
 
-/// Waits for the process to end, for as long as it takes.
+/// Waits for the process to end.
+#[track_caller]
 fn wait_for(process: &OwnedFd) {
-    let mut fds = [PollFd::new(process, PollFlags::IN)];
-    while poll(&mut fds, None).is_err() {}
+    wait_until("the process ends", || !is_alive(process));
 }
 
 fn is_alive(process: &OwnedFd) -> bool {
@@ -343,7 +349,12 @@ impl Teller {
         (&self.1).write_all(&pid.to_ne_bytes()).expect("somebody reads");
     }
 
+    #[track_caller]
     fn hear(&self) -> u32 {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let patience = rustix::event::Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+        let ready = rustix::io::retry_on_intr(|| poll(&mut fds, Some(&patience))).expect("poll");
+        assert_eq!(ready, 1, "waited {} s in vain for word from another process", PATIENCE.as_secs());
         let mut pid = [0; 4];
         (&self.0).read_exact(&mut pid).expect("somebody writes");
         u32::from_ne_bytes(pid)
@@ -393,6 +404,62 @@ fn child_dies_when_its_parent_is_killed() {
     }
 }
 
+/// The parent dies before the child has made any, some or all of the arrangements to die with it.
+fn child_dies_whose_parent_is_killed_between_any_two_of_its_first_system_calls() {
+    let mut calls = 0;
+    while born_as_its_parent_is_killed(calls) {
+        calls += 1;
+    }
+    // A signal mask, a lifeline and a parent-death signal are more than that.
+    assert!(calls > 5, "the child made {calls} system calls before its closure");
+}
+
+/// Lets a traced process run up to its next system call, and gives the call's number.
+fn next_call(process: nix::unistd::Pid) -> u64 {
+    loop {
+        ptrace::syscall(process, None).expect("stopped");
+        assert_eq!(waitpid(process, None), Ok(WaitStatus::PtraceSyscall(process)));
+        let info = ptrace::syscall_info(process).expect("info");
+        if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+            // SAFETY: at an entry stop this is the field of the union that the kernel has filled in.
+            return unsafe { info.u.entry.nr };
+        }
+    }
+}
+
+/// Forks a parent that forks, holds the child still before this one of its system calls, kills the parent, lets the child go on and sees it
+/// die. False if the closure had begun by then.
+fn born_as_its_parent_is_killed(calls: u32) -> bool {
+    let parent = raw_fork();
+    if parent == 0 {
+        ptrace::traceme().expect("traceme");
+        nix::sys::signal::raise(SIGSTOP).expect("raise");
+        let _kept = fork(|| -> () { sleep_for_ever() });
+        sleep_for_ever();
+    }
+    let parent = nix::unistd::Pid::from_raw(parent);
+    assert_eq!(waitpid(parent, None), Ok(WaitStatus::Stopped(parent, SIGSTOP)));
+    // What is traced when this process ends, ends too.
+    let options = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(parent, options).expect("setoptions");
+    ptrace::cont(parent, None).expect("stopped");
+    assert_eq!(waitpid(parent, None), Ok(WaitStatus::PtraceEvent(parent, SIGTRAP, libc::PTRACE_EVENT_FORK)));
+    // It stays in its `fork`. The child is stopped before its first instruction.
+    let child = nix::unistd::Pid::from_raw(ptrace::getevent(parent).expect("a pid") as i32);
+    assert_eq!(waitpid(child, None), Ok(WaitStatus::Stopped(child, SIGSTOP)));
+    let process = watch(child.as_raw().cast_unsigned());
+    // Before its first instruction, or before that system call.
+    let before_closure = (0..calls).all(|_| next_call(child) != libc::SYS_clock_nanosleep as u64);
+    nix::sys::signal::kill(parent, SIGKILL).expect("it is ours");
+    assert_eq!(waitpid(parent, None), Ok(WaitStatus::Signaled(parent, SIGKILL, false)));
+    // Where the lifeline has killed it already, there is only its end to be seen.
+    if ptrace::detach(child, None).is_err() {
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Signaled(child, SIGKILL, false)));
+    }
+    wait_until(&format!("the child dies whose parent was killed before its system call number {calls}"), || !is_alive(&process));
+    before_closure
+}
+
 fn child_dies_when_its_parent_returns_exits_or_panics() {
     // Each waits until the test has seen the child.
     fn wait_for_signal() {
@@ -430,7 +497,7 @@ fn stopped_child_dies_when_its_parent_is_killed() {
     rustix::process::pidfd_send_signal(&child, Signal::STOP).expect("it lives");
     let pid = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&child))).expect("a pidfd");
     let pid = pid.lines().find_map(|line| line.strip_prefix("Pid:")).expect("its pid").trim().parse().expect("a number");
-    wait_until(|| state(pid) == Some('T'));
+    wait_until_stopped(pid);
     parent.kill().expect("it lives");
     assert!(parent.join().is_err());
     wait_for(&child);
@@ -504,8 +571,7 @@ fn child_dies_although_a_raw_fork_holds_its_lifeline() {
     parent.kill().expect("it lives");
     assert!(parent.join().is_err());
     // The two told their numbers in no particular order; one of them dies, and it is not the raw child.
-    let mut fds = [PollFd::new(&both[0].1, PollFlags::IN), PollFd::new(&both[1].1, PollFlags::IN)];
-    while poll(&mut fds, None).is_err() {}
+    wait_until("one of the two ends", || both.iter().any(|(_, fd)| !is_alive(fd)));
     let (raw, raw_fd) = both.iter().find(|(_, fd)| is_alive(fd)).expect("the raw child lives");
     kill_process(Pid::from_raw(*raw as i32).expect("a pid"), Signal::KILL).expect("it lives");
     wait_for(raw_fd);
@@ -604,7 +670,7 @@ fn end_this_thread() -> ! {
 /// Waits, in another thread, until the main thread of this process has ended. It stays a zombie until the last one has.
 fn wait_for_main_thread() {
     let stat = format!("/proc/self/task/{}/stat", std::process::id());
-    wait_until(|| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+    wait_until("the main thread ends", || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
 }
 
 fn last_thread_may_fork_when_the_main_thread_has_ended() {

@@ -17,12 +17,14 @@ fn main() -> ExitCode {
         Ok("file size") => limited_file_size(),
         Ok("full file system") => full_file_system(),
         Ok(role) => panic!("no such role: {role}"),
-        Err(_) => common::run(&tests![
-            a_limited_address_space_gives_smaller_commons,
-            a_limited_file_size_gives_smaller_commons,
-            a_full_file_system_is_an_error_with_the_sizes,
-            the_commons_take_the_size_that_was_chosen_first,
-        ]),
+        Err(_) => {
+            return common::run(&tests![
+                a_limited_address_space_gives_smaller_commons,
+                a_limited_file_size_gives_smaller_commons,
+                a_full_file_system_is_an_error_with_the_sizes,
+                the_commons_take_the_size_that_was_chosen_first,
+            ]);
+        }
     }
     ExitCode::SUCCESS
 }

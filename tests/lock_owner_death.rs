@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 fn kill<T: serde::Serialize + serde::de::DeserializeOwned>(child: &Child<T>) {
     child.kill().expect("kill");
-    common::wait_until(|| matches!(common::state(child.id()), Some('Z') | None));
+    common::wait_until_dead(child.id());
 }
 
 /// A child that has the lock and has half written its value.
@@ -94,7 +94,7 @@ fn exactly_one_of_several_successors_is_told() {
             fork(work).expect("fork")
         })
         .collect();
-    common::wait_until(|| waiters.iter().all(|child| common::state(child.id()) == Some('S')));
+    waiters.iter().for_each(|child| common::wait_until_asleep(child.id()));
     kill(&owner);
     let told: Vec<bool> = waiters.into_iter().map(|child| child.join().expect("no panic")).collect();
     assert_eq!(told.iter().filter(|&&told| told).count(), 1, "{told:?}");
@@ -134,7 +134,7 @@ fn a_waiter_killed_in_its_sleep_costs_nothing() {
         fork(move || drop(theirs.lock().expect("clean"))).expect("fork")
     };
     let (killed, living) = (spawn(), spawn());
-    common::wait_until(|| [&killed, &living].iter().all(|child| common::state(child.id()) == Some('S')));
+    [&killed, &living].iter().for_each(|child| common::wait_until_asleep(child.id()));
     kill(&killed);
     drop(guard);
     living.join().expect("no panic");
@@ -146,7 +146,7 @@ fn a_stopped_owner_keeps_the_lock() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
     owner.signal(19).expect("SIGSTOP");
-    common::wait_until(|| common::state(owner.id()) == Some('T'));
+    common::wait_until_stopped(owner.id());
     assert!(matches!(lock.lock_timeout(Duration::from_millis(1100)), Err(LockTimeoutError::Timeout)));
     kill(&owner);
     assert!(lock.lock().expect_err("now it is dead").is_owner_died());

@@ -33,7 +33,7 @@ fn queue(capacity: usize, policy: OnReceiverDeath) -> Queue<u64> {
 /// Kills a child and waits until it is dead, without telling the segments: whoever is in its way finds out alone.
 fn kill(child: &Child<()>) {
     child.kill().expect("kill");
-    common::wait_until(|| matches!(common::state(child.id()), Some('Z') | None));
+    common::wait_until_dead(child.id());
 }
 
 /// A child that claims something, says so and waits for its end.
@@ -96,11 +96,11 @@ fn a_receiver_killed_while_it_sleeps_absorbs_nothing() {
             fork(move || theirs.recv().map(|_| ()).expect("open")).expect("fork")
         })
         .collect();
-    common::wait_until(|| sleepers.iter().all(|child| common::state(child.id()) == Some('S')));
+    sleepers.iter().for_each(|child| common::wait_until_asleep(child.id()));
     sleepers.iter().for_each(kill);
     let theirs = queue.clone();
     let living = fork(move || theirs.recv().expect("open")).expect("fork");
-    common::wait_until(|| common::state(living.id()) == Some('S'));
+    common::wait_until_asleep(living.id());
     queue.send(7).expect("open");
     assert_eq!(living.join().expect("no panic"), 7);
     sleepers.into_iter().for_each(|child| assert!(child.join().is_err()));
@@ -111,7 +111,7 @@ fn a_sender_killed_while_it_sleeps_holds_nobody_up() {
     queue.send(1).expect("room");
     let theirs = queue.clone();
     let sleeper = fork(move || theirs.send(2).expect("open")).expect("fork");
-    common::wait_until(|| common::state(sleeper.id()) == Some('S'));
+    common::wait_until_asleep(sleeper.id());
     kill(&sleeper);
     assert_eq!(queue.recv(), Ok(1));
     queue.send(3).expect("room");
@@ -165,7 +165,7 @@ fn a_receiver_that_waits_alone_finds_the_message_of_a_killed_one() {
     let reader = reader_of(&queue);
     let theirs = queue.clone();
     let waiting = fork(move || theirs.recv().expect("open")).expect("fork");
-    common::wait_until(|| common::state(waiting.id()) == Some('S'));
+    common::wait_until_asleep(waiting.id());
     kill(&reader);
     // Nobody joins the dead, nobody sends: the one who waits must find out by itself.
     assert_eq!(waiting.join().expect("no panic"), 1);
@@ -192,7 +192,7 @@ fn senders_behind_a_killed_receiver_go_on() {
     let reader = reader_of(&queue);
     let theirs = queue.clone();
     let sender = fork(move || theirs.send(2).expect("open")).expect("fork");
-    common::wait_until(|| common::state(sender.id()) == Some('S'));
+    common::wait_until_asleep(sender.id());
     kill(&reader);
     sender.join().expect("no panic");
     assert_eq!((queue.recv(), queue.lost()), (Ok(2), 1));
@@ -205,7 +205,7 @@ fn attempts_that_do_not_wait_get_past_the_dead_too() {
     let reader = reader_of(&queue);
     assert!(queue.try_send(2).expect_err("the slot is being read").is_full());
     kill(&reader);
-    common::wait_until(|| queue.try_send(2).is_ok());
+    common::wait_until("an attempt finds out that the reader is dead", || queue.try_send(2).is_ok());
     assert_eq!(queue.try_recv(), Ok(2));
     assert!(reader.join().is_err());
 }
@@ -222,7 +222,7 @@ fn a_stopped_sender_is_not_taken_for_dead() {
         slot.commit();
     });
     sender.signal(19).expect("SIGSTOP");
-    common::wait_until(|| common::state(sender.id()) == Some('T'));
+    common::wait_until_stopped(sender.id());
     queue.send(2).expect("room");
     assert_eq!(queue.recv_timeout(Duration::from_millis(300)), Err(RecvTimeoutError::Timeout));
     sender.signal(18).expect("SIGCONT");

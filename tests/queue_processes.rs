@@ -145,7 +145,7 @@ fn closing_reaches_those_who_sleep_in_other_processes() {
     let (theirs_empty, theirs_full) = (empty.clone(), full.clone());
     let receiver = fork(move || theirs_empty.recv() == Err(RecvError::Closed)).expect("fork");
     let sender = fork(move || theirs_full.send(2) == Err(SendError::Closed(2))).expect("fork");
-    common::wait_until(|| common::state(receiver.id()) == Some('S') && common::state(sender.id()) == Some('S'));
+    [receiver.id(), sender.id()].into_iter().for_each(common::wait_until_asleep);
     empty.close();
     full.close();
     assert!(receiver.join().expect("no panic"));

@@ -1,5 +1,5 @@
-//! How long the survivors of a kill stay blocked: measured and printed, and not judged; that they go on at all is. And a process that is
-//! stopped, for however long, is never taken for dead.
+//! How long the survivors of a kill stay blocked: measured and printed. What is judged is that they go on, and that this does not take the
+//! longer, the longer they have slept before. And a process that is stopped, for however long, is never taken for dead.
 //!
 //! Each time is from the `kill` to the end of the operation of a process that slept behind the dead, so it includes the kernel's own work
 //! of ending a process. Nobody joins the dead before, so the survivor finds out alone.
@@ -35,8 +35,11 @@ const AT_A_TIME: usize = 4;
 const BATCHES: usize = 15;
 /// The survivors sleep for so long before anybody is killed that their slices of sleep have become as long as they get.
 const SETTLE: Duration = Duration::from_millis(120);
+/// In the last batch they sleep much longer. Slices that grew without a limit, each twice as long as the one before, would end a second
+/// after the kill.
+const SETTLE_LONG: Duration = Duration::from_millis(1400);
 /// A survivor that is blocked for longer than this is stuck: no promise on time, a watchdog.
-const STUCK: Duration = Duration::from_secs(30);
+const STUCK: Duration = Duration::from_secs(20);
 const STOPPED_FOR: Duration = Duration::from_secs(1);
 
 /// Nanoseconds of a clock that all processes share.
@@ -65,7 +68,7 @@ fn survivor(operation: impl FnOnce() + Send + 'static) -> Child<u64> {
         now()
     };
     let child = fork(work).expect("fork");
-    common::wait_until(|| common::state(child.id()) == Some('S'));
+    common::wait_until_asleep(child.id());
     child
 }
 
@@ -77,14 +80,19 @@ type Scene = (Child<()>, Vec<Child<u64>>);
 fn measure(what: &str, scene: impl Fn() -> Scene) {
     let (mut after_kill, mut after_death) = (Vec::new(), Vec::new());
     for batch in 0..BATCHES {
+        let (last, earlier) = (batch == BATCHES - 1, after_death.len());
         let scenes: Vec<Scene> = (0..AT_A_TIME).map(|_| scene()).collect();
-        std::thread::sleep(SETTLE);
+        let settled = Instant::now();
+        std::thread::sleep(if last { SETTLE_LONG } else { SETTLE });
+        let slept = settled.elapsed();
         for (index, (holder, survivors)) in scenes.into_iter().enumerate() {
             // Not always at the same point of a slice of sleep.
             std::thread::sleep(Duration::from_micros((batch * 977 + index * 3541) as u64 % 20_000));
             let killed = now();
             holder.kill().expect("kill");
-            rustix::event::poll(&mut [PollFd::new(&holder, PollFlags::IN)], None).expect("a pidfd");
+            let patience = rustix::event::Timespec { tv_sec: STUCK.as_secs().cast_signed(), tv_nsec: 0 };
+            let ready = rustix::event::poll(&mut [PollFd::new(&holder, PollFlags::IN)], Some(&patience)).expect("a pidfd");
+            assert_eq!(ready, 1, "a killed process does not end");
             let dead = now();
             for mut survivor in survivors {
                 let went_on = survivor.join_timeout(STUCK).expect("a survivor is stuck").expect("no panic");
@@ -93,10 +101,20 @@ fn measure(what: &str, scene: impl Fn() -> Scene) {
             }
             assert!(holder.join().is_err());
         }
+        if last {
+            let median = median(&after_death[earlier..]);
+            assert!(2 * median < slept, "having slept for {slept:?}, half of the survivors go on only after another {median:?}");
+        }
     }
     println!("{what}, {} times", after_kill.len());
     print("from the kill", after_kill);
     print("from the death", after_death);
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 fn print(from: &str, mut times: Vec<Duration>) {
@@ -220,7 +238,7 @@ fn a_sender_of_a_ring_whose_receiver_was_replaced_goes_on() {
 /// Stops the child for a second, during which `see` looks whether anything is taken from it.
 fn stopped_for_a_second(child: &Child<()>, mut see: impl FnMut()) {
     child.signal(libc::SIGSTOP).expect("SIGSTOP");
-    common::wait_until(|| common::state(child.id()) == Some('T'));
+    common::wait_until_stopped(child.id());
     let start = Instant::now();
     while start.elapsed() < STOPPED_FOR {
         see();

@@ -26,13 +26,13 @@ mod watch;
 fn main() {}
 
 #[cfg(target_arch = "x86_64")]
-fn main() {
+fn main() -> std::process::ExitCode {
     common::run(&tests![
         an_orphan_whose_recoverer_was_killed_before_it_said_so_is_found_by_a_receiver,
         an_orphan_whose_recoverer_was_killed_before_it_said_so_is_announced_by_a_reaper,
         a_creator_killed_before_it_described_its_block_does_not_enlarge_the_segment,
         a_creator_killed_before_it_showed_its_block_does_not_hold_what_comes_after,
-    ]);
+    ])
 }
 
 #[cfg(target_arch = "x86_64")]

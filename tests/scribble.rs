@@ -10,6 +10,7 @@ mod common;
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::fd::SegmentFd;
@@ -33,7 +34,7 @@ const BLOCKS: std::ops::Range<u64> = 131_072..u64::MAX;
 const TIME: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn main() {
+fn main() -> ExitCode {
     common::run(&tests![
         calls_return_while_the_header_is_written_over,
         calls_return_while_the_peer_table_is_written_over,
@@ -45,7 +46,7 @@ fn main() {
         a_wrong_length_does_not_use_the_budget_up,
         a_wrong_frontier_does_not_take_gigabytes,
         a_corrupt_ring_says_so_every_time,
-    ]);
+    ])
 }
 
 /// Marsaglia's xorshift: small, and the same everywhere.

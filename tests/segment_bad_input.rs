@@ -96,6 +96,23 @@ fn an_extended_file_is_refused() {
     assert!(matches!(refused(&path), SegmentError::WrongSize { .. }));
 }
 
+/// The budget says which length is right, so it does not help that header and file agree on another.
+#[test]
+fn a_length_on_which_header_and_file_agree_and_the_layout_does_not_is_refused() {
+    let (_folder, path) = good();
+    let size = std::fs::metadata(&path).expect("metadata").len();
+    let file = OpenOptions::new().write(true).open(&path).expect("open");
+    for wrong in [4096, size / 2, size - 4096, size - 1, size + 1, size + 4096, size * 2] {
+        file.set_len(wrong).expect("a length");
+        patch(&path, 24, &wrong.to_ne_bytes());
+        let error = refused(&path);
+        assert!(matches!(error, SegmentError::Corrupt { field: "size" }), "{wrong} for {size} bytes: {error}");
+    }
+    file.set_len(size).expect("a length");
+    patch(&path, 24, &size.to_ne_bytes());
+    assert_eq!(Segment::open_file(&path).expect("the right length again").len(), LEN);
+}
+
 #[test]
 fn foreign_files_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -7,6 +7,8 @@
 //!
 //! A system call is one step, and so is a sleep; what the kernel does inside is its own business. libc's code is stepped through.
 //!
+//! And the survivor who clears up is a victim in turn, and so is the one after that: see `step_kill/line.rs`.
+//!
 //! Built with optimisation it visits everything; without, each operation has ten times the instructions, so a part of the configurations is
 //! visited: one capacity at one offset, no victim that walks the whole heap for others, real kills at some instructions only.
 //! `OFFSPRING_STEP_KILL=all` or `=some` decides otherwise. Arguments select by object and operation: `step_kill lock`.
@@ -20,11 +22,20 @@ mod fd;
 #[path = "step_kill/heap.rs"]
 mod heap;
 #[cfg(target_arch = "x86_64")]
+#[path = "common/holders.rs"]
+mod holders;
+#[cfg(target_arch = "x86_64")]
+#[path = "step_kill/line.rs"]
+mod line;
+#[cfg(target_arch = "x86_64")]
 #[path = "step_kill/lock.rs"]
 mod lock;
 #[cfg(target_arch = "x86_64")]
 #[path = "step_kill/peers.rs"]
 mod peers;
+#[cfg(target_arch = "x86_64")]
+#[path = "common/processes.rs"]
+mod processes;
 #[cfg(target_arch = "x86_64")]
 #[path = "step_kill/queue.rs"]
 mod queue;
@@ -67,6 +78,11 @@ fn main() -> ExitCode {
     plans.extend(lock::plans());
     plans.extend(spsc::plans(full));
     plans.extend(queue::plans(full));
+    plans.extend(peers::lines(full));
+    plans.extend(heap::lines(full));
+    plans.extend(lock::lines(full));
+    plans.extend(spsc::lines(full));
+    plans.extend(queue::lines(full));
     run::run(plans)
 }
 

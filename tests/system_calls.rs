@@ -162,7 +162,7 @@ fn waking_a_sleeping_receiver_is_one_system_call() {
     let theirs = queue.clone();
     let sleeper = fork(move || (theirs.recv().expect("open"), theirs.recv().expect("open"))).expect("fork");
     queue.send(1).expect("open");
-    common::wait_until(|| asleep(&sleeper));
+    common::wait_until_asleep(sleeper.id());
     assert_eq!(system_calls(|| assert!(queue.len() <= 64), || queue.send(2).expect("open")), [FUTEX]);
     assert_eq!(sleeper.join().expect("no panic"), (1, 2));
 }
@@ -172,7 +172,7 @@ fn waking_a_sleeping_sender_is_one_system_call() {
     queue.send(1).expect("room");
     let theirs = queue.clone();
     let sleeper = fork(move || theirs.send(2).expect("open")).expect("fork");
-    common::wait_until(|| asleep(&sleeper));
+    common::wait_until_asleep(sleeper.id());
     assert_eq!(system_calls(|| assert!(queue.len() <= 64), || assert_eq!(queue.recv(), Ok(1))), [FUTEX]);
     sleeper.join().expect("no panic");
 }
@@ -181,7 +181,7 @@ fn a_batch_wakes_a_sleeper_once() {
     let queue = queue(8);
     let theirs = queue.clone();
     let sleeper = fork(move || theirs.recv().expect("open")).expect("fork");
-    common::wait_until(|| asleep(&sleeper));
+    common::wait_until_asleep(sleeper.id());
     assert_eq!(system_calls(|| assert!(queue.len() <= 64), || queue.send_many(&[1, 2, 3, 4]).expect("open")), [FUTEX]);
     assert_eq!(sleeper.join().expect("no panic"), 1);
 }
@@ -190,7 +190,7 @@ fn a_killed_sleeper_costs_one_system_call_and_then_none() {
     let queue = queue(64);
     let theirs = queue.clone();
     let sleeper = fork(move || theirs.recv().expect("open")).expect("fork");
-    common::wait_until(|| asleep(&sleeper));
+    common::wait_until_asleep(sleeper.id());
     sleeper.kill().expect("kill");
     assert!(sleeper.join().is_err());
     let calls = system_calls(|| assert!(queue.len() <= 64), || (0..50).for_each(|n| queue.send(n).expect("open")));
@@ -202,7 +202,7 @@ fn a_killed_sleeping_sender_costs_one_system_call_and_then_none() {
     queue.send(1).expect("room");
     let theirs = queue.clone();
     let sleeper = fork(move || theirs.send(2).expect("open")).expect("fork");
-    common::wait_until(|| asleep(&sleeper));
+    common::wait_until_asleep(sleeper.id());
     sleeper.kill().expect("kill");
     assert!(sleeper.join().is_err());
     let calls = system_calls(
@@ -229,7 +229,7 @@ fn a_killed_sleeper_at_a_ring_costs_one_system_call_and_then_none() {
         });
         let sleeper = sleeper.expect("fork");
         sender.send(0).expect("room");
-        common::wait_until(|| sender.is_empty() && asleep(&sleeper));
+        common::wait_until("the sleeper takes the message and falls asleep", || sender.is_empty() && asleep(&sleeper));
         sleeper.kill().expect("kill");
         assert!(sleeper.join().is_err());
         *end.borrow_mut() = Some(sender);
@@ -248,7 +248,7 @@ fn an_unlock_with_a_killed_waiter_costs_one_system_call_and_then_none() {
     let guard = lock.lock().expect("free");
     let theirs = lock.clone();
     let waiter = fork(move || drop(theirs.lock().expect("clean"))).expect("fork");
-    common::wait_until(|| asleep(&waiter));
+    common::wait_until_asleep(waiter.id());
     waiter.kill().expect("kill");
     assert!(waiter.join().is_err());
     drop(guard);

@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use offspring::{Child, JoinError, Lock, LockError, OnReceiverDeath, Queue, Queue
 
 fn main() -> ExitCode {
     // Before the first child, as all of it is to be allocated in the end.
-    SegmentOptions::new().len(COMMONS_LEN).commons().expect("the first use");
-    common::run(&tests![nothing_is_left_of_a_thousand_processes])
+    let prepare = || drop(SegmentOptions::new().len(COMMONS_LEN).commons().expect("the first use"));
+    common::run_after(prepare, &tests![nothing_is_left_of_a_thousand_processes])
 }
 
 const PROCESSES: usize = 1000;
@@ -77,9 +78,9 @@ fn live(shared: &Shared, number: u64) -> ! {
 
 fn nothing_is_left_of_a_thousand_processes() {
     let commons = Segment::commons().expect("the commons");
-    let files = shared_files();
     let descriptors = common::descriptors();
     let segment = Segment::create(SEGMENT_LEN).expect("a segment");
+    let inode = std::fs::metadata(format!("/proc/self/fd/{}", segment.as_raw_fd())).expect("a descriptor").ino();
     let (room, segments_room) = (room(&commons), room_for(&segment, SEGMENT_LEN as usize / size_of::<Page>()));
     let pages = pages(&commons);
     {
@@ -113,6 +114,7 @@ fn nothing_is_left_of_a_thousand_processes() {
             Err(error) => *error.recover().expect("a guard"),
         };
         println!("{PROCESSES} processes took the lock {} times", recovered[0]);
+        assert!(recovered[0] >= PROCESSES as u64, "hardly any of them came as far as the lock");
     }
     assert_eq!(commons.reap().expect("attached"), 0, "joining had cleared up everything");
     assert_eq!(segment.reap().expect("attached"), 0, "joining had cleared up everything");
@@ -121,9 +123,10 @@ fn nothing_is_left_of_a_thousand_processes() {
     assert!(pages_after <= pages + KEPT_PAGES, "{pages} bytes before, {pages_after} after");
     assert_eq!(self::room(&commons), room, "something in the commons belongs to the dead");
     assert_eq!(room_for(&segment, SEGMENT_LEN as usize / size_of::<Page>()), segments_room, "something in the segment");
+    assert_eq!(common::holders::holders_of(inode), [std::process::id()]);
     drop(segment);
+    assert_eq!(common::holders::holders_of(inode), [], "somebody still has the segment");
     assert_eq!(common::descriptors(), descriptors);
-    assert_eq!(shared_files(), files);
 }
 
 fn room(segment: &Segment) -> usize {
@@ -146,8 +149,4 @@ fn room_for(segment: &Segment, most: usize) -> usize {
 /// Bytes that the kernel has given to the segment.
 fn pages(segment: &Segment) -> u64 {
     rustix::fs::fstat(segment.as_fd()).expect("a descriptor").st_blocks as u64 * 512
-}
-
-fn shared_files() -> BTreeSet<std::ffi::OsString> {
-    std::fs::read_dir("/dev/shm").expect("/dev/shm").map(|entry| entry.expect("an entry").file_name()).collect()
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use offspring::{Fault, Handle, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, TryRecvError, Wait};
+use offspring::{
+    Fault, Handle, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, TryLockError, TryRecvError, Wait,
+};
 
 use crate::fd::SegmentFd;
 use crate::notebook::{LIVES, Life, Notebook};
 use crate::room::room;
 use crate::trace::{Errand, Tracee, mark};
 use crate::watch::Watch;
-use crate::world::{Chronicle, Dice, Event, World, small_segment};
+use crate::world::{Chronicle, Dice, Event, Probe, World, small_segment};
 
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
@@ -56,11 +58,12 @@ fn sealed(number: u64) -> Message {
 
 const RECEIVES: u64 = 1;
 const SENDS: u64 = 2;
-/// Words of a life: what it does, how many it was to send and has sent, and whether it was killed.
+/// Words of a life: what it does, how many it was to send and has sent, whether it was killed, and how many messages it has begun to release.
 const ROLE: usize = 0;
 const QUOTA: usize = 1;
 const SENT: usize = 2;
 const KILLED: usize = 3;
+const RELEASES: usize = 4;
 /// Bits of a note about a message.
 const FLAGGED_BIT: u64 = 1 << 40;
 const RELEASED_BIT: u64 = 1 << 41;
@@ -92,6 +95,7 @@ fn receive_all(queue: &Queue<Message>, life: &Life) {
                 assert_eq!(*message, sealed(message[0]), "torn");
                 let note = message[0] | if message.redelivered() { FLAGGED_BIT } else { 0 };
                 life.note(note);
+                life.count(RELEASES);
                 drop(message);
                 life.correct(note | RELEASED_BIT);
             }
@@ -133,7 +137,7 @@ fn queue(mut dice: Dice, policy: OnReceiverDeath) -> Result<Outcome, String> {
     };
     let watch = Watch::new(segment.as_fd());
     let with_reaper = dice.once_in(4);
-    let mut world = World::new(&watch, dice);
+    let mut world = World::new(&watch, dice, None);
     for role in [SENDS, RECEIVES, SENDS, RECEIVES] {
         let (index, tracee) = start(role, 6);
         world.enter(index, tracee);
@@ -144,8 +148,8 @@ fn queue(mut dice: Dice, policy: OnReceiverDeath) -> Result<Outcome, String> {
     let mut senders = 2;
     while let Some(event) = world.go_on()? {
         match event {
-            Event::Killed(REAPER) | Event::Done(REAPER) => {}
-            Event::Killed(index) => {
+            Event::Killed(REAPER, _) | Event::Done(REAPER) => {}
+            Event::Killed(index, _) => {
                 let life = &notebook.lives[index];
                 life.set(KILLED, 1);
                 let (index, tracee) = start(life.get(ROLE), life.get(QUOTA) - life.get(SENT));
@@ -180,8 +184,9 @@ fn account(
 ) -> Result<Outcome, String> {
     let lives = &notebook.lives[..used];
     let mut received: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    // Receivers that were killed with a message they had noted, which may have been released or not; and all others that were killed.
-    let (mut noted_deaths, mut other_deaths) = (0, 0);
+    // Receivers that were killed: with a message they had noted; as they were releasing one, which may have been released or not; and all
+    // others, of whom each may have had a message that it had not noted.
+    let (mut holders, mut releasing, mut others) = (0_u64, 0, 0_u64);
     for life in lives.iter().filter(|life| life.get(ROLE) == RECEIVES) {
         let notes = life.notes();
         let mut last: BTreeMap<u64, u64> = BTreeMap::new();
@@ -197,8 +202,10 @@ fn account(
         }
         if life.get(KILLED) != 0 {
             match notes.last() {
-                Some(note) if note & RELEASED_BIT == 0 => noted_deaths += 1,
-                _ => other_deaths += 1,
+                Some(note) if note & RELEASED_BIT != 0 => others += 1,
+                Some(_) if life.get(RELEASES) == notes.len() as u64 => releasing += 1,
+                Some(_) => holders += 1,
+                None => others += 1,
             }
         }
     }
@@ -221,34 +228,48 @@ fn account(
         return Err(format!("{number:#x} was received {} times and not flagged", notes.len()));
     }
     let again = received.values().flatten().filter(|&note| note & FLAGGED_BIT != 0).count() as u64;
-    let fine = match policy {
-        // Every message that is missing went with a receiver that had not noted it; and whatever was counted did go with one. A process
-        // that was killed while it counted leaves the count short.
-        OnReceiverDeath::Drop => {
-            again == 0
-                && missing <= other_deaths
-                && missing <= lost + chronicle.kills
-                && lost <= missing + noted_deaths + uncertain.min(other_deaths)
-        }
-        OnReceiverDeath::Redeliver => missing == 0 && lost == 0 && again <= noted_deaths + other_deaths,
+    let (least, most) = match policy {
+        // Every message that is missing went with a receiver that had not noted it, and each such receiver, and each that had noted one, is
+        // counted. Only a process that was killed as it cleared up may leave the count one short; nobody counts what nobody had.
+        OnReceiverDeath::Drop => (
+            (missing + holders).saturating_sub(chronicle.knowing_kills),
+            missing + holders + releasing + uncertain.min(others.saturating_sub(missing)),
+        ),
+        // What a killed receiver had comes again, once for each.
+        OnReceiverDeath::Redeliver => (holders, holders + releasing + others),
     };
-    if !fine {
+    let (counted, other) = match policy {
+        OnReceiverDeath::Drop => (lost, again),
+        OnReceiverDeath::Redeliver => (again, lost + missing),
+    };
+    if !(least..=most).contains(&counted) || other != 0 || missing > others {
         return Err(format!(
-            "{missing} missing, {lost} counted, {again} again; killed: {noted_deaths} with a noted message, {other_deaths} other \
-             receivers, {uncertain} senders"
+            "{missing} missing, {lost} counted, {again} again; killed: {holders} with a noted message, {releasing} as they released one, \
+             {others} other receivers, {uncertain} senders; {} of all knew of a death",
+            chronicle.knowing_kills
         ));
     }
     Ok(Outcome { chronicle, done: received.len() as u64, lost: missing, again })
 }
 
-/// Words of a life with the lock or the heap: turns made, turns it was to make, and deaths of owners that it was told.
+/// Words of a life with the lock or the heap: turns made, turns it was to make, deaths of owners that it was told, and where it stands.
 const MADE: usize = 1;
 const TURNS: usize = 2;
 const TOLD: usize = 3;
+const PLACE: usize = 4;
+/// Where one stands: elsewhere; or at the lock, which it wants and may have, has, gives up and may have.
+const OUTSIDE: u64 = 0;
+const WANTS: u64 = 1;
+const HAS: u64 = 2;
+const LEAVES: u64 = 3;
+/// What the lock may be found to be, beside free.
+const DIED: &str = "left by a dead owner";
+const HELD: &str = "held";
 
 fn count_up(lock: &Lock<[u64; 2]>, notebook: &Notebook, index: usize) {
     let life = &notebook.lives[index];
     while life.get(MADE) < life.get(TURNS) {
+        life.set(PLACE, WANTS);
         let mut guard = match lock.lock() {
             Ok(guard) => {
                 assert_eq!(guard[0], guard[1], "half a change, and nobody said so");
@@ -262,15 +283,22 @@ fn count_up(lock: &Lock<[u64; 2]>, notebook: &Notebook, index: usize) {
             }
             Err(other) => panic!("{other}"),
         };
+        life.set(PLACE, HAS);
         notebook.common.set(0, index as u64 + 1);
         guard[0] += 1;
-        std::hint::black_box(&mut guard);
+        // As long as it takes to lock and unlock, so that kills come here as often.
+        (0..100).for_each(|_| _ = std::hint::black_box(&mut guard));
         guard[1] += 1;
         notebook.common.set(0, 0);
+        life.set(PLACE, LEAVES);
         drop(guard);
+        life.set(PLACE, OUTSIDE);
         life.count(MADE);
     }
 }
+
+/// Who was killed, the reaper included, and what the probe said before and after.
+type Killed = Vec<(usize, [String; 2])>;
 
 /// Three processes, each taking as many turns as it was told; who is killed gets a successor for the rest.
 fn three(
@@ -280,8 +308,10 @@ fn three(
     turns: u64,
     attach: &dyn Fn(),
     work: &dyn Fn(usize),
-) -> Result<Chronicle, String> {
+    probe: Option<Probe<'_>>,
+) -> Result<(Chronicle, Killed), String> {
     let mut used = 0;
+    let mut killed = Vec::new();
     let mut start = |turns: u64| {
         let index = used;
         used += 1;
@@ -296,7 +326,7 @@ fn three(
     };
     let watch = Watch::new(segment.as_fd());
     let with_reaper = dice.once_in(4);
-    let mut world = World::new(&watch, dice);
+    let mut world = World::new(&watch, dice, probe);
     for _ in 0..3 {
         let (index, tracee) = start(turns);
         world.enter(index, tracee);
@@ -305,15 +335,16 @@ fn three(
         world.enter(REAPER, reaper(segment, attach));
     }
     while let Some(event) = world.go_on()? {
-        if let Event::Killed(index) = event
-            && index != REAPER
-        {
-            let life = &notebook.lives[index];
-            let (index, tracee) = start(life.get(TURNS) - life.get(MADE));
-            world.enter(index, tracee);
+        if let Event::Killed(index, answers) = event {
+            killed.push((index, answers));
+            if index != REAPER {
+                let life = &notebook.lives[index];
+                let (index, tracee) = start(life.get(TURNS) - life.get(MADE));
+                world.enter(index, tracee);
+            }
         }
     }
-    Ok(world.end())
+    Ok((world.end(), killed))
 }
 
 /// Three processes count in turns.
@@ -325,7 +356,21 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
     let notebook = Notebook::new();
     let attach = || drop(other.try_lock());
     let work = |index| count_up(&lock, notebook, index);
-    let chronicle = three(&segment, dice, notebook, TURNS_EACH, &attach, &work)?;
+    // Whether the lock is that of a dead owner: asked in a copy of this process, after which all is as it was.
+    let is_left_by_the_dead = || {
+        let mut watch = Watch::new(segment.as_fd());
+        let before = watch.snapshot();
+        let answer = Errand::send(30, || match lock.try_lock() {
+            Err(TryLockError::OwnerDied(_)) => DIED.to_owned(),
+            Ok(_) | Err(TryLockError::Poisoned(_)) => "free".to_owned(),
+            Err(TryLockError::WouldBlock) => HELD.to_owned(),
+            Err(other) => panic!("{other}"),
+        });
+        let answer = answer.answer();
+        watch.restore(&before);
+        answer
+    };
+    let (chronicle, killed) = three(&segment, dice, notebook, TURNS_EACH, &attach, &work, Some(&is_left_by_the_dead))?;
     let sum = |word| notebook.lives.iter().map(|life| life.get(word)).sum::<u64>();
     let (guard, last_told) = match lock.lock() {
         Ok(guard) => (guard, 0),
@@ -336,14 +381,24 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
         Err(other) => return Err(other.to_string()),
     };
     let (made, told) = (sum(MADE), sum(TOLD) + last_told);
-    // Killed between its second change and its note, a process has counted and not said so.
-    if guard[0] != guard[1]
-        || guard[1] < made
-        || guard[1] > made + chronicle.kills
-        || made != 3 * TURNS_EACH
-        || told > chronicle.kills
-    {
-        return Err(format!("{guard:?} after {made} turns; told {told} times of {} deaths", chronicle.kills));
+    // Owners that were killed; and those of them that may have been successors who had not noted yet that they were told.
+    let (mut owners, mut silent) = (0, 0);
+    let mut uncounted = 0;
+    for (index, [before, after]) in &killed {
+        let owned = before != DIED && after == DIED;
+        let place = if *index == REAPER { OUTSIDE } else { notebook.lives[*index].get(PLACE) };
+        if (place == HAS && !(before == HELD && owned)) || (place == OUTSIDE && owned) {
+            return Err(format!("the lock was {before}, and {after} when life {index} was killed at place {place}"));
+        }
+        owners += u64::from(owned);
+        silent += u64::from(owned && place == WANTS);
+        // Killed between its second change and its note, a process has counted and not said so.
+        uncounted += u64::from(place != WANTS);
+    }
+    let told_right = (owners - silent..=owners).contains(&told);
+    let counted_right = guard[0] == guard[1] && (made..=made + uncounted).contains(&guard[1]);
+    if !told_right || !counted_right || made != 3 * TURNS_EACH {
+        return Err(format!("{guard:?} after {made} turns; told {told} times of {owners} dead owners, {silent} of them silent"));
     }
     drop(guard);
     drop(lock.try_lock().map_err(|error| error.to_string())?);
@@ -393,7 +448,7 @@ fn heap(dice: Dice) -> Result<Outcome, String> {
     segment.reap().map_err(|fault| fault.to_string())?;
     let attach = || _ = std::hint::black_box(kept.len());
     let work = |index| make_and_drop(&segment, notebook, index);
-    let chronicle = three(&segment, dice, notebook, TURNS_EACH, &attach, &work)?;
+    let (chronicle, _) = three(&segment, dice, notebook, TURNS_EACH, &attach, &work, None)?;
     let after = measure()?;
     if before != after {
         return Err(format!("before: {before}; after: {after}"));

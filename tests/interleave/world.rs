@@ -62,6 +62,8 @@ struct Actor {
     /// What its author calls it.
     life: usize,
     state: State,
+    /// Whether it was told that somebody is dead, and so may be clearing up.
+    knows_of_a_death: bool,
 }
 
 /// What happened in a run.
@@ -69,6 +71,10 @@ struct Actor {
 pub struct Chronicle {
     pub steps: u64,
     pub kills: u64,
+    /// Kills of those that knew of a death, and so may have been clearing up.
+    pub knowing_kills: u64,
+    /// How often somebody fell asleep.
+    pub sleeps: u64,
     /// How often everybody slept, until the time of one was over.
     pub all_slept: u64,
     /// A hash of every step: equal for equal runs.
@@ -88,18 +94,22 @@ pub struct World<'a> {
     /// How many may yet be killed. Without any, nobody may sleep through anything, and no sleep ends by itself.
     kills_left: u64,
     peaceful: bool,
+    /// What the author wants to know right before and right after a kill.
+    probe: Option<Probe<'a>>,
 }
+
+pub type Probe<'a> = &'a dyn Fn() -> Result<String, String>;
 
 /// What the world asks its author.
 pub enum Event {
-    /// The actor of this life was killed.
-    Killed(usize),
+    /// The actor of this life was killed, and what the probe said before and after.
+    Killed(usize, [String; 2]),
     /// The actor of this life has ended it.
     Done(usize),
 }
 
 impl<'a> World<'a> {
-    pub fn new(watch: &'a Watch, mut dice: Dice) -> World<'a> {
+    pub fn new(watch: &'a Watch, mut dice: Dice, probe: Option<Probe<'a>>) -> World<'a> {
         let kills_left = dice.below(6);
         World {
             watch,
@@ -110,6 +120,7 @@ impl<'a> World<'a> {
             chronicle: Chronicle::default(),
             kills_left,
             peaceful: kills_left == 0,
+            probe,
         }
     }
 
@@ -118,7 +129,7 @@ impl<'a> World<'a> {
         let base = self.watch.address_in(tracee.pid());
         // Past the mark.
         assert!(tracee.step());
-        self.actors.push(Actor { tracee, base, life, state: State::Runs });
+        self.actors.push(Actor { tracee, base, life, state: State::Runs, knows_of_a_death: false });
     }
 
     /// Whoever sleeps is woken: for what the author does itself.
@@ -174,9 +185,15 @@ impl<'a> World<'a> {
             }
             if self.kills_left > 0 && self.dice.once_in(30) {
                 self.kills_left -= 1;
-                return Ok(Some(Event::Killed(self.kill(index))));
+                let before = self.ask()?;
+                let killed = self.kill(index);
+                return Ok(Some(Event::Killed(killed, [before, self.ask()?])));
             }
         }
+    }
+
+    fn ask(&self) -> Result<String, String> {
+        self.probe.map_or_else(|| Ok(String::new()), |probe| probe())
     }
 
     /// The sleep of one ends, as its time is over.
@@ -199,6 +216,7 @@ impl<'a> World<'a> {
         self.dead.insert(actor.tracee.pid().as_raw() as u64);
         actor.tracee.kill();
         self.chronicle.kills += 1;
+        self.chronicle.knowing_kills += u64::from(actor.knows_of_a_death);
         actor.life
     }
 
@@ -212,7 +230,9 @@ impl<'a> World<'a> {
             Next::Mark => actor.state = State::Done,
             Next::Call(call) if call.number == libc::SYS_pidfd_open => {
                 // EMFILE: nothing could be found out, so it counts as alive.
-                let error = if self.dead.contains(&call.arguments[0]) { libc::ESRCH } else { libc::EMFILE };
+                let dead = self.dead.contains(&call.arguments[0]);
+                actor.knows_of_a_death |= dead;
+                let error = if dead { libc::ESRCH } else { libc::EMFILE };
                 actor.tracee.pretend(-i64::from(error));
                 word |= (error as u64) << 8;
             }
@@ -240,6 +260,7 @@ impl<'a> World<'a> {
         if operation as i32 == libc::FUTEX_WAIT {
             if self.watch.word(offset) == value as u32 {
                 actor.state = State::Sleeps(offset);
+                self.chronicle.sleeps += 1;
                 self.asleep.push_back(index);
             } else {
                 actor.tracee.pretend(-i64::from(libc::EAGAIN));

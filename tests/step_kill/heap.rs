@@ -6,10 +6,11 @@ use offspring::{Fault, Handle, Lock, Queue, Segment, spsc};
 
 use crate::Plan;
 use crate::fd::SegmentFd;
+use crate::line::{Heir, Line};
 use crate::queue::{Message, number_of, sealed};
 use crate::room::room;
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
-use crate::trace::{Errand, Tracee, mark};
+use crate::trace::{Errand, Tracee, mark, mark_telling};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
@@ -189,8 +190,20 @@ fn shared_by_another(segment: &Segment) -> (Handle, Helper) {
     (bytemuck::pod_read_unaligned(&bytes), helper)
 }
 
-fn plan(op: Op, others: usize) -> Plan {
-    Plan::new("heap", op.name(), format!("{others} other objects"), move |tally: &mut Tally| {
+/// A segment with some objects in it.
+struct Estate {
+    segment: Segment,
+    held: Queue<Message>,
+    _filled: Vec<Lock<u64>>,
+    shared: Handle,
+    stale: Handle,
+    /// How much memory can be had.
+    baseline: String,
+    holder: Helper,
+}
+
+impl Estate {
+    fn new(op: Op, others: usize) -> Estate {
         let segment = Segment::create(op.len()).expect("a segment");
         let held = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
         let mut filled: Vec<Lock<u64>> = (0..others).map(|_| Lock::new_in(&segment, 0).expect("a lock")).collect();
@@ -203,18 +216,82 @@ fn plan(op: Op, others: usize) -> Plan {
         if op == Op::CreateFromTheDead {
             Helper::start(|| Queue::<Message>::with_capacity_in(&segment, 1800).expect("room")).kill();
         }
+        Estate { segment, held, _filled: filled, shared, stale, baseline, holder }
+    }
+
+    fn victim(&self, op: Op) -> Tracee {
+        Tracee::start(|| op.perform(&self.segment, &self.held, self.shared, self.stale))
+    }
+
+    fn check(&self, how: How) -> String {
+        check(&self.segment, &self.held, self.shared, how)
+    }
+}
+
+fn plan(op: Op, others: usize) -> Plan {
+    Plan::new("heap", op.name(), format!("{others} other objects"), move |tally: &mut Tally| {
+        let estate = Estate::new(op, others);
         let scene = Scene {
-            segment: segment.as_fd(),
-            victim: &|| Tracee::start(|| op.perform(&segment, &held, shared, stale)),
-            expected: found([baseline]),
-            check: &|how| check(&segment, &held, shared, how),
+            segment: estate.segment.as_fd(),
+            victim: &|| estate.victim(op),
+            expected: found([estate.baseline.clone()]),
+            check: &|how| estate.check(how),
             beside: None,
             helpers: Vec::new(),
             hows: BOTH,
         };
         scene.visit(tally, None);
-        holder.kill();
+        estate.holder.kill();
     })
+}
+
+/// Lines of victims: one makes or drops an object, and those who come after it make one, or clear up.
+fn line(object: &'static str, op: Op, reaps: bool, samples: &'static [usize]) -> Plan {
+    let operation = if reaps { "heap: reap" } else { "heap: create" };
+    Plan::new(object, operation, op.name().to_owned(), move |tally: &mut Tally| {
+        let estate = Estate::new(op, 3);
+        let victim = |operation: &dyn Fn() -> bool| {
+            Tracee::start(|| {
+                std::hint::black_box(estate.held.len());
+                mark();
+                mark_telling(operation().into());
+            })
+        };
+        // Whatever it has done, the whole memory can be had again.
+        let expected = |_: u64, _: &str, done: u64| match done {
+            0 => Err("it did nothing".to_owned()),
+            _ => Ok(vec![vec![estate.baseline.clone()]]),
+        };
+        let create = || Queue::<Message>::with_capacity_in(&estate.segment, 300).map(std::mem::forget).is_ok();
+        let creates = Heir { name: "create", start: &|_| victim(&create), expected: &expected };
+        let clears_up =
+            Heir { name: "reap", start: &|_| victim(&|| estate.segment.reap().is_ok_and(|dead| dead > 0)), expected: &expected };
+        let line = Line {
+            segment: estate.segment.as_fd(),
+            first: &|| estate.victim(op),
+            heirs: &[if reaps { clears_up } else { creates }],
+            check: &|how| estate.check(how),
+            samples,
+        };
+        line.visit(tally);
+        estate.holder.kill();
+    })
+}
+
+/// All lines of victims, begun in fewer states unless `full`. To clear up is long, so that begins in few.
+pub fn lines(full: bool) -> Vec<Plan> {
+    if !full {
+        let two = line("two victims", Op::CreateQueue, false, &[2]);
+        return vec![two, line("three victims", Op::CreateQueue, false, &[1, 1])];
+    }
+    let mut plans = Vec::new();
+    for op in [Op::CreateQueue, Op::CreateRing, Op::DropLast, Op::DropOne, Op::OpenDrop] {
+        plans.push(line("two victims", op, false, &[8]));
+        plans.push(line("three victims", op, false, &[3, 3]));
+    }
+    plans.push(line("two victims", Op::CreateFromTheDead, false, &[3]));
+    plans.push(line("two victims", Op::CreateQueue, true, &[2]));
+    plans
 }
 
 /// All cases; fewer unless `full`: those in which the dead are cleared up after are long.

@@ -6,8 +6,9 @@ use offspring::{Lock, LockGuard, LockTimeoutError, Segment, TryLockError};
 
 use crate::Plan;
 use crate::fd::SegmentFd;
+use crate::line::{Heir, Line};
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
-use crate::trace::{Errand, Tracee, mark};
+use crate::trace::{Errand, Tracee, mark, mark_telling};
 
 type Value = [u64; 2];
 
@@ -50,12 +51,12 @@ impl Op {
         match self {
             Op::Lock => {
                 if let Ok(guard) = lock.lock_timeout(Duration::from_millis(2)).or_else(LockTimeoutError::recover) {
-                    write(guard);
+                    write(guard, 6);
                 }
             }
             Op::TryLock => {
                 if let Ok(guard) = lock.try_lock().or_else(TryLockError::recover) {
-                    write(guard);
+                    write(guard, 6);
                 }
             }
             Op::Leave => drop(lock.lock_timeout(Duration::from_millis(2))),
@@ -66,9 +67,9 @@ impl Op {
 }
 
 /// Writes the two words in this order.
-fn write(mut guard: LockGuard<'_, Value>) {
+fn write(mut guard: LockGuard<'_, Value>, word: u64) {
     for index in 0..2 {
-        guard[index] = 6;
+        guard[index] = word;
         std::hint::black_box(&mut guard);
     }
 }
@@ -173,6 +174,76 @@ fn plan(op: Op, start: Start, real: bool) -> Plan {
         };
         scene.visit(tally, real.then_some(crate::at_every_instruction));
     })
+}
+
+/// What survivors may find of a victim that takes the lock, after what they would have found without it.
+fn expected_of_heir(before: &str, written: Option<u64>) -> Vec<Vec<String>> {
+    let (news, value) = before.split_once(' ').expect("news and a value");
+    let (first, second) = value.trim_matches(['[', ']']).split_once(", ").expect("two words");
+    let mut list = vec![before.to_owned(), format!("died [{first}, {second}]")];
+    match written {
+        Some(word) => {
+            list.extend([format!("died [{word}, {second}]"), format!("died [{word}, {word}]"), format!("clean [{word}, {word}]")])
+        }
+        None if news == "clean" => list.push(before.to_owned()),
+        None => list.push(format!("poisoned [{first}, {second}]")),
+    }
+    list.dedup();
+    list.into_iter().map(|text| vec![text]).collect()
+}
+
+/// Lines of victims: one takes the lock and writes, and those who come after it do too or let it go as it is, or clear up.
+fn line(object: &'static str, start: Start, reaps: bool, samples: &'static [usize]) -> Plan {
+    let operation = if reaps { "lock: reap" } else { "lock: write, leave" };
+    Plan::new(object, operation, format!("{start:?}"), move |tally: &mut Tally| {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let other = Lock::new_in(&segment, 0_u64).expect("a lock");
+        let (lock, _) = set_up(&segment, start);
+        let victim = |operation: &dyn Fn() -> bool| {
+            Tracee::start(|| {
+                drop(other.try_lock());
+                mark();
+                mark_telling(operation().into());
+            })
+        };
+        let taken = || lock.lock_timeout(Duration::from_millis(2));
+        let writer = |word| victim(&|| taken().or_else(LockTimeoutError::recover).map(|guard| write(guard, word)).is_ok());
+        let did = |what: u64, list| if what == 0 { Err("it did nothing".to_owned()) } else { Ok(list) };
+        let writes = Heir {
+            name: "lock, recover, write, unlock",
+            start: &|number| writer(6 + number),
+            expected: &|number, before, done| did(done, expected_of_heir(before, Some(6 + number))),
+        };
+        let leaves = Heir {
+            name: "lock, unlock",
+            start: &|_| victim(&|| !matches!(taken(), Err(LockTimeoutError::Timeout | LockTimeoutError::WouldDeadlock))),
+            expected: &|_, before, done| did(done, expected_of_heir(before, None)),
+        };
+        let clears_up = Heir {
+            name: "reap",
+            start: &|_| victim(&|| segment.reap().is_ok_and(|dead| dead > 0)),
+            expected: &|_, before, done| did(done, vec![vec![before.to_owned()]]),
+        };
+        let line = Line {
+            segment: segment.as_fd(),
+            first: &|| writer(6),
+            heirs: if reaps { &[clears_up] } else { &[writes, leaves] },
+            check: &|how| check(&segment, &lock, how),
+            samples,
+        };
+        line.visit(tally);
+    })
+}
+
+/// All lines of victims, begun in fewer states unless `full`. To clear up is long, so that begins in few.
+pub fn lines(full: bool) -> Vec<Plan> {
+    if !full {
+        let two = line("two victims", Start::OwnerDead, false, &[2]);
+        return vec![two, line("three victims", Start::OwnerDead, false, &[1, 1])];
+    }
+    let plans = [Start::Free, Start::OwnerDead, Start::Poisoned]
+        .map(|start| [line("two victims", start, false, &[8]), line("three victims", start, false, &[4, 3])]);
+    plans.into_iter().flatten().chain([line("two victims", Start::Free, true, &[2])]).collect()
 }
 
 /// All cases.

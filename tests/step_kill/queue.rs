@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use offspring::{
-    OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment, SendTimeoutError, TryRecvError, TrySendError, Wait,
+    OnReceiverDeath, Queue, QueueOptions, Received, RecvTimeoutError, Segment, SendTimeoutError, TryRecvError, TrySendError, Wait,
 };
 
 use crate::Plan;
 use crate::fd::SegmentFd;
+use crate::line::{Heir, Line, Steps};
 use crate::stage::{BOTH, Found, Helper, How, Scene, Tally};
-use crate::trace::{Tracee, mark};
+use crate::trace::{Tracee, mark, mark_telling};
 
 /// A message of which half would be noticed.
 pub type Message = [u64; 3];
@@ -27,6 +28,8 @@ pub fn number_of(message: &Message) -> u64 {
 const TAKEN: u64 = 100;
 const SENTINEL: u64 = 200;
 const LONG: Duration = Duration::from_secs(20);
+/// How long victims wait, as nobody comes to help.
+const SHORT: Duration = Duration::from_millis(2);
 
 /// Who has claimed a slot before the victim comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,27 @@ struct View {
 }
 
 impl View {
+    /// What [`View::text`] has made of one.
+    fn of_text(text: &str) -> View {
+        let numbers = |list: &str| -> Vec<u64> {
+            let numbers = list.trim_matches(['[', ']']).split(", ").filter(|number| !number.is_empty());
+            numbers.map(|number| number.parse().expect("a number")).collect()
+        };
+        let (messages, rest) = text.split_once(" again ").expect("messages");
+        let (again, rest) = rest.split_once(" lost ").expect("messages that came again");
+        let (lost, closed) = rest.strip_suffix(" closed").map_or((rest, false), |lost| (lost, true));
+        View { messages: numbers(messages), again: numbers(again), lost: lost.parse().expect("a number"), closed }
+    }
+
+    /// This one; and, as long as somebody clears up after a dead receiver whose message is lost, the same with the message not counted.
+    fn or_not_counted(&self) -> Vec<String> {
+        let mut texts = vec![self.text()];
+        if self.lost > 0 {
+            texts.push(View { lost: self.lost - 1, ..self.clone() }.text());
+        }
+        texts
+    }
+
     fn text(&self) -> String {
         let View { messages, again, lost, closed } = self;
         format!("{messages:?} again {again:?} lost {lost}{}", if *closed { " closed" } else { "" })
@@ -159,13 +183,13 @@ impl Op {
         }
     }
 
-    /// Whether it may wait. Those that do wait for a short time, as nobody comes to help.
+    /// Whether it may wait.
     fn waits(self) -> bool {
         matches!(self, Op::Send | Op::ReserveCommit | Op::SendMany | Op::Recv | Op::RecvRef | Op::RecvMany)
     }
 
     fn perform(self, queue: &Queue<Message>) {
-        let time = Duration::from_millis(2);
+        let time = SHORT;
         let many = [sealed(51), sealed(52), sealed(53)];
         let mut received = Vec::with_capacity(4);
         mark();
@@ -422,6 +446,175 @@ fn plan(op: Op, start: Start, real: bool) -> Plan {
             hows: BOTH,
         };
         scene.visit(tally, real.then_some(crate::at_every_instruction));
+    })
+}
+
+/// Set in what an heir tells of a message that was flagged as delivered again.
+const FLAGGED_BIT: u64 = 1 << 32;
+
+/// The message that the victim with this number sends.
+fn message_of(victim: u64) -> u64 {
+    51 + 10 * victim
+}
+
+/// A victim that sends. It waits a little where the third would only cost time.
+fn sender(queue: &Queue<Message>, victim: u64) -> Tracee {
+    Tracee::start(|| {
+        std::hint::black_box(queue.len());
+        mark();
+        let message = sealed(message_of(victim));
+        let sent = if victim < 2 { queue.send_timeout(message, SHORT).is_ok() } else { queue.try_send(message).is_ok() };
+        mark_telling(sent.into());
+    })
+}
+
+fn expected_of_sender(victim: u64, before: &str, sent: u64) -> Vec<Vec<String>> {
+    let mut view = View::of_text(before);
+    let mut list = vec![view.or_not_counted()];
+    if sent != 0 {
+        view.messages.push(message_of(victim));
+        list.push(vec![view.text()]);
+    }
+    list
+}
+
+/// A victim that receives.
+fn receiver(queue: &Queue<Message>, victim: u64) -> Tracee {
+    Tracee::start(|| {
+        std::hint::black_box(queue.len());
+        mark();
+        let received = if victim < 2 { queue.recv_ref_timeout(SHORT).ok() } else { queue.try_recv_ref().ok() };
+        let flag = |message: &Received<'_, Message>| if message.redelivered() { FLAGGED_BIT } else { 0 };
+        mark_telling(received.map_or(0, |message| number_of(&message) | flag(&message)));
+    })
+}
+
+fn expected_of_receiver(drops: bool, before: &str, received: u64) -> Steps {
+    let mut view = View::of_text(before);
+    let mut list = vec![view.or_not_counted()];
+    let number = received & !FLAGGED_BIT;
+    if received == 0 {
+        return if view.messages.is_empty() && view.again.is_empty() { Ok(list) } else { Err("it received nothing".to_owned()) };
+    }
+    if received & FLAGGED_BIT != 0 {
+        if !view.again.contains(&number) {
+            return Err(format!("it received {number} again"));
+        }
+        view.again.retain(|&again| again != number);
+    } else {
+        if view.messages.first() != Some(&number) {
+            return Err(format!("it received {number}"));
+        }
+        view.messages.remove(0);
+        let mut held = view.clone();
+        if drops {
+            held.lost += 1;
+        } else {
+            held.again.push(number);
+            held.again.sort_unstable();
+        }
+        list.push(vec![held.text()]);
+    }
+    list.push(vec![view.text()]);
+    Ok(list)
+}
+
+/// Lines of victims: one sends or receives, and those who come after it do too, or clear up.
+///
+/// To clear up is to look at each entry of the peer table, a hundred times the instructions of the rest, so that begins in few states.
+pub fn lines(full: bool) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    let policies = [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver];
+    let (writer, reader) = (Claimed::Writer { alive: false }, Claimed::Reader { alive: false });
+    for policy in policies {
+        let start = |capacity| Start::new(capacity, 1, policy);
+        if !full {
+            let claimed = if policy == OnReceiverDeath::Drop { writer } else { reader };
+            let start = Start { claimed, after: 1, ..start(3) };
+            for (sends, heirs) in [(true, Heirs::Receive), (false, Heirs::Send)] {
+                plans.push(line("two victims", start, sends, heirs, &[2]));
+                plans.push(line("three victims", start, sends, heirs, &[1, 1]));
+            }
+            continue;
+        }
+        for capacity in [2, 3] {
+            let starts = [
+                Start { before: 1, ..start(capacity) },
+                Start { claimed: writer, ..start(capacity) },
+                Start { claimed: writer, after: 1, ..start(capacity) },
+                Start { before: 1, claimed: writer, ..start(capacity) },
+                Start { claimed: reader, ..start(capacity) },
+                Start { claimed: reader, after: 1, ..start(capacity) },
+            ];
+            for (start, sends) in starts.iter().flat_map(|&start| [(start, true), (start, false)]) {
+                plans.push(line("two victims", start, sends, Heirs::SendAndReceive, &[6]));
+                if capacity == 2 {
+                    plans.push(line("three victims", start, sends, Heirs::SendAndReceive, &[2, 2]));
+                }
+            }
+        }
+        let start = Start { claimed: reader, after: 1, ..start(2) };
+        plans.push(line("two victims", start, policy == OnReceiverDeath::Drop, Heirs::Reap, &[2]));
+    }
+    plans
+}
+
+/// What those do who come after the first victim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heirs {
+    Send,
+    Receive,
+    SendAndReceive,
+    Reap,
+}
+
+fn line(object: &'static str, start: Start, sends: bool, who: Heirs, samples: &'static [usize]) -> Plan {
+    let operation = if who == Heirs::Reap { "queue: reap" } else { "queue: send, recv" };
+    let name = format!("{}, then {who:?}, {start:?}", if sends { "send" } else { "recv" });
+    Plan::new(object, operation, name, move |tally: &mut Tally| {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (queue, _) = set_up(&segment, &start);
+        let reaper = || {
+            Tracee::start(|| {
+                std::hint::black_box(queue.len());
+                mark();
+                mark_telling(segment.reap().expect("attached") as u64);
+            })
+        };
+        let heirs = [
+            Heir {
+                name: "send",
+                start: &|victim| sender(&queue, victim),
+                expected: &|victim, before, sent| Ok(expected_of_sender(victim, before, sent)),
+            },
+            Heir {
+                name: "recv",
+                start: &|victim| receiver(&queue, victim),
+                expected: &|_, before, received| expected_of_receiver(start.policy == OnReceiverDeath::Drop, before, received),
+            },
+            Heir {
+                name: "reap",
+                start: &|_| reaper(),
+                expected: &|_, before, reaped| match reaped {
+                    0 => Err("it found nobody dead".to_owned()),
+                    _ => Ok(vec![View::of_text(before).or_not_counted()]),
+                },
+            },
+        ];
+        let heirs = match who {
+            Heirs::Send => &heirs[..1],
+            Heirs::Receive => &heirs[1..2],
+            Heirs::SendAndReceive => &heirs[..2],
+            Heirs::Reap => &heirs[2..],
+        };
+        let line = Line {
+            segment: segment.as_fd(),
+            first: &|| if sends { sender(&queue, 0) } else { receiver(&queue, 0) },
+            heirs,
+            check: &|how| check(&segment, &queue, how).text(),
+            samples,
+        };
+        line.visit(tally);
     })
 }
 

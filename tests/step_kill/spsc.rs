@@ -7,9 +7,10 @@ use offspring::{Fault, Handle, Segment, TryRecvError, TrySendError, Wait};
 
 use crate::Plan;
 use crate::fd::SegmentFd;
+use crate::line::{Heir, Line};
 use crate::queue::{Message, number_of, sealed};
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
-use crate::trace::{Tracee, mark};
+use crate::trace::{Tracee, mark, mark_telling};
 
 /// The ring as the victim finds it.
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +173,93 @@ fn plan(op: Op, start: Start, real: bool) -> Plan {
         };
         scene.visit(tally, real.then_some(crate::at_every_instruction));
     })
+}
+
+fn numbers(text: &str) -> Vec<u64> {
+    let numbers = text.trim_matches(['[', ']']).split(", ").filter(|number| !number.is_empty());
+    numbers.map(|number| number.parse().expect("a number")).collect()
+}
+
+/// The message that the victim with this number sends.
+fn message_of(victim: u64) -> u64 {
+    51 + 10 * victim
+}
+
+/// Lines of victims: each takes over a role from the dead and sends or receives.
+fn line(object: &'static str, op: Op, start: Start, samples: &'static [usize]) -> Plan {
+    let name = format!("{}, {start:?}", op.name());
+    Plan::new(object, "spsc ring: roles taken over", name, move |tally: &mut Tally| {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (handle, helpers) = set_up(&segment, &start, op);
+        let victim = |operation: &dyn Fn() -> u64| {
+            Tracee::start(|| {
+                drop(offspring::Lock::new_in(&segment, 0_u64));
+                mark();
+                mark_telling(operation());
+            })
+        };
+        let send = |number| {
+            let mut end = Producer::<Message>::open(&segment, handle).expect("nobody living has the role");
+            let sent = end.try_send(sealed(message_of(number))).is_ok();
+            std::mem::forget(end);
+            sent.into()
+        };
+        let receive = || {
+            let mut end = Consumer::<Message>::open(&segment, handle).expect("nobody living has the role");
+            let received = end.try_recv().map_or(0, |message| number_of(&message));
+            std::mem::forget(end);
+            received
+        };
+        let heirs = [
+            Heir {
+                name: "Producer::open, try_send",
+                start: &|number| victim(&|| send(number)),
+                expected: &|number, before, sent| {
+                    let mut messages = numbers(before);
+                    let mut list = vec![vec![before.to_owned()]];
+                    if sent == 0 {
+                        return if messages.len() == start.capacity { Ok(list) } else { Err("it was full".to_owned()) };
+                    }
+                    messages.push(message_of(number));
+                    list.push(vec![format!("{messages:?}")]);
+                    Ok(list)
+                },
+            },
+            Heir {
+                name: "Consumer::open, try_recv",
+                start: &|_| victim(&receive),
+                expected: &|_, before, received| {
+                    let messages = numbers(before);
+                    if messages.first().copied().unwrap_or(0) != received {
+                        return Err(format!("it received {received}"));
+                    }
+                    let rest = messages.get(1..).filter(|_| received != 0).map(|rest| vec![format!("{rest:?}")]);
+                    Ok([Some(vec![before.to_owned()]), rest].into_iter().flatten().collect())
+                },
+            },
+        ];
+        let line = Line {
+            segment: segment.as_fd(),
+            first: &|| Tracee::start(|| op.perform(&segment, handle)),
+            heirs: &heirs,
+            check: &|how| check(&segment, handle, how),
+            samples,
+        };
+        line.visit(tally);
+        helpers.into_iter().for_each(Helper::kill);
+    })
+}
+
+/// All lines of victims, begun in fewer states unless `full`.
+pub fn lines(full: bool) -> Vec<Plan> {
+    let ops = [Op::TrySend, Op::TryRecv, Op::OpenProducer, Op::OpenConsumer, Op::DropProducer, Op::DropConsumer];
+    let ops = ops.into_iter().filter(|&op| full || op == Op::TrySend);
+    let plans = ops.map(|op| {
+        let start = Start { capacity: 2, offset: 1, fill: 1, role_of_the_dead: true };
+        let two = line("two victims", op, start, if full { &[8] } else { &[2] });
+        [two, line("three victims", op, start, if full { &[3, 3] } else { &[1, 1] })]
+    });
+    plans.flatten().collect()
 }
 
 /// All cases; fewer unless `full`.

@@ -5,7 +5,9 @@
 //! and given to a new process, which recovers and says what it found. An instruction that left the segment as it was is a kill point with
 //! the state before it; memory that only the victim could see is gone with it.
 //!
-//! That this equals killing at each instruction is checked for the short operations by doing just that.
+//! That this equals killing at each instruction is checked for the short operations by doing just that, and comparing what is found.
+//!
+//! A victim is killed before its end. What its author expects there is checked by one more, the rehearsal, which runs to its end.
 
 use std::fmt::Write as _;
 use std::os::fd::BorrowedFd;
@@ -52,6 +54,8 @@ pub struct Tally {
     pub states: u64,
     /// Victims that were really killed in the middle.
     pub kills: u64,
+    /// States from which a later victim was stepped, and how many there were to choose from.
+    pub sampled: [u64; 2],
     pub failures: Vec<String>,
 }
 
@@ -60,10 +64,12 @@ impl Tally {
         self.points += other.points;
         self.states += other.states;
         self.kills += other.kills;
+        self.sampled[0] += other.sampled[0];
+        self.sampled[1] += other.sampled[1];
         self.failures.extend(other.failures);
     }
 
-    fn fail(&mut self, text: String) {
+    pub fn fail(&mut self, text: String) {
         // The first tell what is wrong; the rest would only hide them.
         if self.failures.len() < 5 {
             self.failures.push(text);
@@ -119,56 +125,90 @@ pub struct Scene<'a> {
 pub const BOTH: &[How] = &[How::Alone, How::Reaped];
 
 /// What stepping through an operation gave.
-struct Path {
-    album: Album,
+pub struct Path {
+    pub album: Album,
     /// The states in the order in which they came, and after how many instructions.
-    course: Vec<(u64, usize)>,
+    pub course: Vec<(u64, usize)>,
     /// Instructions from the first mark to the second.
-    length: u64,
+    pub length: u64,
+    /// What the victim told at its second mark.
+    pub told: u64,
 }
 
-/// The states that a victim leaves the segment in, one after each instruction that changes it. The victim is dead afterwards.
-pub fn states_of(segment: BorrowedFd<'_>, victim: Tracee) -> Result<Vec<Snapshot>, String> {
-    let mut victim = victim;
-    let path = step_through(&mut victim, &mut Watch::new(segment));
-    victim.kill();
-    path.map(|path| path.album.states)
+/// What one more instruction of the victim's came to.
+enum Step {
+    /// None: it stands at its mark.
+    Mark,
+    /// Its end.
+    End,
+    Done {
+        /// Whether the segment is not what it was.
+        changed: bool,
+    },
 }
 
-/// Steps the victim from its first mark to the second, or to its end.
-fn step_through(victim: &mut Tracee, watch: &mut Watch) -> Result<Path, String> {
+/// Lets the victim execute its next instruction, the one with this number.
+fn step(victim: &mut Tracee, watch: &mut Watch, number: u64) -> Step {
+    let call = match victim.next() {
+        Next::Mark => return Step::Mark,
+        Next::Plain | Next::Clock => None,
+        Next::Call(call) => Some(call),
+    };
+    if !victim.step() {
+        return Step::End;
+    }
+    // The next call tells of new pages at once; this is for those that were backed by others and are touched for the first time.
+    let pages = match call {
+        Some(call) => watch.after_call(victim.pid(), &call),
+        None => number.is_multiple_of(256) && watch.look_for_pages(),
+    };
+    Step::Done { changed: watch.has_changed() || pages }
+}
+
+/// Steps the victim from its first mark to the second, or to its end. It stays as it is then.
+pub fn step_through(victim: &mut Tracee, watch: &mut Watch) -> Result<Path, String> {
     let mut album = Album::default();
     watch.look_for_pages();
     watch.has_changed();
     let mut course = vec![(0, album.add(watch.snapshot()))];
     let mut length = 0;
     loop {
-        let next = victim.next();
-        let call = match next {
-            Next::Mark => return Ok(Path { album, course, length }),
-            Next::Plain | Next::Clock => None,
-            Next::Call(call) => Some(call),
-        };
-        if !victim.step() {
-            return match victim.ended() {
-                // The last it did was to give back what it held; the call that ends it changes nothing.
-                Some(WaitStatus::Exited(_, 0)) => Ok(Path { album, course, length: length + 1 }),
-                other => Err(format!("the victim ended by itself: {other:?}")),
-            };
-        }
-        length += 1;
-        // The next call tells of new pages at once; this is for those that were backed by others and are touched for the first time.
-        let pages = match call {
-            Some(call) => watch.after_call(victim.pid(), &call),
-            None => length.is_multiple_of(256) && watch.look_for_pages(),
-        };
-        if watch.has_changed() || pages {
-            course.push((length, album.add(watch.snapshot())));
+        match step(victim, watch, length + 1) {
+            Step::Mark => return Ok(Path { album, course, length, told: victim.told() }),
+            Step::End => {
+                return match victim.ended() {
+                    // The last it did was to give back what it held; the call that ends it changes nothing.
+                    Some(WaitStatus::Exited(_, 0)) => Ok(Path { album, course, length: length + 1, told: 0 }),
+                    other => Err(format!("the victim ended by itself: {other:?}")),
+                };
+            }
+            Step::Done { changed } => {
+                length += 1;
+                if changed {
+                    course.push((length, album.add(watch.snapshot())));
+                }
+            }
         }
         if length > MOST_STEPS {
-            return Err(format!("the operation does not end: {next:?}"));
+            return Err(format!("the operation does not end: {:?}", victim.next()));
         }
     }
+}
+
+/// Runs a victim to its very end, as none is that is killed, so that what its author expects there is checked, too.
+pub fn rehearse(victim: Tracee) -> Result<(), String> {
+    match victim.run_to_end() {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        other => Err(format!("a victim that nobody killed did not end well: {other:?}")),
+    }
+}
+
+/// A survivor's finding, in a state or in what is there.
+pub fn survive(watch: &mut Watch, state: Option<&Snapshot>, check: &dyn Fn(How) -> String, how: How) -> Result<String, String> {
+    if let Some(state) = state {
+        watch.restore(state);
+    }
+    Errand::send(HANGING, || check(how)).answer()
 }
 
 impl Scene<'_> {
@@ -178,6 +218,11 @@ impl Scene<'_> {
     pub fn visit(mut self, tally: &mut Tally, real: Option<fn(u64, u64, bool) -> bool>) {
         let mut watch = Watch::new(self.segment);
         let before = watch.snapshot();
+        if let Err(reason) = rehearse((self.victim)()) {
+            tally.fail(reason);
+            return;
+        }
+        watch.restore(&before);
         let mut victim = (self.victim)();
         let path = match step_through(&mut victim, &mut watch) {
             Ok(path) => path,
@@ -202,43 +247,67 @@ impl Scene<'_> {
             }
         }
         self.helpers.drain(..).for_each(Helper::kill);
+        let mut findings = Vec::new();
         for &how in self.hows {
-            let findings = path.album.states.iter().map(|state| self.survive(&mut watch, Some(state), how)).collect::<Vec<_>>();
-            if let Err(reason) = compare(&self.expected, &findings, &path.course) {
+            let found = path.album.states.iter().map(|state| survive(&mut watch, Some(state), self.check, how));
+            let found: Vec<_> = found.collect();
+            if let Err(reason) = compare(&self.expected, &found, &path.course) {
                 tally.fail(format!("{how:?}: {reason}"));
             }
+            findings.push(found);
         }
-        let Some(real) = real else {
-            return;
-        };
+        if let Some(real) = real {
+            self.kill_for_real(tally, &mut watch, &before, &path, &findings, real);
+        }
+    }
+
+    /// Kills victims in the middle, and compares what survivors find with what they found in the snapshot of the same moment.
+    ///
+    /// The same moment is that after as many changes of the segment, and not after as many instructions: these can be some more or fewer in
+    /// another process, as the digits of its number are written out and the clock is read again when the kernel was just setting it.
+    /// Which changes an operation makes, and in which order, is the same for all.
+    fn kill_for_real(
+        &self,
+        tally: &mut Tally,
+        watch: &mut Watch,
+        before: &Snapshot,
+        path: &Path,
+        findings: &[Vec<Result<String, String>>],
+        real: fn(u64, u64, bool) -> bool,
+    ) {
+        let kills = tally.kills;
         for (turn, point) in (0..=path.length)
             .filter(|&point| real(point, path.length, path.course.iter().any(|&(at, _)| at == point)))
             .enumerate()
         {
-            watch.restore(&before);
+            watch.restore(before);
             let mut victim = (self.victim)();
-            for _ in 0..point {
-                if matches!(victim.next(), Next::Mark) || !victim.step() {
-                    break;
+            watch.look_for_pages();
+            watch.has_changed();
+            let mut changes = 0;
+            for number in 1..=point {
+                match step(&mut victim, watch, number) {
+                    Step::Done { changed } => changes += usize::from(changed),
+                    Step::Mark | Step::End => break,
                 }
             }
             victim.kill();
             watch.look_for_pages();
             watch.has_changed();
             tally.kills += 1;
-            let how = self.hows[turn % self.hows.len()];
-            match self.survive(&mut watch, None, how) {
-                Ok(text) if self.expected.iter().any(|finding| finding.text == text) => {}
-                other => tally.fail(format!("{how:?}, killed after instruction {point}: {other:?}")),
+            let which = turn % self.hows.len();
+            let found = survive(watch, None, self.check, self.hows[which]);
+            match path.course.get(changes).map(|&(_, state)| &findings[which][state]) {
+                Some(expected) if *expected == found => {}
+                other => tally.fail(format!(
+                    "{:?}, killed after instruction {point}, which was change {changes}: {found:?}; in the snapshot: {other:?}",
+                    self.hows[which]
+                )),
             }
         }
-    }
-
-    fn survive(&self, watch: &mut Watch, state: Option<&Snapshot>, how: How) -> Result<String, String> {
-        if let Some(state) = state {
-            watch.restore(state);
+        if tally.kills == kills {
+            tally.fail("nobody was killed for real".to_owned());
         }
-        Errand::send(HANGING, || (self.check)(how)).answer()
     }
 }
 

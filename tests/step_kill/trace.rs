@@ -9,17 +9,24 @@
 
 use std::io::{PipeReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Where an operation begins and ends. Only for a traced process; any other is killed by it.
 pub fn mark() {
     // SAFETY: the trap changes no memory and no register; the tracer lets the process go on.
     unsafe { core::arch::asm!("int3") };
+}
+
+/// As [`mark`], and tells the tracer something, which [`Tracee::told`] gives there.
+pub fn mark_telling(value: u64) {
+    // SAFETY: as in `mark`.
+    unsafe { core::arch::asm!("int3", in("rdi") value) };
 }
 
 /// Asks to be traced by the parent.
@@ -33,7 +40,10 @@ pub fn raw_fork(life: impl FnOnce()) -> Pid {
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", Errno::last()),
         0 => {
-            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            let life = || {
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("prctl");
+                life();
+            };
             let code = if catch_unwind(AssertUnwindSafe(life)).is_ok() { 0 } else { 101 };
             // SAFETY: ends the process at once and runs nothing of the parent's.
             unsafe { libc::_exit(code) }
@@ -187,6 +197,11 @@ impl Tracee {
         ptrace::getregs(self.pid).expect("stopped")
     }
 
+    /// What it tells at the mark that it stands before.
+    pub fn told(&self) -> u64 {
+        self.registers().rdi
+    }
+
     /// Looks at the next instruction.
     pub fn next(&self) -> Next {
         let registers = self.registers();
@@ -248,25 +263,119 @@ impl Tracee {
         ptrace::setregs(self.pid, registers).expect("stopped");
     }
 
-    /// Lets it run freely up to its next system call of this number; false if it comes to a mark or ends before.
-    pub fn run_to_call(&mut self, number: i64) -> bool {
+    /// Lets it run freely up to its next system call; false if it comes to a mark or ends before.
+    pub fn run_to_next_call(&mut self) -> bool {
         loop {
             ptrace::syscall(self.pid, self.pending.take()).expect("stopped");
             match waitpid(self.pid, None).expect("it is ours") {
                 WaitStatus::Stopped(_, Signal::SIGTRAP) => {
                     let registers = self.registers();
-                    // At the entry of a call the kernel shows ENOSYS as its result so far.
-                    if registers.orig_rax as i64 == number && registers.rax as i64 == -i64::from(libc::ENOSYS) {
-                        return true;
-                    }
                     if registers.orig_rax as i64 == -1 {
                         return false;
+                    }
+                    // At the entry of a call the kernel shows ENOSYS as its result so far.
+                    if registers.rax as i64 == -i64::from(libc::ENOSYS) {
+                        return true;
                     }
                 }
                 WaitStatus::Stopped(_, signal) => self.pending = Some(signal),
                 other => {
                     self.ended = Some(other);
                     return false;
+                }
+            }
+        }
+    }
+
+    /// As [`Tracee::run_to_next_call`], up to its next one of this number.
+    pub fn run_to_call(&mut self, number: i64) -> bool {
+        while self.run_to_next_call() {
+            if self.registers().orig_rax as i64 == number {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// As [`Tracee::run_to_call`], up to its next wait on a word, or waking of those who wait there, as `operation` of futex(2) says.
+    pub fn run_to_futex(&mut self, operation: i32) -> bool {
+        while self.run_to_call(libc::SYS_futex) {
+            if self.registers().rsi as i32 == operation {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// How long the wait on a word may last that it is about to begin, as [`Tracee::run_to_futex`] has left it.
+    pub fn timeout(&self) -> Duration {
+        let address = self.registers().r10;
+        let word = |at: u64| ptrace::read(self.pid, at as ptrace::AddressType).expect("its own memory").cast_unsigned();
+        if address == 0 { Duration::MAX } else { Duration::from_secs(word(address)) + Duration::from_nanos(word(address + 8)) }
+    }
+
+    /// Has the system call that it is about to begin not made, and return `result`.
+    pub fn skip_call(&mut self, result: i64) {
+        let mut registers = self.registers();
+        registers.orig_rax = u64::MAX;
+        ptrace::setregs(self.pid, registers).expect("stopped");
+        ptrace::syscall(self.pid, None).expect("stopped");
+        assert_eq!(waitpid(self.pid, None), Ok(WaitStatus::Stopped(self.pid, Signal::SIGTRAP)));
+        registers.rax = result as u64;
+        ptrace::setregs(self.pid, registers).expect("stopped");
+    }
+
+    /// Lets it begin the wait on a word that it stands before, with no end but by being woken.
+    pub fn wait_without_end(&mut self) {
+        let mut registers = self.registers();
+        registers.r10 = 0;
+        ptrace::setregs(self.pid, registers).expect("stopped");
+        ptrace::syscall(self.pid, None).expect("stopped");
+    }
+
+    /// What the system call that it was let into has returned, once it has.
+    pub fn returned(&mut self) -> Option<i64> {
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).expect("it is ours") {
+            WaitStatus::StillAlive => None,
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => Some(self.registers().rax.cast_signed()),
+            other => panic!("it is not in a call: {other:?}"),
+        }
+    }
+
+    /// Once it has ended, says how. Lets it go on past whatever stops it.
+    pub fn look_for_end(&mut self) -> Option<WaitStatus> {
+        while self.ended.is_none() {
+            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).expect("it is ours") {
+                WaitStatus::StillAlive => return None,
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => self.go_on(None),
+                WaitStatus::Stopped(_, signal) => self.go_on(Some(signal)),
+                ended => self.ended = Some(ended),
+            }
+        }
+        self.ended
+    }
+
+    /// Lets it run freely, with the signal that it stopped for, if it is to have one.
+    pub fn go_on(&self, signal: Option<Signal>) {
+        ptrace::cont(self.pid, signal).expect("stopped");
+    }
+
+    /// Lets it run freely up to its next mark.
+    pub fn run_to_mark(&mut self) {
+        self.go_on(None);
+        self.expect_mark();
+    }
+
+    /// Lets it run freely to its end, past all marks, and says how it ended.
+    pub fn run_to_end(mut self) -> WaitStatus {
+        self.go_on(None);
+        loop {
+            match waitpid(self.pid, None).expect("it is ours") {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => self.go_on(None),
+                WaitStatus::Stopped(_, signal) => self.go_on(Some(signal)),
+                ended => {
+                    self.ended = Some(ended);
+                    return ended;
                 }
             }
         }
