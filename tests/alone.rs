@@ -77,7 +77,7 @@ fn fork_beside_chains(chains: u32, time: Duration) {
             assert!(LIVED.load(Ordering::Relaxed) > 100, "{way}: so few threads say little");
             // And when the chains have ended it is alone again, without anybody's having been joined.
             STOP.store(true, Ordering::Relaxed);
-            common::wait_until(|| fork(|| ()).is_ok_and(|child| child.join().is_ok()));
+            common::wait_until("fork works again", || fork(|| ()).is_ok_and(|child| child.join().is_ok()));
         })
         .join();
     }
@@ -113,7 +113,9 @@ fn no_child_inherits_a_lock_that_another_thread_has() {
             }
         }
         STOP.store(true, Ordering::Relaxed);
-        common::wait_until(|| fork(|| LOCK.lock().is_ok()).is_ok_and(|child| child.join().is_ok_and(|locked| locked)));
+        common::wait_until("fork works again", || {
+            fork(|| LOCK.lock().is_ok()).is_ok_and(|child| child.join().is_ok_and(|locked| locked))
+        });
     })
     .join();
 }
@@ -151,7 +153,7 @@ fn a_thread_that_ended_by_itself_is_soon_in_nobodys_way() {
                 drop(std::thread::spawn(move || stopped.recv()));
                 assert!(matches!(fork(|| ()), Err(ForkError::Multithreaded { threads: 2 })));
                 drop(stop);
-                common::wait_until(|| fork(|| ()).is_ok_and(|child| child.join().is_ok()));
+                common::wait_until("fork works again", || fork(|| ()).is_ok_and(|child| child.join().is_ok()));
             }
         })
         .join();
@@ -168,7 +170,7 @@ fn end_this_thread() -> ! {
 /// Waits, in another thread, until the main thread of this process has ended. It stays a zombie until the last one has.
 fn wait_for_main_thread() {
     let stat = format!("/proc/self/task/{}/stat", std::process::id());
-    common::wait_until(|| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+    common::wait_until("the main thread ends", || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
 }
 
 fn the_last_thread_may_fork_after_the_main_thread_has_ended() {

@@ -174,7 +174,7 @@ fn a_raw_forked_child_that_closed_all_keeps_its_own_files() {
 fn a_process_that_closed_all_keeps_its_own_files() {
     let Estate { in_file, anonymous, large, small, lock, mut children, .. } = Estate::new();
     let ended: Vec<Child<Vec<u8>>> = [0, 5, 10_000].map(|len| fork(move || vec![7; len]).expect("fork")).into_iter().collect();
-    common::wait_until(|| ended.iter().all(|child| !child.is_alive()));
+    common::wait_until("the children end", || ended.iter().all(|child| !child.is_alive()));
     sandbox::close_all_from(3);
     let own = Own::open();
     for child in ended {
@@ -274,7 +274,7 @@ fn a_value_whose_file_is_out_of_reach_can_be_asked_for_again() {
         let outcome =
             common::descriptors().into_iter().find(|(fd, target)| !before.contains_key(fd) && target.contains("outcome"));
         let (outcome, _) = outcome.expect("the file of the value");
-        common::wait_until(|| !child.is_alive());
+        common::wait_until("the child ends", || !child.is_alive());
         let other = tempfile::tempfile().expect("a file");
         let there = exchange(outcome, &other);
         for _ in 0..3 {
@@ -319,7 +319,7 @@ fn a_descriptor_that_was_lent_is_open_in_later_children() {
         assert_eq!(child.expect("fork").join().expect("a value"), (Ok(false), Ok(false)), "{used}");
     }
     first.0.kill().expect("it lives");
-    common::wait_until(|| !first.0.is_alive());
+    common::wait_until("the child ends", || !first.0.is_alive());
     let child = fork(move || (has_ended(first.1), has_ended(second.1)));
     assert_eq!(child.expect("fork").join().expect("a value"), (Ok(true), Ok(false)));
     second.0.kill().expect("it lives");

@@ -38,13 +38,15 @@ fn main() -> ExitCode {
                 other => panic!("no such role: {other}"),
             }
         }
-        None => common::run(&watched![
-            nothing_is_lost_and_nothing_overwritten_without_any_of_the_streams,
-            a_panic_comes_back_without_any_of_the_streams,
-            a_panic_comes_back_with_its_backtrace_without_any_of_the_streams,
-            files_that_the_program_opens_get_the_numbers_as_ever,
-            a_child_may_close_its_streams_by_itself,
-        ]),
+        None => {
+            return common::run(&watched![
+                nothing_is_lost_and_nothing_overwritten_without_any_of_the_streams,
+                a_panic_comes_back_without_any_of_the_streams,
+                a_panic_comes_back_with_its_backtrace_without_any_of_the_streams,
+                files_that_the_program_opens_get_the_numbers_as_ever,
+                a_child_may_close_its_streams_by_itself,
+            ]);
+        }
     }
     ExitCode::SUCCESS
 }

@@ -34,31 +34,33 @@ fn main() -> ExitCode {
         Some("twin") => twin(),
         Some("became another program") => common::sleep_for_ever(),
         Some(role) => panic!("no such role: {role}"),
-        None => common::run(&watched_apart![
-            a_living_owner_is_never_dead_to_a_judge_in_a_sandbox,
-            a_living_owner_in_a_sandbox_is_never_dead,
-            a_living_owner_that_closed_all_its_descriptors_is_never_dead,
-            a_living_owner_whose_main_thread_has_ended_is_never_dead,
-            a_stopped_or_traced_owner_is_never_dead,
-            a_living_owner_behind_a_foreign_proc_is_never_dead,
-            a_process_of_another_pid_namespace_is_refused,
-            a_process_of_another_pid_namespace_is_refused_without_proc,
-            a_grandchild_of_a_raw_fork_keeps_what_it_has_when_the_child_ends,
-            a_daemon_keeps_what_it_has_when_the_process_that_started_it_ends,
-            a_child_is_provided_for_although_a_grandchild_came_first,
-            a_zombie_is_dead_to_a_judge_without_descriptors,
-            a_zombie_is_dead_to_a_judge_in_a_sandbox,
-            a_dead_owner_is_found_without_proc,
-            an_owner_that_became_another_program_is_dead,
-            an_owner_that_became_its_own_twin_is_dead,
-            an_owner_that_became_a_program_which_nobody_may_look_into_is_dead,
-            many_waiters_behind_the_living_hide_no_dead_owner,
-            a_pid_that_came_back_as_a_thread_is_a_dead_owners,
-            a_pid_that_came_back_as_a_process_is_a_dead_owners,
-            children_that_nobody_joined_make_room_for_others,
-            a_child_without_proc_works_at_its_first_use,
-            what_a_raw_fork_opened_anew_is_given_back,
-        ]),
+        None => {
+            return common::run(&watched_apart![
+                a_living_owner_is_never_dead_to_a_judge_in_a_sandbox,
+                a_living_owner_in_a_sandbox_is_never_dead,
+                a_living_owner_that_closed_all_its_descriptors_is_never_dead,
+                a_living_owner_whose_main_thread_has_ended_is_never_dead,
+                a_stopped_or_traced_owner_is_never_dead,
+                a_living_owner_behind_a_foreign_proc_is_never_dead,
+                a_process_of_another_pid_namespace_is_refused,
+                a_process_of_another_pid_namespace_is_refused_without_proc,
+                a_grandchild_of_a_raw_fork_keeps_what_it_has_when_the_child_ends,
+                a_daemon_keeps_what_it_has_when_the_process_that_started_it_ends,
+                a_child_is_provided_for_although_a_grandchild_came_first,
+                a_zombie_is_dead_to_a_judge_without_descriptors,
+                a_zombie_is_dead_to_a_judge_in_a_sandbox,
+                a_dead_owner_is_found_without_proc,
+                an_owner_that_became_another_program_is_dead,
+                an_owner_that_became_its_own_twin_is_dead,
+                an_owner_that_became_a_program_which_nobody_may_look_into_is_dead,
+                many_waiters_behind_the_living_hide_no_dead_owner,
+                a_pid_that_came_back_as_a_thread_is_a_dead_owners,
+                a_pid_that_came_back_as_a_process_is_a_dead_owners,
+                children_that_nobody_joined_make_room_for_others,
+                a_child_without_proc_works_at_its_first_use,
+                what_a_raw_fork_opened_anew_is_given_back,
+            ]);
+        }
     }
     ExitCode::SUCCESS
 }
@@ -350,7 +352,9 @@ fn a_living_owner_whose_main_thread_has_ended_is_never_dead() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let stat = format!("/proc/self/task/{}/stat", std::process::id());
-                common::wait_until(|| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+                common::wait_until("the main thread ends", || {
+                    std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
+                });
                 scene.own();
                 std::process::exit(0);
             });
@@ -374,7 +378,7 @@ fn a_stopped_or_traced_owner_is_never_dead() {
     let scene = Scene::new();
     let owner = scene.owner(|| ());
     raw::signal(owner.pid(), libc::SIGSTOP);
-    common::wait_until(|| common::state(owner.id()) == Some('T'));
+    common::wait_until("the owner stops", || common::state(owner.id()) == Some('T'));
     scene.owner_is_alive();
     raw::fork(|| {
         scene.attach();
@@ -566,7 +570,7 @@ fn the_grandchild_is_alive(scene: &Scene) {
     scene.board.set(GO_ON, 1);
     assert_eq!(scene.queue.recv_timeout(LONG), Ok([7; 16]), "torn, or lost");
     let grandchild = scene.board.get(2) as u32;
-    common::wait_until(|| matches!(common::state(grandchild), None | Some('Z')));
+    common::wait_until("the grandchild ends", || matches!(common::state(grandchild), None | Some('Z')));
     assert_eq!(scene.lock.lock().map(|guard| *guard).map_err(|error| error.to_string()), Ok([1, 1]));
 }
 
@@ -584,7 +588,7 @@ fn a_daemon_keeps_what_it_has_when_the_process_that_started_it_ends() {
             theirs.board.set(2, second.into());
             theirs.board.wait(READY, 1);
         });
-        common::wait_until(|| common::state(first) == Some('Z'));
+        common::wait_until("the first child ends", || common::state(first) == Some('Z'));
     });
     child.expect("fork").join().expect("a value");
     the_grandchild_is_alive(&scene);
@@ -596,7 +600,7 @@ fn a_child_is_provided_for_although_a_grandchild_came_first() {
         let theirs = std::sync::Arc::clone(&scene);
         let child = fork(move || {
             let first = grandchild(|| drop(theirs.lock.lock().expect("free")));
-            common::wait_until(|| common::state(first) == Some('Z'));
+            common::wait_until("the first child ends", || common::state(first) == Some('Z'));
             // The place that was promised is still the child's own.
             let mut guard = theirs.lock.lock().expect("free");
             guard[0] += 1;
@@ -728,7 +732,9 @@ fn exec(program: &CString, arguments: &[CString]) -> std::io::Error {
 
 /// Waits until the process runs a program of this name.
 fn wait_for_program(pid: u32, name: &str) {
-    common::wait_until(|| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name));
+    common::wait_until("the process becomes another program", || {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+    });
 }
 
 fn an_owner_that_became_another_program_is_dead() {
@@ -806,7 +812,7 @@ fn twin() {
     board.wait(0, 1);
     // The mark is there in both; what tells them apart is that the segment's descriptor is closed by the exec.
     let segment = format!("/proc/{}/fd/{}", owner.id(), std::os::fd::AsRawFd::as_raw_fd(&scene.segment));
-    common::wait_until(|| std::fs::read_link(&segment).is_err());
+    common::wait_until("the descriptor is closed", || std::fs::read_link(&segment).is_err());
     raw::fork(|| scene.owner_is_dead()).join();
     assert!(common::state(owner.id()).is_some_and(|state| state != 'Z'), "the program that it became lives");
     owner.kill();
@@ -987,12 +993,12 @@ fn children_that_nobody_joined_make_room_for_others() {
     for number in 0..CHILDREN as u64 {
         children.push(fork(move || number).unwrap_or_else(|error| panic!("child {number}: {error:?}")));
         if number % 300 == 299 {
-            common::wait_until(|| children.iter().all(|child| !child.is_alive()));
+            common::wait_until("the children end", || children.iter().all(|child| !child.is_alive()));
             reaped += commons.reap().expect("attached");
         }
     }
     assert_eq!(reaped, 900, "each is cleared up after once");
-    common::wait_until(|| children.iter().all(|child| !child.is_alive()));
+    common::wait_until("the children end", || children.iter().all(|child| !child.is_alive()));
     // The table may be filled without anybody's reaping by hand, too.
     for number in 0..CHILDREN as u64 - 200 {
         children.push(fork(move || number).unwrap_or_else(|error| panic!("child {number}: {error:?}")));

@@ -27,7 +27,8 @@ use crate::sys::{self, barrier, memory};
 /// Makes an anonymous segment.
 pub(crate) fn create_anonymous(len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
-    let file = memory::sealed_memfd("offspring", layout.size()).map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
+    let file =
+        memory::sealed_memfd("offspring", layout.size()).map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
     // Without `/proc` on an older kernel it is a segment of this process and its children.
     let home = Home::of_memory().unwrap_or(Home::UNKNOWN);
     fill(file, layout, home, true).map(registry::add)

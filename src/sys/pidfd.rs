@@ -189,7 +189,8 @@ fn pidfds_have_inodes(pidfd: &OwnFile) -> Option<bool> {
 /// `/proc` of another pid namespace, in which the process has another number, or none.
 fn ticks_of(pidfd: &OwnFile) -> Option<Start> {
     let mut text = [0; 1024];
-    let info = descriptor::read_proc(&format!("/proc/self/fdinfo/{}", pidfd.name().number()), ["open", "read"], &mut text).ok()?;
+    let info =
+        descriptor::read_proc(&format!("/proc/self/fdinfo/{}", pidfd.name().number()), ["open", "read"], &mut text).ok()?;
     let pid: u32 = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
     let ticks = parse_start(descriptor::read_proc(&format!("/proc/{pid}/stat"), ["open", "read"], &mut text).ok()?)?;
     // Where there are no time namespaces (before Linux 5.6, or if it was built without) all see the same ticks.

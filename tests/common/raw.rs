@@ -108,7 +108,7 @@ impl Raw {
     /// Kills it, and leaves it a zombie until this value is dropped.
     pub fn kill_and_leave(&self) {
         signal(self.pid, libc::SIGKILL);
-        crate::common::wait_until(|| matches!(crate::common::state(self.id()), Some('Z') | None));
+        crate::common::wait_until("the process ends", || matches!(crate::common::state(self.id()), Some('Z') | None));
     }
 
     fn end(&mut self) {

@@ -9,10 +9,10 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::personality::{self, Persona};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::sys::prctl::set_pdeathsig;
 use nix::unistd::{Pid, Uid, chroot, setresuid};
 
 use crate::play::{HANGING, Verdict, on_all_processors, parse, start, unparse};

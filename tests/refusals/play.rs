@@ -221,7 +221,11 @@ fn play(job: Job) -> Played {
             verdict = "n".to_owned();
         }
         let mut lines = vec![verdict];
-        lines.extend(seen.calls.iter().map(|(who, kind, nth)| format!("{}{} {nth}", if *who == Who::Player { 'p' } else { 'c' }, kind.to_text())));
+        lines.extend(
+            seen.calls
+                .iter()
+                .map(|(who, kind, nth)| format!("{}{} {nth}", if *who == Who::Player { 'p' } else { 'c' }, kind.to_text())),
+        );
         lines.extend(seen.others.iter().map(|(kind, reason)| format!("o{} {reason}", kind.to_text())));
         theirs.write_all(lines.join("\n").as_bytes()).expect("somebody listens");
     });
@@ -231,7 +235,9 @@ fn play(job: Job) -> Played {
     for (number, line) in text.lines().enumerate() {
         match (number, line.split_at_checked(1)) {
             (0, Some(_)) => played.verdict = judge(parse(line), job.refusal),
-            (_, Some(("o", rest))) => played.others.push(Kind::parse(rest).map(|(kind, reason)| (kind, reason.to_owned())).expect("a kind")),
+            (_, Some(("o", rest))) => {
+                played.others.push(Kind::parse(rest).map(|(kind, reason)| (kind, reason.to_owned())).expect("a kind"))
+            }
             (_, Some((who, rest))) => {
                 let (kind, nth) = Kind::parse(rest).expect("a kind");
                 played.calls.push((if who == "p" { Who::Player } else { Who::Child }, kind, nth.parse().expect("a number")));
@@ -367,7 +373,9 @@ impl Table {
         for (kind, row) in &self.kinds {
             row.print(kind, None);
         }
-        println!("works: the operation did without the call; error: an Err that names it; alive: a verdict that could not be given;");
+        println!(
+            "works: the operation did without the call; error: an Err that names it; alive: a verdict that could not be given;"
+        );
         println!("missed: the call was not made that time.");
     }
 }

@@ -13,8 +13,8 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use offspring::spsc::{Producer, ring_in};
 use offspring::{
-    Child, CreateError, Fault, ForkError, Handle, JoinError, Lock, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError,
-    Segment, SendTimeoutError, TryLockError, fork,
+    Child, CreateError, Fault, ForkError, Handle, JoinError, Lock, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions,
+    RecvTimeoutError, Segment, SendTimeoutError, TryLockError, fork,
 };
 
 use crate::raw::{raw_fork, sleep_for_ever};
@@ -153,7 +153,8 @@ fn create_file() -> Ready {
         let path = folder.join("segment");
         let made = Segment::create_file(&path, 1 << 16);
         // There complete, or not at all, and nothing else is.
-        let listed = unseen(|| std::fs::read_dir(&folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>()));
+        let listed =
+            unseen(|| std::fs::read_dir(&folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>()));
         if let Ok(names) = listed {
             assert_eq!(names, if made.is_ok() { vec![path] } else { vec![] }, "{made:?}");
         }
@@ -187,9 +188,7 @@ fn open_file() -> Ready {
     let folder = folder();
     let path = folder.join("segment");
     let handle = maker(|| Segment::create_file(&path, 1 << 16).expect("a file"));
-    ready(move || {
-        find_seven(&attempt!(Segment::open_file(&path)), handle)
-    })
+    ready(move || find_seven(&attempt!(Segment::open_file(&path)), handle))
 }
 
 /// Where a segment's home stands, drawn in `src/segment/header.rs`, and of it the boot.

@@ -26,16 +26,27 @@ pub enum Who {
 pub enum Refusal {
     Nothing,
     /// The call of this kind with this number, counted from 0.
-    Once { who: Who, kind: Kind, nth: usize, errno: i32 },
+    Once {
+        who: Who,
+        kind: Kind,
+        nth: usize,
+        errno: i32,
+    },
     /// All calls of this kind.
-    Always { who: Who, kind: Kind, errno: i32 },
+    Always {
+        who: Who,
+        kind: Kind,
+        errno: i32,
+    },
 }
 
 impl Refusal {
     /// The error with which this call is refused, if it is.
     fn errno(self, who: Who, kind: Kind, nth: usize) -> Option<i32> {
         match self {
-            Refusal::Once { who: whose, kind: which, nth: when, errno } if (whose, which, when) == (who, kind, nth) => Some(errno),
+            Refusal::Once { who: whose, kind: which, nth: when, errno } if (whose, which, when) == (who, kind, nth) => {
+                Some(errno)
+            }
             Refusal::Always { who: whose, kind: which, errno } if (whose, which) == (who, kind) => Some(errno),
             _ => None,
         }
