@@ -393,8 +393,10 @@ fn a_process_stopped_while_it_moves_in_is_alive() {
         rehome(&place.path, another_boot(own) ^ stops << 40);
         let Some(process) = traced(|| {
             let segment = place.open().expect("of another boot");
-            let lock = Lock::<u64>::open(&segment, noted(board, LOCK)).expect("there");
-            std::mem::forget(lock.lock());
+            // Of its own: what only the dead had is gone once somebody has cleared up.
+            let lock = Lock::new_in(&segment, 5_u64).expect("a lock");
+            note(board, LOCK, lock.handle());
+            std::mem::forget(lock.lock().expect("free"));
             board.set(READY, 2);
             board.wait(GO_ON, 1);
         }) else {

@@ -15,7 +15,7 @@
 //! ```text
 //! bits   field
 //!  0-47  payload  postcard of `T`, the first byte lowest
-//! 48-50  len      bytes of it
+//! 48-50  len      bytes of it; or 7: the record could not be written, bits 0-31 are the error and 32-47 the kind
 //!    62  1        which no position has that was only moved by writing
 //! ```
 //!
@@ -47,6 +47,9 @@ const KIND_NOT_STARTED: u64 = 4;
 const MAX_IN_POSITION: usize = 6;
 const LEN_SHIFT: u32 = 48;
 const LEN_MASK: u64 = 7;
+/// Stands for the length where the position tells that the kernel refused the write.
+const NOT_WRITTEN: u64 = 7;
+const KIND_SHIFT: u32 = 32;
 const IN_POSITION_BIT: u64 = 1 << 62;
 
 /// What became of the closure.
@@ -140,6 +143,12 @@ impl Record {
         Some(IN_POSITION_BIT | (payload.len() as u64) << LEN_SHIFT | bits)
     }
 
+    /// The position that tells that the kernel refused to write this record.
+    fn refused(&self, refused: Errno) -> u64 {
+        let kind = self.bytes().first_chunk::<8>().map_or(0, |kind| u64::from_ne_bytes(*kind));
+        IN_POSITION_BIT | NOT_WRITTEN << LEN_SHIFT | kind << KIND_SHIFT | u64::from(refused.raw_os_error().cast_unsigned())
+    }
+
     fn bytes(&self) -> &[u8] {
         if self.long.is_empty() { &self.short[..self.short_len] } else { &self.long }
     }
@@ -187,7 +196,7 @@ impl OutcomeFile {
         OwnFile::new(descriptor::duplicate(&self.0)?).map(OutcomeFile)
     }
 
-    /// Writes the record, or, if there is no memory for it, why not. False if even that failed. For a process that is about to end: the
+    /// Writes the record, or, if the kernel refuses that, why. False if even that failed. For a process that is about to end: the
     /// signal by which the kernel tells of a file that becomes too large is blocked from here on.
     pub(super) fn write(&self, record: &Record) -> bool {
         // A program that has closed every descriptor may have opened something else under this number. Where a sandbox forbids to ask, what
@@ -201,23 +210,20 @@ impl OutcomeFile {
             return true;
         }
         sys::block_file_size_signal();
-        let Err(error) = self.write_all(record.bytes()) else {
+        let Err(refused) = self.write_all(record.bytes()) else {
             return true;
         };
-        let reason = Record::unsendable(&format!("write failed: {error}"));
-        // Shortened to nothing first, so that no moment shows parts of two records.
-        rustix::fs::ftruncate(&self.0, 0).is_ok()
-            && rustix::fs::seek(&self.0, SeekFrom::Start(0)).is_ok()
-            && self.write_all(reason.bytes()).is_ok()
+        // To say so takes no memory, and covers what was written so far.
+        rustix::fs::seek(&self.0, SeekFrom::Start(record.refused(refused))).is_ok()
     }
 
-    fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    fn write_all(&self, mut bytes: &[u8]) -> Result<(), Errno> {
         while !bytes.is_empty() {
             match rustix::io::write(&self.0, bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(Errno::IO),
                 Ok(len) => bytes = &bytes[len..],
                 Err(Errno::INTR) => {}
-                Err(refused) => return Err(refused.into()),
+                Err(refused) => return Err(refused),
             }
         }
         Ok(())
@@ -275,7 +281,16 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
 
 /// Reads the value in a position; `None` for one that nobody of us has set.
 fn parse_position<T: DeserializeOwned>(position: u64) -> Option<Outcome<T>> {
-    let len = (position >> LEN_SHIFT & LEN_MASK) as usize;
+    let len = position >> LEN_SHIFT & LEN_MASK;
+    if len == NOT_WRITTEN {
+        let reason = format!("write failed: {}", io::Error::from_raw_os_error((position as u32).cast_signed()));
+        return match position >> KIND_SHIFT & 0xffff {
+            KIND_NOT_STARTED => Some(Outcome::NotStarted(reason)),
+            KIND_VALUE | KIND_PANIC | KIND_UNSENDABLE => Some(Outcome::Unsendable(reason)),
+            _ => None,
+        };
+    }
+    let len = len as usize;
     position.to_le_bytes()[..MAX_IN_POSITION].get(..len).map(|payload| decode(payload, Outcome::Value))
 }
 
@@ -386,6 +401,19 @@ mod tests {
         }
         rustix::fs::seek(&file.0, SeekFrom::Start(IN_POSITION_BIT)).expect("a position");
         assert!(matches!(file.read::<u64>(), Ok(Some(Outcome::Undecodable(_)))));
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_written_says_why() {
+        let file = OutcomeFile::create().expect("a file");
+        let refused = |record: &Record| {
+            rustix::fs::seek(&file.0, SeekFrom::Start(record.refused(Errno::PERM))).expect("a position");
+            file.read::<()>().expect("readable").expect("a record")
+        };
+        let is_clear = |reason: &str| reason.starts_with("write failed: ") && reason.contains("os error 1)");
+        assert!(matches!(refused(&Record::value(&())), Outcome::Unsendable(reason) if is_clear(&reason)));
+        let not_started = Record::not_started(OsError { call: "prctl", errno: Errno::PERM });
+        assert!(matches!(refused(&not_started), Outcome::NotStarted(reason) if is_clear(&reason)));
     }
 
     #[test]

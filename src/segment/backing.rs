@@ -59,7 +59,7 @@ pub(crate) fn open_descriptor(fd: BorrowedFd<'_>) -> Result<Arc<Mapping>, Segmen
     }
     let file = File::from(descriptor::duplicate(fd)?);
     check_file(&file)?;
-    if !memory::seals(file.as_fd()).is_some_and(|seals| seals.contains(memory::SEALS)) {
+    if !memory::seals(file.as_fd())?.contains(memory::SEALS) {
         return Err(SegmentError::Unsealed);
     }
     attach(file, |header, _| {

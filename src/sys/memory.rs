@@ -37,9 +37,12 @@ pub(crate) fn sealed_memfd(name: &str, size: u64) -> Result<File, OsError> {
     Ok(File::from(fd))
 }
 
-/// The seals of a memfd; `None` for a file that cannot have any.
-pub(crate) fn seals(fd: BorrowedFd<'_>) -> Option<SealFlags> {
-    rustix::fs::fcntl_get_seals(fd).ok()
+/// The seals of a memfd; none for a file that cannot have any.
+pub(crate) fn seals(fd: BorrowedFd<'_>) -> Result<SealFlags, OsError> {
+    match rustix::fs::fcntl_get_seals(fd) {
+        Err(Errno::INVAL) => Ok(SealFlags::empty()),
+        seals => seals.map_err(OsError::in_call("fcntl")),
+    }
 }
 
 /// Makes sure that the bytes have pages behind them, so that touching them cannot fail later.

@@ -39,6 +39,7 @@ const fn together(name: &'static str, enter: fn() -> nix::Result<()>, errors: &'
 }
 
 const NO_PROC: &[&str] = &["/proc"];
+const NO_FILES: &[&str] = &["/proc", "open failed: No such file or directory"];
 const NO_DESCRIPTOR: &[&str] = &["Too many open files"];
 const NO_RIGHT: &[&str] = &["Permission denied", "belongs to user"];
 const NO_ROOM: &[&str] = &["mmap failed", "getrlimit failed"];
@@ -56,7 +57,7 @@ const PLACES: &[Place] = &[
     alone("0, 1 and 2 are closed", || close(&[0, 1, 2]), &[]),
     alone("no /proc", without_proc, NO_PROC),
     alone("a /proc of processes only", proc_of_processes, NO_PROC),
-    alone("an empty root", empty_root, NO_PROC),
+    alone("an empty root", empty_root, NO_FILES),
     alone("another user", other_user, NO_RIGHT),
     alone("a user namespace", || unshare(CloneFlags::CLONE_NEWUSER), NO_RIGHT),
     together("a user namespace, for all", || unshare(CloneFlags::CLONE_NEWUSER), &[]),

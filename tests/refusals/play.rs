@@ -110,10 +110,11 @@ pub fn main() -> ExitCode {
         rehearsals.iter().flat_map(|played| &played.others).map(|(kind, reason)| format!("{} ({reason})", kind.name())).collect();
     println!("\n{} kinds of calls: {}", kinds.len(), kinds.into_iter().collect::<Vec<_>>().join(", "));
     println!("\nout of scope: {}", others.into_iter().collect::<Vec<_>>().join(", "));
-    if table.total.plays == 0 {
+    if table.total.plays == table.total.not_reached {
         failures.push("nothing was refused".to_owned());
     }
     if wanted.is_empty() {
+        failures.extend(table.missing());
         failures.extend(places::play_all());
     }
     println!("\n{} plays, {} failures, {:.1} s", table.total.plays, failures.len(), start.elapsed().as_secs_f64());
@@ -345,6 +346,8 @@ fn head(what: &str) {
 
 #[derive(Default)]
 struct Table {
+    /// By when they are made, and by the call.
+    moments: BTreeMap<&'static str, Row>,
     kinds: BTreeMap<String, Row>,
     total: Row,
 }
@@ -352,6 +355,7 @@ struct Table {
 impl Table {
     fn add(&mut self, job: &Job, verdict: &Verdict, failures: &mut Vec<String>) {
         let (Refusal::Once { kind, errno, .. } | Refusal::Always { kind, errno, .. }) = job.refusal else { return };
+        self.moments.entry(SCENES[job.scene].at).or_default().add(verdict);
         self.kinds.entry(kind.name()).or_default().add(verdict);
         self.total.add(verdict);
         if let Verdict::Failure(text) = verdict {
@@ -365,6 +369,18 @@ impl Table {
             let text = text.replace(&std::io::Error::from_raw_os_error(errno).to_string(), "(the error)");
             failures.push(format!("{at}, {name}, {}, {how}: {text}", kind.name()));
         }
+    }
+
+    /// What should have been refused, and never was.
+    fn missing(&self) -> Vec<String> {
+        let never = |row: Option<&Row>| row.is_none_or(|row| row.plays == row.not_reached);
+        let moments = SCENES.iter().map(|scene| scene.at).collect::<BTreeSet<_>>();
+        let moments = moments.into_iter().filter(|&at| never(self.moments.get(at))).map(str::to_owned);
+        let kinds = self.kinds.iter().filter(|&(_, row)| never(Some(row))).map(|(kind, _)| kind.clone());
+        // Without these a sleep, a wake-up and a verdict were something else.
+        let expected = ["futex(wait)", "futex(wake)", "fcntl(F_OFD_GETLK)", "pidfd_open", "ppoll", "fallocate"];
+        let expected = expected.into_iter().filter(|&kind| !self.kinds.contains_key(kind)).map(str::to_owned);
+        moments.chain(kinds).chain(expected).map(|what| format!("{what} was never refused")).collect()
     }
 
     fn print(&self, calls: usize) {

@@ -310,13 +310,17 @@ fn no_child(error: ForkError) -> Outcome {
 fn fork_and_join(value: u64) -> Outcome {
     match fork(move || value) {
         Err(error) => no_child(error),
-        Ok(child) => match join(child) {
-            Ok(back) => {
-                assert_eq!(back, value, "another value");
-                Works
-            }
-            Err(error) => ended_badly(error),
-        },
+        Ok(child) => joined_as(child, value),
+    }
+}
+
+fn joined_as(child: Child<u64>, value: u64) -> Outcome {
+    match join(child) {
+        Ok(back) => {
+            assert_eq!(back, value, "another value");
+            Works
+        }
+        Err(error) => ended_badly(error),
     }
 }
 
@@ -402,9 +406,15 @@ fn fork_kill_join() -> Outcome {
 }
 
 fn fork_and_drop() -> Outcome {
-    drop(attempt!(fork(|| ())));
+    match fork(|| ()) {
+        Ok(child) => drop(child),
+        Err(error) => return no_child(error),
+    }
     // It is waited for at the next fork, at the latest.
-    fork_and_join(7)
+    match fork(|| 7) {
+        Ok(child) => joined_as(child, 7),
+        Err(error) => refused(error),
+    }
 }
 
 /// What becomes of one who has something in its hands.
