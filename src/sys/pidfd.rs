@@ -349,12 +349,14 @@ mod tests {
         assert_eq!(pid_namespace_of_children(), Ok(own));
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
         let numbers: Vec<u32> = release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+        // Another processor may be emulated, by a program that does not know the request.
+        let may_be_emulated = cfg!(not(target_arch = "x86_64"));
         for request in [PIDFD_GET_PID_NAMESPACE, PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE] {
             match namespace("/no such file", request) {
                 Ok(number) => assert_eq!(number, own),
                 Err(refused) => {
                     assert_eq!(refused.errno, Errno::NOENT);
-                    assert!(numbers < vec![6, 11], "Linux {release} has this request");
+                    assert!(numbers < vec![6, 11] || may_be_emulated, "Linux {release} has this request");
                 }
             }
         }

@@ -70,8 +70,10 @@ const LARGEST_ERROR: u32 = 4095;
 
 /// The user as whom this process acts.
 pub(crate) fn user() -> Result<u32, OsError> {
-    let user = rustix::process::geteuid().as_raw();
-    // The call always succeeds, so nobody looks for an error; but a sandbox may make one. No user has such a number.
+    // SAFETY: takes no pointer.
+    let user = unsafe { libc::geteuid() };
+    // The call always succeeds, so libc does not look for an error, and rustix panics in a debug build; but a sandbox may make one. No user
+    // has such a number.
     if user > u32::MAX - LARGEST_ERROR {
         return Err(OsError { call: "geteuid", errno: Errno::from_raw_os_error(user.wrapping_neg().cast_signed()) });
     }
@@ -149,7 +151,8 @@ fn count_threads() -> Result<usize, OsError> {
 /// Whether the thread that this process began with has ended while others go on.
 fn main_thread_has_ended() -> Result<bool, OsError> {
     let main = pid();
-    if rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned() == main {
+    // SAFETY: takes no pointer. Where a sandbox refuses it, the file tells.
+    if unsafe { libc::gettid() }.cast_unsigned() == main {
         return Ok(false);
     }
     let mut text = [0; 1024];
