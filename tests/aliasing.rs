@@ -9,6 +9,8 @@
 #![expect(unsafe_code, reason = "processes that are forked by other means, and what they find at addresses of their parents")]
 
 mod common;
+#[path = "common/parent.rs"]
+mod parent;
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/sandbox.rs"]

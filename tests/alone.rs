@@ -8,6 +8,8 @@
 #![expect(unsafe_code, reason = "a thread that ends alone, and a process that shares memory with another")]
 
 mod common;
+#[path = "common/parent.rs"]
+mod parent;
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/sandbox.rs"]

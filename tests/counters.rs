@@ -11,6 +11,9 @@
 #[cfg(target_arch = "x86_64")]
 mod common;
 #[cfg(target_arch = "x86_64")]
+#[path = "common/parent.rs"]
+mod parent;
+#[cfg(target_arch = "x86_64")]
 #[path = "common/raw.rs"]
 mod raw;
 #[cfg(target_arch = "x86_64")]

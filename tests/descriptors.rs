@@ -7,6 +7,8 @@
 #![expect(unsafe_code, reason = "processes that close descriptors under their owners")]
 
 mod common;
+#[path = "common/parent.rs"]
+mod parent;
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/sandbox.rs"]

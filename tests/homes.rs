@@ -9,6 +9,8 @@
 //! Another boot is played by writing another home wherever the file says its own.
 
 mod common;
+#[path = "common/parent.rs"]
+mod parent;
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/sandbox.rs"]

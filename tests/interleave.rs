@@ -21,6 +21,9 @@ mod fd;
 #[path = "interleave/notebook.rs"]
 mod notebook;
 #[cfg(target_arch = "x86_64")]
+#[path = "common/parent.rs"]
+mod parent;
+#[cfg(target_arch = "x86_64")]
 #[path = "step_kill/room.rs"]
 mod room;
 #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,9 @@
 
 mod common;
 #[cfg(target_arch = "x86_64")]
+#[path = "common/parent.rs"]
+mod parent;
+#[cfg(target_arch = "x86_64")]
 #[path = "step_kill/room.rs"]
 mod room;
 #[cfg(target_arch = "x86_64")]

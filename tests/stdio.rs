@@ -9,6 +9,8 @@
 #![expect(unsafe_code, reason = "closes standard streams")]
 
 mod common;
+#[path = "common/parent.rs"]
+mod parent;
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/role.rs"]

@@ -31,6 +31,9 @@ mod line;
 #[path = "step_kill/lock.rs"]
 mod lock;
 #[cfg(target_arch = "x86_64")]
+#[path = "common/parent.rs"]
+mod parent;
+#[cfg(target_arch = "x86_64")]
 #[path = "step_kill/peers.rs"]
 mod peers;
 #[cfg(target_arch = "x86_64")]

@@ -9,6 +9,8 @@
 #![expect(unsafe_code, reason = "system calls of processes that are judged")]
 
 mod common;
+#[path = "common/parent.rs"]
+mod parent;
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/role.rs"]
@@ -853,7 +855,7 @@ fn become_user(user: u32) {
     assert_eq!(unsafe { libc::setresuid(user, user, user) }, 0);
     // SAFETY: takes integers.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) }, 0);
-    raw::end_with_parent();
+    parent::end_with(nix::unistd::getppid());
 }
 
 fn many_waiters_behind_the_living_hide_no_dead_owner() {

@@ -10,6 +10,9 @@
 #[cfg(target_arch = "x86_64")]
 mod common;
 #[cfg(target_arch = "x86_64")]
+#[path = "common/parent.rs"]
+mod parent;
+#[cfg(target_arch = "x86_64")]
 #[path = "step_kill/trace.rs"]
 mod trace;
 

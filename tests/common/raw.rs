@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::unistd::{Pid, getpid};
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -25,31 +27,28 @@ pub struct Raw {
 /// Runs `life` in a copy of this process that libc's `fork` makes. It exits with 0, or with 101 if `life` panics, and is killed
 /// if this process ends before.
 pub fn fork(life: impl FnOnce()) -> Raw {
+    let own = getpid();
     // SAFETY: this process has one thread.
-    begin(unsafe { libc::fork() }, life)
+    begin(own, unsafe { libc::fork() }, life)
 }
 
 /// As [`fork`], by a bare system call, which no library learns of.
 pub fn clone(life: impl FnOnce()) -> Raw {
+    let own = getpid();
     // SAFETY: as above; no memory and no stack is shared.
-    begin(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } as i32, life)
+    begin(own, unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } as i32, life)
 }
 
-fn begin(pid: i32, life: impl FnOnce()) -> Raw {
+fn begin(parent: Pid, pid: i32, life: impl FnOnce()) -> Raw {
     match pid {
         -1 => panic!("fork: {}", std::io::Error::last_os_error()),
         0 => {
-            end_with_parent();
+            crate::parent::end_with(parent);
             let code = if catch_unwind(AssertUnwindSafe(life)).is_ok() { 0 } else { 101 };
             exit(code)
         }
         pid => Raw { pid, ended: None },
     }
-}
-
-/// Has this process killed when its parent ends.
-pub fn end_with_parent() {
-    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
 }
 
 /// Ends this process at once.

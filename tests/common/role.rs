@@ -17,10 +17,11 @@ pub fn own() -> Option<String> {
 pub fn command(role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command.env(ROLE, role);
+    let own = nix::unistd::getpid();
     // SAFETY: makes one system call.
     unsafe {
-        command.pre_exec(|| {
-            crate::raw::end_with_parent();
+        command.pre_exec(move || {
+            crate::parent::end_with(own);
             Ok(())
         })
     };

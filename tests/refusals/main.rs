@@ -22,6 +22,9 @@
 #[cfg(target_arch = "x86_64")]
 mod calls;
 #[cfg(target_arch = "x86_64")]
+#[path = "../common/parent.rs"]
+mod parent;
+#[cfg(target_arch = "x86_64")]
 mod places;
 #[cfg(target_arch = "x86_64")]
 mod play;

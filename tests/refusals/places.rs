@@ -9,12 +9,12 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::personality::{self, Persona};
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, chroot, setresuid};
 
+use crate::parent;
 use crate::play::{HANGING, Verdict, on_all_processors, parse, start, unparse};
 use crate::raw::raw_fork;
 use crate::scenes::SCENES;
@@ -140,9 +140,13 @@ fn enter_as_child(namespaces: i32) -> nix::Result<()> {
     if namespaces == CLONE_NEWTIME {
         std::fs::write("/proc/self/timens_offsets", "monotonic 86400 0\nboottime 172800 0\n").expect("no process is in it yet");
     }
+    let own = nix::unistd::getpid();
     // SAFETY: this process has one thread, so the copy may go on as this one does.
     match Errno::result(unsafe { libc::fork() })? {
-        0 => set_pdeathsig(Signal::SIGKILL),
+        0 => {
+            parent::end_with(own);
+            Ok(())
+        }
         child => {
             let code = matches!(waitpid(Pid::from_raw(child), None), Ok(WaitStatus::Exited(_, 0)));
             // SAFETY: ends the process at once; what it has is its child's.

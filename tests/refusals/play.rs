@@ -20,6 +20,8 @@ use crate::tracer::{Refusal, Who, follow, mark};
 
 /// Seconds after which a scene is taken for hanging. None waits for more than a few.
 pub const HANGING: u32 = 30;
+/// Seconds after which the whole run is.
+const ALL_HANGING: u32 = 3000;
 
 /// With what a call is refused.
 const ERRORS: [i32; 10] = [
@@ -72,6 +74,8 @@ struct Played {
 
 pub fn main() -> ExitCode {
     let start = Instant::now();
+    // A hang that no stage has seen.
+    nix::unistd::alarm::set(ALL_HANGING);
     // In all that are made from this one, too.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let home = tempfile::tempdir().expect("a folder");

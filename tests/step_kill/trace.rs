@@ -36,12 +36,13 @@ pub fn let_trace() {
 
 /// Runs `life` in a copy of this process, which ends with it, and ends when this process does. It does not count as a child of the crate's.
 pub fn raw_fork(life: impl FnOnce()) -> Pid {
+    let own = nix::unistd::getpid();
     // SAFETY: this process has one thread, so the copy may go on as this one does.
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", Errno::last()),
         0 => {
             let life = || {
-                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("prctl");
+                crate::parent::end_with(own);
                 life();
             };
             let code = if catch_unwind(AssertUnwindSafe(life)).is_ok() { 0 } else { 101 };
