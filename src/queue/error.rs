@@ -281,7 +281,12 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
+    // Those that give a value back are kept out of their callers: inlined, the copies of a message of 64 KiB in each of their arms keep
+    // LLVM's SROA busy for hours, once the error beside it is larger than a word.
+
     /// For an operation that waits for ever, and so never hears `NotNow`.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn send<T>(self, value: T) -> SendError<T> {
         match self {
             Stop::Fault(fault) => SendError::Broken(value, fault),
@@ -289,6 +294,8 @@ impl Stop {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn try_send<T>(self, value: T) -> TrySendError<T> {
         match self {
             Stop::NotNow => TrySendError::Full(value),
@@ -297,6 +304,8 @@ impl Stop {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn send_timeout<T>(self, value: T) -> SendTimeoutError<T> {
         match self {
             Stop::NotNow => SendTimeoutError::Timeout(value),
