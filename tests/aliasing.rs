@@ -15,8 +15,6 @@ mod parent;
 mod raw;
 #[path = "common/sandbox.rs"]
 mod sandbox;
-#[path = "common/watchdog.rs"]
-mod watchdog;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,7 +25,7 @@ use raw::{Board, Ended};
 fn main() -> ExitCode {
     sandbox::no_core();
     // They leak guards, and with them segments.
-    common::run(&watched_apart![
+    common::run(&tests_apart![
         a_reference_of_the_parents_faults_in_a_child_whatever_it_does_first,
         a_reference_of_the_parents_faults_in_a_child_of_libcs_fork,
         a_reference_of_the_parents_faults_in_every_generation,

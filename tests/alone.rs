@@ -14,8 +14,6 @@ mod parent;
 mod raw;
 #[path = "common/sandbox.rs"]
 mod sandbox;
-#[path = "common/watchdog.rs"]
-mod watchdog;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +24,7 @@ use offspring::{ForkError, fork};
 use raw::{Board, Ended};
 
 fn main() -> ExitCode {
-    common::run(&watched![
+    common::run(&tests![
         fork_beside_a_chain_of_threads_never_succeeds,
         fork_beside_several_chains_of_threads_never_succeeds,
         no_child_inherits_a_lock_that_another_thread_has,
@@ -44,6 +42,9 @@ fn main() -> ExitCode {
 /// does.
 const WAYS: [(&str, fn()); 2] =
     [("unshare allowed", || ()), ("unshare refused", || sandbox::refuse(&[libc::SYS_unshare], libc::EPERM))];
+
+/// Refusals, and threads, of which fewer say little.
+const ENOUGH: u64 = 100;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 static LIVED: AtomicU64 = AtomicU64::new(0);
@@ -65,7 +66,8 @@ fn fork_beside_chains(chains: u32, time: Duration) {
             (0..chains).for_each(|_| _ = std::thread::spawn(chain));
             let end = Instant::now() + time;
             let mut refused = 0_u64;
-            while Instant::now() < end {
+            // An emulated processor takes longer.
+            while Instant::now() < end || refused < ENOUGH || LIVED.load(Ordering::Relaxed) < ENOUGH {
                 match fork(|| std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) as u64) {
                     Err(ForkError::Multithreaded { threads }) => {
                         assert!(threads > 1, "{way}");
@@ -75,8 +77,6 @@ fn fork_beside_chains(chains: u32, time: Duration) {
                     Ok(child) => panic!("{way}: forked beside a living thread, after {refused} refusals: {:?}", child.join()),
                 }
             }
-            assert!(refused > 100, "{way}: asked {refused} times only");
-            assert!(LIVED.load(Ordering::Relaxed) > 100, "{way}: so few threads say little");
             // And when the chains have ended it is alone again, without anybody's having been joined.
             STOP.store(true, Ordering::Relaxed);
             common::wait_until("fork works again", || fork(|| ()).is_ok_and(|child| child.join().is_ok()));

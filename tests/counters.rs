@@ -22,9 +22,6 @@ mod sandbox;
 #[cfg(target_arch = "x86_64")]
 #[path = "step_kill/trace.rs"]
 mod trace;
-#[cfg(target_arch = "x86_64")]
-#[path = "common/watchdog.rs"]
-mod watchdog;
 
 #[cfg(target_arch = "x86_64")]
 #[path = "counters/held_up.rs"]
@@ -36,7 +33,7 @@ use std::process::ExitCode;
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
-    common::run(&watched_apart![
+    common::run(&tests_apart![
         a_lock_is_not_taken_from_a_later_owner,
         a_message_is_not_taken_from_a_later_reader,
         a_slot_is_not_taken_from_a_later_writer,

@@ -13,8 +13,6 @@ mod parent;
 mod raw;
 #[path = "common/sandbox.rs"]
 mod sandbox;
-#[path = "common/watchdog.rs"]
-mod watchdog;
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -28,7 +26,7 @@ use raw::Board;
 use rustix::event::{PollFd, PollFlags, poll};
 
 fn main() -> ExitCode {
-    common::run(&watched_apart![
+    common::run(&tests_apart![
         a_raw_forked_child_that_closed_all_keeps_its_own_files,
         a_process_that_closed_all_keeps_its_own_files,
         what_is_mapped_still_works_in_a_process_that_closed_all,

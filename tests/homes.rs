@@ -15,8 +15,6 @@ mod parent;
 mod raw;
 #[path = "common/sandbox.rs"]
 mod sandbox;
-#[path = "common/watchdog.rs"]
-mod watchdog;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -34,7 +32,7 @@ use offspring::{
 use raw::{Board, Errand, Raw};
 
 fn main() -> ExitCode {
-    common::run(&watched_apart![
+    common::run(&tests_apart![
         a_file_of_another_boot_opens_and_works,
         everybody_of_another_boot_is_dead_though_their_numbers_live,
         what_the_dead_of_another_boot_were_doing_is_put_right,

@@ -15,8 +15,6 @@ mod parent;
 mod raw;
 #[path = "common/role.rs"]
 mod role;
-#[path = "common/watchdog.rs"]
-mod watchdog;
 
 use std::io::Write;
 use std::os::fd::RawFd;
@@ -41,7 +39,7 @@ fn main() -> ExitCode {
             }
         }
         None => {
-            return common::run(&watched![
+            return common::run(&tests![
                 nothing_is_lost_and_nothing_overwritten_without_any_of_the_streams,
                 a_panic_comes_back_without_any_of_the_streams,
                 a_panic_comes_back_with_its_backtrace_without_any_of_the_streams,

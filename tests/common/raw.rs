@@ -10,6 +10,19 @@ use std::time::Duration;
 
 use nix::unistd::{Pid, getpid};
 
+/// As [`tests!`](crate::tests), for tests that leak what they must: each runs in a process of its own.
+#[macro_export]
+macro_rules! tests_apart {
+    ($($name:ident),* $(,)?) => {
+        [$({
+            fn apart() {
+                $crate::raw::fork($name).join()
+            }
+            (stringify!($name), apart as fn())
+        }),*]
+    };
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

@@ -9,6 +9,17 @@ use std::path::Path;
 
 use crate::raw::{self, Board, Ended, Raw};
 
+/// Whether a process without `/proc` can find out in which pid namespace it lives: by its pidfd, since Linux 6.11.
+pub fn namespace_is_known_without_proc() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    let numbers: Vec<u32> = release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+    let known = numbers >= vec![6, 11];
+    if !known {
+        skip("before Linux 6.11 a process without /proc is refused");
+    }
+    known
+}
+
 /// A system call that is not made but answered with an error.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {

@@ -18,8 +18,12 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::processes::{DYING, adopt_orphans, bury_all, children_of, describe};
 
-/// A test that takes longer hangs. No promise on time: the longest takes a twentieth of it.
-const LIMIT: Duration = Duration::from_secs(120);
+/// A test that takes longer hangs. No promise on time: the longest takes a twentieth of it. `OFFSPRING_TEST_SECONDS` gives more to an
+/// emulated processor.
+fn limit() -> Duration {
+    Duration::from_secs(std::env::var("OFFSPRING_TEST_SECONDS").map_or(120, |seconds| seconds.parse().expect("a number")))
+}
+
 /// Exit code of a program whose tests failed, as that of the harness.
 const FAILED: u8 = 101;
 
@@ -87,7 +91,7 @@ pub fn supervise(names: &[&str], tests: impl FnOnce(&'static Board) -> ExitCode)
             FAILED
         }
         None => {
-            eprintln!("\ntest {} FAILED: it hung, and was ended after {} s; then there were:", name(), LIMIT.as_secs());
+            eprintln!("\ntest {} FAILED: it hung, and was ended after {} s; then there were:", name(), limit().as_secs());
             print_descendants(std::process::id(), 1);
             FAILED
         }
@@ -107,6 +111,7 @@ fn watch(worker: Pid, board: &Board) -> Option<WaitStatus> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block().expect("sigprocmask");
+    let limit = limit();
     loop {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -116,7 +121,7 @@ fn watch(worker: Pid, board: &Board) -> Option<WaitStatus> {
                 Err(other) => panic!("waitpid: {other}"),
             }
         }
-        if board.running().is_some_and(|(_, time)| time > LIMIT) {
+        if board.running().is_some_and(|(_, time)| time > limit) {
             return None;
         }
         let tick = libc::timespec { tv_sec: 1, tv_nsec: 0 };

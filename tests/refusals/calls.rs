@@ -203,6 +203,7 @@ pub fn out_of_scope(call: &Call) -> Option<&'static str> {
         libc::SYS_set_robust_list | libc::SYS_rseq | libc::SYS_rt_sigreturn => Some("libc's, for a thread"),
         libc::SYS_futex if second & libc::FUTEX_PRIVATE_FLAG as u64 != 0 => Some("locks of the standard library"),
         libc::SYS_getrandom if third != 0 => Some("hash maps of the standard library"),
+        libc::SYS_clock_gettime => Some("the clock: no call where there is a vDSO, and taken to be infallible"),
         libc::SYS_close => Some("by the standard library, which takes a refusal for done"),
         libc::SYS_munmap => Some("nothing follows from its result"),
         _ => None,
