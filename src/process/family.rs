@@ -57,14 +57,14 @@ impl Kin {
     pub(super) fn new(pid: u32, lifeline: Lifeline, outcome: OutcomeFile, lineage: Lineage) -> Result<Arc<Kin>, OsError> {
         let prepare = || {
             let lifeline = lifeline.tie(pid)?;
-            let pidfd = match pidfd::open(pid) {
-                Ok(pidfd) => {
+            // Where the program ignores `SIGCHLD` the child may have ended and be forgotten.
+            let pidfd = match pidfd::open_if_there(pid)? {
+                Some(pidfd) => {
                     let pidfd = OwnFile::new(pidfd)?;
                     lineage.introduce(&Identity::of(&pidfd, pid));
                     Some(pidfd)
                 }
-                Err(OsError { errno: Errno::SRCH, .. }) => None,
-                Err(refused) => return Err(refused),
+                None => None,
             };
             Ok((lifeline, pidfd))
         };

@@ -124,6 +124,16 @@ pub(crate) fn open(pid: u32) -> Result<OwnedFd, OsError> {
     beyond_stdio(|| pidfd_open(pid, PidfdFlags::empty())).map_err(refused)
 }
 
+/// Opens a pidfd of the process that has this pid, if there is one. In the moment in which a process is forgotten the kernel calls its pid invalid, or
+/// says that there is no such file, which others may say for other reasons.
+pub(crate) fn open_if_there(pid: u32) -> Result<Option<OwnedFd>, OsError> {
+    match open(pid) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(_) if is_there(pid) == Ok(false) => Ok(None),
+        Err(refused) => Err(refused),
+    }
+}
+
 /// Whether a process, alive or not yet waited for, has this pid. Needs no descriptor, and asks in another way than [`open`] does.
 fn is_there(pid: u32) -> Result<bool, Errno> {
     // Signal 0 is none: it is only looked whether there is a thread of this number that leads the process of the same number.

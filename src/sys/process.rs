@@ -117,15 +117,16 @@ impl OnlyThread {
             let main_has_ended = main_thread_has_ended().map_err(NotAlone::Unknown)?;
             let count = count_threads().map_err(NotAlone::Unknown)?;
             if count == 1 + usize::from(main_has_ended) {
-                // With one thread and `EINVAL` the last of the others has gone between the two questions, or another process shares this memory.
-                if refused != Errno::INVAL || main_has_ended || unshare_memory().is_ok() {
+                // With one thread and `EINVAL` the last of the others has gone, but has not let go of all that it shared; or another process
+                // shares this memory.
+                if refused != Errno::INVAL || main_has_ended {
                     return Ok(alone);
                 }
-                return Err(NotAlone::Threads(2));
-            }
-            let running = running_threads().map_err(NotAlone::Unknown)?;
-            if running > 1 {
-                return Err(NotAlone::Threads(running));
+            } else {
+                let running = running_threads().map_err(NotAlone::Unknown)?;
+                if running > 1 {
+                    return Err(NotAlone::Threads(running));
+                }
             }
             std::thread::yield_now();
         }
