@@ -1,5 +1,6 @@
-//! Owner, permissions and times, as `cp -a` keeps them.
+//! Owner, permissions, times and extended attributes, as `cp -a` keeps them.
 
+use crate::extended::{Bearer, Extended, Lost};
 use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::{Errno, Result};
 use std::ffi::CStr;
@@ -8,9 +9,9 @@ use std::os::fd::BorrowedFd;
 /// The bits that let a program run as its owner or group.
 const SET_ID: Mode = Mode::SUID.union(Mode::SGID);
 
-/// Gives an open file or folder the owner, permissions and times of `from`. A system call that would change nothing is
-/// not made: on ext4 each costs as much as writing a small file.
-pub(crate) fn give(to: BorrowedFd<'_>, from: &Stat) -> Result<()> {
+/// Gives an open file or folder the owner, permissions and times of `from`, and extended attributes, and returns which of these
+/// it did not get. A system call that would change nothing is not made: on ext4 each costs as much as writing a small file.
+pub(crate) fn give(to: BorrowedFd<'_>, from: &Stat, extended: &Extended) -> Result<Lost> {
     let now = rustix::fs::fstat(to)?;
     let mut mode = Mode::from_raw_mode(from.st_mode);
     let mut same = Mode::from_raw_mode(now.st_mode) == mode;
@@ -21,22 +22,39 @@ pub(crate) fn give(to: BorrowedFd<'_>, from: &Stat) -> Result<()> {
             mode -= SET_ID;
         }
     }
+    let bearer = Bearer::Open(to);
+    let now_extended = Extended::of(bearer)?;
+    if !extended.is_same_as(&now_extended) {
+        // Who may not write may not give attributes either, though he holds the file open; and an access control list changes
+        // the permissions.
+        let permissions = Mode::from_raw_mode(now.st_mode);
+        if !permissions.contains(Mode::WUSR) {
+            rustix::fs::fchmod(to, (permissions - SET_ID) | Mode::WUSR)?;
+        }
+        same = false;
+    }
+    // After the owner, a change of which takes the capabilities away.
+    let lost = extended.give(bearer, &now_extended)?;
     if !same {
         rustix::fs::fchmod(to, mode)?;
     }
-    rustix::fs::futimens(to, &times(from))
+    rustix::fs::futimens(to, &times(from))?;
+    Ok(lost)
 }
 
 /// The same for what cannot be opened: links and special files.
-pub(crate) fn give_by_name(folder: BorrowedFd<'_>, name: &CStr, from: &Stat, is_link: bool) -> Result<()> {
+pub(crate) fn give_by_name(folder: BorrowedFd<'_>, name: &CStr, from: &Stat, extended: &Extended, is_link: bool) -> Result<Lost> {
     let mut mode = Mode::from_raw_mode(from.st_mode);
     if !give_owner(from, |owner, group| rustix::fs::chownat(folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW))? {
         mode -= SET_ID;
     }
+    let bearer = Bearer::Named(folder, name);
+    let lost = extended.give(bearer, &Extended::of(bearer)?)?;
     if !is_link {
         rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?;
     }
-    rustix::fs::utimensat(folder, name, &times(from), AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::utimensat(folder, name, &times(from), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(lost)
 }
 
 /// Changes owner and group, or the group alone if only that is permitted, or nothing. Returns whether both are right.

@@ -2,20 +2,29 @@
 
 use crate::Plan;
 use crate::attributes;
+use crate::extended::{Bearer, Extended, Lost};
 use crate::folder::Cursor;
+use crate::holes;
 use crate::message::{Step, Trouble};
 use crate::tree::Entry;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes read or written by one system call. Large enough that the call does not count, small enough for the second-level
 /// cache.
 const CHUNK: usize = 256 << 10;
 /// Bytes after which the copying of a large file reports how far it is.
 const REPORT: u64 = 8 << 20;
+
+/// What the copy of one entry came to.
+pub(crate) struct Copied {
+    pub(crate) bytes: u64,
+    /// Extended attributes that the copy did not get.
+    pub(crate) lost: Lost,
+}
 
 /// Copies entries of the tree, one after the other.
 pub(crate) struct Copier<'plan> {
@@ -39,8 +48,8 @@ impl<'plan> Copier<'plan> {
         }
     }
 
-    /// Copies one entry and returns its bytes; for a large file, `so_far` hears from time to time how many there are yet.
-    pub(crate) fn copy(&mut self, entry: &Entry, so_far: &mut dyn FnMut(u64)) -> Result<u64, Trouble> {
+    /// Copies one entry; for a large file, `so_far` hears from time to time how many bytes there are yet.
+    pub(crate) fn copy(&mut self, entry: &Entry, so_far: &mut dyn FnMut(u64)) -> Result<Copied, Trouble> {
         let folders = &self.plan.tree.folders;
         let from = self.source.go(folders, entry.folder).map_err(Step::Read.refused())?;
         let to = self.target.go(folders, entry.folder).map_err(Step::Write.refused())?;
@@ -51,9 +60,9 @@ impl<'plan> Copier<'plan> {
         } else {
             copy_special(from, to, entry, temporary)
         };
-        let renamed = copied.and_then(|bytes| {
+        let renamed = copied.and_then(|copied| {
             rustix::fs::renameat(to, temporary, to, &entry.name).map_err(Step::Rename.refused())?;
-            Ok(bytes)
+            Ok(copied)
         });
         if renamed.is_err() {
             // Fails when there is none yet.
@@ -68,13 +77,13 @@ struct File<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     entry: &'a Entry,
-    temporary: &'a std::ffi::CStr,
+    temporary: &'a CStr,
     owner: (u32, u32),
     buffer: &'a mut [u8],
 }
 
 impl File<'_> {
-    fn copy(&mut self, verify: bool, so_far: &mut dyn FnMut(u64)) -> Result<u64, Trouble> {
+    fn copy(&mut self, verify: bool, so_far: &mut dyn FnMut(u64)) -> Result<Copied, Trouble> {
         // NONBLOCK: the file may have become a FIFO since it was listed.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let read = Step::Read.refused();
@@ -85,36 +94,72 @@ impl File<'_> {
         }
         let target = self.create(&stat).map_err(Step::Write.refused())?;
 
+        let mut hash = verify.then(Xxh3::new);
+        let bytes = self.copy_bytes(&source, &target, &stat, hash.as_mut(), so_far)?;
+        if let Some(hash) = hash
+            && self.hash_of(&target, bytes).map_err(Step::Compare.refused())? != hash.digest()
+        {
+            return Err(Trouble { step: Step::Compare, errno: 0 });
+        }
+        // Read after the bytes: who writes into the file takes its capabilities away, so that they fit what was read.
+        let extended = Extended::of(Bearer::Open(source.as_fd())).map_err(&read)?;
+        let lost = attributes::give(target.as_fd(), &stat, &extended).map_err(Step::Attributes.refused())?;
+        // On a network filesystem a full disk may show itself only now.
+        nix::unistd::close(target).map_err(|errno| Trouble { step: Step::Write, errno: errno as i32 })?;
+        Ok(Copied { bytes, lost })
+    }
+
+    /// Copies what is in the file, leaves holes where it has some, and returns its length.
+    fn copy_bytes(
+        &mut self,
+        source: &OwnedFd,
+        target: &OwnedFd,
+        stat: &Stat,
+        mut hash: Option<&mut Xxh3>,
+        so_far: &mut dyn FnMut(u64),
+    ) -> Result<u64, Trouble> {
+        let (read, write) = (Step::Read.refused(), Step::Write.refused());
         let size = stat.st_size as u64;
         let sparse = (stat.st_blocks as u64) * 512 < size;
-        let (mut bytes, mut hash) = (0, 0);
-        if !verify && !sparse && size > CHUNK as u64 {
-            bytes = copy_in_kernel(&source, &target, so_far);
+        let mut bytes = 0;
+        if hash.is_none() && !sparse && size > CHUNK as u64 {
+            bytes = copy_in_kernel(source, target, so_far);
         }
+        let mut reported = bytes;
         loop {
-            let count = read_chunk(&source, self.buffer, bytes, size).map_err(&read)?;
-            let chunk = &self.buffer[..count];
-            if verify {
-                hash = hash_on(hash, chunk);
+            // A file without holes is copied to its end, wherever that is by now.
+            let data = if sparse { holes::next_data(source.as_fd(), bytes, size).map_err(&read)? } else { bytes..u64::MAX };
+            if let Some(hash) = &mut hash {
+                hash_zeros(hash, self.buffer, data.start - bytes);
             }
-            if !(sparse && chunk.iter().all(|byte| *byte == 0)) {
-                write_at(&target, chunk, bytes).map_err(Step::Write.refused())?;
+            bytes = data.start;
+            while bytes < data.end {
+                let wanted = (data.end - bytes).min(CHUNK as u64) as usize;
+                let count = read_chunk(source, &mut self.buffer[..wanted], bytes, size).map_err(&read)?;
+                let chunk = &self.buffer[..count];
+                if let Some(hash) = &mut hash {
+                    hash.update(chunk);
+                }
+                // There may be more holes than the filesystem knows of.
+                if !(sparse && chunk.iter().all(|byte| *byte == 0)) {
+                    write_at(target, chunk, bytes).map_err(&write)?;
+                }
+                bytes += count as u64;
+                if count < wanted {
+                    break;
+                }
+                if bytes - reported >= REPORT {
+                    so_far(bytes);
+                    reported = bytes;
+                }
             }
-            bytes += count as u64;
-            if count < CHUNK {
+            if bytes < data.end || bytes == size {
                 break;
-            }
-            if bytes % REPORT < CHUNK as u64 {
-                so_far(bytes);
             }
         }
         if sparse {
-            rustix::fs::ftruncate(&target, bytes).map_err(Step::Write.refused())?;
+            rustix::fs::ftruncate(target, bytes).map_err(&write)?;
         }
-        if verify && self.hash_of(&target, bytes).map_err(Step::Compare.refused())? != hash {
-            return Err(Trouble { step: Step::Compare, errno: 0 });
-        }
-        attributes::give(target.as_fd(), &stat).map_err(Step::Attributes.refused())?;
         Ok(bytes)
     }
 
@@ -129,21 +174,28 @@ impl File<'_> {
 
     /// Returns the hash of what the copy holds now.
     fn hash_of(&mut self, target: &OwnedFd, size: u64) -> Result<u64, Errno> {
-        let (mut bytes, mut hash) = (0, 0);
+        let (mut bytes, mut hash) = (0, Xxh3::new());
         loop {
             let count = read_chunk(target, self.buffer, bytes, size)?;
-            hash = hash_on(hash, &self.buffer[..count]);
+            hash.update(&self.buffer[..count]);
             bytes += count as u64;
             if count < CHUNK {
-                return Ok(hash);
+                return Ok(hash.digest());
             }
         }
     }
 }
 
-/// Goes on with a hash by one more chunk. The chunks of a file are always cut at the same places.
-fn hash_on(hash: u64, chunk: &[u8]) -> u64 {
-    xxh3_64_with_seed(chunk, hash)
+/// Goes on with a hash by the zeros that a hole reads as.
+fn hash_zeros(hash: &mut Xxh3, buffer: &mut [u8], mut count: u64) {
+    if count > 0 {
+        buffer.fill(0);
+    }
+    while count > 0 {
+        let next = count.min(buffer.len() as u64);
+        hash.update(&buffer[..next as usize]);
+        count -= next;
+    }
 }
 
 /// Lets the kernel copy as much as it will, without a way through our memory; filesystems that can share blocks do that.
@@ -189,7 +241,7 @@ fn write_at(to: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
 }
 
 /// Copies what has no bytes to read: a symbolic link, FIFO, socket or device.
-fn copy_special(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entry: &Entry, temporary: &std::ffi::CStr) -> Result<u64, Trouble> {
+fn copy_special(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entry: &Entry, temporary: &CStr) -> Result<Copied, Trouble> {
     let (read, write) = (Step::Read.refused(), Step::Write.refused());
     let stat = rustix::fs::statat(from, &entry.name, AtFlags::SYMLINK_NOFOLLOW).map_err(&read)?;
     let is_link = entry.kind == FileType::Symlink;
@@ -199,6 +251,7 @@ fn copy_special(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entry: &Entry, tempora
     } else {
         rustix::fs::mknodat(to, temporary, entry.kind, Mode::RUSR | Mode::WUSR, stat.st_rdev as _).map_err(&write)?;
     }
-    attributes::give_by_name(to, temporary, &stat, is_link).map_err(Step::Attributes.refused())?;
-    Ok(0)
+    let extended = Extended::of(Bearer::Named(from, &entry.name)).map_err(&read)?;
+    let given = attributes::give_by_name(to, temporary, &stat, &extended, is_link);
+    Ok(Copied { bytes: 0, lost: given.map_err(Step::Attributes.refused())? })
 }

@@ -7,15 +7,17 @@
 //! empty it is sent again too. Copying an entry twice is harmless, as each copy comes under its name by a rename.
 
 use crate::Plan;
+use crate::bar::Bar;
+use crate::extended::Lost;
 use crate::message::{Job, News, Note, Step, Trouble};
 use crate::stop::Stop;
+use crate::tree::Entry;
 use crate::worker::{self, Tally};
-use indicatif::{ProgressBar, ProgressStyle};
 use offspring::{Child, Queue, RecvTimeoutError, TrySendError};
-use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,10 +28,29 @@ const DEATHS_PER_JOB: u32 = 5;
 /// Deaths in a row, with no job done between them, after which the run is given up.
 const DEATHS_IN_A_ROW: u32 = 100;
 
+/// How long the workers may take for the files that they are at when the disk is full.
+const PARTING: Duration = Duration::from_millis(500);
+
 /// How a run ended.
 pub(crate) enum End {
     Finished,
     Stopped,
+    /// The disk of the copy is full, as the copying of this was the first to find out.
+    Full(PathBuf, Trouble),
+}
+
+/// How much was copied: whole files and their bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Copied {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What was not copied, or not with all that belongs to it.
+pub(crate) struct Missing {
+    pub(crate) folders: Vec<(u32, Trouble)>,
+    pub(crate) entries: BTreeMap<u32, Trouble>,
+    pub(crate) extended: BTreeMap<u32, Lost>,
 }
 
 /// A worker, living or dead.
@@ -47,6 +68,8 @@ struct Account {
     done: bool,
     files: u32,
     bytes: u64,
+    /// Bytes of the file that is being copied.
+    part: u64,
     deaths: u32,
 }
 
@@ -61,21 +84,20 @@ pub(crate) struct Crew {
     undone: usize,
     /// How many of the tree's folders have been made, or could not be.
     folders: u32,
-    unmade: Vec<(u32, Errno)>,
+    missing: Missing,
+    full: Option<(PathBuf, Trouble)>,
     /// Jobs not in the queue yet, or to be sent again.
     waiting: VecDeque<u32>,
-    failed: BTreeMap<u32, Trouble>,
     /// A worker died, so a job may be lost that nobody has spoken of.
     doubt: bool,
     deaths_in_a_row: u32,
-    bar: ProgressBar,
+    bar: Bar,
 }
 
 impl Crew {
     /// Makes the queues and forks the workers.
     pub(crate) fn new(plan: Arc<Plan>, workers: usize) -> Result<Crew, Box<dyn Error>> {
         let count = plan.tree.jobs.len();
-        let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {msg}")?;
         let mut crew = Crew {
             jobs: Queue::with_capacity(256)?,
             notes: Queue::with_capacity(1024)?,
@@ -83,12 +105,12 @@ impl Crew {
             accounts: vec![Account::default(); count],
             undone: count,
             folders: 0,
-            unmade: Vec::new(),
+            missing: Missing { folders: Vec::new(), entries: BTreeMap::new(), extended: BTreeMap::new() },
+            full: None,
             waiting: (0..count as u32).collect(),
-            failed: BTreeMap::new(),
             doubt: false,
             deaths_in_a_row: 0,
-            bar: ProgressBar::new(plan.tree.bytes).with_style(style),
+            bar: Bar::new(plan.tree.entries.len() as u64, plan.tree.bytes)?,
             plan,
         };
         for _ in 0..workers.min(count) {
@@ -97,15 +119,17 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Has everything copied. However this ends, no worker is left, nor any temporary file.
-    pub(crate) fn run(&mut self, stop: &Stop) -> Result<End, Box<dyn Error>> {
+    /// Has everything copied, and returns how much of it was. However this ends, no worker is left, nor any temporary file.
+    pub(crate) fn run(&mut self, stop: &Stop) -> Result<(End, Copied), Box<dyn Error>> {
         let end = self.work_off(stop);
-        if let Ok(End::Finished) = end {
+        match end {
             // The workers find no more jobs and return.
-            self.jobs.close();
-            self.make_folders(self.plan.tree.folders.len() as u32);
-        } else {
-            self.kill_all();
+            Ok(End::Finished) => self.jobs.close(),
+            Ok(End::Full(..)) => {
+                self.part();
+                self.kill_all();
+            }
+            Ok(End::Stopped) | Err(_) => self.kill_all(),
         }
         for number in 0..self.members.len() {
             if let Some(child) = self.members[number].child.take()
@@ -116,15 +140,17 @@ impl Crew {
             }
         }
         self.hear_all();
+        // What was done of the jobs of the dead is done, though nobody counts it any more once they are settled.
+        let copied = self.copied();
         self.settle_the_dead();
-        self.bar.finish_and_clear();
-        end
+        self.bar.clear();
+        Ok((end?, copied))
     }
 
     /// Sends jobs and reads notes until every job is done.
     fn work_off(&mut self, stop: &Stop) -> Result<End, Box<dyn Error>> {
         let mut next_look = Instant::now() + LOOK;
-        while self.undone > 0 {
+        while self.undone > 0 && self.full.is_none() {
             self.send_jobs()?;
             match self.notes.recv_timeout(LOOK) {
                 Ok(note) => self.hear(note),
@@ -141,17 +167,18 @@ impl Crew {
                 next_look = Instant::now() + LOOK;
             }
         }
-        Ok(End::Finished)
+        // Those with nothing in them.
+        self.make_folders(self.plan.tree.folders.len() as u32);
+        Ok(self.full.take().map_or(End::Finished, |(path, trouble)| End::Full(path, trouble)))
     }
 
-    /// Returns files and bytes copied so far.
-    pub(crate) fn copied(&self) -> (u64, u64) {
-        self.accounts.iter().fold((0, 0), |(files, bytes), account| (files + u64::from(account.files), bytes + account.bytes))
+    fn copied(&self) -> Copied {
+        let sum = |of: fn(&Account) -> u64| self.accounts.iter().map(of).sum();
+        Copied { files: sum(|account| account.files.into()), bytes: sum(|account| account.bytes) }
     }
 
-    /// Returns the folders that could not be made, and the entries that could not be copied.
-    pub(crate) fn into_failures(self) -> (Vec<(u32, Errno)>, BTreeMap<u32, Trouble>) {
-        (self.unmade, self.failed)
+    pub(crate) fn into_missing(self) -> Missing {
+        self.missing
     }
 
     /// Forks one more worker. This process has a single thread, so it may.
@@ -170,6 +197,9 @@ impl Crew {
             let entries = self.plan.tree.jobs[index as usize].clone();
             let folders = entries.map(|entry| self.plan.tree.entries[entry as usize].folder + 1);
             self.make_folders(folders.max().unwrap_or(0));
+            if self.full.is_some() {
+                break;
+            }
             match self.jobs.try_send(Job { index }) {
                 Ok(()) => self.waiting.pop_front(),
                 Err(TrySendError::Full(_)) => break,
@@ -181,9 +211,13 @@ impl Crew {
 
     /// Makes the folders up to a place in the list; those above a folder stand before it there.
     fn make_folders(&mut self, end: u32) {
-        if self.folders < end {
-            self.unmade.extend(self.plan.target.make_folders(&self.plan.tree, self.folders..end));
+        if self.folders < end && self.full.is_none() {
+            let unmade = self.plan.target.make_folders(&self.plan.tree, self.folders..end);
             self.folders = end;
+            if let Some((folder, trouble)) = unmade.last().filter(|(_, trouble)| trouble.is_full()) {
+                self.full = Some((self.plan.tree.path_of_folder(*folder), *trouble));
+            }
+            self.missing.folders.extend(unmade);
         }
     }
 
@@ -201,20 +235,29 @@ impl Crew {
         };
         match note.news() {
             Some(News::Taken) => member.holds = Some(job),
-            Some(News::SoFar { files, bytes }) if !account.done => (account.files, account.bytes) = (files, bytes),
+            Some(News::SoFar { files, bytes, part }) if !account.done => *account = Account { files, bytes, part, ..*account },
             Some(News::Failed { entry, trouble }) if !account.done => {
-                self.failed.insert(entry, trouble);
+                let tree = &self.plan.tree;
+                if let Some(Entry { folder, name, .. }) = tree.entries.get(entry as usize)
+                    && trouble.is_full()
+                {
+                    self.full.get_or_insert_with(|| (tree.path_of(*folder, name), trouble));
+                }
+                self.missing.entries.insert(entry, trouble);
+            }
+            Some(News::Lost { entry, count, errno }) if !account.done => {
+                self.missing.extended.entry(entry).or_default().insert(errno, count);
             }
             Some(News::Done { files, bytes }) => {
                 member.holds = None;
                 self.deaths_in_a_row = 0;
                 if !account.done {
-                    *account = Account { done: true, files, bytes, ..*account };
+                    *account = Account { done: true, files, bytes, part: 0, ..*account };
                     self.undone -= 1;
                 }
             }
             // The second copy of a job that is done already, or a note that no worker of ours wrote.
-            Some(News::SoFar { .. } | News::Failed { .. }) | None => {}
+            Some(News::SoFar { .. } | News::Failed { .. } | News::Lost { .. }) | None => {}
         }
     }
 
@@ -254,7 +297,7 @@ impl Crew {
 
     fn report_death(&self, number: usize, how: &dyn fmt::Display) {
         let pid = self.members[number].pid;
-        self.bar.suspend(|| eprintln!("copy_tree: worker {number} (process {pid}) died: {how}"));
+        self.bar.print(format_args!("copy_tree: worker {number} (process {pid}) died: {how}"));
     }
 
     /// Removes the temporary files of the dead and sends their jobs again. A dead worker's last note may come long after
@@ -271,15 +314,32 @@ impl Crew {
             if account.done {
                 continue;
             }
+            self.missing.extended.retain(|entry, _| !entries.contains(entry));
             let deaths = account.deaths + 1;
             *account = Account { deaths, done: deaths == DEATHS_PER_JOB, ..Account::default() };
             if account.done {
                 self.undone -= 1;
                 let trouble = Trouble { step: Step::Workers, errno: 0 };
-                self.failed.extend(entries.map(|entry| (entry, trouble)));
+                self.missing.entries.extend(entries.map(|entry| (entry, trouble)));
             } else {
-                self.failed.retain(|entry, _| !entries.contains(entry));
+                self.missing.entries.retain(|entry, _| !entries.contains(entry));
                 self.waiting.push_front(job);
+            }
+        }
+    }
+
+    /// Lets the workers bring the files that they are at to an end, so that they can still say how far they have come.
+    fn part(&mut self) {
+        self.jobs.close();
+        let until = Instant::now() + PARTING;
+        while self.members.iter().any(|member| member.child.is_some()) && Instant::now() < until {
+            if let Ok(note) = self.notes.recv_timeout(Duration::from_millis(1)) {
+                self.hear(note);
+            }
+            for member in &mut self.members {
+                if member.child.as_mut().is_some_and(|child| child.try_join().is_some()) {
+                    member.child = None;
+                }
             }
         }
     }
@@ -292,8 +352,8 @@ impl Crew {
     }
 
     fn show(&self) {
-        let (files, bytes) = self.copied();
-        self.bar.set_message(format!("{files}/{} files", self.plan.tree.entries.len()));
-        self.bar.set_position(bytes);
+        let Copied { files, bytes } = self.copied();
+        let parts: u64 = self.accounts.iter().map(|account| account.part).sum();
+        self.bar.show(files, bytes + parts);
     }
 }

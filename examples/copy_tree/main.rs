@@ -13,7 +13,8 @@
 //! A worker writes each file under a temporary name beside its target and renames it when it is whole. The parent counts a
 //! job as done only when its `Done` note has come. So any worker may be killed at any instruction: the parent names it,
 //! removes its temporary file, gives its job to the others and forks a replacement. Ctrl-C is handled by the same means:
-//! the parent kills all workers and clears up after each.
+//! the parent kills all workers and clears up after each. On a full disk, where nothing that is still to come would fare better,
+//! it does so when they have had the time to finish the files that they are at.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -22,21 +23,29 @@
 //! | `message.rs` | what travels through the two queues |
 //! | `crew.rs` | the parent: workers, their jobs, their deaths |
 //! | `worker.rs`, `copy.rs` | a worker; the copying of one entry |
+//! | `holes.rs` | where a file has data |
 //! | `attributes.rs` | owner, permissions and times |
+//! | `extended.rs` | extended attributes, and what becomes of them where they are not wanted |
 //! | `target.rs` | before and after the workers: folders, hard links, temporary names |
 //! | `stop.rs` | Ctrl-C |
+//! | `bar.rs` | what the user sees meanwhile |
 
 mod attributes;
+mod bar;
 mod copy;
 mod crew;
+mod extended;
 mod folder;
+mod holes;
 mod message;
 mod stop;
 mod target;
 mod tree;
 mod worker;
 
-use crate::crew::{Crew, End};
+use crate::crew::{Copied, Crew, End};
+use crate::extended::Losses;
+use crate::message::Trouble;
 use crate::stop::Stop;
 use crate::target::Target;
 use crate::tree::{Entry, Link, Tree};
@@ -53,11 +62,15 @@ use std::time::Instant;
 
 /// Copies the folder SRC to DST with several processes.
 ///
-/// Keeps permissions, times, owners (where permitted), symbolic and hard links, holes, empty folders, and special files
-/// such as FIFOs. Does not keep extended attributes and ACLs. DST becomes the copy of SRC itself; files that are there
-/// already under the same names are replaced, others stay.
+/// Keeps permissions, times, owners (where permitted), extended attributes and ACLs, symbolic and hard links, holes, empty
+/// folders, and special files such as FIFOs. DST becomes the copy of SRC itself; files that are there already under the same
+/// names are replaced, others stay.
 ///
-/// Exit status: 0 if everything was copied, 1 if something was not, 2 for wrong arguments, 130 after Ctrl-C.
+/// Extended attributes that the filesystem of DST does not take, or that you may not set, are counted and reported at the end;
+/// the rest is copied all the same. A full disk ends the run; every file that is there then is whole.
+///
+/// Exit status: 0 if everything was copied, but for such attributes, 1 if something was not, 2 for wrong arguments, 130 after
+/// Ctrl-C.
 #[derive(Parser)]
 #[command(name = "copy_tree", version)]
 struct Options {
@@ -112,15 +125,26 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
     let workers = options.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let mut crew = Crew::new(Arc::clone(&plan), workers)?;
-    let end = crew.run(&stop)?;
-    let (files, bytes) = crew.copied();
-    if let End::Stopped = end {
-        let said = format!("{files} of {} files were copied, each of them wholly", tree.entries.len());
-        return Ok(stopped(&stop, &said));
+    let (end, copied) = crew.run(&stop)?;
+    let so_far = || {
+        let Copied { files, bytes } = copied;
+        format!("at least {files} of {} files were copied, {}, each of them wholly", tree.entries.len(), BinaryBytes(bytes))
+    };
+    match end {
+        End::Finished => {}
+        End::Stopped => return Ok(stopped(&stop, &so_far())),
+        End::Full(path, trouble) => return Ok(full(&source_path.join(path), &trouble, &so_far())),
     }
-    let (unmade, failed) = crew.into_failures();
-    let unlinked = plan.target.make_links(tree, &failed);
-    let unfinished = plan.target.finish_folders(tree);
+
+    let missing = crew.into_missing();
+    let unlinked = plan.target.make_links(tree, &missing.entries);
+    if let Some((Link { folder, name, .. }, trouble)) = unlinked.iter().find(|(_, trouble)| trouble.is_full()) {
+        return Ok(full(&source_path.join(tree.path_of(*folder, name)), trouble, &so_far()));
+    }
+    let (unfinished, losses_of_folders) = plan.target.finish_folders(tree);
+    if let Some((folder, trouble)) = unfinished.iter().find(|(_, trouble)| trouble.is_full()) {
+        return Ok(full(&source_path.join(tree.path_of_folder(*folder)), trouble, &so_far()));
+    }
 
     let mut troubles = 0;
     let mut report = |path: PathBuf, what: &dyn Display| {
@@ -130,25 +154,34 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     for (folder, error) in &tree.unreadable {
         report(tree.path_of_folder(*folder), &format_args!("cannot be read: {error}"));
     }
-    for (folder, error) in &unmade {
-        report(tree.path_of_folder(*folder), &format_args!("its copy cannot be made: {error}"));
+    for (folder, trouble) in missing.folders.iter().chain(&unfinished) {
+        report(tree.path_of_folder(*folder), trouble);
     }
-    for (entry, trouble) in &failed {
-        let Entry { folder, name, .. } = &tree.entries[*entry as usize];
-        report(tree.path_of(*folder, name), trouble);
+    let path_of = |entry: u32| {
+        let Entry { folder, name, .. } = &tree.entries[entry as usize];
+        tree.path_of(*folder, name)
+    };
+    for (entry, trouble) in &missing.entries {
+        report(path_of(*entry), trouble);
     }
     for (Link { folder, name, .. }, trouble) in &unlinked {
         report(tree.path_of(*folder, name), trouble);
     }
-    for (folder, error) in &unfinished {
-        report(tree.path_of_folder(*folder), &format_args!("its copy cannot get owner, permissions and times: {error}"));
+    let mut losses = Losses::default();
+    for (entry, lost) in &missing.extended {
+        losses.add(lost, || source_path.join(path_of(*entry)));
     }
+    for (folder, lost) in &losses_of_folders {
+        losses.add(lost, || source_path.join(tree.path_of_folder(*folder)));
+    }
+    eprint!("{losses}");
 
+    let Copied { files, bytes } = copied;
     let files = files + (tree.links.len() - unlinked.len()) as u64;
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "copied {files} files in {} folders, {}{}, in {seconds:.2} s with {workers} worker(s): {:.0} files/s, {}/s",
-        tree.folders.len() - unmade.len(),
+        tree.folders.len() - missing.folders.len(),
         BinaryBytes(bytes),
         if options.verify { ", verified" } else { "" },
         files as f64 / seconds,
@@ -176,4 +209,10 @@ fn stopped(stop: &Stop, said: &str) -> ExitCode {
     let signal = stop.signal();
     eprintln!("copy_tree: stopped by signal {signal}; {said}");
     ExitCode::from(128 + u8::try_from(signal).unwrap_or(2))
+}
+
+/// Reports that the disk is full, once: whatever else did not get there failed for the same reason.
+fn full(path: &Path, trouble: &Trouble, said: &str) -> ExitCode {
+    eprintln!("copy_tree: {path:?}: {trouble}; stopped there; {said}");
+    ExitCode::FAILURE
 }

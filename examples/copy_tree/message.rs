@@ -22,21 +22,26 @@ pub(crate) struct Note {
     pub(crate) worker: u32,
     pub(crate) job: u32,
     kind: u32,
-    /// Files copied so far in this job, or the entry that failed.
+    /// Files copied so far in this job, or the entry that the note is about.
     number: u32,
-    bytes: u64,
     step: u32,
     errno: i32,
+    /// Bytes of these files, or how many attributes were lost.
+    amount: u64,
+    /// Bytes of the file that is being copied.
+    part: u64,
 }
 
 /// The same for programmers.
 pub(crate) enum News {
     /// The worker has the job and will make temporary files from now on.
     Taken,
-    /// So much of the job is copied.
-    SoFar { files: u32, bytes: u64 },
+    /// So many files of the job are copied, with so many bytes, and a part of the next.
+    SoFar { files: u32, bytes: u64, part: u64 },
     /// An entry of the job could not be copied; the worker goes on with the next one.
     Failed { entry: u32, trouble: Trouble },
+    /// An entry was copied, but without so many of its extended attributes.
+    Lost { entry: u32, count: u64, errno: i32 },
     /// The job is over.
     Done { files: u32, bytes: u64 },
 }
@@ -46,31 +51,33 @@ impl Note {
         let blank = Note { worker, job, ..Note::zeroed() };
         match news {
             News::Taken => Note { kind: 0, ..blank },
-            News::SoFar { files, bytes } => Note { kind: 1, number: files, bytes, ..blank },
-            News::Done { files, bytes } => Note { kind: 2, number: files, bytes, ..blank },
+            News::SoFar { files, bytes, part } => Note { kind: 1, number: files, amount: bytes, part, ..blank },
+            News::Done { files, bytes } => Note { kind: 2, number: files, amount: bytes, ..blank },
             News::Failed { entry, trouble: Trouble { step, errno } } => {
                 Note { kind: 3, number: entry, step: step as u32, errno, ..blank }
             }
+            News::Lost { entry, count, errno } => Note { kind: 4, number: entry, amount: count, errno, ..blank },
         }
     }
 
     /// Returns what the note says, or `None` if no worker of ours can have written it.
     pub(crate) fn news(&self) -> Option<News> {
-        let (files, bytes) = (self.number, self.bytes);
+        let (files, bytes) = (self.number, self.amount);
         Some(match self.kind {
             0 => News::Taken,
-            1 => News::SoFar { files, bytes },
+            1 => News::SoFar { files, bytes, part: self.part },
             2 => News::Done { files, bytes },
             3 => {
                 let step = *Step::ALL.get(self.step as usize)?;
                 News::Failed { entry: self.number, trouble: Trouble { step, errno: self.errno } }
             }
+            4 => News::Lost { entry: self.number, count: self.amount, errno: self.errno },
             _ => return None,
         })
     }
 }
 
-/// Where in the copying of an entry something went wrong.
+/// Where in the copying of an entry or a folder something went wrong.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Step {
@@ -81,14 +88,15 @@ pub(crate) enum Step {
     Compare,
     FirstLink,
     Workers,
+    Folder,
 }
 
 impl Step {
-    const ALL: [Step; 7] =
-        [Step::Read, Step::Write, Step::Attributes, Step::Rename, Step::Compare, Step::FirstLink, Step::Workers];
+    const ALL: [Step; 8] =
+        [Step::Read, Step::Write, Step::Attributes, Step::Rename, Step::Compare, Step::FirstLink, Step::Workers, Step::Folder];
 }
 
-/// Why an entry was not copied.
+/// Why an entry or a folder was not copied.
 #[derive(Clone, Copy)]
 pub(crate) struct Trouble {
     pub(crate) step: Step,
@@ -103,16 +111,25 @@ impl Step {
     }
 }
 
+impl Trouble {
+    /// Returns whether the disk of the copy is full, or the user's share of it, so that nothing else will fare better.
+    pub(crate) fn is_full(&self) -> bool {
+        let full = [Errno::NOSPC, Errno::DQUOT].map(Errno::raw_os_error);
+        self.step != Step::Read && full.contains(&self.errno)
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.step {
             Step::Read => "cannot be read",
             Step::Write => "its copy cannot be written",
-            Step::Attributes => "its copy cannot get its owner, permissions or times",
+            Step::Attributes => "its copy cannot get its owner, permissions, times or extended attributes",
             Step::Rename => "its copy cannot be given its name",
             Step::Compare => "its copy has other bytes than were read",
             Step::FirstLink => "it is a hard link to a file that was not copied",
             Step::Workers => "several workers died while they copied it or its neighbours",
+            Step::Folder => "its copy cannot be made",
         })?;
         if self.errno != 0 {
             write!(f, ": {}", std::io::Error::from_raw_os_error(self.errno))?;

@@ -1,6 +1,7 @@
 //! The target tree before and after the workers: its folders, its hard links, its temporary names.
 
 use crate::attributes;
+use crate::extended::Lost;
 use crate::folder::{self, Cursor};
 use crate::message::{Step, Trouble};
 use crate::tree::{Link, Tree};
@@ -52,8 +53,9 @@ impl Target {
         CString::new(format!("{TEMPORARY}.{}.{pid}.{:x}", self.parent, self.time)).unwrap_or_default()
     }
 
-    /// Makes a run of the tree's folders, parents before children, and returns those that it could not.
-    pub(crate) fn make_folders(&self, tree: &Tree, folders: Range<u32>) -> Vec<(u32, Errno)> {
+    /// Makes a run of the tree's folders, parents before children, and returns those that it could not. It goes no further when
+    /// the disk is full.
+    pub(crate) fn make_folders(&self, tree: &Tree, folders: Range<u32>) -> Vec<(u32, Trouble)> {
         let mut troubles = Vec::new();
         let mut cursor = Cursor::new(&self.root);
         // The root is there already.
@@ -64,8 +66,11 @@ impl Target {
                 Err(Errno::EXIST) => cursor.go(&tree.folders, index).and_then(clear_leftovers),
                 other => other,
             };
-            if let Err(error) = made {
-                troubles.push((index, error));
+            if let Err(trouble) = made.map_err(Step::Folder.refused()) {
+                troubles.push((index, trouble));
+                if trouble.is_full() {
+                    break;
+                }
             }
         }
         troubles
@@ -85,7 +90,8 @@ impl Target {
         }
     }
 
-    /// Makes the further names of files that have several, and returns those that it could not.
+    /// Makes the further names of files that have several, and returns those that it could not. It goes no further when the
+    /// disk is full.
     pub(crate) fn make_links<'a>(&self, tree: &'a Tree, failed: &BTreeMap<u32, Trouble>) -> Vec<(&'a Link, Trouble)> {
         let mut troubles = Vec::new();
         let (mut old, mut new) = (Cursor::new(&self.root), Cursor::new(&self.root));
@@ -104,26 +110,30 @@ impl Target {
                 let _ = rustix::fs::unlinkat(new, &temporary, AtFlags::empty());
                 renamed
             });
-            if let Err(error) = linked {
-                troubles.push((link, Step::Rename.refused()(error)));
+            if let Err(trouble) = linked.map_err(Step::Rename.refused()) {
+                troubles.push((link, trouble));
+                if trouble.is_full() {
+                    break;
+                }
             }
         }
         troubles
     }
 
-    /// Gives the folders their owners, permissions and times, children before parents, and returns those that
-    /// did not get them.
-    pub(crate) fn finish_folders(&self, tree: &Tree) -> Vec<(u32, Errno)> {
-        let mut troubles = Vec::new();
+    /// Gives the folders their owners, permissions, times and extended attributes, children before parents, and returns those
+    /// that did not get them, and what was lost of the attributes.
+    pub(crate) fn finish_folders(&self, tree: &Tree) -> (Vec<(u32, Trouble)>, BTreeMap<u32, Lost>) {
+        let (mut troubles, mut losses) = (Vec::new(), BTreeMap::new());
         let mut cursor = Cursor::new(&self.root);
         for index in (0..tree.folders.len() as u32).rev() {
-            let stat = &tree.folders[index as usize].stat;
-            let finished = cursor.go(&tree.folders, index).and_then(|fd| attributes::give(fd, stat));
-            if let Err(error) = finished {
-                troubles.push((index, error));
+            let folder = &tree.folders[index as usize];
+            let finished = cursor.go(&tree.folders, index).and_then(|fd| attributes::give(fd, &folder.stat, &folder.extended));
+            match finished.map_err(Step::Attributes.refused()) {
+                Ok(lost) => _ = losses.insert(index, lost),
+                Err(trouble) => troubles.push((index, trouble)),
             }
         }
-        troubles
+        (troubles, losses)
     }
 }
 

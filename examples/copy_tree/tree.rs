@@ -1,5 +1,6 @@
 //! The list of what is to be copied, made once by the parent and inherited by every worker.
 
+use crate::extended::{Bearer, Extended};
 use crate::folder::{self, Cursor};
 use crate::stop::Stop;
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
@@ -23,6 +24,14 @@ pub(crate) struct Folder {
     pub(crate) name: CString,
     /// Taken before the folder was read, as reading changes its access time.
     pub(crate) stat: Stat,
+    /// Taken when it was read, as it is open then.
+    pub(crate) extended: Extended,
+}
+
+impl Folder {
+    fn new(parent: u32, name: CString, stat: Stat) -> Folder {
+        Folder { parent, name, stat, extended: Extended::default() }
+    }
 }
 
 /// Anything that is not a folder.
@@ -60,7 +69,7 @@ impl Tree {
     pub(crate) fn list(root: &OwnedFd, stop: &Stop) -> Result<Option<Tree>, Box<dyn Error>> {
         let mut tree = Tree::default();
         let mut firsts = HashMap::new();
-        tree.folders.push(Folder { parent: 0, name: CString::default(), stat: rustix::fs::fstat(root)? });
+        tree.folders.push(Folder::new(0, CString::default(), rustix::fs::fstat(root)?));
         let mut open = vec![0];
         let mut cursor = Cursor::new(root);
         while let Some(folder) = open.pop() {
@@ -79,6 +88,7 @@ impl Tree {
 
     fn list_folder(&mut self, cursor: &mut Cursor<'_>, folder: u32, firsts: &mut HashMap<(u64, u64), u32>) -> Result<(), Errno> {
         let here = cursor.go(&self.folders, folder)?;
+        self.folders[folder as usize].extended = Extended::of(Bearer::Open(here))?;
         for found in Dir::read_from(here)? {
             let found = found?;
             let name = found.file_name();
@@ -93,7 +103,7 @@ impl Tree {
             let name = name.to_owned();
             let kind = FileType::from_raw_mode(stat.st_mode);
             if kind == FileType::Directory {
-                self.folders.push(Folder { parent: folder, name, stat });
+                self.folders.push(Folder::new(folder, name, stat));
                 continue;
             }
             if stat.st_nlink > 1 {

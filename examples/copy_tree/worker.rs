@@ -1,11 +1,15 @@
 //! A worker: takes jobs until there are none, and notes what it does.
 
 use crate::Plan;
-use crate::copy::Copier;
+use crate::copy::{Copied, Copier};
 use crate::message::{Job, News, Note};
 use offspring::Queue;
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// How often the parent hears of a job that takes long.
+const SPEAK: Duration = Duration::from_millis(50);
 
 /// What a worker has done in its life; it comes back through `Child::join`.
 #[derive(Serialize, Deserialize)]
@@ -21,6 +25,7 @@ pub(crate) fn work(number: u32, plan: &Plan, jobs: &Queue<Job>, notes: &Queue<No
     let temporary = plan.target.temporary_name(std::process::id());
     let mut copier = Copier::new(plan, temporary);
     let mut tally = Tally { files: 0, bytes: 0 };
+    let mut spoken = Instant::now();
     for Job { index } in jobs.iter() {
         // If the parent no longer listens, this note fails as the first, and nothing has been begun.
         let tell = |news| notes.send(Note::new(number, index, news)).is_ok();
@@ -29,13 +34,24 @@ pub(crate) fn work(number: u32, plan: &Plan, jobs: &Queue<Job>, notes: &Queue<No
         }
         let (mut files, mut bytes) = (0, 0);
         for entry in plan.tree.jobs[index as usize].clone() {
+            // The disk is full.
+            if jobs.is_closed() {
+                break;
+            }
+            if spoken.elapsed() > SPEAK {
+                tell(News::SoFar { files, bytes, part: 0 });
+                spoken = Instant::now();
+            }
             let copied = copier.copy(&plan.tree.entries[entry as usize], &mut |more| {
-                tell(News::SoFar { files, bytes: bytes + more });
+                tell(News::SoFar { files, bytes, part: more });
             });
             match copied {
-                Ok(more) => {
+                Ok(Copied { bytes: more, lost }) => {
                     files += 1;
                     bytes += more;
+                    for (errno, count) in lost {
+                        tell(News::Lost { entry, count, errno });
+                    }
                 }
                 Err(trouble) => {
                     tell(News::Failed { entry, trouble });
@@ -45,6 +61,10 @@ pub(crate) fn work(number: u32, plan: &Plan, jobs: &Queue<Job>, notes: &Queue<No
         tell(News::Done { files, bytes });
         tally.files += u64::from(files);
         tally.bytes += bytes;
+        // There may still be jobs in it.
+        if jobs.is_closed() {
+            break;
+        }
     }
     tally
 }
