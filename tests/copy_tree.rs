@@ -4,6 +4,8 @@
 //! name gives, and looks again: if the file is still there, the worker is in the middle of it for as long as the test likes.
 
 mod common;
+#[path = "common/parent.rs"]
+mod parent;
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/sandbox.rs"]
