@@ -16,7 +16,7 @@ use nix::unistd::{Pid, Uid, chroot, setresuid};
 
 use crate::parent;
 use crate::play::{HANGING, Verdict, on_all_processors, parse, start, unparse};
-use crate::raw::raw_fork;
+use crate::raw::{end_within, raw_fork};
 use crate::scenes::SCENES;
 
 /// A place, and how one gets there. The kernel may not let us.
@@ -241,7 +241,7 @@ fn play_in(place: &Place, failures: &mut Vec<String>) -> bool {
 fn play(place: &Place, scene: usize) -> Verdict {
     let (mut results, mut theirs) = std::io::pipe().expect("a pipe");
     let stage = raw_fork(move || {
-        nix::unistd::alarm::set(HANGING);
+        end_within(HANGING);
         let mut verdict = String::new();
         match (place.together)() {
             Err(error) => verdict = unparse(&Verdict::NotAllowed(error.to_string())),
@@ -261,7 +261,7 @@ fn play(place: &Place, scene: usize) -> Verdict {
     results.read_to_string(&mut text).expect("readable");
     match waitpid(stage, None).expect("it is ours") {
         WaitStatus::Exited(_, 0) if !text.is_empty() => parse(&text),
-        WaitStatus::Signaled(_, Signal::SIGALRM, _) => Verdict::Failure("HUNG".to_owned()),
+        WaitStatus::Signaled(_, Signal::SIGKILL, _) => Verdict::Failure("HUNG".to_owned()),
         other => Verdict::Failure(format!("ended by {other:?}, {text}")),
     }
 }

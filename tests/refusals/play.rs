@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::calls::Kind;
 use crate::places::{self, WITHOUT_RANDOMIZATION};
-use crate::raw::raw_fork;
+use crate::raw::{end_within, raw_fork};
 use crate::scenes::{Outcome, Ready, SCENES, Scene};
 use crate::tracer::{Refusal, Who, follow, mark};
 
@@ -75,7 +75,7 @@ struct Played {
 pub fn main() -> ExitCode {
     let start = Instant::now();
     // A hang that no stage has seen.
-    nix::unistd::alarm::set(ALL_HANGING);
+    end_within(ALL_HANGING);
     // In all that are made from this one, too.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let home = tempfile::tempdir().expect("a folder");
@@ -215,7 +215,7 @@ pub fn parse(text: &str) -> Verdict {
 fn play(job: Job) -> Played {
     let (mut results, mut theirs) = std::io::pipe().expect("a pipe");
     let stage = raw_fork(move || {
-        nix::unistd::alarm::set(HANGING);
+        end_within(HANGING);
         let (player, mut answer) = start(job.scene, || {
             ptrace::traceme().expect("nobody traces it yet");
             raise(Signal::SIGSTOP).expect("raise");
@@ -256,7 +256,7 @@ fn play(job: Job) -> Played {
     }
     match waitpid(stage, None).expect("it is ours") {
         WaitStatus::Exited(_, 0) => {}
-        WaitStatus::Signaled(_, Signal::SIGALRM, _) => played.verdict = Verdict::Failure("HUNG".to_owned()),
+        WaitStatus::Signaled(_, Signal::SIGKILL, _) => played.verdict = Verdict::Failure("HUNG".to_owned()),
         other => played.verdict = Verdict::Failure(format!("the stage ended by {other:?}")),
     }
     played

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::{Pid, getpid};
 
 use crate::parent;
@@ -28,4 +29,27 @@ pub fn sleep_for_ever() -> ! {
     loop {
         std::thread::park();
     }
+}
+
+/// Has this process killed in so many seconds, and all that run this program named before, with what they are waiting for.
+pub fn end_within(seconds: u32) {
+    extern "C" fn tell(_: i32) {
+        // Whoever hangs is in a system call, so this may do what a signal handler may not.
+        let mut lines = Vec::new();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            let stat = read("stat");
+            let Some((_, fields)) = stat.rsplit_once(") ") else { continue };
+            if stat.contains("(refusals") {
+                let fields: Vec<&str> = fields.split(' ').take(2).collect();
+                lines.push(format!("{} {fields:?} {} {}", entry.file_name().display(), read("wchan"), read("syscall").trim()));
+            }
+        }
+        eprintln!("process {} hangs:\n{}", std::process::id(), lines.join("\n"));
+        let _ = kill(getpid(), Signal::SIGKILL);
+    }
+    let action = SigAction::new(SigHandler::Handler(tell), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the process is about to end.
+    unsafe { sigaction(Signal::SIGALRM, &action) }.expect("sigaction");
+    nix::unistd::alarm::set(seconds);
 }
