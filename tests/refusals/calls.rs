@@ -44,7 +44,7 @@ impl Kind {
 
     /// As it is printed.
     pub fn name(self) -> String {
-        let call = name(self.number).to_owned();
+        let call = name(self.number).map_or_else(|| format!("call {}", self.number), str::to_owned);
         let command = self.command as i32;
         let detail = match self.number {
             libc::SYS_fcntl => match command {
@@ -117,6 +117,7 @@ const NAMES: &[(i64, &str)] = &[
     (libc::SYS_clock_nanosleep, "clock_nanosleep"),
     (libc::SYS_clone, "clone"),
     (libc::SYS_clone3, "clone3"),
+    (libc::SYS_clock_gettime, "clock_gettime"),
     (libc::SYS_close, "close"),
     (libc::SYS_dup, "dup"),
     (libc::SYS_eventfd2, "eventfd"),
@@ -130,6 +131,7 @@ const NAMES: &[(i64, &str)] = &[
     (libc::SYS_fstatfs, "fstatfs"),
     (libc::SYS_ftruncate, "ftruncate"),
     (libc::SYS_futex, "futex"),
+    (libc::SYS_getcwd, "getcwd"),
     (libc::SYS_getdents64, "getdents64"),
     (libc::SYS_geteuid, "geteuid"),
     (libc::SYS_getpid, "getpid"),
@@ -185,8 +187,8 @@ const NAMES: &[(i64, &str)] = &[
     (libc::SYS_write, "write"),
 ];
 
-fn name(number: i64) -> &'static str {
-    NAMES.iter().find(|(known, _)| *known == number).map_or("?", |(_, name)| name)
+fn name(number: i64) -> Option<&'static str> {
+    NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }
 
 /// Why a call is not the crate's, if it is not.
@@ -205,6 +207,7 @@ pub fn out_of_scope(call: &Call) -> Option<&'static str> {
         libc::SYS_getrandom if third != 0 => Some("hash maps of the standard library"),
         libc::SYS_clock_gettime => Some("the clock: no call where there is a vDSO, and taken to be infallible"),
         libc::SYS_close => Some("by the standard library, which takes a refusal for done"),
+        libc::SYS_getcwd => Some("the standard library's, for a backtrace"),
         libc::SYS_munmap => Some("nothing follows from its result"),
         _ => None,
     }
