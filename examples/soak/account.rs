@@ -40,6 +40,13 @@ impl Figures {
     }
 }
 
+/// What a run cannot do without.
+pub fn idle(account: &Account) -> impl Iterator<Item = &'static str> {
+    let sum = |figure: fn(&Figures) -> u64| account.iter().map(figure).sum::<u64>();
+    let figures = [(sum(|figures| figures.operations), "nothing was done"), (sum(|figures| figures.kills), "nobody was killed")];
+    figures.into_iter().filter(|&(sum, _)| sum == 0).map(|(_, what)| what)
+}
+
 impl AddAssign for Figures {
     fn add_assign(&mut self, other: Figures) {
         self.operations += other.operations;

@@ -156,7 +156,8 @@ fn so_far(account: &Account, crew: &Crew<'_>) -> Account {
 
 /// Prints what came of it; true if nothing is wrong.
 fn report(options: &Options, seed: u64, rounds: u64, findings: Findings) -> bool {
-    let Findings { account, samples, overslept, complaints } = findings;
+    let Findings { account, samples, overslept, mut complaints } = findings;
+    complaints.extend(account::idle(&account).map(|what| format!("{what}: this run has shown nothing")));
     println!("{} seconds, {} processes, {rounds} rounds, seed {seed}\n", options.seconds, options.processes);
     print!("{}", table::table(&account));
     print!("\n{}", table::times(samples, overslept));
