@@ -211,7 +211,7 @@ fn one_of_two_threads_may_not_fork_after_the_main_thread_has_ended() {
             std::thread::spawn(move || {
                 wait_for_main_thread();
                 let end = Instant::now() + Duration::from_millis(300);
-                while Instant::now() < end {
+                while Instant::now() < end || board.get(1) < ENOUGH / 10 {
                     board.add(if fork(|| ()).is_ok() { 0 } else { 1 }, 1);
                 }
                 std::process::exit(7);
@@ -220,7 +220,6 @@ fn one_of_two_threads_may_not_fork_after_the_main_thread_has_ended() {
         });
         assert_eq!(process.wait(), Ended::Exited(7), "{way}");
         assert_eq!(board.get(0), 0, "{way}: forked beside a living thread");
-        assert!(board.get(1) > 10, "{way}");
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Seen {
 
 struct Traced {
     who: Who,
+    /// Whether the stop in which it is born is yet to come.
+    unborn: bool,
     /// Whether its calls count.
     counts: bool,
     /// What the call that it is in is to return instead of being made.
@@ -95,7 +97,7 @@ struct Traced {
 pub fn follow(player: Pid, refusal: Refusal) -> Seen {
     let mut seen = Seen::default();
     let mut all: HashMap<Pid, Traced> = HashMap::new();
-    let traced = |who| Traced { who, counts: who == Who::Child, pretend: None, numbers: HashMap::new() };
+    let traced = |who, unborn| Traced { who, unborn, counts: who == Who::Child, pretend: None, numbers: HashMap::new() };
     assert!(matches!(waitpid(player, None), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))), "the player stops itself");
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACEFORK
@@ -103,20 +105,26 @@ pub fn follow(player: Pid, refusal: Refusal) -> Seen {
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(player, options).expect("stopped");
-    all.insert(player, traced(Who::Player));
+    all.insert(player, traced(Who::Player, false));
     go_on(player, None);
     while !all.is_empty() {
         let status = waitpid(None, Some(WaitPidFlag::__WALL)).expect("somebody is left");
         match status {
             WaitStatus::PtraceSyscall(pid) => {
-                let process = all.entry(pid).or_insert_with(|| traced(Who::Child));
+                let process = all.entry(pid).or_insert_with(|| traced(Who::Child, false));
                 at_call(pid, process, refusal, &mut seen);
                 go_on(pid, None);
             }
-            WaitStatus::PtraceEvent(pid, ..) => go_on(pid, None),
-            // A child that has just been born stops by itself.
-            WaitStatus::Stopped(pid, Signal::SIGSTOP) if !all.contains_key(&pid) => {
-                all.insert(pid, traced(Who::Child));
+            // Its child is waited for, too, though nothing may have been heard of it when its parent has ended.
+            WaitStatus::PtraceEvent(pid, ..) => {
+                if let Ok(child) = ptrace::getevent(pid) {
+                    all.entry(Pid::from_raw(child as i32)).or_insert_with(|| traced(Who::Child, true));
+                }
+                go_on(pid, None);
+            }
+            // Born before its parent has told of it, or after.
+            WaitStatus::Stopped(pid, Signal::SIGSTOP) if all.get(&pid).is_none_or(|process| process.unborn) => {
+                all.insert(pid, traced(Who::Child, false));
                 go_on(pid, None);
             }
             WaitStatus::Stopped(pid, signal) => go_on(pid, Some(signal)),
