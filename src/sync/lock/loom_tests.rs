@@ -135,6 +135,37 @@ fn two_sleepers_behind_an_owner_both_wake() {
     });
 }
 
+/// The reaper alone knows of the death, and the successor only of the free lock. Acceptable: it sees what the dead owner wrote.
+#[test]
+fn a_reaper_hands_on_what_the_dead_owner_wrote() {
+    loom::model(|| {
+        let locked = Locked::new();
+        let dead = {
+            let locked = locked.clone();
+            thread::spawn(move || {
+                if locked.lock.lock_free(DEAD) {
+                    locked.add();
+                }
+            })
+        };
+        let reaper = {
+            let locked = locked.clone();
+            thread::spawn(move || {
+                dead.join().unwrap();
+                locked.release_dead();
+            })
+        };
+        let written = match locked.lock(MAIN, |_| false) {
+            Acquired::Clean => 0,
+            Acquired::OwnerDied => 1,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(locked.add(), written + 1);
+        locked.unlock(false);
+        reaper.join().unwrap();
+    });
+}
+
 /// Acceptable: the owner is told, whether others have begun to wait or not; another thread of its process is not.
 #[test]
 fn an_owner_that_locks_again_is_told_so() {
