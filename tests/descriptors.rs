@@ -164,7 +164,7 @@ fn a_raw_forked_child_that_closed_all_keeps_its_own_files() {
             own.stay_whole_while("dropping a large queue", || drop(large));
             own.stay_whole_while("dropping the other objects", || drop((small, lock)));
             own.stay_whole_while("dropping the other handles", || drop(children));
-            std::mem::forget((in_file, anonymous));
+            own.stay_whole_while("dropping the segments", || drop((in_file, anonymous)));
             raw::exit(0);
         })
         .join();
@@ -204,7 +204,7 @@ fn a_process_that_closed_all_keeps_its_own_files() {
     own.stay_whole_while("dropping a large queue", || drop(large));
     own.stay_whole_while("dropping the other objects", || drop((small, lock)));
     own.stay_whole_while("dropping the other handles", || drop(children));
-    std::mem::forget((in_file, anonymous));
+    own.stay_whole_while("dropping the segments", || drop((in_file, anonymous)));
     raw::exit(0);
 }
 

@@ -258,7 +258,7 @@ pub enum JoinError {
     /// The child was ended by this signal, with or without a core dump: `SIGSEGV`, `SIGABRT`, the out-of-memory killer's `SIGKILL`.
     #[error("the child was killed by signal {0}{name}", name = signal_name(*.0))]
     Killed(i32),
-    /// The closure returned, but its value could not be encoded, or there was no memory to send it in.
+    /// The closure returned or panicked, but its value could not be encoded, or the kernel refused to write what there was to tell.
     #[error("the child's value {0}")]
     Unsendable(String),
     /// The child sent a value, but it could not be decoded as a `T`.

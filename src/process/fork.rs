@@ -91,10 +91,13 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 ///
 /// # Parent death
 /// The child ends when this process ends, however that happens, but not when only the thread that forked it does. `SIGSTKFLT` and one
-/// pipe are used for that. A parent that replaces itself by `exec` has ended in this sense. Two things can make a child outlive its parent:
+/// pipe are used for that. A parent that replaces itself by `exec` has ended in this sense. Three things can make a child outlive its parent:
 /// - It changes its user or group, and its parent is not the system's root: the kernel takes back what was arranged. A child that does so
 ///   calls [`end_with_parent`](crate::end_with_parent) right afterwards.
 /// - It closes every descriptor *and* blocks `SIGSTKFLT` or changes its user.
+/// - Its parent has, after this call, made another process by other means than this crate's (C's `fork`, a `Command` that has not come to its `exec`
+///   yet). That has the pipe, too, as long as it lives and has not become another program. So the signal alone is left, for as long: a child that is
+///   stopped, blocks or ignores `SIGSTKFLT`, or has changed its user and not called [`end_with_parent`](crate::end_with_parent), ends later.
 ///
 /// # Peer death
 /// When the child is killed, [`Child::join`] says by which signal, and what it owned and held in shared memory is given back.

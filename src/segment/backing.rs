@@ -108,7 +108,8 @@ fn layout(len: u64) -> Result<Layout, SegmentError> {
     let layout = Layout::for_budget(len).ok_or(SegmentError::Length { len, largest: LARGEST_BUDGET })?;
     if layout.size() > memory::mapping_limit() {
         // Asking would not only fail: beyond the limit of file sizes it sends a signal.
-        return Err(SegmentError::of_size(layout.size(), OsError { call: "getrlimit", errno: Errno::FBIG }));
+        let errno = if layout.size() > memory::file_limit() { Errno::FBIG } else { Errno::NOMEM };
+        return Err(SegmentError::of_size(layout.size(), OsError { call: "getrlimit", errno }));
     }
     Ok(layout)
 }

@@ -84,6 +84,9 @@ pub enum SegmentError {
     /// The anonymous memory could still change its size, which would kill whoever touches it.
     #[error("the memfd is not sealed against shrinking and growing")]
     Unsealed,
+    /// The segment lies in a file. Others open it by its path, which tells them where it is at home.
+    #[error("a segment in a file is opened by its path: it is neither sent nor passed")]
+    InFile,
     /// Processes of another pid namespace have the segment, and this process could not tell which of them are alive.
     #[error("processes of pid namespace {segment} have the segment, and this process runs in {own}: it could not judge them")]
     ForeignNamespace {

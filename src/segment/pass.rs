@@ -19,6 +19,7 @@ use rustix::net::{
 use crate::segment::{Segment, SegmentError, backing};
 use crate::sys::descriptor::{self, FileId};
 use crate::sys::error::OsError;
+use crate::sys::memory;
 
 /// Begins the names of environment variables that say where a passed segment is to be found.
 const VARIABLE: &str = "OFFSPRING_SEGMENT_";
@@ -34,7 +35,7 @@ impl Segment {
     /// As a write of eight bytes to the stream.
     ///
     /// # Errors
-    /// [`SegmentError::Os`], and nothing was sent.
+    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path; [`SegmentError::Os`]. Nothing was sent.
     ///
     /// # Examples
     /// ```
@@ -49,7 +50,7 @@ impl Segment {
     /// ```
     #[doc(alias = "SCM_RIGHTS")]
     pub fn send(&self, stream: &UnixStream) -> Result<(), SegmentError> {
-        let fds = [self.mapping.fd()?];
+        let fds = [self.anonymous()?];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
@@ -104,7 +105,7 @@ impl Segment {
     /// The command keeps the segment until it is dropped.
     ///
     /// # Errors
-    /// [`SegmentError::Os`], and `command` is as it was.
+    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path; [`SegmentError::Os`]. `command` is as it was.
     ///
     /// # Examples
     /// ```no_run
@@ -118,11 +119,17 @@ impl Segment {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn pass_to(&self, command: &mut Command, name: &str) -> Result<(), SegmentError> {
-        let fd = descriptor::duplicate(self.mapping.fd()?)?;
+        let fd = descriptor::duplicate(self.anonymous()?)?;
         command.env(format!("{VARIABLE}{name}"), Passed { fd: fd.as_raw_fd(), file: self.mapping.file_id() }.to_string());
         // SAFETY: between fork and exec this makes one system call and allocates nothing.
         unsafe { command.pre_exec(move || Ok(rustix::io::fcntl_setfd(&fd, FdFlags::empty())?)) };
         Ok(())
+    }
+
+    /// The descriptor of an anonymous segment.
+    fn anonymous(&self) -> Result<BorrowedFd<'_>, SegmentError> {
+        let fd = self.mapping.fd()?;
+        if memory::seals(fd)?.contains(memory::SEALS) { Ok(fd) } else { Err(SegmentError::InFile) }
     }
 
     /// The segment that this program was [passed](Segment::pass_to) under `name`.
@@ -186,6 +193,17 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_segment_in_a_file_is_neither_sent_nor_passed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let segment = Segment::create_file(folder.path().join("segment"), 1 << 16).expect("a segment");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        assert!(matches!(segment.send(&ours), Err(SegmentError::InFile)));
+        assert!(matches!(segment.pass_to(&mut Command::new("true"), "jobs"), Err(SegmentError::InFile)));
+        drop(ours);
+        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::Foreign)), "nothing was sent");
+    }
 
     #[test]
     fn a_socket_that_brings_something_else_brings_no_segment() {

@@ -6,6 +6,7 @@
 
 #![expect(unsafe_code, reason = "looks at descriptors by their numbers")]
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -152,9 +153,11 @@ impl std::fmt::Display for FileId {
 }
 
 /// A descriptor that a program may have taken from us: by closing all that there are, so that its number stands for another file by now.
+///
+/// It is closed only if it still stands for our file.
 #[derive(Debug)]
 pub(crate) struct OwnFile {
-    fd: OwnedFd,
+    fd: ManuallyDrop<OwnedFd>,
     id: FileId,
 }
 
@@ -162,7 +165,7 @@ impl OwnFile {
     pub(crate) fn new(fd: impl Into<OwnedFd>) -> Result<OwnFile, OsError> {
         let fd = fd.into();
         let id = FileId::of(&fd)?;
-        Ok(OwnFile { fd, id })
+        Ok(OwnFile { fd: ManuallyDrop::new(fd), id })
     }
 
     pub(crate) fn id(&self) -> FileId {
@@ -176,12 +179,26 @@ impl OwnFile {
 
     /// The descriptor, if it still stands for the file. Costs a system call.
     pub(crate) fn checked(&self) -> Result<BorrowedFd<'_>, OsError> {
-        if FileId::of(&self.fd)? == self.id { Ok(self.fd.as_fd()) } else { Err(OsError { call: "fstat", errno: Errno::BADF }) }
+        if FileId::of(&*self.fd)? == self.id { Ok(self.fd.as_fd()) } else { Err(OsError { call: "fstat", errno: Errno::BADF }) }
     }
 
     /// The descriptor's number and what it stands for, for a forked child.
     pub(crate) fn name(&self) -> FdName {
         FdName { fd: self.fd.as_raw_fd(), id: self.id }
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        let is_another = match FileId::of(&*self.fd) {
+            Ok(id) => id != self.id,
+            // Where a sandbox forbids to ask, nobody is suspected.
+            Err(refused) => refused.errno == Errno::BADF,
+        };
+        if !is_another {
+            // SAFETY: it is not used again.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
     }
 }
 
@@ -253,7 +270,8 @@ mod tests {
         file.write_all(b"seven").expect("writable");
         let own = OwnFile::new(file.try_clone().expect("dup")).expect("fstat");
         assert!(can_be_reopened(&own));
-        let mut again = File::from(reopen(&own, OFlags::RDWR).expect("/proc is mounted").fd);
+        let again = reopen(&own, OFlags::RDWR).expect("/proc is mounted");
+        let mut again = File::from(duplicate(&again).expect("fcntl"));
         assert_eq!(FileId::of(&again), FileId::of(&file));
         let mut text = String::new();
         again.read_to_string(&mut text).expect("readable");
@@ -267,6 +285,13 @@ mod tests {
         let other = tempfile::tempfile().expect("a file");
         rustix::io::dup3(&other, &mut OwnedFdMut::of(&own).0, rustix::io::DupFlags::CLOEXEC).expect("dup3");
         assert_eq!(own.checked().expect_err("another file").errno, Errno::BADF);
+        let name = own.name();
+        drop(own);
+        // SAFETY: this test alone knows of the number.
+        let left = unsafe { BorrowedFd::borrow_raw(name.number()) };
+        assert_eq!(FileId::of(left), FileId::of(&other), "the other file is not ours to close");
+        // SAFETY: as above.
+        unsafe { rustix::io::close(name.number()) };
     }
 
     /// The number of a file's descriptor, to be given to another file.
