@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     common::run(&tests_apart![
         a_raw_forked_child_that_closed_all_keeps_its_own_files,
         a_process_that_closed_all_keeps_its_own_files,
+        the_last_handle_of_a_segment_closes_nothing_but_the_segment,
         what_is_mapped_still_works_in_a_process_that_closed_all,
         a_child_that_closed_all_keeps_its_own_files_and_its_value_is_lost,
         a_value_whose_file_is_out_of_reach_can_be_asked_for_again,
@@ -165,6 +166,23 @@ fn a_raw_forked_child_that_closed_all_keeps_its_own_files() {
             own.stay_whole_while("dropping the other objects", || drop((small, lock)));
             own.stay_whole_while("dropping the other handles", || drop(children));
             own.stay_whole_while("dropping the segments", || drop((in_file, anonymous)));
+            raw::exit(0);
+        })
+        .join();
+    }
+}
+
+fn the_last_handle_of_a_segment_closes_nothing_but_the_segment() {
+    for in_file in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        raw::fork(|| {
+            let path = folder.path().join("segment");
+            let segment = if in_file { Segment::create_file(path, 1 << 16) } else { Segment::create(1 << 16) };
+            let segment = segment.expect("a segment");
+            let lock = Lock::new_in(&segment, 7_u64).expect("a lock");
+            sandbox::close_all_from(3);
+            let own = Own::open();
+            own.stay_whole_while("dropping the last handle", || drop((lock, segment)));
             raw::exit(0);
         })
         .join();

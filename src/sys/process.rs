@@ -407,8 +407,12 @@ impl Lifeline {
             None => descriptor::reopen(&childs_end, OFlags::WRONLY)?,
         };
         // A pid fits: it came from the kernel as a positive `i32`.
-        control(&childs_end, libc::F_SETOWN, child.into())?;
-        Ok(parents_end)
+        match control(&childs_end, libc::F_SETOWN, child.into()) {
+            Ok(_) => Ok(parents_end),
+            // It could not begin, and is forgotten where `SIGCHLD` is ignored.
+            Err(_) if matches!(pidfd::open_if_there(child), Ok(None)) => Ok(parents_end),
+            Err(refused) => Err(refused),
+        }
     }
 
     /// The child's end, for the child.
