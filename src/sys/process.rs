@@ -95,6 +95,8 @@ pub(crate) enum NotAlone {
 
 /// Looks beyond which threads that are on their way out, and never gone, count as running. Each gives way to others.
 const MOST_LOOKS: u32 = 10_000;
+/// As many, where nobody says which threads run.
+const LOOKS_WITHOUT_PROC: u32 = 1000;
 
 impl OnlyThread {
     /// Asks the kernel whether the calling thread is the only one that will ever again run in this memory.
@@ -108,14 +110,21 @@ impl OnlyThread {
     /// gone. A main thread that has ended never goes; then the count is 2, of whom one is this thread and the other can start no more.
     pub(crate) fn ask() -> Result<OnlyThread, NotAlone> {
         let alone = OnlyThread(PhantomData);
-        for _ in 0..MOST_LOOKS {
+        for look in 0..MOST_LOOKS {
             let refused = match unshare_memory() {
                 Ok(()) => return Ok(alone),
                 Err(refused) => refused,
             };
             // In this order: a main thread that has ended before the count was taken started none after it.
-            let main_has_ended = main_thread_has_ended().map_err(NotAlone::Unknown)?;
-            let count = count_threads().map_err(NotAlone::Unknown)?;
+            let (main_has_ended, count) = match main_thread_has_ended().and_then(|ended| Ok((ended, count_threads()?))) {
+                Ok(counted) => counted,
+                // A thread that was joined a moment ago is gone a moment later; one that runs is not.
+                Err(_) if refused == Errno::INVAL && look < LOOKS_WITHOUT_PROC => {
+                    std::thread::yield_now();
+                    continue;
+                }
+                Err(unknown) => return Err(NotAlone::Unknown(unknown)),
+            };
             if count == 1 + usize::from(main_has_ended) {
                 // With one thread and `EINVAL` the last of the others has gone, but has not let go of all that it shared; or another process
                 // shares this memory.
