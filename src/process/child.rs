@@ -259,7 +259,7 @@ pub enum JoinError {
     #[error("the child was killed by signal {0}{name}", name = signal_name(*.0))]
     Killed(i32),
     /// The closure returned or panicked, but its value could not be encoded, or the kernel refused to write what there was to tell.
-    #[error("the child's value {0}")]
+    #[error("the child could not send its value: {0}")]
     Unsendable(String),
     /// The child sent a value, but it could not be decoded as a `T`.
     #[error("the child's value cannot be decoded: {0}")]
