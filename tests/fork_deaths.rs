@@ -16,7 +16,7 @@ use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTRAP};
 use nix::sys::wait::{WaitStatus, waitpid};
 use offspring::{Child, JoinError, fork};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         child_of_a_parent_that_blocks_every_signal_dies_with_it,
         child_without_parent_death_signal_dies_when_its_parent_is_killed,
         child_without_lifeline_dies_when_its_parent_is_killed,
-        child_dies_although_a_raw_fork_holds_its_lifeline,
+        child_dies_beside_a_raw_fork_of_its_parent,
         grandchildren_die_when_their_grandparent_is_killed,
         dropped_child_dies_when_its_parent_is_killed,
         siblings_do_not_keep_each_other_alive,
@@ -579,28 +579,49 @@ fn child_without_lifeline_dies_when_its_parent_is_killed() {
     dies_with_killed_parent(cut_lifeline);
 }
 
-fn child_dies_although_a_raw_fork_holds_its_lifeline() {
-    let pipe = Teller::new();
-    let parents = pipe.share();
-    let parent = fork(move || {
-        let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
-        if raw_fork() == 0 {
-            // Holds whatever its parent had open, and outlives it.
-            parents.tell(std::process::id());
-            sleep_for_ever();
-        }
-        parents.tell(child.id());
-        keep(child);
-    })
-    .expect("fork");
-    let both = [pipe.hear(), pipe.hear()].map(|pid| (pid, watch(pid)));
-    parent.kill().expect("it lives");
-    assert!(parent.join().is_err());
-    // The two told their numbers in no particular order; one of them dies, and it is not the raw child.
-    wait_until("one of the two ends", || both.iter().any(|(_, fd)| !is_alive(fd)));
-    let (raw, raw_fd) = both.iter().find(|(_, fd)| is_alive(fd)).expect("the raw child lives");
-    kill_process(Pid::from_raw(*raw as i32).expect("a pid"), Signal::KILL).expect("it lives");
-    wait_for(raw_fd);
+/// A process that libc's `fork` makes of the parent, after its child, must not keep the lifeline: each of these children has nothing else.
+fn child_dies_beside_a_raw_fork_of_its_parent() {
+    let without_the_signal: [fn(); 4] = [
+        || rustix::process::set_parent_process_death_signal(None).expect("prctl"),
+        block_all,
+        // SAFETY: takes no pointer.
+        || assert_ne!(unsafe { libc::signal(libc::SIGSTKFLT, libc::SIG_IGN) }, libc::SIG_ERR),
+        // SAFETY: takes no pointer.
+        || assert_eq!(unsafe { libc::raise(libc::SIGSTOP) }, 0),
+    ];
+    for childs_part in without_the_signal {
+        let (pipe, end) = (Teller::new(), Teller::new());
+        let (parents, bystanders) = (pipe.share(), end.share());
+        let parent = fork(move || {
+            let child = fork(move || -> () {
+                childs_part();
+                sleep_for_ever()
+            });
+            let child = child.expect("fork");
+            if raw_fork() == 0 {
+                // Has whatever its parent had open, and outlives it.
+                bystanders.hear();
+                raw_exit(0);
+            }
+            wait_until("the child has done its part", || is_asleep_or_stopped(child.id()));
+            parents.tell(child.id());
+            keep(child);
+        })
+        .expect("fork");
+        let child = watch(pipe.hear());
+        assert!(is_alive(&child));
+        parent.kill().expect("it lives");
+        assert!(parent.join().is_err());
+        wait_for(&child);
+        end.tell(0);
+    }
+}
+
+fn is_asleep_or_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("/proc is mounted");
+    let state = stat.rsplit_once(')').expect("a name").1.trim_start();
+    // `sleep_for_ever` is the only thing that a child sleeps in; while it is being born it yields.
+    state.starts_with(['S', 'T'])
 }
 
 fn grandchildren_die_when_their_grandparent_is_killed() {

@@ -66,6 +66,7 @@ impl<T> Child<T> {
     /// Says whether the child runs, is stopped, or otherwise has not ended yet.
     ///
     /// `false` is final; `true` may have changed by the time it is read. Also `false` in a process that is not its parent.
+    /// A child that was killed under a debugger is not alive; it can be joined once the debugger has waited for it.
     pub fn is_alive(&self) -> bool {
         self.kin.is_ours() && !self.kin.has_ended()
     }
@@ -128,6 +129,9 @@ impl<T: DeserializeOwned> Child<T> {
     ///
     /// # Errors
     /// See [`JoinError`].
+    ///
+    /// # Panics
+    /// If the [`Deserialize`](serde::Deserialize) of `T` does. This is so for the other forms, too.
     pub fn join(mut self) -> Result<T, JoinError> {
         // `NEVER` passes never, so there is always an answer.
         self.join_by(Deadline::NEVER).unwrap_or(Err(JoinError::AlreadyJoined))
@@ -252,8 +256,9 @@ pub enum JoinError {
     #[error("the child panicked: {0}")]
     Panicked(PanicInfo),
     /// The child ended itself with this code, by [`std::process::exit`] or in a program that it became by `exec`. Also code 0: the closure has not
-    /// returned, so there is no value.
-    #[error("the child exited with code {0}, before its closure returned")]
+    /// returned, so there is no value. Or its closure has returned or panicked (code 101), but the child had closed the descriptor by which to
+    /// send a value, as a program does that closes all.
+    #[error("the child exited with code {0} and sent no value")]
     Exited(i32),
     /// The child was ended by this signal, with or without a core dump: `SIGSEGV`, `SIGABRT`, the out-of-memory killer's `SIGKILL`.
     #[error("the child was killed by signal {0}{name}", name = signal_name(*.0))]

@@ -25,9 +25,9 @@ use serde::Serialize;
 use crate::object::lineage::Lineage;
 use crate::process::family;
 use crate::process::outcome::{Location, OutcomeFile, PanicInfo, Record};
+use crate::sys::at_fork;
 use crate::sys::error::OsError;
 use crate::sys::process::{self as sys, Lifeline, Wrapped};
-use crate::sys::ranges;
 
 /// Exit code of a child whose closure returned.
 const RETURNED: i32 = 0;
@@ -98,9 +98,8 @@ where
 /// Becomes a process of its own. No code of the program runs before that is done.
 fn begin(start: &Start, wrapped: &Wrapped, process: u32) -> Result<(), OsError> {
     // Something else might come to lie where the parent has a segment.
-    ranges::closed()?;
+    at_fork::closed()?;
     start.lineage.adopt(process);
-    start.lifeline.let_go_of_parents_end();
     if start.has_relatives {
         family::begin();
     }

@@ -3,8 +3,8 @@
 //! Who uses it: `fork.rs` enters a child, `child.rs` waits for it, `exit.rs` closes in a child what belongs to the parent.
 //!
 //! The list serves two ends. A handle that was dropped leaves its child here, to be waited for once it is dead, so that no zombie stays. And a new
-//! child, which has inherited every descriptor, learns from the list which ones are its parent's: the pidfds and outcomes of its siblings, and
-//! above all the writing ends of their lifelines, which would keep them alive when the parent is killed.
+//! child, which has inherited every descriptor, learns from the list which ones are its parent's: the pidfds and outcomes of its siblings. (The
+//! writing ends of their lifelines, which would keep them alive when the parent is killed, are closed in every child before that.)
 //!
 //! # Fork
 //! The new process closes the descriptors and *forgets* the list, without dropping it. So a [`Kin`] that the parent had listed keeps one reference
@@ -28,11 +28,12 @@ use rustix::io::Errno;
 
 use crate::object::lineage::Lineage;
 use crate::process::outcome::OutcomeFile;
+use crate::sys::at_fork;
 use crate::sys::clock::{self, Deadline};
 use crate::sys::descriptor::{FdName, OwnFile};
 use crate::sys::error::OsError;
 use crate::sys::pidfd::{self, Identity};
-use crate::sys::process::{self as sys, Ending, Lifeline};
+use crate::sys::process::{self as sys, Ending, Lifeline, ParentsEnd};
 
 /// A child of this process: what the kernel and the segments have for it.
 #[derive(Debug)]
@@ -44,7 +45,8 @@ pub(super) struct Kin {
     pidfd: Option<OwnFile>,
     outcome: OutcomeFile,
     /// The child dies when this is closed.
-    lifeline: OwnFile,
+    #[expect(dead_code, reason = "it is what closes it that counts: the end of this process, or the drop")]
+    lifeline: ParentsEnd,
     lineage: Lineage,
     /// Whether the program was given the descriptor to poll.
     lent: AtomicBool,
@@ -99,11 +101,11 @@ impl Kin {
     }
 
     /// The descriptors that a child of this process has no use for.
-    fn inherited(&self) -> [Option<FdName>; 3] {
+    fn inherited(&self) -> [Option<FdName>; 2] {
         let unless_lent = |fd| if self.lent.load(Ordering::Relaxed) { None } else { Some(fd) };
         match &self.pidfd {
-            Some(pidfd) => [unless_lent(pidfd.name()), Some(self.outcome.name()), Some(self.lifeline.name())],
-            None => [None, unless_lent(self.outcome.name()), Some(self.lifeline.name())],
+            Some(pidfd) => [unless_lent(pidfd.name()), Some(self.outcome.name())],
+            None => [None, unless_lent(self.outcome.name())],
         }
     }
 
@@ -205,6 +207,8 @@ impl Family {
             let inherited = std::mem::replace(&mut *family, Family::of(process));
             family.own = inherited.expected;
             inherited.disown();
+            // For a process that was made by a bare system call. It is asked again whether it worked before anything is mapped.
+            let _ = at_fork::adopt();
         }
         family
     }
@@ -216,7 +220,7 @@ impl Family {
             if unsafe { fd.is_open() } {
                 // SAFETY: it is what the parent had, whose owner is never dropped here: it stays in the copy of the parent's frame, or is
                 // forgotten below. Nobody was given it but by `lend`.
-                unsafe { sys::close_inherited(fd.number()) };
+                unsafe { fd.close() };
             }
         };
         for member in &self.children {

@@ -11,7 +11,8 @@
 //! promise the child its place in every segment
 //! ask the kernel: own pid namespace?
 //! flush stdio, block signals, lend the child a handler
-//! fork ------------------------------------------>  close the ranges where the parent has segments
+//! fork ------------------------------------------>  close the ranges where the parent has segments,
+//!                                                     and its other children's lifelines
 //! open the lifeline's writing end,                  note the promised place
 //! name the child as the one to kill                 close what is the parent's
 //! open the pidfd, say in every segment              ask for the parent-death signal
@@ -87,7 +88,7 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// The parent has three descriptors for a living child, so there is room for about 340 children at a limit of 1,024 (`ulimit -n`). The child
 /// holds all objects of this crate that its parent held at the fork, used or not, until it ends: their memory is not free before that.
 /// Each generation of children of children keeps a range of addresses closed that is as large as its ancestors' segments: with the
-/// commons of the default size there is room for some 480 generations.
+/// commons of the default size there is room for some 500 generations.
 ///
 /// # Parent death
 /// The child ends when this process ends, however that happens, but not when only the thread that forked it does. `SIGSTKFLT` and one
@@ -95,9 +96,9 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// - It changes its user or group, and its parent is not the system's root: the kernel takes back what was arranged. A child that does so
 ///   calls [`end_with_parent`](crate::end_with_parent) right afterwards.
 /// - It closes every descriptor *and* blocks `SIGSTKFLT` or changes its user.
-/// - Its parent has, after this call, made another process by other means than this crate's (C's `fork`, a `Command` that has not come to its `exec`
-///   yet). That has the pipe, too, as long as it lives and has not become another program. So the signal alone is left, for as long: a child that is
-///   stopped, blocks or ignores `SIGSTKFLT`, or has changed its user and not called [`end_with_parent`](crate::end_with_parent), ends later.
+/// - Its parent has, after this call, made another process by a bare `clone`, without libc's `fork`. That has the pipe, too, as long as it
+///   lives and has not become another program. So the signal alone is left, for as long: a child that is stopped, blocks or ignores
+///   `SIGSTKFLT`, or has changed its user and not called [`end_with_parent`](crate::end_with_parent), ends later.
 ///
 /// # Peer death
 /// When the child is killed, [`Child::join`] says by which signal, and what it owned and held in shared memory is given back.
@@ -117,6 +118,9 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 ///   parent.
 ///
 /// In each case no closure has run, or it was killed before its process was waited for, and the closure is dropped.
+///
+/// # Panics
+/// If something that the closure captured panics when it is dropped here. The child runs by then, and is as one whose handle was dropped.
 ///
 /// # Examples
 /// ```

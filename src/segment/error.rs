@@ -101,6 +101,15 @@ pub enum SegmentError {
         /// The name that was asked for.
         name: String,
     },
+    /// No segment came through the socket.
+    #[error("no segment came through the socket: the other end was closed, or sent something else")]
+    NotSent,
+    /// A segment cannot be passed under this name, as no environment variable can have it.
+    #[error("a segment cannot be passed under the name {name:?}: NUL and `=` are not allowed in it")]
+    Name {
+        /// The name that was given.
+        name: String,
+    },
     /// The file's path has a NUL in it.
     #[error("the path contains a NUL byte")]
     PathWithNul,

@@ -71,7 +71,7 @@ impl Segment {
     /// Until eight bytes have come, or as a read from the stream says.
     ///
     /// # Errors
-    /// [`SegmentError::Foreign`] if what comes is not a segment; else as [`Segment::open`].
+    /// [`SegmentError::NotSent`] if something else comes, or nothing more; else as [`Segment::open`].
     pub fn receive(stream: &UnixStream) -> Result<Segment, SegmentError> {
         let mut found: Option<OwnedFd> = None;
         let mut greeting = [0; GREETING.len()];
@@ -90,13 +90,13 @@ impl Segment {
                 }
             }
             if message.bytes == 0 {
-                return Err(SegmentError::Foreign);
+                return Err(SegmentError::NotSent);
             }
             received += message.bytes;
         }
         match found {
             Some(fd) if greeting == GREETING => Segment::open(fd),
-            _ => Err(SegmentError::Foreign),
+            _ => Err(SegmentError::NotSent),
         }
     }
 
@@ -105,7 +105,8 @@ impl Segment {
     /// The command keeps the segment until it is dropped.
     ///
     /// # Errors
-    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path; [`SegmentError::Os`]. `command` is as it was.
+    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path; [`SegmentError::Name`] if `name`
+    /// contains a NUL or `=`; [`SegmentError::Os`]. `command` is as it was.
     ///
     /// # Examples
     /// ```no_run
@@ -119,6 +120,9 @@ impl Segment {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn pass_to(&self, command: &mut Command, name: &str) -> Result<(), SegmentError> {
+        if name.contains(['\0', '=']) {
+            return Err(SegmentError::Name { name: name.to_owned() });
+        }
         let fd = descriptor::duplicate(self.anonymous()?)?;
         command.env(format!("{VARIABLE}{name}"), Passed { fd: fd.as_raw_fd(), file: self.mapping.file_id() }.to_string());
         // SAFETY: between fork and exec this makes one system call and allocates nothing.
@@ -202,17 +206,28 @@ mod tests {
         assert!(matches!(segment.send(&ours), Err(SegmentError::InFile)));
         assert!(matches!(segment.pass_to(&mut Command::new("true"), "jobs"), Err(SegmentError::InFile)));
         drop(ours);
-        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::Foreign)), "nothing was sent");
+        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)), "nothing was sent");
+    }
+
+    #[test]
+    fn a_name_that_no_variable_can_have_is_refused() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        for name in ["a\0b", "a=b"] {
+            let mut command = Command::new("true");
+            assert!(matches!(segment.pass_to(&mut command, name), Err(SegmentError::Name { name: told }) if told == name));
+            assert_eq!(command.get_envs().count(), 0);
+            assert!(matches!(Segment::inherited(name), Err(SegmentError::NotPassed { .. })));
+        }
     }
 
     #[test]
     fn a_socket_that_brings_something_else_brings_no_segment() {
         let (mut ours, theirs) = UnixStream::pair().expect("a pair");
         ours.write_all(b"offsprng").expect("room");
-        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::Foreign)), "no descriptor");
+        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)), "no descriptor");
         ours.write_all(b"hello").expect("room");
         drop(ours);
-        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::Foreign)), "and then the end");
+        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)), "and then the end");
     }
 
     #[test]

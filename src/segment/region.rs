@@ -3,7 +3,7 @@
 //! A [`Mapping`] is a segment as this process has it. It is made once, and every handle holds it; what differs between a process
 //! and its forked children stands in [`Here`], on a page that the kernel wipes in the child. The mapped bytes themselves are not
 //! inherited either (`MADV_DONTFORK`): a child maps them anew, elsewhere, at its first use, and the old range is closed in it before any
-//! code of the program runs ([`ranges`]). So a plain reference into the segment that was made before a fork (by a
+//! code of the program runs ([`at_fork`]). So a plain reference into the segment that was made before a fork (by a
 //! guard that the parent still holds, say) faults in the child, and cannot become a second exclusive view of the same bytes.
 //!
 //! The mapping also keeps a lock on a byte of the file that is this process's alone, by which others see that it is alive
@@ -30,7 +30,7 @@ use crate::sys::descriptor::{self, FileId, OwnFile};
 use crate::sys::error::OsError;
 use crate::sys::memory::{self, WipedPage};
 use crate::sys::record_lock::{self, Share};
-use crate::sys::{clock, ranges};
+use crate::sys::{at_fork, clock};
 
 /// A type that may be viewed in place by `&` while other processes write it.
 ///
@@ -133,7 +133,7 @@ impl Mapping {
         if here.base.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
-        ranges::adopt()?;
+        at_fork::adopt()?;
         // A program that closes all descriptors may have given our number to another file.
         let file = self.file.checked()?;
         // Without `/proc`, or after a change of the user, there is no second description; then others judge this process by its pid.
@@ -145,7 +145,7 @@ impl Mapping {
         let life = life.filter(|&life| record_lock::is_locked_by_another(file, life) == Ok(true));
         let base = map.as_mut_ptr();
         std::mem::forget(map);
-        ranges::register(base.addr(), self.size());
+        at_fork::add_range(base.addr(), self.size());
         here.life.store(life.unwrap_or(0), Ordering::Relaxed);
         // INVARIANT: the mapping covers the whole segment; only `drop` ends it.
         // Pairs with the Acquire load in `region`.
@@ -303,7 +303,7 @@ impl Drop for Mapping {
             farewell(self);
         }
         if let Some(base) = NonNull::new(self.here().base.load(Ordering::Relaxed) as *mut u8) {
-            ranges::unregister(base.addr().get());
+            at_fork::remove_range(base.addr().get());
             // SAFETY: by the invariant this is our mapping of the whole segment, and references into it have ended with the borrow.
             unsafe { memory::unmap(base, self.size()) };
         }

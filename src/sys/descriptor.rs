@@ -133,6 +133,15 @@ impl FileId {
         self.inode
     }
 
+    pub(crate) fn to_words(self) -> [u64; 2] {
+        [self.device, self.inode]
+    }
+
+    /// The inverse of [`to_words`](FileId::to_words).
+    pub(crate) fn from_words([device, inode]: [u64; 2]) -> FileId {
+        FileId { device, inode }
+    }
+
     /// The inverse of its `Display`.
     pub(crate) fn parse(text: &str) -> Option<FileId> {
         let (device, inode) = text.split_once(':')?;
@@ -217,6 +226,14 @@ pub(crate) struct FdName {
 }
 
 impl FdName {
+    pub(crate) fn new(fd: RawFd, id: FileId) -> FdName {
+        FdName { fd, id }
+    }
+
+    pub(crate) fn id(self) -> FileId {
+        self.id
+    }
+
     pub(crate) fn number(self) -> RawFd {
         self.fd
     }
@@ -229,6 +246,15 @@ impl FdName {
         // SAFETY: at worst the number stands for nothing or for another file, of which only the identity is asked.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
         FileId::of(fd) == Ok(self.id)
+    }
+
+    /// Closes the descriptor, in a process that got it by being forked.
+    ///
+    /// # Safety
+    /// It is open. Nothing in this process will use it any more, and its owner in the copied memory does not take another file for it.
+    pub(crate) unsafe fn close(self) {
+        // SAFETY: the caller's promise.
+        unsafe { rustix::io::close(self.fd) };
     }
 }
 

@@ -6,11 +6,13 @@
 //! - [`futex`]: words that a process can sleep on.
 //! - [`descriptor`]: descriptors of our own, and what they stand for.
 //! - [`memory`]: memory files, mappings, pages.
-//! - [`ranges`]: address ranges that a forked child must not find empty.
+//! - [`at_fork`]: what a forked child must not find as its parent had it.
 //! - [`record_lock`]: locks that tell whether a mapping still exists.
 //! - [`pidfd`]: who a process is and whether it still runs.
 //! - [`process`]: fork, wait, exit.
 
+#[cfg(not(loom))]
+pub(crate) mod at_fork;
 pub(crate) mod barrier;
 pub(crate) mod clock;
 #[cfg(not(loom))]
@@ -24,7 +26,5 @@ pub(crate) mod memory;
 pub(crate) mod pidfd;
 #[cfg(not(loom))]
 pub(crate) mod process;
-#[cfg(not(loom))]
-pub(crate) mod ranges;
 #[cfg(not(loom))]
 pub(crate) mod record_lock;

@@ -9,9 +9,9 @@
 //! the kernel closes the writing end, and that sends the signal. It is about the process, not about a thread; it reaches a child that
 //! is stopped, and one that blocks every signal; no code of the child has to run. The parent makes the arrangement, right after the
 //! fork, and opens the writing end only then, so that the child never has it: a child that is stopped before its first instruction ends
-//! with its parent, too. It has inherited the writing ends of its elder siblings, but when the youngest child ends so does the next, and
-//! in the end all of them. The lifeline fails while some other process holds the writing end: a child made by a raw `fork` of
-//! other code, which knows nothing of it; or if the child closes its reading end.
+//! with its parent, too. The writing ends of elder siblings' lifelines are closed in it before any code of the program runs, as in every
+//! child that libc's `fork` makes ([`at_fork`]). The lifeline fails while some other process holds the writing end, which only a child made by a
+//! bare system call can; or if the child closes its reading end.
 //!
 //! **The parent-death signal** (`PR_SET_PDEATHSIG`) covers that. The kernel sends it when the forking *thread* ends, after it has made
 //! another living thread of the same process the parent, or, if there is none, a process further up; and it sends it again when that
@@ -26,7 +26,7 @@
 //! The kernel takes both away from a child that changes its user, unless its parent is root: it forgets the parent-death signal, and
 //! the lifeline's signal is refused, as its sender is another user. [`end_with_parent`] makes them again.
 //!
-//! Without `/proc` the writing end cannot be opened after the fork. Then the child inherits it and closes it first of all.
+//! Without `/proc` the writing end cannot be opened after the fork. Then the child inherits it, and it is closed there as a sibling's is.
 //!
 //! After an `exec` in the child the lifeline is closed (it is close-on-exec) and the handler is gone, so the parent-death signal has its
 //! default action: the new program ends with the thread that forked it. A parent that replaces itself by `exec` closes the lifeline:
@@ -46,7 +46,7 @@
 
 use std::io::{self, Write};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 // A plain atomic, not the model checker's: a signal handler reads it.
 use core::sync::atomic::{AtomicI32, Ordering};
 
@@ -58,7 +58,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::sys::descriptor::{self, FdName, OwnFile};
 use crate::sys::error::OsError;
-use crate::sys::{clock, pidfd};
+use crate::sys::{at_fork, clock, pidfd};
 
 /// Process id of the caller.
 pub(crate) fn pid() -> u32 {
@@ -332,15 +332,6 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Closes a descriptor that this process got by being forked.
-///
-/// # Safety
-/// Nothing in this process will use the descriptor any more, and its owner in the copied memory is never dropped.
-pub(crate) unsafe fn close_inherited(fd: RawFd) {
-    // SAFETY: the caller's promise.
-    unsafe { rustix::io::close(fd) };
-}
-
 /// The last process in this line, from the root to this process, that has forked: in a new child its parent, and after a fork of its own itself.
 static FORKER: AtomicI32 = AtomicI32::new(0);
 /// What `FORKER` was before: where that is this process, the parent of it.
@@ -392,7 +383,25 @@ pub(crate) struct Lifeline {
     /// What the child inherits and keeps. Parent and child share its flags, its signal and its owner.
     childs_end: OwnFile,
     /// The writing end, where it has to be made before the fork.
-    parents_end: Option<OwnedFd>,
+    parents_end: Option<ParentsEnd>,
+}
+
+/// The writing end of a [`Lifeline`]. No child inherits it; see [`at_fork`].
+#[derive(Debug)]
+pub(crate) struct ParentsEnd(OwnFile);
+
+impl ParentsEnd {
+    fn new(file: OwnFile) -> ParentsEnd {
+        at_fork::add_file(file.name());
+        ParentsEnd(file)
+    }
+}
+
+impl Drop for ParentsEnd {
+    fn drop(&mut self) {
+        // The file is closed after that: its number may become another's then.
+        at_fork::remove_file(self.0.name());
+    }
 }
 
 impl Lifeline {
@@ -405,15 +414,16 @@ impl Lifeline {
         control(&childs_end, libc::F_SETFL, mode)?;
         let childs_end = OwnFile::new(childs_end)?;
         let later = descriptor::can_be_reopened(&childs_end);
-        Ok(Lifeline { childs_end, parents_end: if later { None } else { Some(parents_end) } })
+        let parents_end = if later { None } else { Some(ParentsEnd::new(OwnFile::new(parents_end)?)) };
+        Ok(Lifeline { childs_end, parents_end })
     }
 
     /// In the parent: has `child` killed when what this returns is closed.
-    pub(crate) fn tie(self, child: u32) -> Result<OwnFile, OsError> {
+    pub(crate) fn tie(self, child: u32) -> Result<ParentsEnd, OsError> {
         let Lifeline { childs_end, parents_end } = self;
         let parents_end = match parents_end {
-            Some(parents_end) => OwnFile::new(parents_end)?,
-            None => descriptor::reopen(&childs_end, OFlags::WRONLY)?,
+            Some(parents_end) => parents_end,
+            None => ParentsEnd::new(descriptor::reopen(&childs_end, OFlags::WRONLY)?),
         };
         // A pid fits: it came from the kernel as a positive `i32`.
         match control(&childs_end, libc::F_SETOWN, child.into()) {
@@ -427,15 +437,6 @@ impl Lifeline {
     /// The child's end, for the child.
     pub(crate) fn name(&self) -> FdName {
         self.childs_end.name()
-    }
-
-    /// In the child, before anything else: parts with the parent's end, if that was inherited. As long as it is open here the parent's
-    /// death would go unnoticed.
-    pub(crate) fn let_go_of_parents_end(&self) {
-        if let Some(parents_end) = &self.parents_end {
-            // SAFETY: the copy of the parent's frame that this value lies in is never dropped.
-            unsafe { close_inherited(parents_end.as_raw_fd()) };
-        }
     }
 }
 
