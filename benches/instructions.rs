@@ -1,14 +1,17 @@
-//! What the hot operations cost in instructions, counted by callgrind: the same figures however busy the machine is.
+//! What the hot operations cost in instructions, counted by callgrind: the same figures however
+//! busy the machine is.
 //!
-//! `cargo bench --bench instructions` prints the table and needs valgrind; without it nothing is counted. `cargo test --benches` runs
-//! every operation natively, to keep it alive.
+//! `cargo bench --bench instructions` prints the table and needs valgrind; without it nothing is
+//! counted. `cargo test --benches` runs every operation natively, to keep it alive.
 //!
 //! # How it counts
-//! Each operation stands alone in a function of [`counted`], and callgrind collects from the function's first instruction to its return.
-//! For each of them this program runs twice under callgrind, once with the [`WARM_UP`] alone, whose calls find everything new, and once
-//! with [`CALLS`] more. The difference is theirs alone.
+//! Each operation stands alone in a function of [`counted`], and callgrind collects from the
+//! function's first instruction to its return. For each of them this program runs twice under
+//! callgrind, once with the [`WARM_UP`] alone, whose calls find everything new, and once with
+//! [`CALLS`] more. The difference is theirs alone.
 //!
-//! The second column is callgrind's count of bus events: locked instructions and full fences, each of which costs as much as dozens of others.
+//! The second column is callgrind's count of bus events: locked instructions and full fences, each
+//! of which costs as much as dozens of others.
 
 use std::env;
 use std::error::Error;
@@ -27,13 +30,15 @@ const CALLS: u32 = 1024;
 /// Slots of every queue.
 const CAPACITY: usize = 64;
 
-/// Messages that wait in the ring of two when it is used as a stream. Divides [`WARM_UP`] and [`CALLS`].
+/// Messages that wait in the ring of two when it is used as a stream. Divides [`WARM_UP`] and
+/// [`CALLS`].
 const AHEAD: usize = 32;
 
 /// Messages of a batch.
 const BATCH: usize = 64;
 
-/// Tells this program that it is the one to be counted: the operation's place in [`OPERATIONS`] and the number of calls follow.
+/// Tells this program that it is the one to be counted: the operation's place in [`OPERATIONS`] and
+/// the number of calls follow.
 const RUN: &str = "--run";
 
 type Failure = Box<dyn Error>;
@@ -54,8 +59,16 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "`Queue::recv`", run: queue_recv, messages: 1 },
     Operation { name: "`Queue::reserve`, `commit`", run: queue_reserve, messages: 1 },
     Operation { name: "`Queue::recv_ref`, drop", run: queue_recv_ref, messages: 1 },
-    Operation { name: "`Queue::send_many` of 64, a message", run: queue_send_many, messages: BATCH },
-    Operation { name: "`Queue::recv_many` of 64, a message", run: queue_recv_many, messages: BATCH },
+    Operation {
+        name: "`Queue::send_many` of 64, a message",
+        run: queue_send_many,
+        messages: BATCH,
+    },
+    Operation {
+        name: "`Queue::recv_many` of 64, a message",
+        run: queue_recv_many,
+        messages: BATCH,
+    },
     Operation { name: "`Queue` clone, drop", run: queue_clone, messages: 1 },
     Operation { name: "`spsc::Producer::try_send`, one by one", run: ring_try_send, messages: 1 },
     Operation { name: "`spsc::Consumer::try_recv`, one by one", run: ring_try_recv, messages: 1 },
@@ -65,7 +78,8 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "`Lock::lock`, add one, unlock", run: lock_add, messages: 1 },
 ];
 
-/// What callgrind collects. No function here may call another one of them: each entry and each exit turns collecting on or off.
+/// What callgrind collects. No function here may call another one of them: each entry and each exit
+/// turns collecting on or off.
 mod counted {
     use offspring::spsc::{Consumer, Producer};
     use offspring::{Lock, Queue};
@@ -112,7 +126,11 @@ mod counted {
     }
 
     #[inline(never)]
-    pub(super) fn queue_recv_many(queue: &Queue<u64>, values: &mut Vec<u64>, max: usize) -> Option<usize> {
+    pub(super) fn queue_recv_many(
+        queue: &Queue<u64>,
+        values: &mut Vec<u64>,
+        max: usize,
+    ) -> Option<usize> {
         queue.recv_many(values, max).ok()
     }
 
@@ -157,7 +175,11 @@ fn queue() -> Queue<u64> {
 }
 
 /// Sends by `send` and receives by `recv`, of which at most one is counted.
-fn through_queue(calls: u32, send: impl Fn(&Queue<u64>, u64) -> bool, recv: impl Fn(&Queue<u64>) -> Option<u64>) {
+fn through_queue(
+    calls: u32,
+    send: impl Fn(&Queue<u64>, u64) -> bool,
+    recv: impl Fn(&Queue<u64>) -> Option<u64>,
+) {
     let queue = queue();
     for number in 0..u64::from(calls) {
         assert!(send(&queue, black_box(number)));
@@ -215,7 +237,9 @@ fn batches(
 }
 
 fn queue_send_many(calls: u32) {
-    batches(calls, counted::queue_send_many, |queue, values, max| queue.recv_many(values, max).ok());
+    batches(calls, counted::queue_send_many, |queue, values, max| {
+        queue.recv_many(values, max).ok()
+    });
 }
 
 fn queue_recv_many(calls: u32) {
@@ -231,8 +255,9 @@ fn queue_clone(calls: u32) {
 
 /// As [`through_queue`], through the ring of two, so many messages at a time.
 ///
-/// Each end looks where the other one is only when it has used up what it knew of, so a stream costs less. One that then waits also
-/// rests, which is why the operations that do not wait are counted one by one.
+/// Each end looks where the other one is only when it has used up what it knew of, so a stream
+/// costs less. One that then waits also rests, which is why the operations that do not wait are
+/// counted one by one.
 fn through_ring(
     calls: u32,
     ahead: usize,
@@ -294,17 +319,29 @@ struct Counts([u64; 2]);
 fn count(place: usize, calls: u32) -> Result<Counts, Failure> {
     let profile = tempfile::NamedTempFile::new()?;
     let output = Command::new("valgrind")
-        // Nothing from the user's own files and variables, which could turn collecting on elsewhere.
-        .args(["--command-line-only=yes", "--tool=callgrind", "--collect-bus=yes", "--toggle-collect=*::counted::*"])
+        // Nothing from the user's own files and variables, which could turn collecting on
+        // elsewhere.
+        .args([
+            "--command-line-only=yes",
+            "--tool=callgrind",
+            "--collect-bus=yes",
+            "--toggle-collect=*::counted::*",
+        ])
         .arg(format!("--callgrind-out-file={}", profile.path().display()))
         .arg(env::current_exe()?)
         .args([RUN, &place.to_string(), &calls.to_string()])
         .stdin(Stdio::null())
         .output()?;
     if !output.status.success() {
-        return Err(format!("under callgrind: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+        return Err(format!(
+            "under callgrind: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )
+        .into());
     }
-    read(&std::fs::read_to_string(profile.path())?).ok_or_else(|| "callgrind wrote a profile of another form".into())
+    read(&std::fs::read_to_string(profile.path())?)
+        .ok_or_else(|| "callgrind wrote a profile of another form".into())
 }
 
 /// The totals of a profile. Events that did not occur are left out at the end of its line.
@@ -319,13 +356,19 @@ fn read(profile: &str) -> Option<Counts> {
 
 /// `total` for each of `messages`, without decimals where there are none.
 fn each(total: u64, messages: u64) -> String {
-    if total.is_multiple_of(messages) { (total / messages).to_string() } else { format!("{:.2}", total as f64 / messages as f64) }
+    if total.is_multiple_of(messages) {
+        (total / messages).to_string()
+    } else {
+        format!("{:.2}", total as f64 / messages as f64)
+    }
 }
 
 /// The version of valgrind, if there is one.
 fn valgrind() -> io::Result<Option<String>> {
     match Command::new("valgrind").arg("--version").output() {
-        Ok(output) if output.status.success() => Ok(Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())),
+        Ok(output) if output.status.success() => {
+            Ok(Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+        }
         Ok(_) => Ok(None),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -344,11 +387,16 @@ fn main() -> Result<(), Failure> {
     }
     if !has("--bench") || has("--test") {
         OPERATIONS.iter().for_each(|operation| (operation.run)(WARM_UP));
-        println!("{} operations work; `cargo bench --bench instructions` counts them.", OPERATIONS.len());
+        println!(
+            "{} operations work; `cargo bench --bench instructions` counts them.",
+            OPERATIONS.len()
+        );
         return Ok(());
     }
     let Some(version) = valgrind()? else {
-        println!("Instruction counts are skipped: valgrind is not installed, or does not run here.");
+        println!(
+            "Instruction counts are skipped: valgrind is not installed, or does not run here."
+        );
         return Ok(());
     };
     println!("{version}, {} calls each, {}\n", CALLS, env::consts::ARCH);

@@ -1,7 +1,9 @@
-//! Single operations in one thread, with nobody in the way: criterion tells whether a change made one slower.
+//! Single operations in one thread, with nobody in the way: criterion tells whether a change made
+//! one slower.
 //!
-//! `cargo bench --bench operations` measures in about half a minute and compares with the run before; `cargo test --benches` does
-//! everything once. How the operations do between processes and beside others is the business of `benches/compare`.
+//! `cargo bench --bench operations` measures in about half a minute and compares with the run
+//! before; `cargo test --benches` does everything once. How the operations do between processes and
+//! beside others is the business of `benches/compare`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -22,7 +24,8 @@ const AHEAD: usize = 32;
 const PAGE: usize = 512;
 
 fn main() {
-    // The whole bench in half a minute; and twice the usual threshold, as other work on the machine comes in bursts.
+    // The whole bench in half a minute; and twice the usual threshold, as other work on the machine
+    // comes in bursts.
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(1000))
@@ -60,12 +63,14 @@ fn queue(criterion: &mut Criterion) {
             queue.recv_ref().expect("what was just sent")[0]
         }
     }
-    let sizes = ["8 bytes", "64 bytes", "4 KiB"].map(|size| BenchmarkId::new("try_send, try_recv", size));
+    let sizes =
+        ["8 bytes", "64 bytes", "4 KiB"].map(|size| BenchmarkId::new("try_send, try_recv", size));
     let [word, line, page] = sizes;
     group.bench_function(word, |bencher| bencher.iter(copied(7_u64)));
     group.bench_function(line, |bencher| bencher.iter(copied([7_u64; 8])));
     group.bench_function(page, |bencher| bencher.iter(copied([7_u64; PAGE])));
-    let sizes = ["8 bytes", "4 KiB"].map(|size| BenchmarkId::new("reserve, commit, recv_ref", size));
+    let sizes =
+        ["8 bytes", "4 KiB"].map(|size| BenchmarkId::new("reserve, commit, recv_ref", size));
     let [word, page] = sizes;
     group.bench_function(word, |bencher| bencher.iter(in_place::<1>()));
     group.bench_function(page, |bencher| bencher.iter(in_place::<PAGE>()));
@@ -94,8 +99,8 @@ fn ring(criterion: &mut Criterion) {
             consumer.try_recv().expect("what was just sent")
         }
     }
-    /// As a stream, which neither end has to wait in: a receiver that waits for each message lets the sender get ahead, which is no
-    /// part of what an operation costs.
+    /// As a stream, which neither end has to wait in: a receiver that waits for each message lets
+    /// the sender get ahead, which is no part of what an operation costs.
     fn stream<M: Shm>(message: M) -> impl FnMut() {
         let (mut producer, mut consumer) = spsc::ring(CAPACITY).expect("a ring");
         move || {
@@ -106,19 +111,31 @@ fn ring(criterion: &mut Criterion) {
         }
     }
     let mut group = criterion.benchmark_group("spsc");
-    group.bench_function(BenchmarkId::new("try_send, try_recv", "8 bytes"), |bencher| bencher.iter(single(7_u64)));
-    group.bench_function(BenchmarkId::new("try_send, try_recv", "4 KiB"), |bencher| bencher.iter(single([7_u64; PAGE])));
+    group.bench_function(BenchmarkId::new("try_send, try_recv", "8 bytes"), |bencher| {
+        bencher.iter(single(7_u64))
+    });
+    group.bench_function(BenchmarkId::new("try_send, try_recv", "4 KiB"), |bencher| {
+        bencher.iter(single([7_u64; PAGE]))
+    });
     group.throughput(Throughput::Elements(AHEAD as u64));
-    group.bench_function(BenchmarkId::new("send 32, recv 32", "8 bytes"), |bencher| bencher.iter(stream(7_u64)));
-    group.bench_function(BenchmarkId::new("send 32, recv 32", "4 KiB"), |bencher| bencher.iter(stream([7_u64; PAGE])));
+    group.bench_function(BenchmarkId::new("send 32, recv 32", "8 bytes"), |bencher| {
+        bencher.iter(stream(7_u64))
+    });
+    group.bench_function(BenchmarkId::new("send 32, recv 32", "4 KiB"), |bencher| {
+        bencher.iter(stream([7_u64; PAGE]))
+    });
     group.finish();
 }
 
 fn lock(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("lock");
     let lock = Lock::new(0_u64).expect("a lock");
-    group.bench_function("lock, unlock", |bencher| bencher.iter(|| drop(black_box(lock.lock().expect("a free lock")))));
-    group.bench_function("add one", |bencher| bencher.iter(|| *lock.lock().expect("a free lock") += black_box(1)));
+    group.bench_function("lock, unlock", |bencher| {
+        bencher.iter(|| drop(black_box(lock.lock().expect("a free lock"))))
+    });
+    group.bench_function("add one", |bencher| {
+        bencher.iter(|| *lock.lock().expect("a free lock") += black_box(1))
+    });
     group.finish();
 }
 
@@ -128,7 +145,9 @@ fn objects(criterion: &mut Criterion) {
         bencher.iter(|| Queue::<u64>::with_capacity(black_box(CAPACITY)).expect("a queue"));
     });
     let queue = Queue::<u64>::with_capacity(CAPACITY).expect("a queue");
-    group.bench_function("clone and drop a handle", |bencher| bencher.iter(|| black_box(&queue).clone()));
+    group.bench_function("clone and drop a handle", |bencher| {
+        bencher.iter(|| black_box(&queue).clone())
+    });
     group.finish();
 }
 

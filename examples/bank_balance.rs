@@ -1,6 +1,8 @@
-//! Four processes pay into one account and draw from it, under a lock: `cargo run --release --example bank_balance`.
+//! Four processes pay into one account and draw from it, under a lock:
+//! `cargo run --release --example bank_balance`.
 //!
-//! Without the lock, two processes would now and then read the same balance and one payment would be lost.
+//! Without the lock, two processes would now and then read the same balance and one payment would
+//! be lost.
 
 use offspring::Lock;
 use std::error::Error;

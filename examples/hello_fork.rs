@@ -1,6 +1,7 @@
 //! A first program: `cargo run --example hello_fork`.
 //!
-//! Three children. One computes a value, one panics, one is killed; the parent is told which is which.
+//! Three children. One computes a value, one panics, one is killed; the parent is told which is
+//! which.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("process {} has started process {}", std::process::id(), adder.id());
     println!("the numbers from 1 to 1,000,000 add up to {}", adder.join()?);
 
-    // A child that fails takes nothing with it. Its message appears on standard error, as in any program, and travels back as well.
+    // A child that fails takes nothing with it. Its message appears on standard error, as in any
+    // program, and travels back as well.
     let panics = offspring::fork(|| -> u64 { panic!("I cannot count that far") })?;
     let sleeps = offspring::fork(|| std::thread::sleep(Duration::from_secs(3600)))?;
     sleeps.kill()?;

@@ -1,4 +1,5 @@
-//! Producers and consumers in processes of their own, joined by one queue: `cargo run --example producer_consumer`.
+//! Producers and consumers in processes of their own, joined by one queue:
+//! `cargo run --example producer_consumer`.
 
 use offspring::{Child, Queue};
 use std::error::Error;

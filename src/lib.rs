@@ -1,11 +1,13 @@
 //! Shared-memory queues, locks and child processes, with the ease of Python's `multiprocessing`.
 //!
-//! Everything shared is a typed object in a segment of memory; a handle is a small name for it, and handles travel: into the closure of
-//! a forked child, through a queue, to a process that was running before the object was made. By default objects live in
-//! [the commons](Segment::commons) of the process tree: nothing to name, nothing to clean up, freed by the kernel with the last process.
+//! Everything shared is a typed object in a segment of memory; a handle is a small name for it, and
+//! handles travel: into the closure of a forked child, through a queue, to a process that was
+//! running before the object was made. By default objects live in [the commons](Segment::commons)
+//! of the process tree: nothing to name, nothing to clean up, freed by the kernel with the last
+//! process.
 //!
-//! Any process may be killed at any instruction. No survivor hangs, nothing torn is seen, nothing that was sent is lost; each type says in
-//! its section *Peer death* what that means for it.
+//! Any process may be killed at any instruction. No survivor hangs, nothing torn is seen, nothing
+//! that was sent is lost; each type says in its section *Peer death* what that means for it.
 //!
 //! # Examples
 //! ```standalone_crate
@@ -38,13 +40,16 @@
 //! - [`Segment`]: the memory, for those who want more than one.
 //!
 //! # What there is not
-//! No network, no persistence of messages across a reboot, no fairness between those who wait, no priority inheritance. No process of another
-//! user and no hostile one: peers may crash and scribble, which is an error and never undefined behaviour in our own words, but a peer that
+//! No network, no persistence of messages across a reboot, no fairness between those who wait, no
+//! priority inheritance. No process of another user and no hostile one: peers may crash and
+//! scribble, which is an error and never undefined behaviour in our own words, but a peer that
 //! means harm can change what you send.
 //!
 //! # The house
-//! `primitive` (atomics, or loom's), `sys` (system calls), `claim` (names in claim words), `segment` (bytes), `peer` (who is alive), `sync`, `ring` and `heap` (algorithms over
-//! words that they are given), `object` (what lies in a block), then `queue`, `lock`, `spsc`, and `process`. Each uses only those before it.
+//! `primitive` (atomics, or loom's), `sys` (system calls), `claim` (names in claim words),
+//! `segment` (bytes), `peer` (who is alive), `sync`, `ring` and `heap` (algorithms over words that
+//! they are given), `object` (what lies in a block), then `queue`, `lock`, `spsc`, and `process`.
+//! Each uses only those before it.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
 
@@ -88,13 +93,14 @@ pub use {
     peer::Fault,
     process::{Child, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
     queue::{
-        Iter, OnReceiverDeath, Queue, QueueOptions, Received, RecvError, RecvTimeoutError, Reservation, SendError, SendManyError,
-        SendTimeoutError, TryRecvError, TrySendError,
+        Iter, OnReceiverDeath, Queue, QueueOptions, Received, RecvError, RecvTimeoutError,
+        Reservation, SendError, SendManyError, SendTimeoutError, TryRecvError, TrySendError,
     },
     segment::{Segment, SegmentError, SegmentOptions, Shm},
 };
 
-/// The traits by which a plain type of your own becomes [`Shm`]: derive `Pod` and `Zeroable` of the version that this crate uses.
+/// The traits by which a plain type of your own becomes [`Shm`]: derive `Pod` and `Zeroable` of the
+/// version that this crate uses.
 ///
 /// ```
 /// use offspring::bytemuck::{self, Pod, Zeroable};

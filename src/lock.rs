@@ -1,4 +1,5 @@
-//! The lock: a value in shared memory that one thread of one process has at a time, and that outlives the death of its owner.
+//! The lock: a value in shared memory that one thread of one process has at a time, and that
+//! outlives the death of its owner.
 #![expect(unsafe_code, reason = "the value belongs to whoever has the lock")]
 
 use std::cell::Cell;
@@ -31,23 +32,24 @@ mod tests;
 /// Handles are cheap to clone; the lock lives as long as any process holds one.
 ///
 /// # Blocking
-/// Taking a free lock is one compare-and-swap, giving it up one store; no system call as long as nobody sleeps. There is no queue:
-/// whoever comes first when the lock is free has it.
+/// Taking a free lock is one compare-and-swap, giving it up one store; no system call as long as
+/// nobody sleeps. There is no queue: whoever comes first when the lock is free has it.
 ///
 /// # Memory ordering
 /// Taking the lock is an acquire, giving it up a release.
 ///
 /// # Peer death
-/// When the owner is killed, the next to lock is told so by [`LockError::OwnerDied`], with the guard: the value may be half changed
-/// and is for that one to put right, with [`LockGuard::recover`]. Blocked survivors go on within 100 ms. Until somebody recovers it,
-/// everybody who locks is told [`LockError::Poisoned`]; nobody is ever locked out. A value that is hard to put right is best kept
-/// twice, with a third word that says which of the two is whole.
+/// When the owner is killed, the next to lock is told so by [`LockError::OwnerDied`], with the
+/// guard: the value may be half changed and is for that one to put right, with
+/// [`LockGuard::recover`]. Blocked survivors go on within 100 ms. Until somebody recovers it,
+/// everybody who locks is told [`LockError::Poisoned`]; nobody is ever locked out. A value that is
+/// hard to put right is best kept twice, with a third word that says which of the two is whole.
 ///
 /// A panic while holding poisons the lock in the same way.
 ///
 /// # Fork
-/// A handle works in a forked child. A guard belongs to the thread that has it: in the child it is inert, the child's attempt to
-/// lock waits for the parent, and dropping the copy does not unlock.
+/// A handle works in a forked child. A guard belongs to the thread that has it: in the child it is
+/// inert, the child's attempt to lock waits for the parent, and dropping the copy does not unlock.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -61,8 +63,8 @@ mod tests;
 /// assert_eq!(*balance.lock().unwrap(), 75);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-/// The errors carry the guard and so borrow the lock: where `?` cannot take them, `unwrap` them, or turn them into the guard by
-/// [`LockError::recover`].
+/// The errors carry the guard and so borrow the lock: where `?` cannot take them, `unwrap` them, or
+/// turn them into the guard by [`LockError::recover`].
 ///
 /// A successor puts right what a killed owner left:
 /// ```
@@ -86,10 +88,11 @@ pub struct Lock<T: Shm> {
     value: PhantomData<T>,
 }
 
-/// The longest pace of a thread that waits for the lock, in rounds of spinning. Each look takes the line from an owner that is about to
-/// unlock, and one that finds the lock free takes it away for good: with looks in every round two processes that did nothing but lock
-/// came to 11 million turns a second, to 34 with this pace (a Xeon, family 6 model 207). As the pace doubles up to it, a waiter waits at
-/// most twice as long as it must.
+/// The longest pace of a thread that waits for the lock, in rounds of spinning. Each look takes the
+/// line from an owner that is about to unlock, and one that finds the lock free takes it away for
+/// good: with looks in every round two processes that did nothing but lock came to 11 million turns
+/// a second, to 34 with this pace (a Xeon, family 6 model 207). As the pace doubles up to it, a
+/// waiter waits at most twice as long as it must.
 const MOST_PACE: u32 = 256;
 
 struct Core {
@@ -126,7 +129,8 @@ impl<T: Shm> Lock<T> {
             let block = LockBlock::view(region, offset, size, align)?;
             block.lock().reset();
             block.freed().reset();
-            // SAFETY: `view` checked range and alignment for a `T`, and nobody else has the block yet.
+            // SAFETY: `view` checked range and alignment for a `T`, and nobody else has the block
+            // yet.
             unsafe { block.value().cast::<T>().write(value) };
             Some(())
         })?;
@@ -136,7 +140,8 @@ impl<T: Shm> Lock<T> {
     /// Opens the lock that `handle` names, in `segment`.
     ///
     /// # Errors
-    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no lock of a `T`.
+    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no lock
+    /// of a `T`.
     pub fn open(segment: &Segment, handle: Handle) -> Result<Lock<T>, Fault> {
         let holding = Holding::open(segment, handle, kind_of::<T>(Kind::Lock))?;
         match lock_block::len(size_of::<T>() as u64) {
@@ -146,7 +151,8 @@ impl<T: Shm> Lock<T> {
     }
 
     fn from_holding(holding: Holding) -> Lock<T> {
-        let core = Core { holding, patience: Patience::with_pace(1, MOST_PACE), looks: Looks::new() };
+        let core =
+            Core { holding, patience: Patience::with_pace(1, MOST_PACE), looks: Looks::new() };
         Lock { core: Arc::new(core), wait: Wait::default(), value: PhantomData }
     }
 
@@ -164,8 +170,9 @@ impl<T: Shm> Lock<T> {
     /// Takes the lock, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] and [`LockError::Poisoned`] carry the guard: the lock is taken. [`LockError::WouldDeadlock`] if this
-    /// very thread has the lock; [`LockError::Broken`] if it cannot be used.
+    /// [`LockError::OwnerDied`] and [`LockError::Poisoned`] carry the guard: the lock is taken.
+    /// [`LockError::WouldDeadlock`] if this very thread has the lock; [`LockError::Broken`] if it
+    /// cannot be used.
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_, T>, LockError<'_, T>> {
         self.take(Some(Deadline::NEVER)).map_err(|refusal| match refusal {
@@ -179,8 +186,8 @@ impl<T: Shm> Lock<T> {
     /// Takes the lock if it is free right now.
     ///
     /// # Peer death
-    /// A lock whose owner was killed counts as free, at the latest 10 ms after the last attempt that found it held: so often the kernel is
-    /// asked about the owner.
+    /// A lock whose owner was killed counts as free, at the latest 10 ms after the last attempt
+    /// that found it held: so often the kernel is asked about the owner.
     ///
     /// # Errors
     /// As [`Lock::lock`], or [`TryLockError::WouldBlock`].
@@ -199,7 +206,10 @@ impl<T: Shm> Lock<T> {
     ///
     /// # Errors
     /// As [`Lock::lock`], or [`LockTimeoutError::Timeout`].
-    pub fn lock_timeout(&self, timeout: Duration) -> Result<LockGuard<'_, T>, LockTimeoutError<'_, T>> {
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<LockGuard<'_, T>, LockTimeoutError<'_, T>> {
         self.take_until(Deadline::after(timeout))
     }
 
@@ -207,7 +217,10 @@ impl<T: Shm> Lock<T> {
     ///
     /// # Errors
     /// As [`Lock::lock`], or [`LockTimeoutError::Timeout`].
-    pub fn lock_deadline(&self, deadline: Instant) -> Result<LockGuard<'_, T>, LockTimeoutError<'_, T>> {
+    pub fn lock_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<LockGuard<'_, T>, LockTimeoutError<'_, T>> {
         self.take_until(Deadline::at(deadline))
     }
 
@@ -223,8 +236,8 @@ impl<T: Shm> Lock<T> {
 
     /// `None` for a deadline: do not wait.
     ///
-    /// The guard is made here, from what lies in registers: one that came back from the rare path would be copied through memory in the
-    /// common one, too, which took as long as the lock does.
+    /// The guard is made here, from what lies in registers: one that came back from the rare path
+    /// would be copied through memory in the common one, too, which took as long as the lock does.
     #[inline(always)]
     fn take(&self, deadline: Option<Deadline>) -> Result<LockGuard<'_, T>, Refusal<'_, T>> {
         let broken = |fault| Refusal::Stop(Stop::Broken(fault));
@@ -253,7 +266,12 @@ impl<T: Shm> Lock<T> {
 
     #[inline]
     fn block<'a>(&self, seat: &Seat<'a>) -> Option<LockBlock<'a>> {
-        LockBlock::view(seat.region, self.core.holding.offset(), size_of::<T>() as u64, align_of::<T>())
+        LockBlock::view(
+            seat.region,
+            self.core.holding.offset(),
+            size_of::<T>() as u64,
+            align_of::<T>(),
+        )
     }
 
     /// Looks everything up again, so that nothing of the common path must lie in memory.
@@ -284,7 +302,8 @@ impl<T: Shm> Lock<T> {
             .unwrap_or(Err(Stop::NotNow));
         };
         let event = block.freed().with(seat.fences);
-        wait::wait(event, self.wait, &self.core.patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))
+        wait::wait(event, self.wait, &self.core.patience, deadline, attempt)
+            .unwrap_or(Err(Stop::NotNow))
     }
 }
 
@@ -307,8 +326,9 @@ fn owner(seat: &Seat<'_>) -> Owner {
     Owner { peer: seat.me.owner(), thread: thread_number() }
 }
 
-/// The number of this thread, unlike that of any other thread that the process ever had. A forked child goes on counting from its
-/// parent's number; process and number together tell all threads apart.
+/// The number of this thread, unlike that of any other thread that the process ever had. A forked
+/// child goes on counting from its parent's number; process and number together tell all threads
+/// apart.
 #[inline]
 fn thread_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -329,7 +349,8 @@ fn thread_number() -> u32 {
 /// The lock in the hands of this thread; dereferences to the value, and unlocks when dropped.
 ///
 /// # Invariants
-/// From the making of the guard until its drop the lock's word names this process and thread, so the value is this guard's alone.
+/// From the making of the guard until its drop the lock's word names this process and thread, so
+/// the value is this guard's alone.
 ///
 /// # Fork
 /// In a forked child it is inert: using it panics, dropping it does nothing.
@@ -352,13 +373,16 @@ pub struct LockGuard<'a, T: Shm> {
     this_thread_only: PhantomData<*mut T>,
 }
 
-// SAFETY: a shared guard gives shared references to the value, which other threads may have if `T: Sync`.
+// SAFETY: a shared guard gives shared references to the value, which other threads may have if
+// `T: Sync`.
 unsafe impl<T: Shm + Sync> Sync for LockGuard<'_, T> {}
 
 impl<T: Shm> LockGuard<'_, T> {
-    /// Declares the value to be good again after [`LockError::OwnerDied`] or [`LockError::Poisoned`].
+    /// Declares the value to be good again after [`LockError::OwnerDied`] or
+    /// [`LockError::Poisoned`].
     ///
-    /// A guard dropped without this leaves the lock poisoned. For any other guard it changes nothing.
+    /// A guard dropped without this leaves the lock poisoned. For any other guard it changes
+    /// nothing.
     pub fn recover(mut self) -> Self {
         self.poisoned = false;
         self
@@ -366,7 +390,10 @@ impl<T: Shm> LockGuard<'_, T> {
 
     #[inline]
     fn check(&self) {
-        assert!(self.holding.is_still(self.me), "a guard of the parent's was used in a forked child: lock again in the child");
+        assert!(
+            self.holding.is_still(self.me),
+            "a guard of the parent's was used in a forked child: lock again in the child"
+        );
     }
 }
 
@@ -376,8 +403,8 @@ impl<T: Shm> Deref for LockGuard<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         self.check();
-        // SAFETY: `LockBlock::view` checked range and alignment, any bits are a valid `T: Shm`, and by the invariant nobody else
-        // touches the value.
+        // SAFETY: `LockBlock::view` checked range and alignment, any bits are a valid `T: Shm`, and
+        // by the invariant nobody else touches the value.
         unsafe { self.block.value().cast().as_ref() }
     }
 }
@@ -424,9 +451,11 @@ enum Stop {
 
 /// Error of [`Lock::lock`].
 pub enum LockError<'a, T: Shm> {
-    /// The lock is taken; the last owner was killed while it had the lock, and the value may be half changed.
+    /// The lock is taken; the last owner was killed while it had the lock, and the value may be
+    /// half changed.
     OwnerDied(LockGuard<'a, T>),
-    /// The lock is taken; an owner before panicked or died, and nobody has called [`LockGuard::recover`] since.
+    /// The lock is taken; an owner before panicked or died, and nobody has called
+    /// [`LockGuard::recover`] since.
     Poisoned(LockGuard<'a, T>),
     /// This thread has the lock already; waiting for it would never end.
     WouldDeadlock,
@@ -438,9 +467,11 @@ pub enum LockError<'a, T: Shm> {
 pub enum TryLockError<'a, T: Shm> {
     /// Somebody else has the lock; a later attempt may succeed.
     WouldBlock,
-    /// The lock is taken; the last owner was killed while it had the lock, and the value may be half changed.
+    /// The lock is taken; the last owner was killed while it had the lock, and the value may be
+    /// half changed.
     OwnerDied(LockGuard<'a, T>),
-    /// The lock is taken; an owner before panicked or died, and nobody has called [`LockGuard::recover`] since.
+    /// The lock is taken; an owner before panicked or died, and nobody has called
+    /// [`LockGuard::recover`] since.
     Poisoned(LockGuard<'a, T>),
     /// This thread has the lock already.
     WouldDeadlock,
@@ -452,9 +483,11 @@ pub enum TryLockError<'a, T: Shm> {
 pub enum LockTimeoutError<'a, T: Shm> {
     /// Somebody else had the lock all the time; a later attempt may succeed.
     Timeout,
-    /// The lock is taken; the last owner was killed while it had the lock, and the value may be half changed.
+    /// The lock is taken; the last owner was killed while it had the lock, and the value may be
+    /// half changed.
     OwnerDied(LockGuard<'a, T>),
-    /// The lock is taken; an owner before panicked or died, and nobody has called [`LockGuard::recover`] since.
+    /// The lock is taken; an owner before panicked or died, and nobody has called
+    /// [`LockGuard::recover`] since.
     Poisoned(LockGuard<'a, T>),
     /// This thread has the lock already.
     WouldDeadlock,
@@ -463,14 +496,16 @@ pub enum LockTimeoutError<'a, T: Shm> {
 }
 
 const OWNER_DIED: &str = "the lock's last owner was killed while it had the lock";
-const POISONED: &str = "the lock is poisoned: an owner panicked or died and nobody has recovered the value";
+const POISONED: &str =
+    "the lock is poisoned: an owner panicked or died and nobody has recovered the value";
 const WOULD_DEADLOCK: &str = "this thread has the lock already";
 
 /// What the three errors have in common.
 macro_rules! lock_error {
     ($name:ident, { $($transient:ident => $text:literal)? }) => {
         impl<'a, T: Shm> $name<'a, T> {
-            /// The guard, declared good ([`LockGuard::recover`]), if the lock was taken; the error if it was not.
+            /// The guard, declared good ([`LockGuard::recover`]), if the lock was taken; the error
+            /// if it was not.
             ///
             /// For values of which every state is good, such as a counter.
             ///

@@ -1,6 +1,7 @@
 //! Atomics and the spin hint: the real ones, or loom's under `--cfg loom`. The one switch.
 //!
-//! Algorithms name these and nothing else, so that the same source runs in a mapped segment and inside a model checker.
+//! Algorithms name these and nothing else, so that the same source runs in a mapped segment and
+//! inside a model checker.
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

@@ -1,7 +1,7 @@
 //! A ring with one sender and one receiver: the fastest way from one process to another.
 //!
-//! No read-modify-write and no claim: a single store publishes a message. Use it where one process produces and one consumes; where
-//! there may be more, [`Queue`](crate::Queue) is the answer.
+//! No read-modify-write and no claim: a single store publishes a message. Use it where one process
+//! produces and one consumes; where there may be more, [`Queue`](crate::Queue) is the answer.
 //!
 //! # Examples
 //! ```standalone_crate
@@ -13,7 +13,10 @@
 //! child.join()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![expect(unsafe_code, reason = "the values of slots that belong to one side are reached by pointer")]
+#![expect(
+    unsafe_code,
+    reason = "the values of slots that belong to one side are reached by pointer"
+)]
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -27,7 +30,9 @@ use crate::object::spsc_block::{MOST_ALIGN, Shape, SideWords, SpscBlock};
 use crate::object::{CreateError, Handle};
 use crate::peer::{Fault, PeerId};
 use crate::primitive::Ordering;
-use crate::queue::{RecvError, RecvTimeoutError, SendError, SendTimeoutError, Stop, TryRecvError, TrySendError};
+use crate::queue::{
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, Stop, TryRecvError, TrySendError,
+};
 use crate::ring::mpmc::is_capacity;
 use crate::ring::position::MOST_SLOTS;
 use crate::ring::spsc::{self, Corrupt, Side};
@@ -52,7 +57,10 @@ pub fn ring<T: Shm>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), Creat
 ///
 /// # Errors
 /// As [`Queue::with_capacity`](crate::Queue::with_capacity).
-pub fn ring_in<T: Shm>(segment: &Segment, capacity: usize) -> Result<(Producer<T>, Consumer<T>), CreateError> {
+pub fn ring_in<T: Shm>(
+    segment: &Segment,
+    capacity: usize,
+) -> Result<(Producer<T>, Consumer<T>), CreateError> {
     if !is_capacity(capacity as u64) {
         return Err(CreateError::Capacity { capacity, most: MOST_SLOTS as usize });
     }
@@ -61,9 +69,10 @@ pub fn ring_in<T: Shm>(segment: &Segment, capacity: usize) -> Result<(Producer<T
     }
     let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
     let shape = Shape::new(capacity as u64, size_of::<T>() as u64).ok_or(too_large)?;
-    let holding = Holding::create(segment, kind_of::<T>(Kind::Spsc), shape.len(), |region, offset| {
-        SpscBlock::build(region, offset, &shape, align_of::<T>())
-    })?;
+    let holding =
+        Holding::create(segment, kind_of::<T>(Kind::Spsc), shape.len(), |region, offset| {
+            SpscBlock::build(region, offset, &shape, align_of::<T>())
+        })?;
     let core = Core::new(holding, shape);
     // Both roles are this process's until an end is moved into a child.
     let sender = End::take(Arc::clone(&core), Role::Sender)?;
@@ -102,8 +111,8 @@ struct End<T> {
 /// How this process has its role.
 ///
 /// # Invariants
-/// If `held_as` is the identity of this process, the ring's role word names this process, this is its only `Tenure` of that role,
-/// and `side` is its view.
+/// If `held_as` is the identity of this process, the ring's role word names this process, this is
+/// its only `Tenure` of that role, and `side` is its view.
 struct Tenure {
     role: Role,
     held_as: u64,
@@ -112,9 +121,16 @@ struct Tenure {
 }
 
 impl Tenure {
-    /// Whether this process has the role now, taking it if it is free or, having looked, if its holder is dead.
+    /// Whether this process has the role now, taking it if it is free or, having looked, if its
+    /// holder is dead.
     #[cold]
-    fn take(&mut self, capacity: u64, seat: &Seat<'_>, block: &SpscBlock<'_>, look: bool) -> Result<bool, Fault> {
+    fn take(
+        &mut self,
+        capacity: u64,
+        seat: &Seat<'_>,
+        block: &SpscBlock<'_>,
+        look: bool,
+    ) -> Result<bool, Fault> {
         let me = seat.me.to_bits();
         let role = &words(block, self.role).role;
         // Acquire pairs with the Release of the last holder's drop.
@@ -125,7 +141,8 @@ impl Tenure {
             Some(peer) if peer == seat.me => false,
             Some(peer) => look && seat.is_gone(peer),
         };
-        if !free || role.compare_exchange(holder, me, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if !free || role.compare_exchange(holder, me, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        {
             return Ok(false);
         }
         let (tail, head) = (&block.sender.index, &block.receiver.index);
@@ -150,9 +167,11 @@ impl Tenure {
         if self.held_as == seat.me.to_bits() { self.side.as_mut() } else { None }
     }
 
-    /// Looks for slots, as none is known, and waits until there is one; without a deadline, looks once.
+    /// Looks for slots, as none is known, and waits until there is one; without a deadline, looks
+    /// once.
     ///
-    /// Finds everything anew: what the common path handed over it would have to build in memory every time.
+    /// Finds everything anew: what the common path handed over it would have to build in memory
+    /// every time.
     #[cold]
     #[inline(never)]
     fn wait<T>(
@@ -191,7 +210,8 @@ impl Tenure {
             return found.map(|count| patience.found(count));
         }
         patience.found(0);
-        let found = wait::wait(event.with(seat.fences), wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow))?;
+        let found = wait::wait(event.with(seat.fences), wait, patience, deadline, attempt)
+            .unwrap_or(Err(Stop::NotNow))?;
         patience.found(found);
         Ok(())
     }
@@ -212,14 +232,21 @@ impl<T: Shm> End<T> {
     /// Opens the ring that `handle` names and takes `role`, which must be free or its holder dead.
     fn open(segment: &Segment, handle: Handle, role: Role) -> Result<End<T>, Fault> {
         let holding = Holding::open(segment, handle, kind_of::<T>(Kind::Spsc))?;
-        let shape = Shape::read(holding.enter()?.region, holding.offset(), holding.len(), size_of::<T>() as u64)?;
+        let shape = Shape::read(
+            holding.enter()?.region,
+            holding.offset(),
+            holding.len(),
+            size_of::<T>() as u64,
+        )?;
         End::take(Core::new(holding, shape), role)
     }
 
-    /// Calls `act` once `ready` says that a slot can be used, waiting until the deadline; without one, does not wait. `ready` is told
-    /// how many must be known for it not to look at the other side's word.
+    /// Calls `act` once `ready` says that a slot can be used, waiting until the deadline; without
+    /// one, does not wait. `ready` is told how many must be known for it not to look at the other
+    /// side's word.
     ///
-    /// The caller's result is made here: a message in one result that is turned into another is copied.
+    /// The caller's result is made here: a message in one result that is turned into another is
+    /// copied.
     #[inline(always)]
     fn once_ready<R, E>(
         &mut self,
@@ -236,7 +263,8 @@ impl<T: Shm> End<T> {
             return Err(error(Stop::Fault(Fault::Corrupt)));
         };
         // What is known already: no look at the other side's word.
-        let known = self.tenure.side(&seat).and_then(|side| ready(side, &block, 0).ok()).unwrap_or(0);
+        let known =
+            self.tenure.side(&seat).and_then(|side| ready(side, &block, 0).ok()).unwrap_or(0);
         if known == 0
             && let Err(stop) = self.tenure.wait::<T>(&self.core, deadline, ready)
         {
@@ -265,11 +293,13 @@ impl<T> Drop for End<T> {
         // In a forked child `held_as` is the parent's, and the role stays with the parent.
         if let Ok(seat) = self.core.holding.enter()
             && self.tenure.held_as == seat.me.to_bits()
-            && let Some(block) = SpscBlock::view(seat.region, self.core.holding.offset(), &self.core.shape, 1)
+            && let Some(block) =
+                SpscBlock::view(seat.region, self.core.holding.offset(), &self.core.shape, 1)
         {
             // Release pairs with the Acquire in `Tenure::take`: the successor sees our last index.
             let role = &words(&block, self.tenure.role).role;
-            let _ = role.compare_exchange(self.tenure.held_as, 0, Ordering::Release, Ordering::Relaxed);
+            let _ =
+                role.compare_exchange(self.tenure.held_as, 0, Ordering::Release, Ordering::Relaxed);
         }
     }
 }
@@ -289,11 +319,13 @@ fn words<'a>(block: &SpscBlock<'a>, role: Role) -> &'a SideWords {
 /// The sending end of a ring.
 ///
 /// # Peer death
-/// A sender killed inside a call has sent the value or has not. Another process can take its place: [`Producer::open`].
+/// A sender killed inside a call has sent the value or has not. Another process can take its place:
+/// [`Producer::open`].
 ///
 /// # Fork
-/// Moved into a forked child, the end is the child's as soon as the parent has dropped its copy, which [`fork`](crate::fork) does.
-/// Until then blocking calls of the child wait, and those that do not wait say `Full`.
+/// Moved into a forked child, the end is the child's as soon as the parent has dropped its copy,
+/// which [`fork`](crate::fork) does. Until then blocking calls of the child wait, and those that do
+/// not wait say `Full`.
 pub struct Producer<T: Shm> {
     end: End<T>,
 }
@@ -301,7 +333,8 @@ pub struct Producer<T: Shm> {
 /// The receiving end of a ring.
 ///
 /// # Peer death
-/// A receiver killed inside a call has received the message, or leaves it to its successor: [`Consumer::open`].
+/// A receiver killed inside a call has received the message, or leaves it to its successor:
+/// [`Consumer::open`].
 ///
 /// # Fork
 /// As [`Producer`]; calls that do not wait say `Empty` until the parent has dropped its copy.
@@ -313,7 +346,8 @@ impl<T: Shm> Producer<T> {
     /// Takes the sending role of the ring that `handle` names: it must be free, or its holder dead.
     ///
     /// # Errors
-    /// [`Fault::RoleTaken`] if a living process has it; else as [`Queue::open`](crate::Queue::open).
+    /// [`Fault::RoleTaken`] if a living process has it; else as
+    /// [`Queue::open`](crate::Queue::open).
     pub fn open(segment: &Segment, handle: Handle) -> Result<Producer<T>, Fault> {
         End::open(segment, handle, Role::Sender).map(|end| Producer { end })
     }
@@ -351,20 +385,35 @@ impl<T: Shm> Producer<T> {
     ///
     /// # Errors
     /// As [`Producer::send_timeout`].
-    pub fn send_deadline(&mut self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
+    pub fn send_deadline(
+        &mut self,
+        value: T,
+        deadline: Instant,
+    ) -> Result<(), SendTimeoutError<T>> {
         self.put(&value, Some(Deadline::at(deadline)), |stop| stop.send_timeout(value))
     }
 
     /// By reference, as a value would be copied on its way here.
     #[inline(always)]
-    fn put<E>(&mut self, value: &T, deadline: Option<Deadline>, error: impl FnOnce(Stop) -> E) -> Result<(), E> {
+    fn put<E>(
+        &mut self,
+        value: &T,
+        deadline: Option<Deadline>,
+        error: impl FnOnce(Stop) -> E,
+    ) -> Result<(), E> {
         self.end.once_ready(
             deadline,
             |side, block, wanted| spsc::free_slots(side, &block.receiver.index, wanted),
             |side, block, seat| {
-                // SAFETY: `free_slots` says that the slot is the sender's, and by the invariant of `Tenure` we are the only sender; the
-                // shape was made for values of `T`, and `view` checked range and alignment.
-                unsafe { block.payload(side.slot()).cast::<T>().copy_from_nonoverlapping(NonNull::from(value), 1) };
+                // SAFETY: `free_slots` says that the slot is the sender's, and by the invariant of
+                // `Tenure` we are the only sender; the shape was made for values of `T`, and `view`
+                // checked range and alignment.
+                unsafe {
+                    block
+                        .payload(side.slot())
+                        .cast::<T>()
+                        .copy_from_nonoverlapping(NonNull::from(value), 1)
+                };
                 spsc::publish(side, &block.sender.index, 1);
                 block.items.with(seat.fences).notify_one();
             },
@@ -374,10 +423,12 @@ impl<T: Shm> Producer<T> {
 }
 
 impl<T: Shm> Consumer<T> {
-    /// Takes the receiving role of the ring that `handle` names: it must be free, or its holder dead.
+    /// Takes the receiving role of the ring that `handle` names: it must be free, or its holder
+    /// dead.
     ///
     /// # Errors
-    /// [`Fault::RoleTaken`] if a living process has it; else as [`Queue::open`](crate::Queue::open).
+    /// [`Fault::RoleTaken`] if a living process has it; else as
+    /// [`Queue::open`](crate::Queue::open).
     pub fn open(segment: &Segment, handle: Handle) -> Result<Consumer<T>, Fault> {
         End::open(segment, handle, Role::Receiver).map(|end| Consumer { end })
     }
@@ -420,13 +471,18 @@ impl<T: Shm> Consumer<T> {
     }
 
     #[inline(always)]
-    fn get<E>(&mut self, deadline: Option<Deadline>, error: impl FnOnce(Stop) -> E) -> Result<T, E> {
+    fn get<E>(
+        &mut self,
+        deadline: Option<Deadline>,
+        error: impl FnOnce(Stop) -> E,
+    ) -> Result<T, E> {
         self.end.once_ready(
             deadline,
             |side, block, wanted| spsc::messages(side, &block.sender.index, wanted),
             |side, block, seat| {
-                // SAFETY: `messages` says that the slot holds a published value and is the receiver's until it is released, and by
-                // the invariant of `Tenure` we are the only receiver; any bits are a valid `T: Shm`.
+                // SAFETY: `messages` says that the slot holds a published value and is the
+                // receiver's until it is released, and by the invariant of `Tenure` we are the only
+                // receiver; any bits are a valid `T: Shm`.
                 let value = unsafe { block.payload(side.slot()).cast::<T>().read() };
                 spsc::release(side, &block.receiver.index, 1);
                 block.space.with(seat.fences).notify_one();

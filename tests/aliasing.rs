@@ -1,12 +1,17 @@
-//! Whatever a process inherits from its parent, it never has a second exclusive view of shared bytes.
+//! Whatever a process inherits from its parent, it never has a second exclusive view of shared
+//! bytes.
 //!
-//! A segment's mapping is not inherited, which leaves a hole in the child where the parent has the segment. Once the hole was
-//! closed only at the child's first use of that very segment, and until then anything might come to lie in it: a large vector, or
-//! another segment of the same size. Then a `&'static mut` out of a leaked guard of the parent's did not fault in the child but
-//! pointed at something else, and safe code wrote through two exclusive references to the same bytes. Now the holes are closed
-//! before any code of the program runs.
+//! A segment's mapping is not inherited, which leaves a hole in the child where the parent has the
+//! segment. Once the hole was closed only at the child's first use of that very segment, and until
+//! then anything might come to lie in it: a large vector, or another segment of the same size. Then
+//! a `&'static mut` out of a leaked guard of the parent's did not fault in the child but pointed at
+//! something else, and safe code wrote through two exclusive references to the same bytes. Now the
+//! holes are closed before any code of the program runs.
 
-#![expect(unsafe_code, reason = "processes that are forked by other means, and what they find at addresses of their parents")]
+#![expect(
+    unsafe_code,
+    reason = "processes that are forked by other means, and what they find at addresses of their parents"
+)]
 
 mod common;
 #[path = "common/parent.rs"]
@@ -19,7 +24,9 @@ mod sandbox;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use offspring::{Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, SegmentError, fork, spsc};
+use offspring::{
+    Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, SegmentError, fork, spsc,
+};
 use raw::{Board, Ended};
 
 fn main() -> ExitCode {
@@ -61,7 +68,8 @@ impl Leaked {
     }
 
     fn in_segment(segment: Segment) -> Leaked {
-        let lock: &Lock<Value> = Box::leak(Box::new(Lock::new_in(&segment, [7; 8]).expect("a lock")));
+        let lock: &Lock<Value> =
+            Box::leak(Box::new(Lock::new_in(&segment, [7; 8]).expect("a lock")));
         let guard = Box::leak(Box::new(lock.lock().expect("free")));
         Leaked { segment, lock, value: guard }
     }
@@ -92,11 +100,13 @@ fn map_at(address: usize, len: usize) -> Option<usize> {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: new memory, where there is none yet.
-    let found = unsafe { libc::mmap(std::ptr::without_provenance_mut(address), len, access, flags, -1, 0) };
+    let found =
+        unsafe { libc::mmap(std::ptr::without_provenance_mut(address), len, access, flags, -1, 0) };
     (found != libc::MAP_FAILED).then(|| found.addr())
 }
 
-/// The page in the middle of the mapping in which the address lies. Small mappings come to lie at the ends of what is free.
+/// The page in the middle of the mapping in which the address lies. Small mappings come to lie at
+/// the ends of what is free.
 fn middle_of_mapping(address: usize) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
     let hexadecimal = |text: &str| usize::from_str_radix(text, 16).expect("a number");
@@ -114,12 +124,16 @@ type Act = fn(&Leaked, &Leaked);
 const ACTS: [(&str, Act); 9] = [
     ("nothing", |_, _| ()),
     ("a large vector", |_, _| std::mem::forget(vec![0_u8; 256 << 20])),
-    ("vectors of all sizes", |_, _| (12..31).for_each(|bits| std::mem::forget(Vec::<u8>::with_capacity(1 << bits)))),
+    ("vectors of all sizes", |_, _| {
+        (12..31).for_each(|bits| std::mem::forget(Vec::<u8>::with_capacity(1 << bits)))
+    }),
     ("memory where the segment was", |mine, _| {
         map_at(mine.address() & !4095, 4096).expect("memory");
     }),
     ("much memory about where the segment was", |mine, _| {
-        (0..64).for_each(|page| _ = map_at((mine.address() & !4095) - (page << 12), 1 << 20).expect("memory"));
+        (0..64).for_each(|page| {
+            _ = map_at((mine.address() & !4095) - (page << 12), 1 << 20).expect("memory")
+        });
     }),
     ("the other segment", |_, other| {
         assert!(other.lock.try_lock().is_err(), "the parent has it");
@@ -128,7 +142,9 @@ const ACTS: [(&str, Act); 9] = [
         assert!(mine.lock.try_lock().is_err(), "the parent has it");
     }),
     ("new segments", |mine, _| {
-        (0..3).for_each(|_| std::mem::forget(Segment::create(mine.segment.len()).expect("a segment")));
+        (0..3).for_each(|_| {
+            std::mem::forget(Segment::create(mine.segment.len()).expect("a segment"))
+        });
     }),
     ("a thread", |_, _| std::thread::spawn(|| ()).join().expect("no panic")),
 ];
@@ -222,18 +238,22 @@ fn references_into_queues_and_rings_fault_as_well() {
         child.expect("fork")
     }
     let segment = Segment::create(1 << 20).expect("a segment");
-    let queue: &Queue<Value> = Box::leak(Box::new(Queue::with_capacity_in(&segment, 4).expect("a queue")));
+    let queue: &Queue<Value> =
+        Box::leak(Box::new(Queue::with_capacity_in(&segment, 4).expect("a queue")));
     let (board, reserved) = (Board::new(), Box::leak(Box::new(queue.reserve().expect("room"))));
     faulted(board, child_that_looks(reserved, board).join(), "a reservation");
 
-    let queue: &Queue<Value> = Box::leak(Box::new(Queue::with_capacity_in(&segment, 4).expect("a queue")));
+    let queue: &Queue<Value> =
+        Box::leak(Box::new(Queue::with_capacity_in(&segment, 4).expect("a queue")));
     queue.send([7; 8]).expect("room");
-    let (board, received) = (Board::new(), Box::leak(Box::new(queue.recv_ref().expect("a message"))));
+    let (board, received) =
+        (Board::new(), Box::leak(Box::new(queue.recv_ref().expect("a message"))));
     faulted(board, child_that_looks(received, board).join(), "a message in place");
 
     // A ring has copies only; what is asked here is that it works beside closed ranges.
     let (mut producer, mut consumer) = spsc::ring_in::<u64>(&segment, 4).expect("a ring");
-    let child = fork(move || (0..100).try_for_each(|number| producer.send(number)).is_ok()).expect("fork");
+    let child =
+        fork(move || (0..100).try_for_each(|number| producer.send(number)).is_ok()).expect("fork");
     assert!((0..100).all(|number| consumer.recv() == Ok(number)));
     assert!(child.join().expect("a value"));
 }
@@ -242,7 +262,8 @@ fn every_segment_of_the_parents_is_closed_in_a_child() {
     // The child looks at one of twelve; which is closed last must not matter.
     for looked_at in 0..12 {
         let board = Board::new();
-        let mut all: Vec<Leaked> = (0..12).map(|number| Leaked::in_segment_of(1 << (16 + number % 3))).collect();
+        let mut all: Vec<Leaked> =
+            (0..12).map(|number| Leaked::in_segment_of(1 << (16 + number % 3))).collect();
         let child = fork(move || {
             all.iter().for_each(|one| _ = map_at(one.address() & !4095, 4096).expect("memory"));
             all.swap_remove(looked_at).look(board);
@@ -279,7 +300,8 @@ fn the_place_of_a_dropped_segment_is_free_and_that_of_the_next_is_closed() {
 
 fn a_leaked_guard_is_of_no_use_in_a_child() {
     let segment = Segment::create(1 << 20).expect("a segment");
-    let lock: &'static Lock<Value> = Box::leak(Box::new(Lock::new_in(&segment, [7; 8]).expect("a lock")));
+    let lock: &'static Lock<Value> =
+        Box::leak(Box::new(Lock::new_in(&segment, [7; 8]).expect("a lock")));
     // Guards are not `Send`, so it goes by its address; a static would do, too.
     let guard = Box::leak(Box::new(lock.lock().expect("free")));
     let address = std::ptr::from_mut(guard).expose_provenance();
@@ -289,8 +311,13 @@ fn a_leaked_guard_is_of_no_use_in_a_child() {
             if attached {
                 assert!(lock.try_lock().is_err(), "the parent has it");
             }
-            // SAFETY: the child has a copy of the parent's guard at the same address, and nobody else uses it.
-            let copy = unsafe { &mut *std::ptr::with_exposed_provenance_mut::<offspring::LockGuard<'static, Value>>(address) };
+            // SAFETY: the child has a copy of the parent's guard at the same address, and nobody
+            // else uses it.
+            let copy = unsafe {
+                &mut *std::ptr::with_exposed_provenance_mut::<offspring::LockGuard<'static, Value>>(
+                    address,
+                )
+            };
             copy[0] = 99;
         });
         let ending = child.expect("fork").join();
@@ -304,7 +331,11 @@ fn a_leaked_guard_is_of_no_use_in_a_child() {
 
 /// Has every mapping refused that must not replace another, which is how ranges are closed.
 fn refuse_to_close() {
-    let only = Some((3, libc::MAP_FIXED_NOREPLACE.cast_unsigned(), libc::MAP_FIXED_NOREPLACE.cast_unsigned()));
+    let only = Some((
+        3,
+        libc::MAP_FIXED_NOREPLACE.cast_unsigned(),
+        libc::MAP_FIXED_NOREPLACE.cast_unsigned(),
+    ));
     sandbox::install(&[sandbox::Rule { call: libc::SYS_mmap, only, errno: libc::EPERM }]);
 }
 
@@ -324,7 +355,10 @@ fn a_child_whose_ranges_cannot_be_closed_never_runs() {
                 value as u64
             });
             let error = child.expect("fork").join().expect_err("it cannot begin");
-            assert!(matches!(&error, JoinError::NotStarted(reason) if reason.contains("mmap")), "{error:?}");
+            assert!(
+                matches!(&error, JoinError::NotStarted(reason) if reason.contains("mmap")),
+                "{error:?}"
+            );
             assert!(error.to_string().contains("could not begin"), "{error}");
         }
         assert_eq!(queue.recv(), Ok(1), "nothing is in the way of the parent");
@@ -344,7 +378,9 @@ fn is_closing_refused(fault: Fault, number: i32) -> bool {
 fn nothing_can_be_used(mine: &Leaked, number: i32) {
     for _ in 0..2 {
         match mine.lock.lock() {
-            Err(LockError::Broken(fault)) => assert!(is_closing_refused(fault, number), "{fault:?}"),
+            Err(LockError::Broken(fault)) => {
+                assert!(is_closing_refused(fault, number), "{fault:?}")
+            }
             other => panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string())),
         }
         match Lock::<Value>::open(&mine.segment, mine.lock.handle()) {
@@ -352,11 +388,16 @@ fn nothing_can_be_used(mine: &Leaked, number: i32) {
             Ok(_) => panic!("a lock"),
         }
         // Not even what has nothing to do with it: that would be mapped somewhere.
-        assert!(matches!(Segment::create(1 << 16), Err(SegmentError::NoRoom { .. } | SegmentError::Os { .. })));
+        assert!(matches!(
+            Segment::create(1 << 16),
+            Err(SegmentError::NoRoom { .. } | SegmentError::Os { .. })
+        ));
         let commons = Queue::<u64>::with_capacity(1).map(|_| ());
         assert!(commons.is_err(), "{commons:?}");
         match fork(|| ()) {
-            Err(ForkError::Segment(fault)) => assert!(is_closing_refused(fault, number), "{fault:?}"),
+            Err(ForkError::Segment(fault)) => {
+                assert!(is_closing_refused(fault, number), "{fault:?}")
+            }
             Err(ForkError::Commons(_)) => {}
             other => panic!("{:?}", other.map(|child| child.id())),
         }
@@ -398,7 +439,8 @@ fn a_bare_clone_with_something_in_the_hole_can_use_nothing() {
 }
 
 fn a_bare_clone_that_finds_the_hole_empty_closes_it_at_its_first_use() {
-    let (mine, other) = (Leaked::in_segment_of(1 << 20), Segment::create(1 << 20).expect("a segment"));
+    let (mine, other) =
+        (Leaked::in_segment_of(1 << 20), Segment::create(1 << 20).expect("a segment"));
     let free = Lock::new_in(&other, 5_u64).expect("a lock");
     let board = Board::new();
     let mut clone = raw::clone(|| {
@@ -442,7 +484,10 @@ fn a_child_of_a_thread_that_shares_a_segment_with_others_faults_as_well() {
             let mut status = 0;
             // SAFETY: the status is a valid place to write.
             assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV, "{status:#x}");
+            assert!(
+                libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV,
+                "{status:#x}"
+            );
             raw::exit(0);
         })
         .join();
@@ -450,8 +495,8 @@ fn a_child_of_a_thread_that_shares_a_segment_with_others_faults_as_well() {
     }
 }
 
-/// Safe code that has a segment's descriptor writes under references, or makes a file shorter. So this must not compile if a
-/// handle lends one.
+/// Safe code that has a segment's descriptor writes under references, or makes a file shorter. So
+/// this must not compile if a handle lends one.
 fn a_segment_lends_no_descriptor() {
     trait AmbiguousIfLent<Marker> {
         fn check() {}

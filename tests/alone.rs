@@ -1,11 +1,16 @@
-//! `fork` works in a process that has one thread, and in no other, however the threads of the others come and go.
+//! `fork` works in a process that has one thread, and in no other, however the threads of the
+//! others come and go.
 //!
-//! Who asks whether it is alone used to read the list of its threads. While such a list is read, a thread that is not on it yet
-//! may be started by one that is on it no more, so with a chain of threads, each of which starts the next and ends, `fork`
-//! succeeded beside a living thread dozens of times in a second. Its child had a copy of whatever that thread was halfway
-//! through: a lock that stays locked for ever. Now the kernel's own count decides.
+//! Who asks whether it is alone used to read the list of its threads. While such a list is read, a
+//! thread that is not on it yet may be started by one that is on it no more, so with a chain of
+//! threads, each of which starts the next and ends, `fork` succeeded beside a living thread dozens
+//! of times in a second. Its child had a copy of whatever that thread was halfway through: a lock
+//! that stays locked for ever. Now the kernel's own count decides.
 
-#![expect(unsafe_code, reason = "a thread that ends alone, and a process that shares memory with another")]
+#![expect(
+    unsafe_code,
+    reason = "a thread that ends alone, and a process that shares memory with another"
+)]
 
 mod common;
 #[path = "common/parent.rs"]
@@ -38,10 +43,12 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The two ways in which a process can ask: by `unshare`, and by what `/proc` counts where a sandbox refuses that, as Docker's
-/// does.
-const WAYS: [(&str, fn()); 2] =
-    [("unshare allowed", || ()), ("unshare refused", || sandbox::refuse(&[libc::SYS_unshare], libc::EPERM))];
+/// The two ways in which a process can ask: by `unshare`, and by what `/proc` counts where a
+/// sandbox refuses that, as Docker's does.
+const WAYS: [(&str, fn()); 2] = [
+    ("unshare allowed", || ()),
+    ("unshare refused", || sandbox::refuse(&[libc::SYS_unshare], libc::EPERM)),
+];
 
 /// Refusals, and threads, of which fewer say little.
 const ENOUGH: u64 = 100;
@@ -67,19 +74,28 @@ fn fork_beside_chains(chains: u32, time: Duration) {
             let end = Instant::now() + time;
             let mut refused = 0_u64;
             // An emulated processor takes longer.
-            while Instant::now() < end || refused < ENOUGH || LIVED.load(Ordering::Relaxed) < ENOUGH {
-                match fork(|| std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) as u64) {
+            while Instant::now() < end || refused < ENOUGH || LIVED.load(Ordering::Relaxed) < ENOUGH
+            {
+                match fork(|| {
+                    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) as u64
+                }) {
                     Err(ForkError::Multithreaded { threads }) => {
                         assert!(threads > 1, "{way}");
                         refused += 1;
                     }
                     Err(other) => panic!("{way}: {other:?}"),
-                    Ok(child) => panic!("{way}: forked beside a living thread, after {refused} refusals: {:?}", child.join()),
+                    Ok(child) => panic!(
+                        "{way}: forked beside a living thread, after {refused} refusals: {:?}",
+                        child.join()
+                    ),
                 }
             }
-            // And when the chains have ended it is alone again, without anybody's having been joined.
+            // And when the chains have ended it is alone again, without anybody's having been
+            // joined.
             STOP.store(true, Ordering::Relaxed);
-            common::wait_until("fork works again", || fork(|| ()).is_ok_and(|child| child.join().is_ok()));
+            common::wait_until("fork works again", || {
+                fork(|| ()).is_ok_and(|child| child.join().is_ok())
+            });
         })
         .join();
     }
@@ -134,12 +150,16 @@ fn a_joined_thread_is_in_nobodys_way() {
                 }
             }
             for round in 0..50 {
-                // The end of a scope waits for what its threads have to do, and not for their end: each is joined.
+                // The end of a scope waits for what its threads have to do, and not for their end:
+                // each is joined.
                 std::thread::scope(|scope| {
                     let threads = [(); 4].map(|()| scope.spawn(std::thread::yield_now));
                     threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
                 });
-                assert!(fork(|| ()).is_ok_and(|child| child.join().is_ok()), "{way}, round {round}");
+                assert!(
+                    fork(|| ()).is_ok_and(|child| child.join().is_ok()),
+                    "{way}, round {round}"
+                );
             }
         })
         .join();
@@ -155,7 +175,9 @@ fn a_thread_that_ended_by_itself_is_soon_in_nobodys_way() {
                 drop(std::thread::spawn(move || stopped.recv()));
                 assert!(matches!(fork(|| ()), Err(ForkError::Multithreaded { threads: 2 })));
                 drop(stop);
-                common::wait_until("fork works again", || fork(|| ()).is_ok_and(|child| child.join().is_ok()));
+                common::wait_until("fork works again", || {
+                    fork(|| ()).is_ok_and(|child| child.join().is_ok())
+                });
             }
         })
         .join();
@@ -169,10 +191,13 @@ fn end_this_thread() -> ! {
     unreachable!("the thread has ended");
 }
 
-/// Waits, in another thread, until the main thread of this process has ended. It stays a zombie until the last one has.
+/// Waits, in another thread, until the main thread of this process has ended. It stays a zombie
+/// until the last one has.
 fn wait_for_main_thread() {
     let stat = format!("/proc/self/task/{}/stat", std::process::id());
-    common::wait_until("the main thread ends", || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+    common::wait_until("the main thread ends", || {
+        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
+    });
 }
 
 fn the_last_thread_may_fork_after_the_main_thread_has_ended() {
@@ -242,9 +267,21 @@ fn without_proc_the_other_way_to_ask_does() {
         fork(|| ()).expect("alone").join().expect("a value");
         assert!(sandbox::enter(folder.path()));
         for _ in 0..3 {
-            assert_eq!(fork(|| fork(|| 7).expect("fork").join().expect("a value")).expect("alone").join().expect("a value"), 7);
+            assert_eq!(
+                fork(|| fork(|| 7).expect("fork").join().expect("a value"))
+                    .expect("alone")
+                    .join()
+                    .expect("a value"),
+                7
+            );
             let refused = beside_a_thread(|| fork(|| ()).map(|child| child.id()));
-            assert!(matches!(&refused, Err(ForkError::Multithreaded { .. } | ForkError::ThreadsUnknown { .. })), "{refused:?}");
+            assert!(
+                matches!(
+                    &refused,
+                    Err(ForkError::Multithreaded { .. } | ForkError::ThreadsUnknown { .. })
+                ),
+                "{refused:?}"
+            );
         }
     })
     .join();
@@ -254,7 +291,8 @@ fn where_nothing_tells_fork_says_so() {
     let board = Board::new();
     // Whatever takes `/proc` away beside `unshare`, `fork` does not guess.
     #[cfg(target_arch = "x86_64")]
-    const STATS: [i64; 4] = [libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_stat, libc::SYS_lstat];
+    const STATS: [i64; 4] =
+        [libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_stat, libc::SYS_lstat];
     #[cfg(not(target_arch = "x86_64"))]
     const STATS: [i64; 2] = [libc::SYS_newfstatat, libc::SYS_statx];
     for errno in [libc::EPERM, libc::ENOSYS, libc::EACCES] {

@@ -1,7 +1,8 @@
 //! The example `copy_tree`, run as a user runs it: a real folder, real processes, real signals.
 //!
-//! To hit a worker in the middle of a file and not beside it, a test looks for a temporary file, stops the process that its
-//! name gives, and looks again: if the file is still there, the worker is in the middle of it for as long as the test likes.
+//! To hit a worker in the middle of a file and not beside it, a test looks for a temporary file,
+//! stops the process that its name gives, and looks again: if the file is still there, the worker
+//! is in the middle of it for as long as the test likes.
 
 mod common;
 #[path = "common/parent.rs"]
@@ -43,7 +44,10 @@ const TEMPORARY: &str = ".copy_tree.";
 fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("examples/copy_tree");
-    assert!(path.exists(), "{path:?} is missing: `cargo test` builds it, as does `cargo build --examples`");
+    assert!(
+        path.exists(),
+        "{path:?} is missing: `cargo test` builds it, as does `cargo build --examples`"
+    );
     path
 }
 
@@ -56,18 +60,27 @@ fn copy_tree(place: &Place, options: &[&str]) -> Command {
 /// A user who may do nothing special.
 const NOBODY: u32 = 65534;
 
-/// As [`copy_tree`], run by an ordinary user: by ourselves, or, as root may do everything, by [`NOBODY`], with a binary that he
-/// can reach.
+/// As [`copy_tree`], run by an ordinary user: by ourselves, or, as root may do everything, by
+/// [`NOBODY`], with a binary that he can reach.
 fn copy_tree_by_nobody(place: &Place, options: &[&str]) -> Command {
     if !rustix::process::geteuid().is_root() {
         return copy_tree(place, options);
     }
     let here = place.0.path();
     fs::set_permissions(here, Permissions::from_mode(0o777)).unwrap();
-    // Nobody can run a file that is open for writing, as it would be in a child that another test forks while we copy.
-    assert!(Command::new("cp").arg(binary()).arg(here.join("copy_tree")).status().unwrap().success());
+    // Nobody can run a file that is open for writing, as it would be in a child that another test
+    // forks while we copy.
+    assert!(
+        Command::new("cp").arg(binary()).arg(here.join("copy_tree")).status().unwrap().success()
+    );
     let mut command = Command::new(here.join("copy_tree"));
-    command.uid(NOBODY).gid(NOBODY).arg(place.source()).arg(place.target()).args(options).stdin(Stdio::null());
+    command
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .arg(place.source())
+        .arg(place.target())
+        .args(options)
+        .stdin(Stdio::null());
     command
 }
 
@@ -148,7 +161,8 @@ impl Place {
     /// A place on a filesystem that keeps attributes of the user, if there is one.
     fn with_attributes() -> Option<Place> {
         let folders = [std::env::temp_dir(), PathBuf::from("/dev/shm")];
-        let mut places = folders.iter().filter(|folder| folder.is_dir()).map(|folder| Place::within(folder));
+        let mut places =
+            folders.iter().filter(|folder| folder.is_dir()).map(|folder| Place::within(folder));
         let found = places.find(|place| set_attribute(place.0.path(), "user.try", b""));
         if found.is_none() {
             sandbox::skip(&format!("none of {folders:?} knows attributes of the user"));
@@ -183,7 +197,8 @@ impl Place {
     }
 }
 
-/// Bytes that differ from file to file. They repeat, but not at a distance at which a program might mix up blocks.
+/// Bytes that differ from file to file. They repeat, but not at a distance at which a program might
+/// mix up blocks.
 fn noise(seed: u32, len: usize) -> Vec<u8> {
     let mut state = u64::from(seed) + 1;
     let words = std::iter::repeat_with(|| {
@@ -222,7 +237,8 @@ fn look(path: &Path) -> Seen {
     Seen { mode: data.mode(), owner, modified, links: data.nlink(), attributes, bytes }
 }
 
-/// The extended attributes that somebody has set; labels, which the system itself gives to every file, are not among them.
+/// The extended attributes that somebody has set; labels, which the system itself gives to every
+/// file, are not among them.
 fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut names = Vec::with_capacity(64 << 10);
     match rustix::fs::llistxattr(path, spare_capacity(&mut names)) {
@@ -231,7 +247,9 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     }
     let names = names.split(|byte| *byte == 0).map(text);
     let kept = names.filter(|name| {
-        ["user.", "trusted.", "system.posix_acl_", "security.capability"].iter().any(|start| name.starts_with(start))
+        ["user.", "trusted.", "system.posix_acl_", "security.capability"]
+            .iter()
+            .any(|start| name.starts_with(start))
     });
     kept.map(|name| {
         let mut value = Vec::with_capacity(64 << 10);
@@ -241,8 +259,8 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     .collect()
 }
 
-/// Sets an extended attribute, of a link itself and not of what it leads to; false if the filesystem does not take it or we may
-/// not set it.
+/// Sets an extended attribute, of a link itself and not of what it leads to; false if the
+/// filesystem does not take it or we may not set it.
 fn set_attribute(path: &Path, name: &str, value: &[u8]) -> bool {
     match rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()) {
         Ok(()) => true,
@@ -258,7 +276,9 @@ fn look_at_all(root: &Path) -> BTreeMap<PathBuf, Seen> {
     while let Some(path) = open.pop() {
         let full = root.join(&path);
         if full.symlink_metadata().unwrap().is_dir() {
-            open.extend(fs::read_dir(&full).unwrap().map(|found| path.join(found.unwrap().file_name())));
+            open.extend(
+                fs::read_dir(&full).unwrap().map(|found| path.join(found.unwrap().file_name())),
+            );
         }
         all.insert(path, look(&full));
     }
@@ -270,7 +290,11 @@ fn assert_same(place: &Place) {
     let (source, target) = (look_at_all(&place.source()), look_at_all(&place.target()));
     assert_eq!(source.keys().collect::<Vec<_>>(), target.keys().collect::<Vec<_>>());
     for (path, seen) in &source {
-        assert!(*seen == target[path], "{path:?} differs: {:?}", Seen { bytes: Vec::new(), ..look(&place.target().join(path)) });
+        assert!(
+            *seen == target[path],
+            "{path:?} differs: {:?}",
+            Seen { bytes: Vec::new(), ..look(&place.target().join(path)) }
+        );
     }
 }
 
@@ -279,7 +303,9 @@ fn temporaries(folder: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let paths = found.map(|found| found.unwrap().path());
-    paths.filter(|path| path.file_name().unwrap().as_bytes().starts_with(TEMPORARY.as_bytes())).collect()
+    paths
+        .filter(|path| path.file_name().unwrap().as_bytes().starts_with(TEMPORARY.as_bytes()))
+        .collect()
 }
 
 fn children(of: u32) -> Vec<u32> {
@@ -287,7 +313,8 @@ fn children(of: u32) -> Vec<u32> {
     list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-/// The letter that the kernel gives for the state of a process; `Z`, a zombie, also stands for none at all.
+/// The letter that the kernel gives for the state of a process; `Z`, a zombie, also stands for none
+/// at all.
 fn state(pid: u32) -> char {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap_or('Z')
@@ -313,10 +340,15 @@ impl Caught {
 
 fn catch_a_worker(place: &Place) -> Caught {
     for _ in 0..50 {
-        let mut run = Running::start(copy_tree(place, &["--workers", "3", "--verify"]).process_group(0));
+        let mut run =
+            Running::start(copy_tree(place, &["--workers", "3", "--verify"]).process_group(0));
         let start = Instant::now();
         while !run.has_ended() {
-            assert!(start.elapsed() < PATIENCE, "the program has not ended after {} s", PATIENCE.as_secs());
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the program has not ended after {} s",
+                PATIENCE.as_secs()
+            );
             for temporary in temporaries(&place.target()) {
                 let name = text(temporary.file_name().unwrap().as_bytes());
                 let stopped = name.split('.').nth(3).unwrap().parse().unwrap();
@@ -372,7 +404,8 @@ fn make_all_kinds(place: &Place) {
     symlink("one byte", source.join("link")).unwrap();
     symlink("/nowhere/at all", source.join("dangling link")).unwrap();
     UnixListener::bind(source.join("socket")).unwrap();
-    rustix::fs::mknodat(CWD, source.join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    rustix::fs::mknodat(CWD, source.join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .unwrap();
     fs::create_dir_all(source.join("deep/er/and/deeper")).unwrap();
     place.write("deep/er/and/deeper/file", b"at the bottom");
     fs::create_dir(source.join("empty folder")).unwrap();
@@ -423,22 +456,30 @@ fn second_run_replaces_what_changed_and_leaves_what_is_only_in_the_target() {
 fn paths_may_be_longer_than_a_system_call_takes() {
     let place = Place::new();
     let name = "d".repeat(200);
-    let open = |path: &Path| rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    let below = |folder| rustix::fs::openat(folder, &name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let open = |path: &Path| {
+        rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
+    };
+    let below = |folder| {
+        rustix::fs::openat(folder, &name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            .unwrap()
+    };
     let mut folder = open(&place.source());
     for _ in 0..80 {
         rustix::fs::mkdirat(&folder, &name, Mode::RWXU).unwrap();
         folder = below(folder);
     }
     let create = OFlags::CREATE | OFlags::WRONLY;
-    File::from(rustix::fs::openat(&folder, "file", create, Mode::RUSR).unwrap()).write_all(b"far down").unwrap();
+    File::from(rustix::fs::openat(&folder, "file", create, Mode::RUSR).unwrap())
+        .write_all(b"far down")
+        .unwrap();
 
     assert_status(&output(&mut copy_tree(&place, &["--verify"])), 0);
     let mut folder = open(&place.target());
     for _ in 0..80 {
         folder = below(folder);
     }
-    let file = File::from(rustix::fs::openat(&folder, "file", OFlags::RDONLY, Mode::empty()).unwrap());
+    let file =
+        File::from(rustix::fs::openat(&folder, "file", OFlags::RDONLY, Mode::empty()).unwrap());
     assert_eq!(std::io::read_to_string(file).unwrap(), "far down");
 }
 
@@ -458,16 +499,24 @@ fn unreadable_file_and_folder_are_reported_and_the_rest_is_copied() {
     assert_status(&output, 1);
     let said = text(&output.stderr);
     for name in ["secret file", "secret folder"] {
-        let line = said.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name} is not named: {said}"));
+        let line = said
+            .lines()
+            .find(|line| line.contains(name))
+            .unwrap_or_else(|| panic!("{name} is not named: {said}"));
         assert!(line.contains("Permission denied"), "{line}");
     }
     for number in 0..200 {
         let name = format!("file {number}");
-        let (source, target) = (look(&place.source().join(&name)), look(&place.target().join(&name)));
-        assert_eq!((source.mode, source.modified, source.bytes), (target.mode, target.modified, target.bytes));
+        let (source, target) =
+            (look(&place.source().join(&name)), look(&place.target().join(&name)));
+        assert_eq!(
+            (source.mode, source.modified, source.bytes),
+            (target.mode, target.modified, target.bytes)
+        );
     }
     assert!(!place.target().join("secret file").exists());
-    fs::set_permissions(place.source().join("secret folder"), Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(place.source().join("secret folder"), Permissions::from_mode(0o700))
+        .unwrap();
 }
 
 #[test]
@@ -479,7 +528,11 @@ fn worker_killed_in_the_middle_of_a_file_is_named_and_every_file_is_copied() {
     let output = caught.output();
     assert_status(&output, 0);
     let said = text(&output.stderr);
-    assert!(said.lines().any(|line| line.contains("worker") && line.contains(&format!("(process {pid}) died"))), "{said}");
+    assert!(
+        said.lines()
+            .any(|line| line.contains("worker") && line.contains(&format!("(process {pid}) died"))),
+        "{said}"
+    );
     assert_same(&place);
 }
 
@@ -506,7 +559,11 @@ fn stop_by(signal_: Signal, whole_group: bool, status: i32) {
     let caught = catch_a_worker(&place);
     let (workers, parent) = (caught.workers.clone(), caught.run.id());
     if whole_group {
-        rustix::process::kill_process_group(Pid::from_raw(parent.try_into().unwrap()).unwrap(), signal_).unwrap();
+        rustix::process::kill_process_group(
+            Pid::from_raw(parent.try_into().unwrap()).unwrap(),
+            signal_,
+        )
+        .unwrap();
     } else {
         signal(parent, signal_);
     }
@@ -516,7 +573,8 @@ fn stop_by(signal_: Signal, whole_group: bool, status: i32) {
     assert_eq!(temporaries(&place.target()), Vec::<PathBuf>::new());
     for found in fs::read_dir(place.target()).unwrap() {
         let name = found.unwrap().file_name();
-        let (source, target) = (look(&place.source().join(&name)), look(&place.target().join(&name)));
+        let (source, target) =
+            (look(&place.source().join(&name)), look(&place.target().join(&name)));
         assert!(source == target, "{name:?} is not whole");
     }
 }
@@ -544,7 +602,10 @@ fn killed_parent_takes_its_workers_along_and_the_next_run_clears_up() {
     signal(caught.run.id(), Signal::KILL);
     assert_eq!(caught.output().status.code(), None);
     assert_gone(&workers);
-    assert!(!temporaries(&place.target()).is_empty(), "the worker was stopped in the middle of a file");
+    assert!(
+        !temporaries(&place.target()).is_empty(),
+        "the worker was stopped in the middle of a file"
+    );
     assert_status(&output(&mut copy_tree(&place, &["--verify"])), 0);
     assert_same(&place);
 }
@@ -572,7 +633,11 @@ fn target_inside_the_source_and_source_inside_the_target_are_refused() {
     let place = Place::new();
     place.write("file", b"left alone");
     let source = place.source();
-    for (from, to) in [(&source, &source.join("inside")), (&source, &source), (&source, &place.0.path().to_path_buf())] {
+    for (from, to) in [
+        (&source, &source.join("inside")),
+        (&source, &source),
+        (&source, &place.0.path().to_path_buf()),
+    ] {
         let output = output(Command::new(binary()).arg(from).arg(to));
         assert_status(&output, 1);
         assert!(text(&output.stderr).contains("inside the other"));
@@ -594,7 +659,8 @@ fn help_names_the_options_and_wrong_ones_are_refused() {
 /// An access control list that gives user 1 a right that others have not.
 fn access_control_list() -> Vec<u8> {
     const NO_ID: u32 = u32::MAX;
-    let entries = [(0x01, 6, NO_ID), (0x02, 4, 1), (0x04, 4, NO_ID), (0x10, 6, NO_ID), (0x20, 0, NO_ID)];
+    let entries =
+        [(0x01, 6, NO_ID), (0x02, 4, 1), (0x04, 4, NO_ID), (0x10, 6, NO_ID), (0x20, 0, NO_ID)];
     let mut list = 2_u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in entries {
         list.extend([u16::to_le_bytes(tag), u16::to_le_bytes(permissions)].concat());
@@ -611,12 +677,22 @@ fn capability() -> Vec<u8> {
 /// Files, folders and more with all attributes that we may set here.
 fn make_attributes(place: &Place) {
     let source = place.source();
-    for (number, value) in [&b""[..], b"value", b"\0\xff\n", &noise(1, 2000)].into_iter().enumerate() {
-        assert!(set_attribute(&place.write(format!("file {number}"), b"with one"), "user.one", value));
+    for (number, value) in
+        [&b""[..], b"value", b"\0\xff\n", &noise(1, 2000)].into_iter().enumerate()
+    {
+        assert!(set_attribute(
+            &place.write(format!("file {number}"), b"with one"),
+            "user.one",
+            value
+        ));
     }
     let many = place.write("many", b"with many");
     for number in 0..50 {
-        assert!(set_attribute(&many, &format!("user.number {number} \u{fc}"), format!("{number}").as_bytes()));
+        assert!(set_attribute(
+            &many,
+            &format!("user.number {number} \u{fc}"),
+            format!("{number}").as_bytes()
+        ));
     }
     fs::hard_link(&many, source.join("many again")).unwrap();
     place.write("plain", b"with none");
@@ -627,7 +703,14 @@ fn make_attributes(place: &Place) {
     assert!(set_attribute(&source, "user.of root", b"top"));
     // In a folder whose list they would inherit.
     place.write("folder/file", b"plain");
-    rustix::fs::mknodat(CWD, source.join("folder/fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    rustix::fs::mknodat(
+        CWD,
+        source.join("folder/fifo"),
+        FileType::Fifo,
+        Mode::RUSR | Mode::WUSR,
+        0,
+    )
+    .unwrap();
     let secured = place.write("secured", b"with a list");
     set_attribute(&secured, "system.posix_acl_access", &access_control_list());
     set_attribute(&secured, "user.and one more", b"value");
@@ -639,7 +722,8 @@ fn make_attributes(place: &Place) {
     set_attribute(&capable, "trusted.secret", b"of root");
     symlink("plain", source.join("link")).unwrap();
     set_attribute(&source.join("link"), "trusted.link", b"of the link");
-    rustix::fs::mknodat(CWD, source.join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    rustix::fs::mknodat(CWD, source.join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .unwrap();
     set_attribute(&source.join("fifo"), "trusted.fifo", b"of the FIFO");
     let protected = place.write("protected", b"whose owner may not write");
     set_attribute(&protected, "user.one", b"value");
@@ -655,10 +739,12 @@ fn extended_attributes_are_kept() {
             return;
         };
         make_attributes(&place);
-        // A second copy goes into folders that bequeath a list, and where an attribute is one too many.
+        // A second copy goes into folders that bequeath a list, and where an attribute is one too
+        // many.
         for again in [false, true] {
             if again {
-                rustix::fs::removexattr(place.source().join("folder/deeper"), "user.of folder").unwrap();
+                rustix::fs::removexattr(place.source().join("folder/deeper"), "user.of folder")
+                    .unwrap();
             }
             let output = output(&mut copy_tree(&place, options));
             assert_status(&output, 0);
@@ -707,7 +793,9 @@ fn attributes_that_the_user_may_not_set_are_counted() {
     assert_status(&output, 0);
     let said = text(&output.stderr);
     assert_eq!(said.lines().count(), 1, "{said}");
-    for words in ["1 extended attribute(s) of 1 thing(s)", "source/labelled", "Operation not permitted"] {
+    for words in
+        ["1 extended attribute(s) of 1 thing(s)", "source/labelled", "Operation not permitted"]
+    {
         assert!(said.contains(words), "{words} is missing: {said}");
     }
     assert_eq!(attributes(&place.target().join("labelled"))["user.one"], b"kept");
@@ -716,7 +804,8 @@ fn attributes_that_the_user_may_not_set_are_counted() {
 /// Says to a test that it runs in a process with mounts of its own.
 const OWN_MOUNTS: &str = "COPY_TREE_OWN_MOUNTS";
 
-/// Returns whether we are where a test may mount what it likes. If not, the test of that name is run there.
+/// Returns whether we are where a test may mount what it likes. If not, the test of that name is
+/// run there.
 #[track_caller]
 #[expect(unsafe_code, reason = "no safe way to a child in other namespaces")]
 fn has_own_mounts(test: &str) -> bool {
@@ -739,12 +828,20 @@ fn has_own_mounts(test: &str) -> bool {
                 fs::write(path, text)?;
             }
         }
-        Ok(mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?)
+        Ok(mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )?)
     };
     // SAFETY: system calls with arguments that are there already; nothing here allocates.
     unsafe { command.pre_exec(enter) };
     match command.output() {
-        Err(error) => sandbox::skip(&format!("this process may have no mounts of its own: {error}")),
+        Err(error) => {
+            sandbox::skip(&format!("this process may have no mounts of its own: {error}"))
+        }
         Ok(Output { status, stdout, stderr }) => {
             let (out, err) = (text(&stdout), text(&stderr));
             assert!(status.success() && out.contains("1 passed"), "{status}\n{out}\n{err}");
@@ -753,7 +850,8 @@ fn has_own_mounts(test: &str) -> bool {
     false
 }
 
-/// A filesystem in memory, mounted at the target of a place until this is dropped, which must be before the place.
+/// A filesystem in memory, mounted at the target of a place until this is dropped, which must be
+/// before the place.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -799,7 +897,10 @@ fn attributes_that_the_filesystem_does_not_take_are_counted() {
     let lost: u32 = said.split(' ').nth(1).unwrap().parse().unwrap();
     assert!(lost >= 6, "{said}");
     for name in ["file", "other"] {
-        assert_eq!(fs::read(place.target().join(name)).unwrap(), fs::read(place.source().join(name)).unwrap());
+        assert_eq!(
+            fs::read(place.target().join(name)).unwrap(),
+            fs::read(place.source().join(name)).unwrap()
+        );
     }
 }
 
@@ -831,7 +932,8 @@ fn full_disk_ends_the_copy() {
         let place = Place::large();
         let disk = Disk::mount(&place, "tmpfs", "size=16m");
         let copied = copy_to_full_disk(&place, options);
-        let there = look_at_all(&disk.0).into_keys().filter(|path| disk.0.join(path).is_file()).count();
+        let there =
+            look_at_all(&disk.0).into_keys().filter(|path| disk.0.join(path).is_file()).count();
         assert!((1..=there).contains(&copied), "{copied} of {there}");
     }
 }
@@ -879,7 +981,9 @@ fn write_with_holes(place: &Place, name: &str, data: &[(u64, usize)]) {
 
 /// Files with holes of many sizes, all with whole blocks of data.
 fn make_holes(place: &Place) {
-    let every = |distance: u64| (0..(4 << 20) / distance).map(|n| (n * distance, 8 << 10)).collect::<Vec<_>>();
+    let every = |distance: u64| {
+        (0..(4 << 20) / distance).map(|n| (n * distance, 8 << 10)).collect::<Vec<_>>()
+    };
     write_with_holes(place, "small holes", &every(16 << 10));
     write_with_holes(place, "larger holes", &every(64 << 10));
     write_with_holes(place, "nothing", &[]);
@@ -914,8 +1018,11 @@ fn holes_of_any_size_stay_holes() {
 #[test]
 #[expect(unsafe_code, reason = "no safe way to a child whose system calls are refused")]
 fn large_holes_stay_holes_where_the_filesystem_does_not_know_of_them() {
-    let ask =
-        |what: i32| sandbox::Rule { call: libc::SYS_lseek, only: Some((2, u32::MAX, what.cast_unsigned())), errno: libc::EINVAL };
+    let ask = |what: i32| sandbox::Rule {
+        call: libc::SYS_lseek,
+        only: Some((2, u32::MAX, what.cast_unsigned())),
+        errno: libc::EINVAL,
+    };
     let rules = [ask(libc::SEEK_DATA), ask(libc::SEEK_HOLE)];
     for options in [&[][..], &["--verify"]] {
         let place = Place::new();
@@ -925,7 +1032,8 @@ fn large_holes_stay_holes_where_the_filesystem_does_not_know_of_them() {
             sandbox::install(&rules);
             Ok(())
         };
-        // SAFETY: it makes two system calls; the libc of every target that we have lets the copy of a process allocate.
+        // SAFETY: it makes two system calls; the libc of every target that we have lets the copy of
+        // a process allocate.
         unsafe { command.pre_exec(refuse) };
         assert_status(&output(&mut command), 0);
         assert_same(&place);
@@ -953,11 +1061,17 @@ fn terminal() -> (Stdio, Arc<Mutex<Vec<u8>>>) {
 /// Takes a line of the bar apart: per cent, bytes, files, and the time left.
 fn read_bar(line: &str) -> Option<(u32, String, u32, String)> {
     let mut fields = line.rsplit("  ").map(str::trim);
-    let [left, speed, files, bytes, bar] = std::array::from_fn(|_| fields.next().unwrap_or_default());
+    let [left, speed, files, bytes, bar] =
+        std::array::from_fn(|_| fields.next().unwrap_or_default());
     let per_cent = bar.rsplit(' ').next()?.strip_suffix('%')?.parse().ok()?;
     let files = files.strip_suffix("/348 files")?.parse().ok()?;
     speed.strip_suffix("/s")?;
-    Some((per_cent, bytes.strip_suffix("/144.03 MiB")?.to_owned(), files, left.strip_suffix(" left")?.to_owned()))
+    Some((
+        per_cent,
+        bytes.strip_suffix("/144.03 MiB")?.to_owned(),
+        files,
+        left.strip_suffix(" left")?.to_owned(),
+    ))
 }
 
 #[test]
@@ -965,7 +1079,12 @@ fn bar_shows_per_cent_bytes_files_and_the_time_left() {
     let place = Place::large();
     for _ in 0..5 {
         let (screen, shown) = terminal();
-        let bar = || text(&shown.lock().unwrap()).split(['\r', '\n', '\x1b']).filter_map(read_bar).next_back();
+        let bar = || {
+            text(&shown.lock().unwrap())
+                .split(['\r', '\n', '\x1b'])
+                .filter_map(read_bar)
+                .next_back()
+        };
         let mut command = copy_tree(&place, &["--workers", "1", "--verify"]);
         let started = command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(screen).spawn();
         let mut run = Running(Some(started.unwrap()));
@@ -983,7 +1102,10 @@ fn bar_shows_per_cent_bytes_files_and_the_time_left() {
         }
         assert_status(&run.output(), 0);
         if let Some((per_cent, bytes, files, left)) = met {
-            assert!((1..=100).contains(&per_cent) && (1..=348).contains(&files), "{per_cent} % and {files} files");
+            assert!(
+                (1..=100).contains(&per_cent) && (1..=348).contains(&files),
+                "{per_cent} % and {files} files"
+            );
             assert!(bytes.ends_with("iB"), "{bytes}");
             assert!(left.starts_with(|first: char| first.is_ascii_digit()), "{left}");
             return;

@@ -1,19 +1,22 @@
-//! A model checker with kills: the crate's own source files, every access to shared memory a step, every process killed at every step.
+//! A model checker with kills: the crate's own source files, every access to shared memory a step,
+//! every process killed at every step.
 //!
 //! ```text
 //! cargo test --release --test crash_model -- --nocapture
 //! ```
-//! prints for each configuration of each object how many states it has, how many transitions, how many of these are kills, and in how
-//! many states a sleeper whose waker was killed is helped only by the end of its slice. A violation comes with a shortest schedule that
-//! leads to it. To go through a schedule again step by step:
+//! prints for each configuration of each object how many states it has, how many transitions, how
+//! many of these are kills, and in how many states a sleeper whose waker was killed is helped only
+//! by the end of its slice. A violation comes with a shortest schedule that leads to it. To go
+//! through a schedule again step by step:
 //! ```text
 //! CRASH_MODEL_REPLAY='0 0 1 1! 0' cargo test --release --test crash_model -- --exact 'lock: block of 2, [1, 1], 2 die'
 //! ```
 //! Without optimization the large configurations are left out.
 //!
-//! The crate's files are compiled a second time here, over atomics, a kernel and a segment that belong to the model ([`world`]). All
-//! accesses are in one order: weaker ones are checked with loom, beside the code. How states are explored, and what is checked in
-//! each, says [`engine`]; what the objects are expected to do say the [`models`].
+//! The crate's files are compiled a second time here, over atomics, a kernel and a segment that
+//! belong to the model ([`world`]). All accesses are in one order: weaker ones are checked with
+//! loom, beside the code. How states are explored, and what is checked in each, says [`engine`];
+//! what the objects are expected to do say the [`models`].
 
 #![allow(dead_code, reason = "the included files have more in them than the models use")]
 #![allow(clippy::unit_arg, reason = "a segment of the model has no file descriptor")]
@@ -25,20 +28,32 @@ mod models;
 #[path = "crash_model/world.rs"]
 mod world;
 
-#[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
+#[allow(
+    unused_imports,
+    reason = "the files' unit tests are compiled here, but not the functions marked as tests"
+)]
 #[path = "crash_model/object/mod.rs"]
 mod object;
 #[path = "crash_model/primitive.rs"]
 mod primitive;
-#[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
+#[allow(
+    unused_imports,
+    reason = "the files' unit tests are compiled here, but not the functions marked as tests"
+)]
 #[path = "crash_model/segment/mod.rs"]
 mod segment;
-#[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
+#[allow(
+    unused_imports,
+    reason = "the files' unit tests are compiled here, but not the functions marked as tests"
+)]
 #[path = "crash_model/sys/mod.rs"]
 mod sys;
 
 /// The crate's own files.
-#[allow(unused_imports, reason = "the files' unit tests are compiled here, but not the functions marked as tests")]
+#[allow(
+    unused_imports,
+    reason = "the files' unit tests are compiled here, but not the functions marked as tests"
+)]
 #[path = "../src"]
 mod source {
     pub(crate) mod claim;
@@ -136,7 +151,9 @@ fn judge(report: &Report, expected: Option<&'static str>, name: &str) -> Result<
     match (&report.violation, expected) {
         (None, None) => Ok(()),
         (Some(violation), Some(expected)) if violation.message.contains(expected) => Ok(()),
-        (None, Some(expected)) => Err(format!("the checker did not find that it is broken: {expected}").into()),
+        (None, Some(expected)) => {
+            Err(format!("the checker did not find that it is broken: {expected}").into())
+        }
         (Some(violation), _) => {
             let story: Vec<&str> = violation.story.lines().take(MOST_LINES).collect();
             Err(format!(
@@ -155,9 +172,16 @@ fn table(rows: &[Row]) -> String {
     let widest = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
     let mut put = |name: &str, cells: [&str; 5], verdict: &str| {
         let [states, transitions, deaths, rescues, time] = cells;
-        let _ = writeln!(text, "{name:<widest$} {states:>10} {transitions:>11} {deaths:>10} {rescues:>8} {time:>8}  {verdict}");
+        let _ = writeln!(
+            text,
+            "{name:<widest$} {states:>10} {transitions:>11} {deaths:>10} {rescues:>8} {time:>8}  {verdict}"
+        );
     };
-    put("object: configuration", ["states", "transitions", "deaths", "rescues", "seconds"], "violations");
+    put(
+        "object: configuration",
+        ["states", "transitions", "deaths", "rescues", "seconds"],
+        "violations",
+    );
     let (mut states, mut transitions, mut deaths, mut rescues, mut violations) = (0, 0, 0, 0, 0);
     let mut time = Duration::ZERO;
     for Row { name, report, time: spent, expected, .. } in rows {
@@ -168,7 +192,8 @@ fn table(rows: &[Row]) -> String {
             (None, Some(expected)) => format!("not found: {expected}"),
         };
         let unexpected = report.violation.is_some() != expected.is_some();
-        let numbers = [report.states, report.transitions, report.deaths, report.rescues].map(|number| number.to_string());
+        let numbers = [report.states, report.transitions, report.deaths, report.rescues]
+            .map(|number| number.to_string());
         let seconds = format!("{:.2}", spent.as_secs_f64());
         let [a, b, c, d] = &numbers;
         put(name, [a, b, c, d, &seconds], &verdict);

@@ -1,8 +1,9 @@
 //! A number that stood for a descriptor of the crate's is not believed to stand for it still.
 //!
-//! A program may close every descriptor that it has, as daemons do, and open files of its own under the same numbers. A
-//! raw-forked child that did so once lost twelve of its own files when it used the crate, which closed numbers. So whatever is
-//! done afterwards, none of the program's files is closed, written, made shorter or punched.
+//! A program may close every descriptor that it has, as daemons do, and open files of its own under
+//! the same numbers. A raw-forked child that did so once lost twelve of its own files when it used
+//! the crate, which closed numbers. So whatever is done afterwards, none of the program's files is
+//! closed, written, made shorter or punched.
 
 #![expect(unsafe_code, reason = "processes that close descriptors under their owners")]
 
@@ -21,7 +22,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use offspring::{Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, TryRecvError, TrySendError, fork};
+use offspring::{
+    Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, TryRecvError,
+    TrySendError, fork,
+};
 use raw::Board;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -76,15 +80,23 @@ impl Own {
         let result = act();
         for (file, inode, device) in &self.files {
             let fd = file.as_raw_fd();
-            let metadata = file.metadata().unwrap_or_else(|error| panic!("{what}: descriptor {fd}: {error}"));
-            assert_eq!((metadata.ino(), metadata.dev()), (*inode, *device), "{what}: descriptor {fd} is another file");
+            let metadata =
+                file.metadata().unwrap_or_else(|error| panic!("{what}: descriptor {fd}: {error}"));
+            assert_eq!(
+                (metadata.ino(), metadata.dev()),
+                (*inode, *device),
+                "{what}: descriptor {fd} is another file"
+            );
             assert_eq!(metadata.len(), LEN as u64, "{what}: the length of {fd}");
             let mut bytes = vec![0; LEN];
             file.read_exact_at(&mut bytes, 0).expect("readable");
             assert!(bytes.iter().all(|&byte| byte == BYTE), "{what}: the bytes of {fd}");
             assert_eq!(rustix::fs::tell(file).expect("open"), 0, "{what}: the position of {fd}");
             let flags = rustix::fs::fcntl_getfl(file).expect("open");
-            assert!(!flags.intersects(rustix::fs::OFlags::from_bits_retain(libc::O_ASYNC as u32)), "{what}: the flags of {fd}");
+            assert!(
+                !flags.intersects(rustix::fs::OFlags::from_bits_retain(libc::O_ASYNC as u32)),
+                "{what}: the flags of {fd}"
+            );
         }
         result
     }
@@ -94,7 +106,8 @@ fn sleeper() -> Child<()> {
     fork(|| -> () { common::sleep_for_ever() }).expect("fork")
 }
 
-/// Segments of both kinds, objects in them, and children: what a program may have when it closes all its descriptors.
+/// Segments of both kinds, objects in them, and children: what a program may have when it closes
+/// all its descriptors.
 struct Estate {
     _folder: tempfile::TempDir,
     in_file: Segment,
@@ -108,7 +121,8 @@ struct Estate {
 impl Estate {
     fn new() -> Estate {
         let folder = tempfile::tempdir().expect("a folder");
-        let in_file = Segment::create_file(folder.path().join("segment"), 1 << 20).expect("a segment");
+        let in_file =
+            Segment::create_file(folder.path().join("segment"), 1 << 20).expect("a segment");
         let anonymous = Segment::create(1 << 22).expect("a segment");
         let large = Queue::with_capacity_in(&anonymous, 300).expect("a queue");
         while large.try_send([1; 4096]).is_ok() {}
@@ -129,7 +143,9 @@ fn a_raw_forked_child_that_closed_all_keeps_its_own_files() {
         raw::fork(|| {
             let Estate { in_file, anonymous, large, small, lock, mut children, .. } = estate;
             if attached {
-                assert!(lock.lock().is_ok() && small.try_send(1).is_ok() && large.try_recv().is_ok());
+                assert!(
+                    lock.lock().is_ok() && small.try_send(1).is_ok() && large.try_recv().is_ok()
+                );
             }
             sandbox::close_all_from(3);
             let own = Own::open();
@@ -138,7 +154,8 @@ fn a_raw_forked_child_that_closed_all_keeps_its_own_files() {
                 assert!(children[0].kill().is_err() && !children[0].is_alive());
             });
             own.stay_whole_while("dropping a handle", || drop(children.pop()));
-            let forked = own.stay_whole_while("forking", || fork(|| 7).map(|child| child.join().ok()));
+            let forked =
+                own.stay_whole_while("forking", || fork(|| 7).map(|child| child.join().ok()));
             match forked {
                 Ok(value) => assert_eq!(value, Some(7)),
                 Err(ForkError::Segment(fault)) => assert!(is_refused_fstat(fault), "{fault:?}"),
@@ -146,18 +163,31 @@ fn a_raw_forked_child_that_closed_all_keeps_its_own_files() {
             }
             own.stay_whole_while("locking", || match lock.lock() {
                 Ok(mut guard) if attached => *guard += 1,
-                Err(LockError::Broken(fault)) if !attached => assert!(is_refused_fstat(fault), "{fault:?}"),
-                other => panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string())),
-            });
-            own.stay_whole_while("sending and receiving", || match (small.try_send(1), large.try_recv()) {
-                (Ok(()), Ok(_)) if attached => {}
-                (Err(TrySendError::Broken(_, fault)), Err(TryRecvError::Broken(other))) if !attached => {
-                    assert!(is_refused_fstat(fault) && is_refused_fstat(other), "{fault:?} {other:?}");
+                Err(LockError::Broken(fault)) if !attached => {
+                    assert!(is_refused_fstat(fault), "{fault:?}")
                 }
-                other => panic!("{other:?}"),
+                other => {
+                    panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string()))
+                }
+            });
+            own.stay_whole_while("sending and receiving", || {
+                match (small.try_send(1), large.try_recv()) {
+                    (Ok(()), Ok(_)) if attached => {}
+                    (Err(TrySendError::Broken(_, fault)), Err(TryRecvError::Broken(other)))
+                        if !attached =>
+                    {
+                        assert!(
+                            is_refused_fstat(fault) && is_refused_fstat(other),
+                            "{fault:?} {other:?}"
+                        );
+                    }
+                    other => panic!("{other:?}"),
+                }
             });
             for segment in [&in_file, &anonymous] {
-                let made = own.stay_whole_while("making an object", || Queue::<u64>::with_capacity_in(segment, 4096).map(drop));
+                let made = own.stay_whole_while("making an object", || {
+                    Queue::<u64>::with_capacity_in(segment, 4096).map(drop)
+                });
                 assert!(made.is_err(), "it would need pages that nobody can give it");
                 let reaped = own.stay_whole_while("reaping", || segment.reap());
                 assert_eq!(reaped.is_ok(), attached, "{reaped:?}");
@@ -177,7 +207,11 @@ fn the_last_handle_of_a_segment_closes_nothing_but_the_segment() {
         let folder = tempfile::tempdir().expect("a folder");
         raw::fork(|| {
             let path = folder.path().join("segment");
-            let segment = if in_file { Segment::create_file(path, 1 << 16) } else { Segment::create(1 << 16) };
+            let segment = if in_file {
+                Segment::create_file(path, 1 << 16)
+            } else {
+                Segment::create(1 << 16)
+            };
             let segment = segment.expect("a segment");
             let lock = Lock::new_in(&segment, 7_u64).expect("a lock");
             sandbox::close_all_from(3);
@@ -191,7 +225,8 @@ fn the_last_handle_of_a_segment_closes_nothing_but_the_segment() {
 
 fn a_process_that_closed_all_keeps_its_own_files() {
     let Estate { in_file, anonymous, large, small, lock, mut children, .. } = Estate::new();
-    let ended: Vec<Child<Vec<u8>>> = [0, 5, 10_000].map(|len| fork(move || vec![7; len]).expect("fork")).into_iter().collect();
+    let ended: Vec<Child<Vec<u8>>> =
+        [0, 5, 10_000].map(|len| fork(move || vec![7; len]).expect("fork")).into_iter().collect();
     common::wait_until("the children end", || ended.iter().all(|child| !child.is_alive()));
     sandbox::close_all_from(3);
     let own = Own::open();
@@ -199,9 +234,12 @@ fn a_process_that_closed_all_keeps_its_own_files() {
         let value = own.stay_whole_while("joining", || child.join());
         assert!(matches!(value, Err(JoinError::Os { .. })), "{value:?}");
     }
-    let ending = own.stay_whole_while("asking whether a child has ended", || children[0].try_join());
+    let ending =
+        own.stay_whole_while("asking whether a child has ended", || children[0].try_join());
     assert!(matches!(ending, Some(Err(JoinError::Os { .. }))), "{ending:?}");
-    let ending = own.stay_whole_while("waiting for a child", || children[0].join_timeout(Duration::from_millis(5)));
+    let ending = own.stay_whole_while("waiting for a child", || {
+        children[0].join_timeout(Duration::from_millis(5))
+    });
     assert!(matches!(ending, Some(Err(JoinError::Os { .. }))), "{ending:?}");
     let killed = own.stay_whole_while("killing a child", || children[0].kill());
     assert_eq!(killed.expect_err("nobody can be killed").raw_os_error(), Some(libc::EBADF));
@@ -211,13 +249,17 @@ fn a_process_that_closed_all_keeps_its_own_files() {
         assert!(lock.lock().is_ok() && small.try_send(1).is_ok() && large.try_recv().is_ok());
     });
     for segment in [&in_file, &anonymous] {
-        let made = own.stay_whole_while("making an object", || Queue::<u64>::with_capacity_in(segment, 4096).map(drop));
+        let made = own.stay_whole_while("making an object", || {
+            Queue::<u64>::with_capacity_in(segment, 4096).map(drop)
+        });
         assert!(made.is_err(), "it would need pages that nobody can give it");
         own.stay_whole_while("reaping", || segment.reap()).expect("attached");
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
         assert!(own.stay_whole_while("sending it", || segment.send(&ours)).is_err());
         let mut command = std::process::Command::new("true");
-        assert!(own.stay_whole_while("passing it", || segment.pass_to(&mut command, "name")).is_err());
+        assert!(
+            own.stay_whole_while("passing it", || segment.pass_to(&mut command, "name")).is_err()
+        );
     }
     own.stay_whole_while("dropping a large queue", || drop(large));
     own.stay_whole_while("dropping the other objects", || drop((small, lock)));
@@ -228,8 +270,10 @@ fn a_process_that_closed_all_keeps_its_own_files() {
 
 fn what_is_mapped_still_works_in_a_process_that_closed_all() {
     let segment = Segment::create(1 << 20).expect("a segment");
-    let (lock, queue) =
-        (Lock::new_in(&segment, 0_u64).expect("a lock"), Queue::<u64>::with_capacity_in(&segment, 2).expect("a queue"));
+    let (lock, queue) = (
+        Lock::new_in(&segment, 0_u64).expect("a lock"),
+        Queue::<u64>::with_capacity_in(&segment, 2).expect("a queue"),
+    );
     let board = Board::new();
     let mut other = raw::fork(|| {
         let guard = lock.lock().expect("free");
@@ -244,7 +288,10 @@ fn what_is_mapped_still_works_in_a_process_that_closed_all() {
     assert_eq!(queue.recv(), Ok(1));
     // Its mapping says that it lives, and it needs no descriptor for that.
     for _ in 0..3 {
-        let refused = lock.lock_timeout(Duration::from_millis(15)).map(|_| ()).map_err(|error| error.to_string());
+        let refused = lock
+            .lock_timeout(Duration::from_millis(15))
+            .map(|_| ())
+            .map_err(|error| error.to_string());
         assert_eq!(refused, Err("somebody else had the lock all the time".to_owned()));
         assert_eq!(segment.reap(), Ok(0));
     }
@@ -260,10 +307,14 @@ fn a_child_that_closed_all_keeps_its_own_files_and_its_value_is_lost() {
         let child = fork(move || {
             sandbox::close_all_from(3);
             let own = Own::open_in(&path);
-            let forked = own.stay_whole_while("forking", || fork(|| 7).map(|child| child.join().ok()));
+            let forked =
+                own.stay_whole_while("forking", || fork(|| 7).map(|child| child.join().ok()));
             assert!(!matches!(forked, Ok(Some(_))), "it has no segment to be in: {forked:?}");
             let refused = own.stay_whole_while("arranging its end", offspring::end_with_parent);
-            assert_eq!(refused.expect_err("there is nothing to do it with").raw_os_error(), Some(libc::EBADF));
+            assert_eq!(
+                refused.expect_err("there is nothing to do it with").raw_os_error(),
+                Some(libc::EBADF)
+            );
             // They are open when the value is sent.
             std::mem::forget(own);
             vec![7_u8; len]
@@ -271,7 +322,11 @@ fn a_child_that_closed_all_keeps_its_own_files_and_its_value_is_lost() {
         let ending = child.expect("fork").join();
         assert!(matches!(ending, Err(JoinError::Exited(101))), "{len} bytes: {ending:?}");
         for entry in std::fs::read_dir(folder.path()).expect("a folder") {
-            assert_eq!(std::fs::read(entry.expect("an entry").path()).expect("a file"), [BYTE; LEN], "{len} bytes");
+            assert_eq!(
+                std::fs::read(entry.expect("an entry").path()).expect("a file"),
+                [BYTE; LEN],
+                "{len} bytes"
+            );
         }
     }
 }
@@ -289,15 +344,19 @@ fn a_value_whose_file_is_out_of_reach_can_be_asked_for_again() {
     for len in [0, 3, 100, 100_000] {
         let before = common::descriptors();
         let mut child = fork(move || vec![7_u8; len]).expect("fork");
-        let outcome =
-            common::descriptors().into_iter().find(|(fd, target)| !before.contains_key(fd) && target.contains("outcome"));
+        let outcome = common::descriptors()
+            .into_iter()
+            .find(|(fd, target)| !before.contains_key(fd) && target.contains("outcome"));
         let (outcome, _) = outcome.expect("the file of the value");
         common::wait_until("the child ends", || !child.is_alive());
         let other = tempfile::tempfile().expect("a file");
         let there = exchange(outcome, &other);
         for _ in 0..3 {
             let refused = child.try_join();
-            assert!(matches!(refused, Some(Err(JoinError::Os { call: "fstat", .. }))), "{refused:?}");
+            assert!(
+                matches!(refused, Some(Err(JoinError::Os { call: "fstat", .. }))),
+                "{refused:?}"
+            );
         }
         assert_eq!(common::state(child.id()), None, "it was waited for");
         drop(exchange(outcome, &there));
@@ -314,7 +373,8 @@ fn lent() -> (&'static Child<()>, BorrowedFd<'static>) {
 
 /// Whether the descriptor stands for a process, and whether that has ended.
 fn has_ended(fd: BorrowedFd<'_>) -> Result<bool, String> {
-    let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|error| error.to_string())?;
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .map_err(|error| error.to_string())?;
     let target = target.to_string_lossy();
     if !target.contains("pidfd") {
         return Err(target.into_owned());
@@ -330,7 +390,10 @@ fn a_descriptor_that_was_lent_is_open_in_later_children() {
         let child = fork(move || {
             if used {
                 // Its own children have it, too.
-                return fork(move || (has_ended(first.1), has_ended(second.1))).expect("fork").join().expect("a value");
+                return fork(move || (has_ended(first.1), has_ended(second.1)))
+                    .expect("fork")
+                    .join()
+                    .expect("a value");
             }
             (has_ended(first.1), has_ended(second.1))
         });
@@ -358,7 +421,11 @@ fn a_descriptor_that_was_lent_is_open_in_raw_forked_children() {
 }
 
 fn children_have_nothing_of_their_siblings_but_what_was_lent() {
-    let kinds = || common::descriptors().into_values().filter(|target| target.contains("pidfd") || target.contains("outcome"));
+    let kinds = || {
+        common::descriptors()
+            .into_values()
+            .filter(|target| target.contains("pidfd") || target.contains("outcome"))
+    };
     let count = move || kinds().count() as u64;
     // Its own outcome, and no pidfd.
     assert_eq!(fork(count).expect("fork").join().expect("a value"), 1);

@@ -80,12 +80,19 @@ fn value_of_any_small_length_comes_back() {
         assert_eq!(fork(bytes).expect("fork").join().expect("a value"), bytes());
     }
     for shift in 0..64 {
-        assert_eq!(fork(move || u64::MAX >> shift).expect("fork").join().expect("a value"), u64::MAX >> shift);
+        assert_eq!(
+            fork(move || u64::MAX >> shift).expect("fork").join().expect("a value"),
+            u64::MAX >> shift
+        );
     }
 }
 
 fn long_value_comes_back_whole() {
-    let long = || (0..10_000_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect::<Vec<u8>>();
+    let long = || {
+        (0..10_000_000_u32)
+            .map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+            .collect::<Vec<u8>>()
+    };
     let child = fork(long).expect("fork");
     assert!(child.join().expect("a value") == long(), "the bytes differ");
 }
@@ -142,7 +149,8 @@ fn panic_comes_back_with_message_place_and_backtrace() {
     assert_eq!(panic.to_string(), format!("number 12 is too large at {location}"));
 }
 
-/// Says by the environment whether panics note where they came from. Only before the first one, which looks.
+/// Says by the environment whether panics note where they came from. Only before the first one,
+/// which looks.
 #[expect(unsafe_code, reason = "changes the environment")]
 fn ask_for_backtraces(yes: bool) {
     // SAFETY: this process has one thread.
@@ -192,7 +200,11 @@ fn panics_of_child_and_grandchild_come_back_each_with_its_place() {
     });
     let panic = told_panic(child.expect("fork").join());
     assert_eq!(panic.message, "the child's own");
-    assert!(panic.location.is_some() && !panic.backtrace.contains("a_function_that_panics"), "{}", panic.backtrace);
+    assert!(
+        panic.location.is_some() && !panic.backtrace.contains("a_function_that_panics"),
+        "{}",
+        panic.backtrace
+    );
 }
 
 fn payload_whose_drop_panics_does_not_keep_the_child_alive() {
@@ -252,7 +264,10 @@ impl<'de> Deserialize<'de> for Awkward {
 
 fn value_that_cannot_be_encoded_is_told() {
     let ending = fork(|| Awkward::FailsToEncode).expect("fork").join();
-    assert!(matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("cannot be encoded")), "{ending:?}");
+    assert!(
+        matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("cannot be encoded")),
+        "{ending:?}"
+    );
 }
 
 fn value_whose_encoding_panics_is_a_panic() {
@@ -270,14 +285,18 @@ fn value_that_cannot_be_decoded_is_told() {
 
 fn value_that_does_not_fit_is_told() {
     let child = fork(|| {
-        // The outcome may not grow beyond a page. The signal that comes with it is ignored, so that the write fails instead.
+        // The outcome may not grow beyond a page. The signal that comes with it is ignored, so that
+        // the write fails instead.
         ignore_sigxfsz();
         let page = rustix::process::Rlimit { current: Some(4096), maximum: Some(4096) };
         rustix::process::setrlimit(rustix::process::Resource::Fsize, page).expect("setrlimit");
         vec![1_u8; 100_000]
     });
     let ending = child.expect("fork").join();
-    assert!(matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("write failed")), "{ending:?}");
+    assert!(
+        matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("write failed")),
+        "{ending:?}"
+    );
 }
 
 #[expect(unsafe_code, reason = "the disposition of a signal is set")]
@@ -288,7 +307,10 @@ fn ignore_sigxfsz() {
 
 /// Starts this binary again, in a role, and gives what it printed.
 fn output_of(role: &str) -> String {
-    let output = Command::new(std::env::current_exe().expect("a path")).env(ROLE, role).output().expect("it starts");
+    let output = Command::new(std::env::current_exe().expect("a path"))
+        .env(ROLE, role)
+        .output()
+        .expect("it starts");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
@@ -316,7 +338,11 @@ fn play(role: &str) -> ExitCode {
             struct Loud(&'static str);
             impl Drop for Loud {
                 fn drop(&mut self) {
-                    println!("<{} dropped in {}>", self.0, if std::process::id() == parent() { "parent" } else { "child" });
+                    println!(
+                        "<{} dropped in {}>",
+                        self.0,
+                        if std::process::id() == parent() { "parent" } else { "child" }
+                    );
                 }
             }
             thread_local! {
@@ -338,7 +364,12 @@ fn play(role: &str) -> ExitCode {
         "panic" => {
             ask_for_backtraces(false);
             let panic = panic_of(|| panic!("no {}", 7));
-            print!("{}: {}, {} bytes of backtrace", panic.message, panic.location.is_some(), panic.backtrace.len());
+            print!(
+                "{}: {}, {} bytes of backtrace",
+                panic.message,
+                panic.location.is_some(),
+                panic.backtrace.len()
+            );
         }
         role => panic!("no such role: {role}"),
     }
@@ -423,7 +454,9 @@ fn captured_value_that_panics_when_it_is_dropped_leaves_an_ordinary_child() {
     assert_eq!(commons.reap(), Ok(0));
     for _ in 0..3 {
         let (theirs, their_go) = (done.clone(), go.clone());
-        let bomb = WhenDropped::new(|| std::panic::resume_unwind(Box::new("in the captured value's drop")));
+        let bomb = WhenDropped::new(|| {
+            std::panic::resume_unwind(Box::new("in the captured value's drop"))
+        });
         let forked = catch_unwind(AssertUnwindSafe(|| {
             fork(move || {
                 let _bomb = bomb;
@@ -432,7 +465,8 @@ fn captured_value_that_panics_when_it_is_dropped_leaves_an_ordinary_child() {
             })
         }));
         assert!(forked.is_err(), "the panic goes on");
-        // The handle is lost, and that is all: the child works on as any other whose handle was dropped,
+        // The handle is lost, and that is all: the child works on as any other whose handle was
+        // dropped,
         let [(child, _)] = common::children()[..] else { panic!("{:?}", common::children()) };
         go.send(0).expect("room");
         assert_eq!(done.recv_timeout(common::PATIENCE), Ok(7), "the child is not alive");
@@ -452,8 +486,11 @@ fn captured_value_that_takes_every_descriptor_when_it_is_dropped_comes_too_late(
         thread_local! {
             static TAKEN: RefCell<Vec<File>> = const { RefCell::new(Vec::new()) };
         }
-        let greedy =
-            WhenDropped::new(|| TAKEN.with_borrow_mut(|taken| taken.extend(iter::from_fn(|| File::open("/dev/null").ok()))));
+        let greedy = WhenDropped::new(|| {
+            TAKEN.with_borrow_mut(|taken| {
+                taken.extend(iter::from_fn(|| File::open("/dev/null").ok()))
+            })
+        });
         let forked = fork(move || {
             let _greedy = greedy;
             7
@@ -467,17 +504,21 @@ fn captured_value_that_takes_every_descriptor_when_it_is_dropped_comes_too_late(
 
 fn captured_value_that_waits_for_every_child_when_it_is_dropped_does_not_lose_this_one() {
     for _ in 0..3 {
-        let thief = WhenDropped::new(|| assert!(nix::sys::wait::waitpid(None, None).is_ok(), "there is a child"));
+        let thief = WhenDropped::new(|| {
+            assert!(nix::sys::wait::waitpid(None, None).is_ok(), "there is a child")
+        });
         let child = fork(move || {
             let _thief = thief;
             7
         });
         let child = child.expect("fork");
-        // The descriptor was opened before, so it says of this child that it has ended, and of no later one with its pid that it lives.
+        // The descriptor was opened before, so it says of this child that it has ended, and of no
+        // later one with its pid that it lives.
         assert!(!child.is_alive());
         let refused = child.signal(0).expect_err("it was waited for");
         assert_eq!(refused.raw_os_error(), Some(libc::ESRCH));
-        let pidfd = std::fs::read_link(format!("/proc/self/fd/{}", child.as_fd().as_raw_fd())).expect("a descriptor");
+        let pidfd = std::fs::read_link(format!("/proc/self/fd/{}", child.as_fd().as_raw_fd()))
+            .expect("a descriptor");
         assert!(pidfd.to_string_lossy().contains("pidfd"), "{}", pidfd.display());
         assert_eq!(child.join().expect("the value was sent"), 7);
     }
@@ -512,8 +553,8 @@ fn child_in_another_pid_namespace_is_refused() {
 /// Has the coming children of this process born into a new pid namespace.
 #[expect(unsafe_code, reason = "unshare has no safe wrapper here")]
 fn leave_pid_namespace() -> bool {
-    // The right to make one comes with a user namespace.
-    // SAFETY: takes no pointer, and this process has one thread and shares nothing with others that the flags speak of.
+    // The right to make one comes with a user namespace. SAFETY: takes no pointer, and this process
+    // has one thread and shares nothing with others that the flags speak of.
     unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) == 0 }
 }
 
@@ -565,7 +606,8 @@ fn children_of_children_of_children_pass_values_up() {
 
 fn join_timeout_gives_up_no_sooner_and_loses_nothing() {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
-    let mut child = fork(move || std::io::read_to_string(&mut reader).expect("the pipe ends")).expect("fork");
+    let mut child =
+        fork(move || std::io::read_to_string(&mut reader).expect("the pipe ends")).expect("fork");
     let start = Instant::now();
     assert!(child.join_timeout(Duration::from_millis(50)).is_none());
     assert!(start.elapsed() >= Duration::from_millis(50));
@@ -620,11 +662,15 @@ fn descriptor_becomes_readable_when_the_child_ends() {
 fn inherited_handle_is_inert() {
     let mut elder = fork(|| -> u32 { sleep_for_ever() }).expect("fork");
     let id = elder.id();
-    // The handle is given away: in this process it is dropped with the closure, so the elder runs on by itself.
+    // The handle is given away: in this process it is dropped with the closure, so the elder runs
+    // on by itself.
     let younger = fork(move || {
         let before = common::descriptors();
         let refused = matches!(elder.try_join(), Some(Err(JoinError::NotOurChild)))
-            && matches!(elder.join_timeout(Duration::from_secs(1)), Some(Err(JoinError::NotOurChild)))
+            && matches!(
+                elder.join_timeout(Duration::from_secs(1)),
+                Some(Err(JoinError::NotOurChild))
+            )
             && elder.kill().is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
             && !elder.is_alive()
             && matches!(elder.join(), Err(JoinError::NotOurChild));
@@ -633,8 +679,11 @@ fn inherited_handle_is_inert() {
     });
     assert_eq!(younger.expect("fork").join().expect("a value"), (true, true));
     assert!(common::state(id).is_some_and(|state| state != 'Z'), "the elder still runs");
-    rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).expect("a pid"), rustix::process::Signal::KILL)
-        .expect("it is ours");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(id as i32).expect("a pid"),
+        rustix::process::Signal::KILL,
+    )
+    .expect("it is ours");
     common::wait_until_dead(id);
     fork(|| ()).expect("fork").join().expect("it returns");
     assert_eq!(common::state(id), None, "it was waited for");
@@ -645,8 +694,11 @@ fn dropped_child_is_waited_for_at_the_next_fork() {
     let id = child.id();
     drop(child);
     assert_eq!(common::children().len(), 1, "it runs on");
-    rustix::process::kill_process(rustix::process::Pid::from_raw(id as i32).expect("a pid"), rustix::process::Signal::KILL)
-        .expect("it is ours");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(id as i32).expect("a pid"),
+        rustix::process::Signal::KILL,
+    )
+    .expect("it is ours");
     common::wait_until_dead(id);
     let next = fork(|| ()).expect("fork");
     assert_eq!(common::state(id), None);
@@ -675,20 +727,24 @@ fn joining_works_from_another_thread() {
 
 fn child_holds_no_descriptor_of_its_siblings() {
     let own = fork(common::descriptors).expect("fork").join().expect("a value");
-    let (first, second) = (fork(|| -> () { sleep_for_ever() }), fork(|| -> () { sleep_for_ever() }));
+    let (first, second) =
+        (fork(|| -> () { sleep_for_ever() }), fork(|| -> () { sleep_for_ever() }));
     let siblings = [first.expect("fork"), second.expect("fork")];
     let beside = fork(common::descriptors).expect("fork").join().expect("a value");
     let of_child = |fds: &std::collections::BTreeMap<i32, String>| fds.len();
     assert_eq!(of_child(&own), of_child(&beside), "alone: {own:?}\nbeside two: {beside:?}");
 
     // Nor has a grandchild those of the child, which are an outcome and a lifeline of its own.
-    let grandchild =
-        fork(|| fork(common::descriptors).expect("fork").join().expect("a value")).expect("fork").join().expect("a value");
+    let grandchild = fork(|| fork(common::descriptors).expect("fork").join().expect("a value"))
+        .expect("fork")
+        .join()
+        .expect("a value");
     assert_eq!(of_child(&own), of_child(&grandchild), "child: {own:?}\ngrandchild: {grandchild:?}");
 
     for fd in siblings.iter().map(|child| child.as_fd().as_raw_fd()) {
         let flags = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("it is open");
-        let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags").trim();
+        let flags =
+            flags.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags").trim();
         let flags = i32::from_str_radix(flags, 8).expect("octal");
         assert_ne!(flags & libc::O_CLOEXEC, 0);
     }

@@ -1,6 +1,9 @@
 //! However a child ends, its parent is told how; and whenever a parent ends, its children do.
 
-#![expect(unsafe_code, reason = "raw forks, and threads and processes that end in ways which safe code has no words for")]
+#![expect(
+    unsafe_code,
+    reason = "raw forks, and threads and processes that end in ways which safe code has no words for"
+)]
 
 mod common;
 
@@ -10,7 +13,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead, wait_until_stopped};
+use common::{
+    PATIENCE, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead, wait_until_stopped,
+};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTRAP};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -57,7 +62,10 @@ fn signal_that_killed_the_child_is_told() {
         let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
         assert!(child.is_alive());
         child.signal(0).expect("it can be signalled");
-        assert_eq!(child.signal(4711).expect_err("no such signal").raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(
+            child.signal(4711).expect_err("no such signal").raw_os_error(),
+            Some(libc::EINVAL)
+        );
         child.signal(signal).expect("it lives");
         let ending = child.join();
         assert!(matches!(ending, Err(JoinError::Killed(told)) if told == signal), "{ending:?}");
@@ -143,9 +151,13 @@ fn child_killed_while_it_sends_its_value_sent_all_or_nothing() {
     for round in 0_u64.. {
         assert!(start.elapsed() < PATIENCE, "{in_the_middle} of {round} kills came in the middle");
         let child = fork(|| Bytes(vec![7; LEN])).expect("fork");
-        let outcome =
-            common::descriptors().into_iter().find(|(_, target)| target.contains("outcome")).expect("the outcome's file").0;
-        let sent = || std::fs::metadata(format!("/proc/self/fd/{outcome}")).expect("it is open").len();
+        let outcome = common::descriptors()
+            .into_iter()
+            .find(|(_, target)| target.contains("outcome"))
+            .expect("the outcome's file")
+            .0;
+        let sent =
+            || std::fs::metadata(format!("/proc/self/fd/{outcome}")).expect("it is open").len();
         wait_until("the child sends, or ends", || sent() > round * 100_000 || !child.is_alive());
         child.kill().expect("it is not joined");
         wait_until("the killed child ends", || !child.is_alive());
@@ -182,7 +194,11 @@ fn ignored_sigchld_loses_the_status_but_not_the_value() {
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
         for i in 0..300_u32 {
             let mut child = fork(move || i).expect("fork");
-            let value = if i % 2 == 0 { child.join() } else { child.join_timeout(Duration::MAX).expect("never") };
+            let value = if i % 2 == 0 {
+                child.join()
+            } else {
+                child.join_timeout(Duration::MAX).expect("never")
+            };
             assert_eq!(value.expect("a value"), i);
         }
         for killed_late in [false, true] {
@@ -238,7 +254,8 @@ fn copy_that_comes_back_from_a_raw_fork_sends_nothing() {
 }
 
 fn copy_that_outlives_its_child_does_not_disturb_the_next() {
-    // The copy has every descriptor of the child that it is a copy of, and comes back from the closure when a later child has lived and died.
+    // The copy has every descriptor of the child that it is a copy of, and comes back from the
+    // closure when a later child has lived and died.
     for long in [false, true] {
         let value = move |text: &str| if long { text.repeat(100) } else { text.to_owned() };
         let (go, done) = (Teller::new(), Teller::new());
@@ -271,7 +288,9 @@ fn handler_of_the_program_for_the_parent_death_signal_stays() {
     let pid = raw_fork();
     if pid == 0 {
         // SAFETY: the handler only adds to an atomic.
-        unsafe { libc::signal(libc::SIGSTKFLT, count as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+        unsafe {
+            libc::signal(libc::SIGSTKFLT, count as extern "C" fn(libc::c_int) as libc::sighandler_t)
+        };
         for _ in 0..3 {
             let value = fork(|| 7).ok().and_then(|child| child.join().ok());
             // SAFETY: takes no pointer.
@@ -289,7 +308,8 @@ fn handle_is_inert_after_a_raw_fork_and_forking_works_there() {
     let mut child = fork(|| -> u32 { sleep_for_ever() }).expect("fork");
     let pid = raw_fork();
     if pid == 0 {
-        let inert = matches!(child.try_join(), Some(Err(JoinError::NotOurChild))) && child.kill().is_err();
+        let inert =
+            matches!(child.try_join(), Some(Err(JoinError::NotOurChild))) && child.kill().is_err();
         drop(child);
         let value = fork(|| 7).ok().and_then(|child| child.join().ok());
         raw_exit(if inert && value == Some(7) { 5 } else { 6 });
@@ -352,9 +372,15 @@ impl Teller {
     #[track_caller]
     fn hear(&self) -> u32 {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        let patience = rustix::event::Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+        let patience =
+            rustix::event::Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
         let ready = rustix::io::retry_on_intr(|| poll(&mut fds, Some(&patience))).expect("poll");
-        assert_eq!(ready, 1, "waited {} s in vain for word from another process", PATIENCE.as_secs());
+        assert_eq!(
+            ready,
+            1,
+            "waited {} s in vain for word from another process",
+            PATIENCE.as_secs()
+        );
         let mut pid = [0; 4];
         (&self.0).read_exact(&mut pid).expect("somebody writes");
         u32::from_ne_bytes(pid)
@@ -366,7 +392,8 @@ impl Teller {
     }
 }
 
-/// Forks a parent that forks a child that first does `childs_part`; gives the parent, after it has done `parents_part`, and the child.
+/// Forks a parent that forks a child that first does `childs_part`; gives the parent, after it has
+/// done `parents_part`, and the child.
 fn parent_and_child(childs_part: fn(), parents_part: fn(Child<()>)) -> (Child<()>, OwnedFd) {
     let pipe = Teller::new();
     let parents = pipe.share();
@@ -422,17 +449,18 @@ fn next_call(process: nix::unistd::Pid) -> libc::c_long {
         assert_eq!(waitpid(process, None), Ok(WaitStatus::PtraceSyscall(process)));
         let info = ptrace::syscall_info(process).expect("info");
         if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
-            // SAFETY: at an entry stop this is the field of the union that the kernel has filled in.
+            // SAFETY: at an entry stop this is the field of the union that the kernel has filled
+            // in.
             return unsafe { info.u.entry.nr } as libc::c_long;
         }
     }
 }
 
-/// Forks a parent that forks, holds the child still before this one of its system calls, kills the parent, lets the child go on and sees it
-/// die. False if the closure had begun by then.
+/// Forks a parent that forks, holds the child still before this one of its system calls, kills the
+/// parent, lets the child go on and sees it die. False if the closure had begun by then.
 ///
-/// The parent stays in its `fork` until the child begins to wait for it. How often the child looks then is a matter of chance, so these
-/// calls are not counted.
+/// The parent stays in its `fork` until the child begins to wait for it. How often the child looks
+/// then is a matter of chance, so these calls are not counted.
 fn born_as_its_parent_is_killed(calls: u32) -> bool {
     let parent = raw_fork();
     if parent == 0 {
@@ -444,10 +472,14 @@ fn born_as_its_parent_is_killed(calls: u32) -> bool {
     let parent = nix::unistd::Pid::from_raw(parent);
     assert_eq!(waitpid(parent, None), Ok(WaitStatus::Stopped(parent, SIGSTOP)));
     // What is traced when this process ends, ends too.
-    let options = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
+    let options =
+        Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(parent, options).expect("setoptions");
     ptrace::cont(parent, None).expect("stopped");
-    assert_eq!(waitpid(parent, None), Ok(WaitStatus::PtraceEvent(parent, SIGTRAP, libc::PTRACE_EVENT_FORK)));
+    assert_eq!(
+        waitpid(parent, None),
+        Ok(WaitStatus::PtraceEvent(parent, SIGTRAP, libc::PTRACE_EVENT_FORK))
+    );
     // The child is stopped before its first instruction.
     let child = nix::unistd::Pid::from_raw(ptrace::getevent(parent).expect("a pid") as i32);
     assert_eq!(waitpid(child, None), Ok(WaitStatus::Stopped(child, SIGSTOP)));
@@ -463,7 +495,9 @@ fn born_as_its_parent_is_killed(calls: u32) -> bool {
             }
             libc::SYS_sched_yield | libc::SYS_getppid | libc::SYS_fcntl if parent_goes_on => {}
             // Longer than the child sleeps between two looks.
-            libc::SYS_clock_nanosleep if !parent_goes_on || sleeps_long(child) => before_closure = false,
+            libc::SYS_clock_nanosleep if !parent_goes_on || sleeps_long(child) => {
+                before_closure = false
+            }
             libc::SYS_clock_nanosleep => {}
             _ => counted += 1,
         }
@@ -474,7 +508,10 @@ fn born_as_its_parent_is_killed(calls: u32) -> bool {
     if ptrace::detach(child, None).is_err() {
         assert_eq!(waitpid(child, None), Ok(WaitStatus::Signaled(child, SIGKILL, false)));
     }
-    wait_until(&format!("the child dies whose parent was killed before its system call number {calls}"), || !is_alive(&process));
+    wait_until(
+        &format!("the child dies whose parent was killed before its system call number {calls}"),
+        || !is_alive(&process),
+    );
     before_closure
 }
 
@@ -515,14 +552,27 @@ fn child_dies_when_its_parent_returns_exits_or_panics() {
         parent.join()
     });
     usr1.thread_unblock().expect("sigprocmask");
-    assert!(matches!(endings, [Ok(()), Err(JoinError::Exited(3)), Err(JoinError::Panicked(_))]), "{endings:?}");
+    assert!(
+        matches!(endings, [Ok(()), Err(JoinError::Exited(3)), Err(JoinError::Panicked(_))]),
+        "{endings:?}"
+    );
 }
 
 fn stopped_child_dies_when_its_parent_is_killed() {
     let (parent, child) = parent_and_child(|| (), keep);
     rustix::process::pidfd_send_signal(&child, Signal::STOP).expect("it lives");
-    let pid = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&child))).expect("a pidfd");
-    let pid = pid.lines().find_map(|line| line.strip_prefix("Pid:")).expect("its pid").trim().parse().expect("a number");
+    let pid = std::fs::read_to_string(format!(
+        "/proc/self/fdinfo/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&child)
+    ))
+    .expect("a pidfd");
+    let pid = pid
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))
+        .expect("its pid")
+        .trim()
+        .parse()
+        .expect("a number");
     wait_until_stopped(pid);
     parent.kill().expect("it lives");
     assert!(parent.join().is_err());
@@ -557,7 +607,9 @@ fn child_of_a_parent_that_blocks_every_signal_dies_with_it() {
 }
 
 fn child_without_parent_death_signal_dies_when_its_parent_is_killed() {
-    dies_with_killed_parent(|| rustix::process::set_parent_process_death_signal(None).expect("prctl"));
+    dies_with_killed_parent(|| {
+        rustix::process::set_parent_process_death_signal(None).expect("prctl")
+    });
 }
 
 /// Closes this child's end of the lifeline: the one descriptor in signal-driven mode.
@@ -567,7 +619,8 @@ fn cut_lifeline() {
         // SAFETY: takes no pointer.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
         if flags != -1 && flags & libc::O_ASYNC != 0 {
-            // SAFETY: takes no pointer; the owner of this descriptor never uses it again, nor drops it.
+            // SAFETY: takes no pointer; the owner of this descriptor never uses it again, nor drops
+            // it.
             unsafe { libc::close(fd) };
             cut += 1;
         }
@@ -579,7 +632,8 @@ fn child_without_lifeline_dies_when_its_parent_is_killed() {
     dies_with_killed_parent(cut_lifeline);
 }
 
-/// A process that libc's `fork` makes of the parent, after its child, must not keep the lifeline: each of these children has nothing else.
+/// A process that libc's `fork` makes of the parent, after its child, must not keep the lifeline:
+/// each of these children has nothing else.
 fn child_dies_beside_a_raw_fork_of_its_parent() {
     let without_the_signal: [fn(); 4] = [
         || rustix::process::set_parent_process_death_signal(None).expect("prctl"),
@@ -714,10 +768,13 @@ fn end_this_thread() -> ! {
     unreachable!("the thread has ended");
 }
 
-/// Waits, in another thread, until the main thread of this process has ended. It stays a zombie until the last one has.
+/// Waits, in another thread, until the main thread of this process has ended. It stays a zombie
+/// until the last one has.
 fn wait_for_main_thread() {
     let stat = format!("/proc/self/task/{}/stat", std::process::id());
-    wait_until("the main thread ends", || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+    wait_until("the main thread ends", || {
+        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
+    });
 }
 
 fn last_thread_may_fork_when_the_main_thread_has_ended() {

@@ -1,4 +1,5 @@
-//! What a forked process may do with what it inherited: handles work, the parent's guards are inert, also after a fork by others.
+//! What a forked process may do with what it inherited: handles work, the parent's guards are
+//! inert, also after a fork by others.
 #![expect(unsafe_code, reason = "forks as foreign code would")]
 
 mod common;
@@ -47,7 +48,8 @@ fn a_lock_guard_of_the_parent_is_inert_in_a_child() {
     let lock = Lock::new(1_u64).expect("a lock");
     let guard = lock.lock().expect("free");
     let theirs = lock.clone();
-    let child = fork(move || matches!(theirs.try_lock(), Err(TryLockError::WouldBlock))).expect("fork");
+    let child =
+        fork(move || matches!(theirs.try_lock(), Err(TryLockError::WouldBlock))).expect("fork");
     assert!(child.join().expect("no panic"), "the parent has the lock, the child has not");
     assert_eq!(*guard, 1);
     drop(guard);
@@ -123,7 +125,8 @@ fn an_object_that_was_dropped_meanwhile_is_stale_after_a_raw_fork() {
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let code = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            // The queue is gone by the time that this one uses it for the first time; the same block may be another's by now.
+            // The queue is gone by the time that this one uses it for the first time; the same
+            // block may be another's by now.
             go.recv().expect("open");
             i32::from(queue.send(1).is_err() && queue.try_recv().is_err())
         }));
@@ -136,8 +139,9 @@ fn an_object_that_was_dropped_meanwhile_is_stale_after_a_raw_fork() {
     let mut status = 0;
     // SAFETY: waits for our own child.
     unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    // The child may have attached, and become a holder of what the parent held then, before the parent dropped the queue: it does so
-    // at its first use of anything, which waits in `go`. Either it was in time, and used its own queue, or it was told.
+    // The child may have attached, and become a holder of what the parent held then, before the
+    // parent dropped the queue: it does so at its first use of anything, which waits in `go`.
+    // Either it was in time, and used its own queue, or it was told.
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) <= 1, "{status}");
     assert!(next.is_empty(), "the new queue was not touched");
     Segment::commons().expect("the commons").reap().expect("attached");
@@ -170,12 +174,16 @@ fn a_raw_child_that_execs_is_not_taken_for_alive() {
     if pid == 0 {
         use std::os::unix::process::CommandExt;
         std::mem::forget(lock.lock());
-        let _ = std::process::Command::new("sh").args(["-c", "echo; exec sleep 1000"]).stdout(stdout).exec();
+        let _ = std::process::Command::new("sh")
+            .args(["-c", "echo; exec sleep 1000"])
+            .stdout(stdout)
+            .exec();
         // SAFETY: ends the process without running anything of the parent's.
         unsafe { libc::_exit(1) };
     }
     drop(stdout);
-    // The new program runs: the old one, which had the lock, is gone for good, although its pid lives.
+    // The new program runs: the old one, which had the lock, is gone for good, although its pid
+    // lives.
     std::io::Read::read_exact(&mut stdin, &mut [0]).expect("the new program runs");
     let error = lock.lock_timeout(Duration::from_secs(60)).expect_err("the owner is gone");
     assert!(error.is_owner_died(), "{error}");
@@ -227,7 +235,8 @@ fn an_end_of_a_ring_moves_into_the_child() {
     for _ in 0..20 {
         let (mut sender, mut receiver) = spsc::ring::<u64>(8).expect("a ring");
         sender.send(0).expect("room");
-        let child = fork(move || (1..1000).for_each(|n| sender.send(n).expect("a ring"))).expect("fork");
+        let child =
+            fork(move || (1..1000).for_each(|n| sender.send(n).expect("a ring"))).expect("fork");
         for n in 0..1000 {
             assert_eq!(receiver.recv(), Ok(n));
         }
@@ -242,7 +251,9 @@ fn threads_of_a_child_use_what_it_inherited() {
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let theirs = &theirs;
-                scope.spawn(move || (0..100).for_each(|n| theirs.send(thread << 32 | n).expect("open")));
+                scope.spawn(move || {
+                    (0..100).for_each(|n| theirs.send(thread << 32 | n).expect("open"))
+                });
             }
         });
     });

@@ -1,9 +1,10 @@
-//! A segment in a file outlives its processes, the boot and the pid namespace in which they lived, and is of use wherever it is
-//! opened next.
+//! A segment in a file outlives its processes, the boot and the pid namespace in which they lived,
+//! and is of use wherever it is opened next.
 //!
-//! The header says where a segment is at home. It used to say the pid namespace alone, whose number is the same on every boot of
-//! every machine, so a process of today was judged by the pid of one that died before the last reboot; and two processes that did
-//! not know their namespaces were of the same. Now a file of another home moves to a new one if nobody has it open there, and
+//! The header says where a segment is at home. It used to say the pid namespace alone, whose number
+//! is the same on every boot of every machine, so a process of today was judged by the pid of one
+//! that died before the last reboot; and two processes that did not know their namespaces were of
+//! the same. Now a file of another home moves to a new one if nobody has it open there, and
 //! everybody whom its peer table knows is dead.
 //!
 //! Another boot is played by writing another home wherever the file says its own.
@@ -26,8 +27,8 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use offspring::{
-    Handle, Lock, LockError, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, Segment, SegmentError, TryLockError,
-    TryRecvError, fork,
+    Handle, Lock, LockError, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, Segment,
+    SegmentError, TryLockError, TryRecvError, fork,
 };
 use raw::{Board, Errand, Raw};
 
@@ -64,7 +65,8 @@ struct Place {
 impl Place {
     /// In memory, where the kernel keeps locks, if there is such a place.
     fn new() -> Place {
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
+        let folder =
+            tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
         let path = folder.path().join("segment");
         Place { _folder: folder, path }
     }
@@ -93,7 +95,8 @@ fn another_boot(home: u64) -> u64 {
     home ^ 0x5bd1_e995_0000_0000
 }
 
-/// Has everything in the file, which nobody has open, be of another home: the header, and whoever is in the peer table.
+/// Has everything in the file, which nobody has open, be of another home: the header, and whoever
+/// is in the peer table.
 fn rehome(path: &Path, home: u64) -> usize {
     let before = home_of(path).to_ne_bytes();
     let bytes = std::fs::read(path).expect("readable");
@@ -101,7 +104,9 @@ fn rehome(path: &Path, home: u64) -> usize {
     let words = bytes.chunks_exact(8).zip((0..).step_by(8)).filter(|(word, _)| *word == before);
     let places: Vec<u64> = words.map(|(_, offset)| offset).collect();
     assert!(places.contains(&HOME));
-    places.iter().for_each(|&offset| file.write_all_at(&home.to_ne_bytes(), offset).expect("writable"));
+    places
+        .iter()
+        .for_each(|&offset| file.write_all_at(&home.to_ne_bytes(), offset).expect("writable"));
     places.len() - 1
 }
 
@@ -124,7 +129,16 @@ fn a_file_of_another_boot_opens_and_works() {
     drop(place.create());
     let own = place.home();
     assert_ne!(own >> 32, 0, "a file says of which boot it is");
-    for other in [another_boot(own), own ^ 1 << 32, own ^ 1, own & 0xffff_ffff, another_boot(own) ^ 7, 0, 1, u64::MAX] {
+    for other in [
+        another_boot(own),
+        own ^ 1 << 32,
+        own ^ 1,
+        own & 0xffff_ffff,
+        another_boot(own) ^ 7,
+        0,
+        1,
+        u64::MAX,
+    ] {
         rehome(&place.path, other);
         for _ in 0..2 {
             let segment = place.open().unwrap_or_else(|error| panic!("{other:#x}: {error}"));
@@ -154,7 +168,8 @@ const OTHER: usize = 30;
 /// A process that has the lock, and stays.
 fn holder(place: &Place, board: Board) -> Raw {
     let holder = raw::fork(|| {
-        let segment = if place.path.exists() { place.open().expect("the segment") } else { place.create() };
+        let segment =
+            if place.path.exists() { place.open().expect("the segment") } else { place.create() };
         let lock = Lock::new_in(&segment, 5_u64).expect("a lock");
         note(board, LOCK, lock.handle());
         std::mem::forget(lock.lock().expect("free"));
@@ -168,14 +183,18 @@ fn holder(place: &Place, board: Board) -> Raw {
 fn everybody_of_another_boot_is_dead_though_their_numbers_live() {
     let (place, board) = (Place::new(), Board::new());
     let living = holder(&place, board);
-    // A copy of what such a process leaves behind, while the process itself goes on: its number, its start, everything is as it
-    // was.
-    let copy = Place { path: place.path.with_extension("copy"), _folder: tempfile::tempdir().expect("a folder") };
+    // A copy of what such a process leaves behind, while the process itself goes on: its number,
+    // its start, everything is as it was.
+    let copy = Place {
+        path: place.path.with_extension("copy"),
+        _folder: tempfile::tempdir().expect("a folder"),
+    };
     std::fs::copy(&place.path, &copy.path).expect("a copy");
     let known = rehome(&copy.path, another_boot(place.home()));
     assert!(known >= 1, "the table says under which home its entries were made");
     let segment = copy.open().expect("of another boot");
-    let lock = Lock::<u64>::open(&segment, noted(board, LOCK)).expect("it is held by a dead process");
+    let lock =
+        Lock::<u64>::open(&segment, noted(board, LOCK)).expect("it is held by a dead process");
     match lock.lock_timeout(LONG) {
         Err(LockTimeoutError::OwnerDied(guard)) => assert_eq!(*guard.recover(), 5),
         other => panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string())),
@@ -197,8 +216,11 @@ fn what_the_dead_of_another_boot_were_doing_is_put_right() {
             let lock = Lock::new_in(&segment, [1_u64; 2]).expect("a lock");
             let queue = Queue::<[u64; 2]>::with_capacity_in(&segment, 2).expect("a queue");
             let mut options = QueueOptions::new();
-            let other: Queue<u64> =
-                options.capacity(1).on_receiver_death(OnReceiverDeath::Redeliver).create_in(&segment).expect("a queue");
+            let other: Queue<u64> = options
+                .capacity(1)
+                .on_receiver_death(OnReceiverDeath::Redeliver)
+                .create_in(&segment)
+                .expect("a queue");
             note(board, LOCK, lock.handle());
             note(board, QUEUE, queue.handle());
             note(board, OTHER, other.handle());
@@ -254,7 +276,8 @@ fn open_at_once(count: u64, rounds: u64) {
     let own = place.home();
     drop(segment);
     for round in 0..rounds {
-        // Nobody has it open: this process, which made it, has ended its life in it by the copy below.
+        // Nobody has it open: this process, which made it, has ended its life in it by the copy
+        // below.
         let there = Place::new();
         std::fs::copy(&place.path, &there.path).expect("a copy");
         rehome(&there.path, another_boot(own) ^ round << 40);
@@ -299,7 +322,8 @@ fn many_processes_that_open_a_file_of_another_boot_at_once_share_it() {
     open_at_once(12, 6);
 }
 
-/// Runs `life` under ptrace up to its first mark, a signal, and gives its pid; `None` if that is not allowed here.
+/// Runs `life` under ptrace up to its first mark, a signal, and gives its pid; `None` if that is
+/// not allowed here.
 fn traced(life: impl FnOnce()) -> Option<Raw> {
     let traced = raw::fork(|| {
         if ptrace::traceme().is_err() {
@@ -325,7 +349,10 @@ fn pid_of(process: &Raw) -> nix::unistd::Pid {
 /// Lets it go on to the beginning or end of its next system call; false if it has ended instead.
 fn go_on_to_call(process: &Raw) -> bool {
     ptrace::syscall(pid_of(process), None).expect("stopped");
-    matches!(waitpid(pid_of(process), None).expect("it is ours"), WaitStatus::Stopped(_, Signal::SIGTRAP))
+    matches!(
+        waitpid(pid_of(process), None).expect("it is ours"),
+        WaitStatus::Stopped(_, Signal::SIGTRAP)
+    )
 }
 
 fn a_process_killed_while_it_moves_in_is_in_nobodys_way() {
@@ -351,7 +378,8 @@ fn a_process_killed_while_it_moves_in_is_in_nobodys_way() {
         killed += 1;
         let segment = place.open().unwrap_or_else(|error| panic!("killed at {stops}: {error}"));
         assert_eq!(place.home(), own, "killed at {stops}");
-        let lock = Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
+        let lock =
+            Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
         let next = lock.lock_timeout(LONG);
         assert!(
             matches!(next, Err(LockTimeoutError::OwnerDied(_))),
@@ -383,8 +411,8 @@ fn a_process_killed_while_it_moves_in_is_in_nobodys_way() {
 }
 
 fn a_process_stopped_while_it_moves_in_is_alive() {
-    // Whatever it has done so far, whoever comes after it gets in, or is told that somebody is there; and it goes on as if
-    // nothing had been.
+    // Whatever it has done so far, whoever comes after it gets in, or is told that somebody is
+    // there; and it goes on as if nothing had been.
     let (place, board) = (Place::new(), Board::new());
     drop(holder(&place, board));
     let own = place.home();
@@ -403,7 +431,8 @@ fn a_process_stopped_while_it_moves_in_is_alive() {
             return;
         };
         board.set(GO_ON, 0);
-        let reached = (0..stops).take_while(|_| board.get(READY) < 2).all(|_| go_on_to_call(&process));
+        let reached =
+            (0..stops).take_while(|_| board.get(READY) < 2).all(|_| go_on_to_call(&process));
         assert!(reached);
         if board.get(READY) == 2 {
             process.kill();
@@ -434,10 +463,12 @@ fn a_process_stopped_while_it_moves_in_is_alive() {
     assert!(shared > 3, "shared {shared}, refused {refused}");
 }
 
-/// A process of another pid namespace that has the file open, holds a lock in it, and stays. The board has its name.
+/// A process of another pid namespace that has the file open, holds a lock in it, and stays. The
+/// board has its name.
 fn elsewhere(place: &Place, board: Board, prepare: impl FnOnce()) -> Option<sandbox::Inside> {
     let inside = sandbox::fork_into_pid_namespace(|| {
-        let segment = if place.path.exists() { place.open().expect("the segment") } else { place.create() };
+        let segment =
+            if place.path.exists() { place.open().expect("the segment") } else { place.create() };
         let lock = Lock::new_in(&segment, 5_u64).expect("a lock");
         note(board, LOCK, lock.handle());
         std::mem::forget(lock.lock().expect("free"));
@@ -470,7 +501,8 @@ fn a_file_that_somebody_has_open_in_another_namespace_is_refused() {
         is_foreign(place.open());
     }
     // Also by a third one.
-    let third = sandbox::fork_into_pid_namespace(|| is_foreign(place.open())).expect("there was one before");
+    let third = sandbox::fork_into_pid_namespace(|| is_foreign(place.open()))
+        .expect("there was one before");
     third.join();
     assert_eq!(place.home(), there, "nobody has moved it");
     inside.kill();
@@ -490,7 +522,8 @@ fn a_file_opens_once_the_others_namespace_is_dead() {
     assert_eq!(segment.reap(), Ok(1));
     works(&segment);
     // Now it is at home here, and foreign there.
-    let refused = sandbox::fork_into_pid_namespace(|| is_foreign(place.open())).expect("there was one before");
+    let refused = sandbox::fork_into_pid_namespace(|| is_foreign(place.open()))
+        .expect("there was one before");
     refused.join();
 }
 
@@ -506,7 +539,8 @@ fn a_file_moves_there_and_back() {
         inside.kill();
         let segment = place.open().expect("they are dead");
         assert_eq!(place.home(), own);
-        let lock = Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
+        let lock =
+            Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
         assert!(matches!(lock.lock(), Err(LockError::OwnerDied(_))));
     }
 }
@@ -523,8 +557,8 @@ fn a_process_that_closed_its_descriptors_still_keeps_the_file_at_home() {
 }
 
 fn a_namespace_number_that_is_used_again_is_no_evidence() {
-    // The kernel gives the number of a dead namespace to the next that is made. Should somebody else get it, there is another
-    // turn.
+    // The kernel gives the number of a dead namespace to the next that is made. Should somebody
+    // else get it, there is another turn.
     for _ in 0..20 {
         let (place, board) = (Place::new(), Board::new());
         let Some(inside) = elsewhere(&place, board, || ()) else { return };
@@ -537,7 +571,8 @@ fn a_namespace_number_that_is_used_again_is_no_evidence() {
             // Its number, the first of its namespace, is that of the dead one.
             let segment = place.open().expect("at home here, or nobody is there");
             found.set(0, (place.home() == there).into());
-            let lock = Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
+            let lock =
+                Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
             let next = lock.lock_timeout(LONG);
             assert!(
                 matches!(next, Err(LockTimeoutError::OwnerDied(_))),
@@ -567,7 +602,10 @@ fn a_file_is_neither_made_nor_opened_where_the_home_cannot_be_found_out() {
             sandbox::refuse(&OPENS, errno);
             sandbox::refuse(&[libc::SYS_pidfd_open], errno);
             assert!(matches!(place.open(), Err(SegmentError::Os { .. })));
-            assert!(matches!(Segment::create_file(place.path.with_extension("new"), 1 << 16), Err(SegmentError::Os { .. })));
+            assert!(matches!(
+                Segment::create_file(place.path.with_extension("new"), 1 << 16),
+                Err(SegmentError::Os { .. })
+            ));
         })
         .join();
     }

@@ -1,18 +1,26 @@
-//! Several processes, one instruction of one of them at a time, in an order and with kills that a seed decides.
+//! Several processes, one instruction of one of them at a time, in an order and with kills that a
+//! seed decides.
 //!
-//! Two senders and two receivers of a queue, three processes at a lock, three that make, open and drop objects, and now and then one more that
-//! clears up after the dead. Who is killed gets a successor, and all of them must finish their work; then the books are checked: what was
-//! sent against what was received, in which order, what went with its receiver, what was delivered again, who was told of the owner's death, how much
-//! memory is left. Runs in which nobody is killed also show that no wake-up is lost: there a sleep ends only when somebody ends it.
+//! Two senders and two receivers of a queue, three processes at a lock, three that make, open and
+//! drop objects, and now and then one more that clears up after the dead. Who is killed gets a
+//! successor, and all of them must finish their work; then the books are checked: what was sent
+//! against what was received, in which order, what went with its receiver, what was delivered
+//! again, who was told of the owner's death, how much memory is left. Runs in which nobody is
+//! killed also show that no wake-up is lost: there a sleep ends only when somebody ends it.
 //!
-//! A failure prints its seed; `OFFSPRING_SEED=n cargo test --test interleave` plays exactly that run again. `OFFSPRING_INTERLEAVE_SECONDS`
-//! says how long new seeds are tried: 60 seconds by default, and without optimisation only a few chosen ones. Exactness is a matter of
-//! addresses and of what the kernel says: see `interleave/world.rs`.
+//! A failure prints its seed; `OFFSPRING_SEED=n cargo test --test interleave` plays exactly that
+//! run again. `OFFSPRING_INTERLEAVE_SECONDS` says how long new seeds are tried: 60 seconds by
+//! default, and without optimisation only a few chosen ones. Exactness is a matter of addresses and
+//! of what the kernel says: see `interleave/world.rs`.
 //!
-//! Whatever is played, there must have been kills, sleeps and peaceful runs in it, or it has shown nothing and fails.
+//! Whatever is played, there must have been kills, sleeps and peaceful runs in it, or it has shown
+//! nothing and fails.
 //!
 //! x86-64 only, as `step_kill`.
-#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "personality has no safe wrapper here"))]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "personality has no safe wrapper here")
+)]
 
 #[cfg(target_arch = "x86_64")]
 #[path = "common/fd.rs"]
@@ -66,22 +74,28 @@ mod imp {
 
     /// Seconds after which a run is taken for hanging.
     const HANGING: u32 = 300;
-    /// Seeds that are always played, and without optimisation no others: of each scene one with kills, which is repeated, one without, and some
-    /// in which a message is lost or an owner's death told.
+    /// Seeds that are always played, and without optimisation no others: of each scene one with
+    /// kills, which is repeated, one without, and some in which a message is lost or an owner's
+    /// death told.
     const CHOSEN: [u64; 8] = [0, 1, 26, 3, 4, 9, 14, 7];
-    /// Runs with kills of which one at least will be such that a message is lost, is delivered again, or a death is told.
+    /// Runs with kills of which one at least will be such that a message is lost, is delivered
+    /// again, or a death is told.
     const MANY: u64 = 16;
     /// Set for the process that plays one seed, which [`run`] starts.
     const PLAYER: &str = "OFFSPRING_INTERLEAVE_PLAYER";
 
     pub fn main() -> ExitCode {
-        let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+        let number = |name: &str| {
+            std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"))
+        };
         if let Some(seed) = number(PLAYER) {
             return be_player(seed);
         }
         let exact = fix_addresses();
         if !exact {
-            println!("addresses are random here, so a seed may come out otherwise when it is repeated, and that is not judged");
+            println!(
+                "addresses are random here, so a seed may come out otherwise when it is repeated, and that is not judged"
+            );
         }
         if let Some(seed) = number("OFFSPRING_SEED") {
             let result = run(seed);
@@ -99,11 +113,19 @@ mod imp {
         let repeated = if cfg!(debug_assertions) { 1 } else { SCENES.len() };
         for &seed in &CHOSEN[..repeated] {
             match run(seed) {
-                Ok(again) if exact && table.fingerprints.get(&seed) != Some(&again.chronicle.fingerprint) => {
-                    table.failures.push((seed, format!("came out otherwise when it was repeated: {again:?}")));
+                Ok(again)
+                    if exact
+                        && table.fingerprints.get(&seed) != Some(&again.chronicle.fingerprint) =>
+                {
+                    table.failures.push((
+                        seed,
+                        format!("came out otherwise when it was repeated: {again:?}"),
+                    ));
                 }
                 Ok(_) => {}
-                Err(reason) => table.failures.push((seed, format!("failed when it was repeated: {reason}"))),
+                Err(reason) => {
+                    table.failures.push((seed, format!("failed when it was repeated: {reason}")))
+                }
             }
         }
         table.print();
@@ -111,15 +133,21 @@ mod imp {
         // A run that failed has told nothing of these.
         let missing = if table.failures.is_empty() { table.missing() } else { Vec::new() };
         missing.iter().for_each(|what| println!("FAILURE {what}"));
-        if table.failures.is_empty() && missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if table.failures.is_empty() && missing.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 
-    /// Has the programs that this process starts begin without random addresses: how many instructions it takes to copy depends on them.
+    /// Has the programs that this process starts begin without random addresses: how many
+    /// instructions it takes to copy depends on them.
     fn fix_addresses() -> bool {
         // SAFETY: takes no pointer; this value asks and changes nothing.
         let now = unsafe { libc::personality(0xffff_ffff) };
         // SAFETY: takes no pointer; what it changes takes effect at the next `exec`.
-        now != -1 && unsafe { libc::personality((now | libc::ADDR_NO_RANDOMIZE) as libc::c_ulong) } != -1
+        now != -1
+            && unsafe { libc::personality((now | libc::ADDR_NO_RANDOMIZE) as libc::c_ulong) } != -1
     }
 
     /// Plays the seed in this process, and says what came of it.
@@ -134,8 +162,8 @@ mod imp {
         ExitCode::SUCCESS
     }
 
-    /// Sees to it that processes from here on have numbers of five digits or more: the code that is stepped through writes them out, and a digit less
-    /// is some instructions less.
+    /// Sees to it that processes from here on have numbers of five digits or more: the code that is
+    /// stepped through writes them out, and a digit less is some instructions less.
     fn skip_short_numbers() {
         loop {
             let pid = raw_fork(|| ());
@@ -148,30 +176,51 @@ mod imp {
 
     /// Plays one seed in a new process, in which nothing is left of others.
     fn run(seed: u64) -> Result<Outcome, String> {
-        let output = Command::new("/proc/self/exe").env_clear().env(PLAYER, seed.to_string()).output().expect("this program");
+        let output = Command::new("/proc/self/exe")
+            .env_clear()
+            .env(PLAYER, seed.to_string())
+            .output()
+            .expect("this program");
         let text = String::from_utf8_lossy(&output.stdout);
         match text.trim_end().split_at_checked(1) {
             Some(("+", numbers)) if output.status.success() => Ok(parse(numbers)),
-            Some((_, reason)) => Err(format!("{reason} {}", String::from_utf8_lossy(&output.stderr))),
-            None => Err(format!("hung or crashed: {} {}", output.status, String::from_utf8_lossy(&output.stderr))),
+            Some((_, reason)) => {
+                Err(format!("{reason} {}", String::from_utf8_lossy(&output.stderr)))
+            }
+            None => Err(format!(
+                "hung or crashed: {} {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            )),
         }
     }
 
     fn parse(text: &str) -> Outcome {
-        let numbers: Vec<u64> = text.split(' ').map(|number| number.parse().expect("a number")).collect();
-        let [steps, kills, knowing_kills, sleeps, all_slept, fingerprint, done, lost, again] = numbers[..] else {
+        let numbers: Vec<u64> =
+            text.split(' ').map(|number| number.parse().expect("a number")).collect();
+        let [steps, kills, knowing_kills, sleeps, all_slept, fingerprint, done, lost, again] =
+            numbers[..]
+        else {
             panic!("{text}")
         };
-        Outcome { chronicle: Chronicle { steps, kills, knowing_kills, sleeps, all_slept, fingerprint }, done, lost, again }
+        Outcome {
+            chronicle: Chronicle { steps, kills, knowing_kills, sleeps, all_slept, fingerprint },
+            done,
+            lost,
+            again,
+        }
     }
 
     fn unparse(outcome: &Outcome) -> String {
         let Outcome { chronicle, done, lost, again } = outcome;
         let Chronicle { steps, kills, knowing_kills, sleeps, all_slept, fingerprint } = chronicle;
-        format!("{steps} {kills} {knowing_kills} {sleeps} {all_slept} {fingerprint} {done} {lost} {again}")
+        format!(
+            "{steps} {kills} {knowing_kills} {sleeps} {all_slept} {fingerprint} {done} {lost} {again}"
+        )
     }
 
-    /// Plays the chosen seeds and then, until the time is over, all others from 0 on; on all processors.
+    /// Plays the chosen seeds and then, until the time is over, all others from 0 on; on all
+    /// processors.
     fn run_many(time: Duration) -> Vec<(u64, Result<Outcome, String>)> {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let start = Instant::now();
@@ -179,12 +228,21 @@ mod imp {
         let pids: Vec<_> = (0..workers)
             .map(|worker| {
                 raw_fork(|| {
-                    let others = (0..).filter(|seed| !CHOSEN.contains(seed)).take_while(|_| start.elapsed() < time);
+                    let others = (0..)
+                        .filter(|seed| !CHOSEN.contains(seed))
+                        .take_while(|_| start.elapsed() < time);
                     for seed in CHOSEN.into_iter().chain(others).skip(worker).step_by(workers) {
                         let line = match run(seed) {
                             Ok(outcome) => format!("{seed} +{}\n", unparse(&outcome)),
                             Err(reason) => {
-                                format!("{seed} -{}\n", reason.replace('\n', " ").chars().take(1000).collect::<String>())
+                                format!(
+                                    "{seed} -{}\n",
+                                    reason
+                                        .replace('\n', " ")
+                                        .chars()
+                                        .take(1000)
+                                        .collect::<String>()
+                                )
                             }
                         };
                         // Short enough to be written as one.
@@ -204,10 +262,17 @@ mod imp {
         }
         for pid in pids {
             let status = nix::sys::wait::waitpid(pid, None).expect("it is ours");
-            assert_eq!(status, nix::sys::wait::WaitStatus::Exited(pid, 0), "one of those who play did not end well");
+            assert_eq!(
+                status,
+                nix::sys::wait::WaitStatus::Exited(pid, 0),
+                "one of those who play did not end well"
+            );
         }
         let all: BTreeSet<u64> = played.iter().map(|&(seed, _)| seed).collect();
-        assert!(all.len() == played.len() && CHOSEN.iter().all(|seed| all.contains(seed)), "played: {all:?}");
+        assert!(
+            all.len() == played.len() && CHOSEN.iter().all(|seed| all.contains(seed)),
+            "played: {all:?}"
+        );
         played
     }
 
@@ -262,7 +327,10 @@ mod imp {
                     }
                 };
                 demand(row.seeds, "nothing was played");
-                demand(row.peaceful, "nobody was killed in none of the runs, so a lost wake-up would not be seen");
+                demand(
+                    row.peaceful,
+                    "nobody was killed in none of the runs, so a lost wake-up would not be seen",
+                );
                 demand(chronicle.kills, "nobody was killed");
                 demand(*done, "nothing was done");
                 if *scene != "heap" {
@@ -283,21 +351,40 @@ mod imp {
         fn print(&self) {
             println!(
                 "{:<18} {:>6} {:>9} {:>10} {:>6} {:>7} {:>9} {:>9} {:>11} {:>8}",
-                "scene", "seeds", "no kills", "steps", "kills", "sleeps", "done", "lost", "again/told", "failures"
+                "scene",
+                "seeds",
+                "no kills",
+                "steps",
+                "kills",
+                "sleeps",
+                "done",
+                "lost",
+                "again/told",
+                "failures"
             );
             for (scene, row) in SCENES.iter().zip(&self.rows) {
                 let Outcome { chronicle, done, lost, again } = &row.sum;
                 println!(
                     "{scene:<18} {:>6} {:>9} {:>10} {:>6} {:>7} {done:>9} {lost:>9} {again:>11} {:>8}",
-                    row.seeds, row.peaceful, chronicle.steps, chronicle.kills, chronicle.sleeps, row.failures
+                    row.seeds,
+                    row.peaceful,
+                    chronicle.steps,
+                    chronicle.kills,
+                    chronicle.sleeps,
+                    row.failures
                 );
             }
             println!(
                 "done: messages received, turns with the lock, objects made; lost: messages that went with a killed receiver;"
             );
-            println!("again/told: messages delivered again, deaths of owners that a successor was told of.");
+            println!(
+                "again/told: messages delivered again, deaths of owners that a successor was told of."
+            );
             for (seed, reason) in self.failures.iter().take(20) {
-                println!("FAILURE OFFSPRING_SEED={seed} ({}): {reason}", SCENES[*seed as usize % SCENES.len()]);
+                println!(
+                    "FAILURE OFFSPRING_SEED={seed} ({}): {reason}",
+                    SCENES[*seed as usize % SCENES.len()]
+                );
             }
         }
     }

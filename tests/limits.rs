@@ -1,4 +1,5 @@
-//! Where memory, address space or file sizes are limited, that is an error with the sizes in it, or less is reserved; never a signal.
+//! Where memory, address space or file sizes are limited, that is an error with the sizes in it, or
+//! less is reserved; never a signal.
 
 mod common;
 
@@ -83,7 +84,8 @@ fn a_full_file_system_is_an_error_with_the_sizes() {
     command.arg("-Urm").arg("sh").arg("-c");
     command.arg("mount -t tmpfs -o size=4m none \"$0\" && cd \"$0\" && exec \"$1\"");
     command.arg(folder.path()).arg(std::env::current_exe().expect("a path"));
-    if !Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success()) {
+    if !Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success())
+    {
         eprintln!("skipped: this machine does not let users have mount namespaces");
         return;
     }
@@ -101,7 +103,10 @@ fn full_file_system() {
         assert!(queues.len() < 10, "4 MiB hold fewer than 10 queues of 800 KiB");
     };
     let expected = |bytes: u64| (200 * 4096..201 * 4200).contains(&bytes);
-    assert!(matches!(&error, CreateError::NoPages { requested, .. } if expected(*requested)), "{error}");
+    assert!(
+        matches!(&error, CreateError::NoPages { requested, .. } if expected(*requested)),
+        "{error}"
+    );
     assert!(!queues.is_empty());
     // What there is works to the last byte, and what is given back can be had again.
     for queue in &queues {
@@ -114,7 +119,13 @@ fn full_file_system() {
 
 fn the_commons_take_the_size_that_was_chosen_first() {
     // The harness has forked already, so the commons are there.
-    assert!(matches!(SegmentOptions::new().len(1 << 20).commons(), Err(SegmentError::CommonsExist)));
+    assert!(matches!(
+        SegmentOptions::new().len(1 << 20).commons(),
+        Err(SegmentError::CommonsExist)
+    ));
     let child = fork(|| Segment::commons().expect("the parent's").id());
-    assert_eq!(child.expect("fork").join().expect("no panic"), Segment::commons().expect("the commons").id());
+    assert_eq!(
+        child.expect("fork").join().expect("no panic"),
+        Segment::commons().expect("the commons").id()
+    );
 }

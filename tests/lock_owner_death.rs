@@ -1,4 +1,5 @@
-//! A lock between processes: they take turns, and the death of an owner is told to exactly one successor.
+//! A lock between processes: they take turns, and the death of an owner is told to exactly one
+//! successor.
 
 mod common;
 
@@ -96,7 +97,8 @@ fn exactly_one_of_several_successors_is_told() {
         .collect();
     waiters.iter().for_each(|child| common::wait_until_asleep(child.id()));
     kill(&owner);
-    let told: Vec<bool> = waiters.into_iter().map(|child| child.join().expect("no panic")).collect();
+    let told: Vec<bool> =
+        waiters.into_iter().map(|child| child.join().expect("no panic")).collect();
     assert_eq!(told.iter().filter(|&&told| told).count(), 1, "{told:?}");
     assert!(owner.join().is_err());
 }
@@ -106,7 +108,8 @@ fn a_lock_cleared_by_the_parent_tells_the_next_one() {
     let owner = owner_of(&lock);
     kill(&owner);
     assert!(owner.join().is_err());
-    let error = lock.lock().expect_err("joining cleared the lock, and the news is kept for the next owner");
+    let error =
+        lock.lock().expect_err("joining cleared the lock, and the news is kept for the next owner");
     assert!(error.is_owner_died(), "{error}");
     drop(error.recover().expect("taken"));
     drop(lock.lock().expect("told once"));
@@ -116,7 +119,9 @@ fn an_unrecovered_lock_stays_poisoned_and_locks_nobody_out() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
     kill(&owner);
-    assert!(lock.lock_timeout(Duration::from_secs(60)).expect_err("the owner died").is_owner_died());
+    assert!(
+        lock.lock_timeout(Duration::from_secs(60)).expect_err("the owner died").is_owner_died()
+    );
     for _ in 0..3 {
         assert!(lock.try_lock().expect_err("nobody has recovered it").is_poisoned());
     }
@@ -147,7 +152,10 @@ fn a_stopped_owner_keeps_the_lock() {
     let owner = owner_of(&lock);
     owner.signal(19).expect("SIGSTOP");
     common::wait_until_stopped(owner.id());
-    assert!(matches!(lock.lock_timeout(Duration::from_millis(1100)), Err(LockTimeoutError::Timeout)));
+    assert!(matches!(
+        lock.lock_timeout(Duration::from_millis(1100)),
+        Err(LockTimeoutError::Timeout)
+    ));
     kill(&owner);
     assert!(lock.lock().expect_err("now it is dead").is_owner_died());
     assert!(owner.join().is_err());

@@ -31,7 +31,9 @@ fn a_queue_costs_its_slots_and_at_most_a_kilobyte_more() {
         // Attaching and the first block bring pages with them.
         let first = Queue::<u64>::with_capacity_in(&segment, capacity).expect("room");
         let before = used(&segment);
-        let queues: Vec<Queue<u64>> = (0..count).map(|_| Queue::with_capacity_in(&segment, capacity).expect("room")).collect();
+        let queues: Vec<Queue<u64>> = (0..count)
+            .map(|_| Queue::with_capacity_in(&segment, capacity).expect("room"))
+            .collect();
         let each = (used(&segment) - before) / count;
         let slots = capacity as u64 * SLOT;
         println!("{capacity} slots: {slots} bytes of slots, {each} bytes of memory");
@@ -58,7 +60,10 @@ fn memory_follows_use_and_falls_again() {
 fn an_attached_process_costs_at_most_256_bytes() {
     const CHILDREN: u64 = 200;
     let segment = Segment::create(64 * MIB).expect("a segment");
-    let (arrived, leave) = (Queue::<u64>::with_capacity_in(&segment, 256), Queue::<u64>::with_capacity_in(&segment, 1));
+    let (arrived, leave) = (
+        Queue::<u64>::with_capacity_in(&segment, 256),
+        Queue::<u64>::with_capacity_in(&segment, 1),
+    );
     let (arrived, leave) = (arrived.expect("room"), leave.expect("room"));
     let before = used(&segment);
     let children: Vec<_> = (0..CHILDREN)

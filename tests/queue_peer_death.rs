@@ -1,11 +1,15 @@
-//! A process killed at a queue leaves nobody hanging, nothing torn, and loses nothing that was sent.
+//! A process killed at a queue leaves nobody hanging, nothing torn, and loses nothing that was
+//! sent.
 
 mod common;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use offspring::{Child, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, TryRecvError, fork, spsc};
+use offspring::{
+    Child, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment,
+    TryRecvError, fork, spsc,
+};
 
 fn main() -> ExitCode {
     common::run(&tests![
@@ -30,7 +34,8 @@ fn queue(capacity: usize, policy: OnReceiverDeath) -> Queue<u64> {
     QueueOptions::new().capacity(capacity).on_receiver_death(policy).create().expect("a queue")
 }
 
-/// Kills a child and waits until it is dead, without telling the segments: whoever is in its way finds out alone.
+/// Kills a child and waits until it is dead, without telling the segments: whoever is in its way
+/// finds out alone.
 fn kill(child: &Child<()>) {
     child.kill().expect("kill");
     common::wait_until_dead(child.id());
@@ -57,7 +62,11 @@ fn a_sender_killed_in_mid_send_has_sent_nothing_and_holds_nobody_up() {
     });
     queue.send(2).expect("open");
     assert_eq!(queue.recv(), Ok(1));
-    assert_eq!(queue.try_recv(), Err(TryRecvError::Empty), "the second waits behind the claimed slot");
+    assert_eq!(
+        queue.try_recv(),
+        Err(TryRecvError::Empty),
+        "the second waits behind the claimed slot"
+    );
     kill(&child);
     assert_eq!(queue.recv(), Ok(2));
     assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));
@@ -73,7 +82,8 @@ fn what_a_killed_sender_has_sent_is_received() {
     let queue = queue(64, OnReceiverDeath::Drop);
     for _ in 0..20 {
         let theirs = queue.clone();
-        let sender = fork(move || (0..u64::MAX).for_each(|n| theirs.send(n).expect("open"))).expect("fork");
+        let sender =
+            fork(move || (0..u64::MAX).for_each(|n| theirs.send(n).expect("open"))).expect("fork");
         for n in 0..500 {
             assert_eq!(queue.recv(), Ok(n));
         }
@@ -205,7 +215,9 @@ fn attempts_that_do_not_wait_get_past_the_dead_too() {
     let reader = reader_of(&queue);
     assert!(queue.try_send(2).expect_err("the slot is being read").is_full());
     kill(&reader);
-    common::wait_until("an attempt finds out that the reader is dead", || queue.try_send(2).is_ok());
+    common::wait_until("an attempt finds out that the reader is dead", || {
+        queue.try_send(2).is_ok()
+    });
     assert_eq!(queue.try_recv(), Ok(2));
     assert!(reader.join().is_err());
 }
@@ -267,12 +279,14 @@ fn a_segment_full_of_what_the_dead_left_has_room_again() {
     for _ in 0..5 {
         let theirs = segment.clone();
         let child = child_that(move |ready| {
-            let _held = Queue::<[u8; 1024]>::with_capacity_in(&theirs, 700).expect("most of the segment");
+            let _held =
+                Queue::<[u8; 1024]>::with_capacity_in(&theirs, 700).expect("most of the segment");
             ready.send(0).expect("open");
             common::sleep_for_ever();
         });
         kill(&child);
-        let _fits = Queue::<[u8; 1024]>::with_capacity_in(&segment, 700).expect("what the dead held is given back");
+        let _fits = Queue::<[u8; 1024]>::with_capacity_in(&segment, 700)
+            .expect("what the dead held is given back");
         assert!(child.join().is_err());
     }
     assert_eq!(segment.reap().expect("attached"), 0, "joining cleared everything");

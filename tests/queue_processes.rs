@@ -1,4 +1,5 @@
-//! A queue between processes gives every message to exactly one receiver, in order, whatever the processes do.
+//! A queue between processes gives every message to exactly one receiver, in order, whatever the
+//! processes do.
 
 mod common;
 
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::fd::SegmentFd;
 use offspring::{
-    Child, Handle, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, SendError, SendTimeoutError, TryRecvError, Wait,
-    fork,
+    Child, Handle, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, SendError,
+    SendTimeoutError, TryRecvError, Wait, fork,
 };
 
 fn main() -> ExitCode {
@@ -39,7 +40,8 @@ fn queue(capacity: usize) -> Queue<u64> {
 fn a_child_sends_and_the_parent_receives_in_order() {
     let queue = queue(16);
     let sender = queue.clone();
-    let child = fork(move || (0..10_000).for_each(|n| sender.send(n).expect("open"))).expect("fork");
+    let child =
+        fork(move || (0..10_000).for_each(|n| sender.send(n).expect("open"))).expect("fork");
     for n in 0..10_000 {
         assert_eq!(queue.recv(), Ok(n));
     }
@@ -55,7 +57,8 @@ fn a_million_messages_of_four_senders_reach_four_receivers_once_each_and_in_orde
     let senders: Vec<Child<()>> = (0..SENDERS)
         .map(|sender| {
             let queue = queue.clone();
-            fork(move || (0..EACH).for_each(|n| queue.send(sender << 32 | n).expect("open"))).expect("fork")
+            fork(move || (0..EACH).for_each(|n| queue.send(sender << 32 | n).expect("open")))
+                .expect("fork")
         })
         .collect();
     let receivers: Vec<Child<Vec<u64>>> = (0..4)
@@ -77,7 +80,10 @@ fn a_million_messages_of_four_senders_reach_four_receivers_once_each_and_in_orde
             assert!(n >= next[sender], "sender {sender}: {n} after {}", next[sender]);
             next[sender] = n + 1;
             let index = sender * EACH as usize + n as usize;
-            assert!(!std::mem::replace(&mut seen[index], true), "message {n} of sender {sender} came twice");
+            assert!(
+                !std::mem::replace(&mut seen[index], true),
+                "message {n} of sender {sender} came twice"
+            );
         }
     }
     assert!(seen.into_iter().all(|seen| seen), "a message was lost");
@@ -89,7 +95,8 @@ fn laps_wrap_round_in_queues_of_every_small_capacity() {
         let queue = queue(capacity);
         let echo = (queue.clone(), self::queue(capacity));
         let back = echo.1.clone();
-        let child = fork(move || echo.0.iter().for_each(|n| echo.1.send(n + 1).expect("open"))).expect("fork");
+        let child = fork(move || echo.0.iter().for_each(|n| echo.1.send(n + 1).expect("open")))
+            .expect("fork");
         for n in 0..2000 {
             queue.send(n).expect("open");
             assert_eq!(back.recv(), Ok(n + 1));
@@ -104,7 +111,9 @@ fn every_way_to_wait_wakes_up() {
         let there = QueueOptions::new().capacity(1).wait(wait).create::<u64>().expect("a queue");
         let back = QueueOptions::new().capacity(1).wait(wait).create::<u64>().expect("a queue");
         let (their_there, their_back) = (there.clone(), back.clone());
-        let child = fork(move || their_there.iter().for_each(|n| their_back.send(n).expect("open"))).expect("fork");
+        let child =
+            fork(move || their_there.iter().for_each(|n| their_back.send(n).expect("open")))
+                .expect("fork");
         for n in 0..200 {
             if n % 50 == 0 {
                 // Long enough for the child to fall asleep.
@@ -159,7 +168,9 @@ fn receivers_drain_a_closed_queue_and_lose_nothing() {
         let queue = queue(8);
         let theirs = queue.clone();
         // Closed while the child is sending: what it was told is sent is received.
-        let sender = fork(move || (0..u64::MAX).take_while(|&n| theirs.send(n).is_ok()).count() as u64).expect("fork");
+        let sender =
+            fork(move || (0..u64::MAX).take_while(|&n| theirs.send(n).is_ok()).count() as u64)
+                .expect("fork");
         let mut received = 0;
         for value in &queue {
             assert_eq!(value, received);
@@ -300,7 +311,8 @@ fn a_queue_outlives_the_process_that_made_it() {
 fn memory_of_dropped_queues_is_used_again() {
     let segment = Segment::create(1 << 20).expect("a segment");
     for _ in 0..50 {
-        let queue = Queue::<[u8; 1024]>::with_capacity_in(&segment, 700).expect("most of the segment");
+        let queue =
+            Queue::<[u8; 1024]>::with_capacity_in(&segment, 700).expect("most of the segment");
         let child = fork(move || drop(queue)).expect("fork");
         child.join().expect("no panic");
     }

@@ -1,8 +1,10 @@
-//! How long the survivors of a kill stay blocked: measured and printed. What is judged is that they go on, and that this does not take the
-//! longer, the longer they have slept before. And a process that is stopped, for however long, is never taken for dead.
+//! How long the survivors of a kill stay blocked: measured and printed. What is judged is that they
+//! go on, and that this does not take the longer, the longer they have slept before. And a process
+//! that is stopped, for however long, is never taken for dead.
 //!
-//! Each time is from the `kill` to the end of the operation of a process that slept behind the dead, so it includes the kernel's own work
-//! of ending a process. Nobody joins the dead before, so the survivor finds out alone.
+//! Each time is from the `kill` to the end of the operation of a process that slept behind the
+//! dead, so it includes the kernel's own work of ending a process. Nobody joins the dead before, so
+//! the survivor finds out alone.
 
 mod common;
 
@@ -10,8 +12,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use offspring::{
-    Child, Fault, Lock, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment, SendTimeoutError,
-    fork, spsc,
+    Child, Fault, Lock, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError,
+    Segment, SendTimeoutError, fork, spsc,
 };
 use rustix::event::{PollFd, PollFlags};
 
@@ -33,10 +35,11 @@ fn main() -> ExitCode {
 /// So many scenes at a time, so many times.
 const AT_A_TIME: usize = 4;
 const BATCHES: usize = 15;
-/// The survivors sleep for so long before anybody is killed that their slices of sleep have become as long as they get.
+/// The survivors sleep for so long before anybody is killed that their slices of sleep have become
+/// as long as they get.
 const SETTLE: Duration = Duration::from_millis(120);
-/// In the last batch they sleep much longer. Slices that grew without a limit, each twice as long as the one before, would end a second
-/// after the kill.
+/// In the last batch they sleep much longer. Slices that grew without a limit, each twice as long
+/// as the one before, would end a second after the kill.
 const SETTLE_LONG: Duration = Duration::from_millis(1400);
 /// A survivor that is blocked for longer than this is stuck: no promise on time, a watchdog.
 const STUCK: Duration = Duration::from_secs(20);
@@ -75,8 +78,9 @@ fn survivor(operation: impl FnOnce() + Send + 'static) -> Child<u64> {
 /// Somebody who is to be killed, and those who sleep behind it.
 type Scene = (Child<()>, Vec<Child<u64>>);
 
-/// Makes scenes, kills in each, and prints how long it took until the survivors had gone on: from the kill, and from the moment at which
-/// the kernel had ended the process, which on a busy machine can be much later.
+/// Makes scenes, kills in each, and prints how long it took until the survivors had gone on: from
+/// the kill, and from the moment at which the kernel had ended the process, which on a busy machine
+/// can be much later.
 fn measure(what: &str, scene: impl Fn() -> Scene) {
     let (mut after_kill, mut after_death) = (Vec::new(), Vec::new());
     for batch in 0..BATCHES {
@@ -90,12 +94,16 @@ fn measure(what: &str, scene: impl Fn() -> Scene) {
             std::thread::sleep(Duration::from_micros((batch * 977 + index * 3541) as u64 % 20_000));
             let killed = now();
             holder.kill().expect("kill");
-            let patience = rustix::event::Timespec { tv_sec: STUCK.as_secs().cast_signed(), tv_nsec: 0 };
-            let ready = rustix::event::poll(&mut [PollFd::new(&holder, PollFlags::IN)], Some(&patience)).expect("a pidfd");
+            let patience =
+                rustix::event::Timespec { tv_sec: STUCK.as_secs().cast_signed(), tv_nsec: 0 };
+            let ready =
+                rustix::event::poll(&mut [PollFd::new(&holder, PollFlags::IN)], Some(&patience))
+                    .expect("a pidfd");
             assert_eq!(ready, 1, "a killed process does not end");
             let dead = now();
             for mut survivor in survivors {
-                let went_on = survivor.join_timeout(STUCK).expect("a survivor is stuck").expect("no panic");
+                let went_on =
+                    survivor.join_timeout(STUCK).expect("a survivor is stuck").expect("no panic");
                 after_kill.push(Duration::from_nanos(went_on.saturating_sub(killed)));
                 after_death.push(Duration::from_nanos(went_on.saturating_sub(dead)));
             }
@@ -103,7 +111,10 @@ fn measure(what: &str, scene: impl Fn() -> Scene) {
         }
         if last {
             let median = median(&after_death[earlier..]);
-            assert!(2 * median < slept, "having slept for {slept:?}, half of the survivors go on only after another {median:?}");
+            assert!(
+                2 * median < slept,
+                "having slept for {slept:?}, half of the survivors go on only after another {median:?}"
+            );
         }
     }
     println!("{what}, {} times", after_kill.len());
@@ -174,7 +185,12 @@ fn a_waiter_behind_a_killed_owner_goes_on() {
     measure("owner of a lock killed, waiter behind it", || {
         let lock = Lock::new(0_u64).expect("a lock");
         let owner = owner_of(&lock);
-        (owner, vec![survivor(move || assert!(lock.lock().expect_err("the owner died").is_owner_died()))])
+        (
+            owner,
+            vec![survivor(move || {
+                assert!(lock.lock().expect_err("the owner died").is_owner_died())
+            })],
+        )
     });
 }
 
@@ -260,8 +276,14 @@ fn a_stopped_owner_of_a_lock_keeps_it() {
         *guard += 1;
     });
     stopped_for_a_second(&owner, || {
-        assert!(lock.try_lock().is_err_and(|error| matches!(error, offspring::TryLockError::WouldBlock)));
-        assert!(lock.lock_timeout(A_WHILE).is_err_and(|error| matches!(error, LockTimeoutError::Timeout)));
+        assert!(
+            lock.try_lock()
+                .is_err_and(|error| matches!(error, offspring::TryLockError::WouldBlock))
+        );
+        assert!(
+            lock.lock_timeout(A_WHILE)
+                .is_err_and(|error| matches!(error, LockTimeoutError::Timeout))
+        );
     });
     go_on.send(0).expect("room");
     owner.join().expect("it still had the lock");
@@ -291,7 +313,11 @@ fn a_stopped_reader_of_a_queue_that_delivers_again_keeps_its_message() {
     });
     go_on.send(0).expect("room");
     reader.join().expect("it read the same message all the time");
-    assert_eq!(queue.recv_timeout(A_WHILE), Err(RecvTimeoutError::Timeout), "it was delivered once");
+    assert_eq!(
+        queue.recv_timeout(A_WHILE),
+        Err(RecvTimeoutError::Timeout),
+        "it was delivered once"
+    );
 }
 
 /// A child that has taken the first message in place, and looks at it again when it is told to.

@@ -1,13 +1,16 @@
 //! What killing at every instruction has brought to light, each with the kill that did.
 //!
-//! - A receiver of a queue that delivers again took a message from a dead one, and was killed between giving the slot back as an orphan and
-//!   setting the flag that says so. Receivers looked for orphans only by that flag, and so waited for ever, though the message was there; only a
+//! - A receiver of a queue that delivers again took a message from a dead one, and was killed
+//!   between giving the slot back as an orphan and setting the flag that says so. Receivers looked
+//!   for orphans only by that flag, and so waited for ever, though the message was there; only a
 //!   sender that happened to need the slot would have told them.
-//! - A process that makes an object was killed after it had claimed a block and before it had described it. Whoever gave the block back took
-//!   the length of the block's last contents off the bytes in use, which nobody had added: the segment then handed out more than its
-//!   length, by as much each time.
-//! - A process that makes an object was killed after it had entered itself as a holder of the block and before it showed it. The block was given
-//!   back with that entry, and whoever had it next could not: it seemed to be held by somebody until a process with the same index died.
+//! - A process that makes an object was killed after it had claimed a block and before it had
+//!   described it. Whoever gave the block back took the length of the block's last contents off the
+//!   bytes in use, which nobody had added: the segment then handed out more than its length, by as
+//!   much each time.
+//! - A process that makes an object was killed after it had entered itself as a holder of the block
+//!   and before it showed it. The block was given back with that entry, and whoever had it next
+//!   could not: it seemed to be held by somebody until a process with the same index died.
 //!
 //! x86-64 only, as `step_kill`.
 
@@ -55,7 +58,10 @@ mod cases {
     /// A queue of which the only message is an orphan that nobody was told of.
     fn orphaned_in_silence() -> (Segment, Queue<u64>) {
         let segment = Segment::create(1 << 16).expect("a segment");
-        let queue = QueueOptions::new().capacity(2).on_receiver_death(OnReceiverDeath::Redeliver).create_in(&segment);
+        let queue = QueueOptions::new()
+            .capacity(2)
+            .on_receiver_death(OnReceiverDeath::Redeliver)
+            .create_in(&segment);
         let queue: Queue<u64> = queue.expect("a queue");
         queue.try_send(7).expect("room");
         let reader = Tracee::start(|| {

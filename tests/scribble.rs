@@ -1,10 +1,13 @@
-//! Words of a live segment are written over while operations run: every call returns, with a value or an error. No panic, no signal, no hang.
+//! Words of a live segment are written over while operations run: every call returns, with a value
+//! or an error. No panic, no signal, no hang.
 //!
-//! Two processes with two threads each use every kind of object, and the parent writes over random words. It goes by a seed, which is printed;
-//! `OFFSPRING_SEED=n cargo test --test scribble` repeats what the parent wrote, though not the interleaving.
+//! Two processes with two threads each use every kind of object, and the parent writes over random
+//! words. It goes by a seed, which is printed; `OFFSPRING_SEED=n cargo test --test scribble`
+//! repeats what the parent wrote, though not the interleaving.
 //!
-//! What a scribble may do: make a call say `Broken`, change or lose messages, take a lock from its owner or lock it for ever. So whatever waits
-//! has a timeout here, and values are not compared; but objects in another segment, and those whose own words were spared, are.
+//! What a scribble may do: make a call say `Broken`, change or lose messages, take a lock from its
+//! owner or lock it for ever. So whatever waits has a timeout here, and values are not compared;
+//! but objects in another segment, and those whose own words were spared, are.
 
 mod common;
 
@@ -15,8 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::fd::SegmentFd;
 use offspring::{
-    Child, CreateError, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment,
-    SendTimeoutError, Wait, spsc,
+    Child, CreateError, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError,
+    RecvTimeoutError, Segment, SendTimeoutError, Wait, spsc,
 };
 use rustix::fs::SeekFrom;
 
@@ -71,8 +74,13 @@ impl Random {
 
 /// From the environment, or a new one; printed, as it is what a failure is repeated with.
 fn seed() -> u64 {
-    let given = std::env::var("OFFSPRING_SEED").ok().map(|seed| seed.parse().expect("OFFSPRING_SEED is a number"));
-    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let given = std::env::var("OFFSPRING_SEED")
+        .ok()
+        .map(|seed| seed.parse().expect("OFFSPRING_SEED is a number"));
+    let now = || {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos()
+            as u64
+    };
     let seed = given.unwrap_or_else(now).max(1);
     println!("OFFSPRING_SEED={seed}");
     seed
@@ -188,7 +196,11 @@ impl Objects {
                     }
                 }
             }
-            7 => returned(redelivering.recv_ref_timeout(timeout).map(|message| std::hint::black_box(message[2]))),
+            7 => returned(
+                redelivering
+                    .recv_ref_timeout(timeout)
+                    .map(|message| std::hint::black_box(message[2])),
+            ),
             8 | 9 => {
                 if let Ok(mut guard) = lock.lock_timeout(timeout).or_else(|error| error.recover()) {
                     guard.fill(random.next());
@@ -196,16 +208,30 @@ impl Objects {
             }
             10 => returned(lock.try_lock().is_ok()),
             11 => {
-                std::hint::black_box((queue.len(), queue.is_empty(), queue.is_full(), queue.is_closed(), redelivering.lost()));
+                std::hint::black_box((
+                    queue.len(),
+                    queue.is_empty(),
+                    queue.is_full(),
+                    queue.is_closed(),
+                    redelivering.lost(),
+                ));
                 std::hint::black_box(format!("{self:?}"));
             }
-            12 => returned(Queue::<u64>::open(segment, queue.handle()).map(|queue| queue.try_send(3))),
-            13 => returned(Lock::<[u64; 4]>::open(segment, lock.handle()).map(|lock| lock.try_lock().is_ok())),
-            14 => {
-                returned(Queue::<u64>::with_capacity_in(segment, 1 + random.below(900) as usize).map(|queue| queue.try_send(4)))
+            12 => {
+                returned(Queue::<u64>::open(segment, queue.handle()).map(|queue| queue.try_send(3)))
             }
+            13 => returned(
+                Lock::<[u64; 4]>::open(segment, lock.handle()).map(|lock| lock.try_lock().is_ok()),
+            ),
+            14 => returned(
+                Queue::<u64>::with_capacity_in(segment, 1 + random.below(900) as usize)
+                    .map(|queue| queue.try_send(4)),
+            ),
             _ if random.chance(8) => returned(segment.reap()),
-            _ => returned(spsc::ring_in::<u64>(segment, 2).map(|(mut producer, _consumer)| producer.try_send(5))),
+            _ => returned(
+                spsc::ring_in::<u64>(segment, 2)
+                    .map(|(mut producer, _consumer)| producer.try_send(5)),
+            ),
         }
     }
 }
@@ -240,7 +266,8 @@ fn use_all(objects: &Objects, (mut producer, mut consumer): Ends, seed: u64) -> 
             std::hint::black_box((producer.len(), consumer.is_empty()));
             calls += 2;
         }
-        let of_threads = threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let of_threads = threads
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         calls + of_threads.iter().sum::<u64>()
     })
 }
@@ -297,7 +324,11 @@ fn disturb(range: std::ops::Range<u64>) {
     }
     calls += children.into_iter().map(|child| finish(child, seed)).sum::<u64>();
     drop(objects);
-    assert_eq!(spared.recv(), Ok(11), "OFFSPRING_SEED={seed}: an object in another segment was changed");
+    assert_eq!(
+        spared.recv(),
+        Ok(11),
+        "OFFSPRING_SEED={seed}: an object in another segment was changed"
+    );
     println!("{written} words written over, {calls} calls returned");
 }
 
@@ -335,7 +366,14 @@ fn calls_return_whatever_word_is_wrong() {
                 let (objects, (mut producer, mut consumer)) = Objects::make();
                 let bytes = Bytes::of(&objects.segment);
                 let before = bytes.read(word);
-                let value = [0, u64::MAX, before ^ 1, before ^ 1 << 63, before.wrapping_add(1 << 20), random.next()][wrong_value];
+                let value = [
+                    0,
+                    u64::MAX,
+                    before ^ 1,
+                    before ^ 1 << 63,
+                    before.wrapping_add(1 << 20),
+                    random.next(),
+                ][wrong_value];
                 bytes.write(word, value);
                 for _ in 0..24 {
                     objects.operate(&mut random, Duration::ZERO);
@@ -344,8 +382,14 @@ fn calls_return_whatever_word_is_wrong() {
                 }
                 let handle = producer.handle();
                 drop((producer, consumer));
-                returned(spsc::Producer::<u64>::open(&objects.segment, handle).map(|mut end| end.try_send(1)));
-                returned(spsc::Consumer::<u64>::open(&objects.segment, handle).map(|mut end| end.try_recv()));
+                returned(
+                    spsc::Producer::<u64>::open(&objects.segment, handle)
+                        .map(|mut end| end.try_send(1)),
+                );
+                returned(
+                    spsc::Consumer::<u64>::open(&objects.segment, handle)
+                        .map(|mut end| end.try_recv()),
+                );
                 returned(objects.segment.reap());
                 cases += 1;
             }
@@ -355,12 +399,13 @@ fn calls_return_whatever_word_is_wrong() {
     println!("{} cases", finish(child.expect("a child"), seed));
 }
 
-/// A freed block gives its pages back from a certain length on. The length of a small block, written over, made it give back those of its
-/// neighbours too.
+/// A freed block gives its pages back from a certain length on. The length of a small block,
+/// written over, made it give back those of its neighbours too.
 fn a_wrong_length_does_not_wipe_the_blocks_behind() {
     let segment = Segment::create(LEN).expect("a segment");
     let spoilt = Lock::new_in(&segment, [0_u8; 72]).expect("a lock");
-    let behind: Vec<Lock<u64>> = (0..8).map(|n| Lock::new_in(&segment, n).expect("a lock")).collect();
+    let behind: Vec<Lock<u64>> =
+        (0..8).map(|n| Lock::new_in(&segment, n).expect("a lock")).collect();
     let bytes = Bytes::of(&segment);
     bytes.write(bytes.find(&BLOCKS, 128 + 72), 1 << 20);
     drop(spoilt);
@@ -369,20 +414,24 @@ fn a_wrong_length_does_not_wipe_the_blocks_behind() {
     }
 }
 
-/// The lengths of all blocks are added up when the budget seems to be spent. A wrong one made the sum so large that nothing could be had any
-/// more.
+/// The lengths of all blocks are added up when the budget seems to be spent. A wrong one made the
+/// sum so large that nothing could be had any more.
 fn a_wrong_length_does_not_use_the_budget_up() {
     let segment = Segment::create(LEN).expect("a segment");
     let _spoilt = Lock::new_in(&segment, [0_u8; 72]).expect("a lock");
     let bytes = Bytes::of(&segment);
     bytes.write(bytes.find(&BLOCKS, 128 + 72), u64::MAX);
     // A little more than is left, which makes it count.
-    assert!(matches!(Queue::<u64>::with_capacity_in(&segment, 4050), Err(CreateError::OutOfMemory { .. })));
+    assert!(matches!(
+        Queue::<u64>::with_capacity_in(&segment, 4050),
+        Err(CreateError::OutOfMemory { .. })
+    ));
     Queue::<u64>::with_capacity_in(&segment, 3000).expect("three quarters of the budget");
 }
 
-/// Who looks through all blocks looks at as many headers as were ever used. A wrong number of them made it touch, and so back with memory, every
-/// header that there could be: six gigabytes in the commons.
+/// Who looks through all blocks looks at as many headers as were ever used. A wrong number of them
+/// made it touch, and so back with memory, every header that there could be: six gigabytes in the
+/// commons.
 fn a_wrong_frontier_does_not_take_gigabytes() {
     let segment = Segment::create(8 << 30).expect("a segment");
     let small = Lock::new_in(&segment, 7_u64).expect("a lock");
@@ -395,7 +444,10 @@ fn a_wrong_frontier_does_not_take_gigabytes() {
     for wrong in [u64::MAX, 1 << 20, 1 << 63] {
         bytes.write(frontier, wrong);
         // A little more than is left, which makes it count.
-        assert!(matches!(Queue::<[u8; 4088]>::with_capacity_in(&segment, (1 << 21) - 1), Err(CreateError::OutOfMemory { .. })));
+        assert!(matches!(
+            Queue::<[u8; 4088]>::with_capacity_in(&segment, (1 << 21) - 1),
+            Err(CreateError::OutOfMemory { .. })
+        ));
         let more = bytes.in_memory() - before;
         assert!(more < 1 << 20, "{more} bytes more");
         let made = Lock::new_in(&segment, 8_u64).map(drop);
@@ -404,7 +456,8 @@ fn a_wrong_frontier_does_not_take_gigabytes() {
     drop(small);
 }
 
-/// The end of a ring that found the counts wrong when it took its role kept the role: the first call said so, and the next waited for ever.
+/// The end of a ring that found the counts wrong when it took its role kept the role: the first
+/// call said so, and the next waited for ever.
 fn a_corrupt_ring_says_so_every_time() {
     let segment = Segment::create(LEN).expect("a segment");
     let (mut producer, consumer) = spsc::ring_in::<u64>(&segment, 1000).expect("a ring");
@@ -414,14 +467,20 @@ fn a_corrupt_ring_says_so_every_time() {
     let handle = producer.handle();
     drop((producer, consumer.len()));
     let bytes = Bytes::of(&segment);
-    let tail = bytes.words(&BLOCKS).into_iter().find(|&word| bytes.read(word) == 777 && bytes.read(word - 128) == 1000);
+    let tail = bytes
+        .words(&BLOCKS)
+        .into_iter()
+        .find(|&word| bytes.read(word) == 777 && bytes.read(word - 128) == 1000);
     bytes.write(tail.expect("the count of messages, behind the capacity"), u64::MAX);
     for _ in 0..3 {
         assert_eq!(spsc::Producer::<u64>::open(&segment, handle).unwrap_err(), Fault::Corrupt);
     }
     // In a forked child an end takes its role at its first use.
     let mut consumer = consumer;
-    assert_eq!(consumer.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Broken(Fault::Corrupt)));
+    assert_eq!(
+        consumer.recv_timeout(Duration::ZERO),
+        Err(RecvTimeoutError::Broken(Fault::Corrupt))
+    );
     assert_eq!(consumer.recv(), Err(RecvError::Broken(Fault::Corrupt)));
     let (mut producer, _consumer) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
     producer.send(1).expect("room");

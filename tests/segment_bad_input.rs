@@ -28,7 +28,12 @@ fn refused(path: &Path) -> SegmentError {
 }
 
 fn patch(path: &Path, offset: u64, bytes: &[u8]) {
-    OpenOptions::new().write(true).open(path).expect("open").write_all_at(bytes, offset).expect("write");
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("open")
+        .write_all_at(bytes, offset)
+        .expect("write");
 }
 
 #[test]
@@ -62,9 +67,18 @@ fn an_existing_file_is_never_replaced() {
 #[test]
 fn missing_files_and_folders_are_errors_of_the_kernel() {
     let folder = tempfile::tempdir().expect("a folder");
-    assert!(matches!(Segment::open_file(folder.path().join("none")), Err(SegmentError::Os { call: "open", .. })));
-    assert!(matches!(Segment::create_file(folder.path().join("no/folder"), LEN), Err(SegmentError::Os { .. })));
-    assert!(matches!(Segment::open_file(folder.path()), Err(SegmentError::Os { .. } | SegmentError::NotAFile)));
+    assert!(matches!(
+        Segment::open_file(folder.path().join("none")),
+        Err(SegmentError::Os { call: "open", .. })
+    ));
+    assert!(matches!(
+        Segment::create_file(folder.path().join("no/folder"), LEN),
+        Err(SegmentError::Os { .. })
+    ));
+    assert!(matches!(
+        Segment::open_file(folder.path()),
+        Err(SegmentError::Os { .. } | SegmentError::NotAFile)
+    ));
 }
 
 #[test]
@@ -80,7 +94,9 @@ fn empty_and_truncated_files_are_refused() {
     let file = OpenOptions::new().write(true).open(&path).expect("open");
     for len in [size - 1, size / 2, 4096] {
         file.set_len(len).expect("truncate");
-        assert!(matches!(refused(&path), SegmentError::WrongSize { header, file } if header == size && file == len));
+        assert!(
+            matches!(refused(&path), SegmentError::WrongSize { header, file } if header == size && file == len)
+        );
     }
     for len in [4095, 1, 0] {
         file.set_len(len).expect("truncate");
@@ -96,7 +112,8 @@ fn an_extended_file_is_refused() {
     assert!(matches!(refused(&path), SegmentError::WrongSize { .. }));
 }
 
-/// The budget says which length is right, so it does not help that header and file agree on another.
+/// The budget says which length is right, so it does not help that header and file agree on
+/// another.
 #[test]
 fn a_length_on_which_header_and_file_agree_and_the_layout_does_not_is_refused() {
     let (_folder, path) = good();
@@ -106,7 +123,10 @@ fn a_length_on_which_header_and_file_agree_and_the_layout_does_not_is_refused() 
         file.set_len(wrong).expect("a length");
         patch(&path, 24, &wrong.to_ne_bytes());
         let error = refused(&path);
-        assert!(matches!(error, SegmentError::Corrupt { field: "size" }), "{wrong} for {size} bytes: {error}");
+        assert!(
+            matches!(error, SegmentError::Corrupt { field: "size" }),
+            "{wrong} for {size} bytes: {error}"
+        );
     }
     file.set_len(size).expect("a length");
     patch(&path, 24, &size.to_ne_bytes());
@@ -116,7 +136,9 @@ fn a_length_on_which_header_and_file_agree_and_the_layout_does_not_is_refused() 
 #[test]
 fn foreign_files_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (name, bytes) in [("zeros", vec![0; 100_000]), ("text", vec![b'x'; 100_000]), ("ones", vec![0xff; 4096])] {
+    for (name, bytes) in
+        [("zeros", vec![0; 100_000]), ("text", vec![b'x'; 100_000]), ("ones", vec![0xff; 4096])]
+    {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).expect("write");
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("chmod");
@@ -135,7 +157,10 @@ fn other_versions_orders_and_layouts_are_told_apart() {
     assert!(matches!(spoilt(0, b"offsprin"), SegmentError::Foreign));
     for version in [0_u32, 1, 1000] {
         let error = spoilt(8, &version.to_ne_bytes());
-        assert!(matches!(error, SegmentError::Version { found, .. } if found == version), "{error}");
+        assert!(
+            matches!(error, SegmentError::Version { found, .. } if found == version),
+            "{error}"
+        );
     }
     assert!(matches!(spoilt(12, &[1, 2, 3, 4]), SegmentError::ByteOrder));
     assert!(matches!(spoilt(16, &[0; 8]), SegmentError::Layout { found: 0, .. }));
@@ -195,7 +220,10 @@ fn an_unsealed_memfd_is_refused_and_a_sealed_one_is_foreign_if_empty() {
 fn absurd_lengths_are_refused_with_what_is_possible() {
     for len in [0, (1 << 40) + 1, 1 << 63, u64::MAX] {
         let error = Segment::create(len).expect_err("must be refused");
-        assert!(matches!(error, SegmentError::Length { len: found, .. } if found == len), "{error}");
+        assert!(
+            matches!(error, SegmentError::Length { len: found, .. } if found == len),
+            "{error}"
+        );
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("segment");
@@ -214,6 +242,7 @@ fn an_anonymous_segment_is_opened_by_its_descriptor_and_closed_on_exec() {
     assert_eq!((opened.id(), opened.len()), (segment.id(), LEN));
     let flags = rustix::io::fcntl_getfd(fd).expect("fcntl");
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
-    let target = std::fs::read_link(format!("/proc/self/fd/{}", segment.as_raw_fd())).expect("a link");
+    let target =
+        std::fs::read_link(format!("/proc/self/fd/{}", segment.as_raw_fd())).expect("a link");
     assert!(target.to_string_lossy().contains("memfd:offspring"));
 }

@@ -1,10 +1,13 @@
 //! Whatever a program prints without having standard streams is lost, and lands nowhere else.
 //!
-//! A daemon closes its standard streams, and the next files that it opens get their numbers. The crate's descriptors once got
-//! them, too: what the program printed then was written over the header of a segment, or into the value that a child was sending.
-//! So none of ours has such a number, whichever of the streams are closed, in the process that closed them and in its children.
+//! A daemon closes its standard streams, and the next files that it opens get their numbers. The
+//! crate's descriptors once got them, too: what the program printed then was written over the
+//! header of a segment, or into the value that a child was sending. So none of ours has such a
+//! number, whichever of the streams are closed, in the process that closed them and in its
+//! children.
 //!
-//! Each test starts this binary again, as everything here has to happen before the first use of the crate.
+//! Each test starts this binary again, as everything here has to happen before the first use of the
+//! crate.
 
 #![expect(unsafe_code, reason = "closes standard streams")]
 
@@ -27,8 +30,10 @@ fn main() -> ExitCode {
     match role::own().as_deref() {
         Some("passed") => passed(),
         Some(role) => {
-            let (what, streams) = role.split_once(' ').expect("what to do, and without which streams");
-            let streams = streams.bytes().map(|digit| RawFd::from(digit - b'0')).collect::<Vec<_>>();
+            let (what, streams) =
+                role.split_once(' ').expect("what to do, and without which streams");
+            let streams =
+                streams.bytes().map(|digit| RawFd::from(digit - b'0')).collect::<Vec<_>>();
             report_elsewhere();
             match what {
                 "everything" => everything(&streams),
@@ -54,23 +59,34 @@ fn main() -> ExitCode {
 /// Each combination of standard streams, as digits.
 fn combinations() -> impl Iterator<Item = String> {
     (0..8).map(|set: u8| {
-        ['0', '1', '2'].into_iter().zip(0..).filter(|&(_, bit)| set >> bit & 1 == 1).map(|(digit, _)| digit).collect()
+        ['0', '1', '2']
+            .into_iter()
+            .zip(0..)
+            .filter(|&(_, bit)| set >> bit & 1 == 1)
+            .map(|(digit, _)| digit)
+            .collect()
     })
 }
 
 fn play_without_streams(what: &str) {
     for streams in combinations() {
         let mut command = role::command(&format!("{what} {streams}"));
-        let output = command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).output().expect("start");
+        let output =
+            command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).output().expect("start");
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "without \"{streams}\": {}\n{text}", output.status);
         // What was printed where there was a stream is there.
         let printed = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(printed.contains("a line"), !streams.contains('1'), "without \"{streams}\": {printed}");
+        assert_eq!(
+            printed.contains("a line"),
+            !streams.contains('1'),
+            "without \"{streams}\": {printed}"
+        );
     }
 }
 
-/// Has panics reported to what was standard error at the beginning, which the role is about to close.
+/// Has panics reported to what was standard error at the beginning, which the role is about to
+/// close.
 fn report_elsewhere() {
     // SAFETY: takes integers; nobody closes the copy.
     let copy = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 100) };
@@ -91,9 +107,17 @@ fn close(streams: &[RawFd]) {
 
 /// Prints a line on both streams, wherever that goes.
 fn chat() {
-    let _ = writeln!(std::io::stdout(), "a line that is long enough to do harm wherever it lands: {}", "x".repeat(200));
+    let _ = writeln!(
+        std::io::stdout(),
+        "a line that is long enough to do harm wherever it lands: {}",
+        "x".repeat(200)
+    );
     let _ = std::io::stdout().flush();
-    let _ = writeln!(std::io::stderr(), "a line that is long enough to do harm wherever it lands: {}", "x".repeat(200));
+    let _ = writeln!(
+        std::io::stderr(),
+        "a line that is long enough to do harm wherever it lands: {}",
+        "x".repeat(200)
+    );
 }
 
 /// Checks that the streams are as closed as they were, and nothing of ours has their numbers.
@@ -200,10 +224,16 @@ fn a_panic_comes_back_without_any_of_the_streams() {
 }
 
 fn a_panic_comes_back_with_its_backtrace_without_any_of_the_streams() {
-    // To put a backtrace into words takes long, so this is done with all of them closed, and with none.
+    // To put a backtrace into words takes long, so this is done with all of them closed, and with
+    // none.
     for streams in ["", "012"] {
         let mut command = role::command(&format!("panics {streams}"));
-        let status = command.env("RUST_BACKTRACE", "1").stdout(Stdio::null()).stderr(Stdio::null()).status().expect("start");
+        let status = command
+            .env("RUST_BACKTRACE", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("start");
         assert!(status.success(), "without \"{streams}\": {status}");
     }
 }
@@ -251,12 +281,14 @@ fn files_that_the_program_opens_get_the_numbers_as_ever() {
     }
 }
 
-/// What the program itself opens may well have the numbers of streams, and is not disturbed by what we do.
+/// What the program itself opens may well have the numbers of streams, and is not disturbed by what
+/// we do.
 fn files_of_the_program(streams: &[RawFd]) {
     use std::io::{Read, Seek};
     use std::os::fd::AsRawFd;
     close(streams);
-    let mut own: Vec<std::fs::File> = streams.iter().map(|_| tempfile::tempfile().expect("a file")).collect();
+    let mut own: Vec<std::fs::File> =
+        streams.iter().map(|_| tempfile::tempfile().expect("a file")).collect();
     let mut numbers: Vec<RawFd> = own.iter().map(AsRawFd::as_raw_fd).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, streams);

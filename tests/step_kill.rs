@@ -1,19 +1,26 @@
 //! Kills a process after every single instruction of every operation, and has survivors go on.
 //!
-//! For each configuration (an operation, and the state in which it begins) a child runs the operation under ptrace. Whatever the
-//! number k of instructions after which it is killed, survivors must find the object in a state of the list that the configuration gives,
-//! in that order for growing k, and be able to use all of it afterwards. See `step_kill/stage.rs` for how this is done without running
-//! every operation once for every k, and for the check that it comes to the same.
+//! For each configuration (an operation, and the state in which it begins) a child runs the
+//! operation under ptrace. Whatever the number k of instructions after which it is killed,
+//! survivors must find the object in a state of the list that the configuration gives, in that
+//! order for growing k, and be able to use all of it afterwards. See `step_kill/stage.rs` for how
+//! this is done without running every operation once for every k, and for the check that it comes
+//! to the same.
 //!
-//! A system call is one step, and so is a sleep; what the kernel does inside is its own business. libc's code is stepped through.
+//! A system call is one step, and so is a sleep; what the kernel does inside is its own business.
+//! libc's code is stepped through.
 //!
-//! And the survivor who clears up is a victim in turn, and so is the one after that: see `step_kill/line.rs`.
+//! And the survivor who clears up is a victim in turn, and so is the one after that: see
+//! `step_kill/line.rs`.
 //!
-//! Built with optimisation it visits everything; without, each operation has ten times the instructions, so a part of the configurations is
-//! visited: one capacity at one offset, no victim that walks the whole heap for others, real kills at some instructions only.
-//! `OFFSPRING_STEP_KILL=all` or `=some` decides otherwise. Arguments select by object and operation: `step_kill lock`.
+//! Built with optimisation it visits everything; without, each operation has ten times the
+//! instructions, so a part of the configurations is visited: one capacity at one offset, no victim
+//! that walks the whole heap for others, real kills at some instructions only.
+//! `OFFSPRING_STEP_KILL=all` or `=some` decides otherwise. Arguments select by object and
+//! operation: `step_kill lock`.
 //!
-//! x86-64 only: elsewhere a processor's exclusive load and store pairs never succeed while each instruction is a trap.
+//! x86-64 only: elsewhere a processor's exclusive load and store pairs never succeed while each
+//! instruction is a trap.
 
 #[cfg(target_arch = "x86_64")]
 #[path = "common/fd.rs"]

@@ -1,4 +1,5 @@
-//! How many system calls an operation makes: none while nobody sleeps, one to wake a sleeper, and a dead sleeper costs one and no more.
+//! How many system calls an operation makes: none while nobody sleeps, one to wake a sleeper, and a
+//! dead sleeper costs one and no more.
 
 mod common;
 
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The system calls that `operations` make, in a process of their own that has used everything in `warm_up` before.
+/// The system calls that `operations` make, in a process of their own that has used everything in
+/// `warm_up` before.
 fn system_calls(warm_up: impl FnOnce(), operations: impl FnOnce()) -> Vec<u64> {
     // SAFETY: this process has one thread, and the child ends by `_exit`.
     #[expect(unsafe_code, reason = "forks a child that is traced from its first instruction")]
@@ -66,7 +68,8 @@ fn trace(child: Pid) -> Vec<u64> {
                 let info = ptrace::syscall_info(child).expect("info");
                 if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
                     #[expect(unsafe_code, reason = "reads a union of the kernel's")]
-                    // SAFETY: at an entry stop this is the field of the union that the kernel has filled in.
+                    // SAFETY: at an entry stop this is the field of the union that the kernel has
+                    // filled in.
                     calls.push(unsafe { info.u.entry.nr });
                 }
             }
@@ -132,7 +135,8 @@ fn a_ring_of_two_makes_no_system_call_while_nobody_sleeps() {
         sender.send(1).expect("room");
         assert_eq!(receiver.recv(), Ok(1));
     };
-    // The ends belong to this process, so the calls are counted from within: strict seccomp kills at the first one.
+    // The ends belong to this process, so the calls are counted from within: strict seccomp kills
+    // at the first one.
     once();
     let child = fork(move || {
         let (mut sender, mut receiver) = spsc::ring::<u64>(4).expect("a ring");
@@ -160,10 +164,14 @@ fn a_ring_of_two_makes_no_system_call_while_nobody_sleeps() {
 fn waking_a_sleeping_receiver_is_one_system_call() {
     let queue = queue(8);
     let theirs = queue.clone();
-    let sleeper = fork(move || (theirs.recv().expect("open"), theirs.recv().expect("open"))).expect("fork");
+    let sleeper =
+        fork(move || (theirs.recv().expect("open"), theirs.recv().expect("open"))).expect("fork");
     queue.send(1).expect("open");
     common::wait_until_asleep(sleeper.id());
-    assert_eq!(system_calls(|| assert!(queue.len() <= 64), || queue.send(2).expect("open")), [FUTEX]);
+    assert_eq!(
+        system_calls(|| assert!(queue.len() <= 64), || queue.send(2).expect("open")),
+        [FUTEX]
+    );
     assert_eq!(sleeper.join().expect("no panic"), (1, 2));
 }
 
@@ -173,7 +181,10 @@ fn waking_a_sleeping_sender_is_one_system_call() {
     let theirs = queue.clone();
     let sleeper = fork(move || theirs.send(2).expect("open")).expect("fork");
     common::wait_until_asleep(sleeper.id());
-    assert_eq!(system_calls(|| assert!(queue.len() <= 64), || assert_eq!(queue.recv(), Ok(1))), [FUTEX]);
+    assert_eq!(
+        system_calls(|| assert!(queue.len() <= 64), || assert_eq!(queue.recv(), Ok(1))),
+        [FUTEX]
+    );
     sleeper.join().expect("no panic");
 }
 
@@ -182,7 +193,13 @@ fn a_batch_wakes_a_sleeper_once() {
     let theirs = queue.clone();
     let sleeper = fork(move || theirs.recv().expect("open")).expect("fork");
     common::wait_until_asleep(sleeper.id());
-    assert_eq!(system_calls(|| assert!(queue.len() <= 64), || queue.send_many(&[1, 2, 3, 4]).expect("open")), [FUTEX]);
+    assert_eq!(
+        system_calls(
+            || assert!(queue.len() <= 64),
+            || queue.send_many(&[1, 2, 3, 4]).expect("open")
+        ),
+        [FUTEX]
+    );
     assert_eq!(sleeper.join().expect("no panic"), 1);
 }
 
@@ -193,7 +210,10 @@ fn a_killed_sleeper_costs_one_system_call_and_then_none() {
     common::wait_until_asleep(sleeper.id());
     sleeper.kill().expect("kill");
     assert!(sleeper.join().is_err());
-    let calls = system_calls(|| assert!(queue.len() <= 64), || (0..50).for_each(|n| queue.send(n).expect("open")));
+    let calls = system_calls(
+        || assert!(queue.len() <= 64),
+        || (0..50).for_each(|n| queue.send(n).expect("open")),
+    );
     assert!(calls.len() <= 1, "{calls:?}");
 }
 
@@ -218,7 +238,8 @@ fn a_killed_sleeping_sender_costs_one_system_call_and_then_none() {
 }
 
 fn a_killed_sleeper_at_a_ring_costs_one_system_call_and_then_none() {
-    // The end that is left belongs to the process that is counted, so that one makes the ring and has the sleeper killed.
+    // The end that is left belongs to the process that is counted, so that one makes the ring and
+    // has the sleeper killed.
     let end = std::cell::RefCell::new(None);
     let warm_up = || {
         let (mut sender, receiver) = spsc::ring::<u64>(64).expect("a ring");
@@ -229,7 +250,9 @@ fn a_killed_sleeper_at_a_ring_costs_one_system_call_and_then_none() {
         });
         let sleeper = sleeper.expect("fork");
         sender.send(0).expect("room");
-        common::wait_until("the sleeper takes the message and falls asleep", || sender.is_empty() && asleep(&sleeper));
+        common::wait_until("the sleeper takes the message and falls asleep", || {
+            sender.is_empty() && asleep(&sleeper)
+        });
         sleeper.kill().expect("kill");
         assert!(sleeper.join().is_err());
         *end.borrow_mut() = Some(sender);

@@ -1,5 +1,6 @@
-//! A thousand processes make, use and drop objects and are killed at random. Afterwards nothing is left of them: no block of the
-//! segments, no page, no descriptor, no file, no entry in the peer table.
+//! A thousand processes make, use and drop objects and are killed at random. Afterwards nothing is
+//! left of them: no block of the segments, no page, no descriptor, no file, no entry in the peer
+//! table.
 
 mod common;
 
@@ -9,7 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use common::fd::SegmentFd;
-use offspring::{Child, JoinError, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, Segment, SegmentOptions, fork};
+use offspring::{
+    Child, JoinError, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, Segment,
+    SegmentOptions, fork,
+};
 
 fn main() -> ExitCode {
     // Before the first child, as all of it is to be allocated in the end.
@@ -21,7 +25,8 @@ const PROCESSES: usize = 1000;
 const AT_A_TIME: usize = 20;
 const COMMONS_LEN: u64 = 64 << 20;
 const SEGMENT_LEN: u64 = 8 << 20;
-/// Blocks below 64 KiB keep their pages for the next one who asks: at most 64 blocks of each size here, and the headers of all blocks.
+/// Blocks below 64 KiB keep their pages for the next one who asks: at most 64 blocks of each size
+/// here, and the headers of all blocks.
 const KEPT_PAGES: u64 = 9 << 20;
 
 type Page = [u8; 4096];
@@ -52,10 +57,14 @@ impl Shared {
 fn live(shared: &Shared, number: u64) -> ! {
     for round in number.. {
         // Large ones get their own pages, small ones share them.
-        let _own = Queue::<Page>::with_capacity(1 + (round % 64) as usize).expect("room in the commons");
-        let _theirs = Queue::<[u8; 40]>::with_capacity_in(&shared.segment, 1 + (round % 300) as usize).expect("room");
+        let _own =
+            Queue::<Page>::with_capacity(1 + (round % 64) as usize).expect("room in the commons");
+        let _theirs =
+            Queue::<[u8; 40]>::with_capacity_in(&shared.segment, 1 + (round % 300) as usize)
+                .expect("room");
         let lock = Lock::new(round).expect("room in the commons");
-        let opened = Lock::<u64>::open(&Segment::commons().expect("the commons"), lock.handle()).expect("it is there");
+        let opened = Lock::<u64>::open(&Segment::commons().expect("the commons"), lock.handle())
+            .expect("it is there");
         assert_eq!(*opened.lock().expect("clean"), round);
         let _ = shared.jobs.try_send(round);
         let _ = shared.jobs.try_recv();
@@ -80,8 +89,11 @@ fn nothing_is_left_of_a_thousand_processes() {
     let commons = Segment::commons().expect("the commons");
     let descriptors = common::descriptors();
     let segment = Segment::create(SEGMENT_LEN).expect("a segment");
-    let inode = std::fs::metadata(format!("/proc/self/fd/{}", segment.as_raw_fd())).expect("a descriptor").ino();
-    let (room, segments_room) = (room(&commons), room_for(&segment, SEGMENT_LEN as usize / size_of::<Page>()));
+    let inode = std::fs::metadata(format!("/proc/self/fd/{}", segment.as_raw_fd()))
+        .expect("a descriptor")
+        .ino();
+    let (room, segments_room) =
+        (room(&commons), room_for(&segment, SEGMENT_LEN as usize / size_of::<Page>()));
     let pages = pages(&commons);
     {
         let shared = Shared::new(segment.clone());
@@ -122,7 +134,11 @@ fn nothing_is_left_of_a_thousand_processes() {
     println!("pages of the commons: {pages} bytes before, {pages_after} after");
     assert!(pages_after <= pages + KEPT_PAGES, "{pages} bytes before, {pages_after} after");
     assert_eq!(self::room(&commons), room, "something in the commons belongs to the dead");
-    assert_eq!(room_for(&segment, SEGMENT_LEN as usize / size_of::<Page>()), segments_room, "something in the segment");
+    assert_eq!(
+        room_for(&segment, SEGMENT_LEN as usize / size_of::<Page>()),
+        segments_room,
+        "something in the segment"
+    );
     assert_eq!(common::holders::holders_of(inode), [std::process::id()]);
     drop(segment);
     assert_eq!(common::holders::holders_of(inode), [], "somebody still has the segment");

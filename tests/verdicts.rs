@@ -1,10 +1,12 @@
-//! Nobody alive is called dead, and nobody waits for the dead, whatever the kernel refuses to those who judge and are judged.
+//! Nobody alive is called dead, and nobody waits for the dead, whatever the kernel refuses to those
+//! who judge and are judged.
 //!
-//! Verdicts once rested on calls that sandboxes refuse, on `/proc`, on free descriptors and on the address of a stack. A refused
-//! `fstatfs` made two identities incomparable, and a living owner was called dead: two processes had one lock. A full descriptor
-//! table, a refused `pidfd_open`, an `exec` without address randomization, or a pid that came back as a thread's made a dead
-//! owner immortal.
-//! `src/peer/liveness.rs` says what is asked today. A living process that cannot be judged counts as alive.
+//! Verdicts once rested on calls that sandboxes refuse, on `/proc`, on free descriptors and on the
+//! address of a stack. A refused `fstatfs` made two identities incomparable, and a living owner was
+//! called dead: two processes had one lock. A full descriptor table, a refused `pidfd_open`, an
+//! `exec` without address randomization, or a pid that came back as a thread's made a dead owner
+//! immortal. `src/peer/liveness.rs` says what is asked today. A living process that cannot be
+//! judged counts as alive.
 
 #![expect(unsafe_code, reason = "system calls of processes that are judged")]
 
@@ -24,7 +26,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use offspring::{
-    Child, Fault, ForkError, Lock, LockTimeoutError, Queue, Segment, SegmentError, TryLockError, TryRecvError, TrySendError, fork,
+    Child, Fault, ForkError, Lock, LockTimeoutError, Queue, Segment, SegmentError, TryLockError,
+    TryRecvError, TrySendError, fork,
 };
 use raw::{Board, Ended, Errand, Raw};
 
@@ -92,8 +95,8 @@ impl Scene {
         Scene { segment, lock, queue, board: Board::new() }
     }
 
-    /// The life of an owner: has the lock and a reservation until it is told to go on, and finds that they were its own all the
-    /// time.
+    /// The life of an owner: has the lock and a reservation until it is told to go on, and finds
+    /// that they were its own all the time.
     fn own(&self) {
         let mut guard = self.lock.lock().expect("free");
         guard[0] += 1;
@@ -128,13 +131,22 @@ impl Scene {
             match self.lock.try_lock() {
                 Err(TryLockError::WouldBlock) => {}
                 other => {
-                    panic!("the lock of a living process: {:?}", other.map(|guard| *guard).map_err(|error| error.to_string()))
+                    panic!(
+                        "the lock of a living process: {:?}",
+                        other.map(|guard| *guard).map_err(|error| error.to_string())
+                    )
                 }
             }
             let sent = self.queue.try_send([9; 16]);
-            assert!(matches!(sent, Err(TrySendError::Full(_))), "into the slot of a living process: {sent:?}");
+            assert!(
+                matches!(sent, Err(TrySendError::Full(_))),
+                "into the slot of a living process: {sent:?}"
+            );
             let received = self.queue.try_recv();
-            assert!(matches!(received, Err(TryRecvError::Empty)), "from the slot of a living process: {received:?}");
+            assert!(
+                matches!(received, Err(TryRecvError::Empty)),
+                "from the slot of a living process: {received:?}"
+            );
             // Attempts that do not wait ask the kernel every so often.
             std::thread::sleep(Duration::from_millis(12));
             // Other judges may have come to their end meanwhile.
@@ -142,7 +154,11 @@ impl Scene {
         }
         // The look at the end of a slice.
         let waited = self.lock.lock_timeout(Duration::from_millis(15)).map(|guard| *guard);
-        assert!(matches!(waited, Err(LockTimeoutError::Timeout)), "{:?}", waited.map_err(|error| error.to_string()));
+        assert!(
+            matches!(waited, Err(LockTimeoutError::Timeout)),
+            "{:?}",
+            waited.map_err(|error| error.to_string())
+        );
     }
 
     /// Has the owner go on, which must end well.
@@ -151,7 +167,10 @@ impl Scene {
         self.board.set(GO_ON, 1);
         owner.join();
         assert_eq!(self.queue.recv_timeout(LONG), Ok([7; 16]), "torn, or lost");
-        assert_eq!(self.lock.lock().map(|guard| *guard).map_err(|error| error.to_string()), Ok([1, 1]));
+        assert_eq!(
+            self.lock.lock().map(|guard| *guard).map_err(|error| error.to_string()),
+            Ok([1, 1])
+        );
     }
 
     /// The life of an owner that has what it has until its end.
@@ -169,7 +188,10 @@ impl Scene {
     fn owner_is_dead_within(&self, limit: Duration) {
         match self.lock.lock_timeout(limit) {
             Err(LockTimeoutError::OwnerDied(guard)) => drop(guard.recover()),
-            other => panic!("the lock of a dead process: {:?}", other.map(|guard| *guard).map_err(|error| error.to_string())),
+            other => panic!(
+                "the lock of a dead process: {:?}",
+                other.map(|guard| *guard).map_err(|error| error.to_string())
+            ),
         }
         let sent = self.queue.send_timeout([9; 16], limit);
         assert!(sent.is_ok(), "into the slot of a dead process: {sent:?}");
@@ -183,8 +205,12 @@ fn calls() -> Vec<(&'static str, Vec<i64>)> {
     #[cfg(target_arch = "x86_64")]
     let old = |number: i64| vec![number];
     #[cfg(target_arch = "x86_64")]
-    let (stat, open, readlink, poll) =
-        (vec![libc::SYS_stat, libc::SYS_lstat], old(libc::SYS_open), old(libc::SYS_readlink), old(libc::SYS_poll));
+    let (stat, open, readlink, poll) = (
+        vec![libc::SYS_stat, libc::SYS_lstat],
+        old(libc::SYS_open),
+        old(libc::SYS_readlink),
+        old(libc::SYS_poll),
+    );
     #[cfg(not(target_arch = "x86_64"))]
     let (stat, open, readlink, poll) = (vec![], vec![], vec![], vec![]);
     let with = |mut calls: Vec<i64>, more: &[i64]| {
@@ -199,7 +225,10 @@ fn calls() -> Vec<(&'static str, Vec<i64>)> {
         ("fcntl", vec![libc::SYS_fcntl]),
         ("open", with(open, &[libc::SYS_openat, libc::SYS_openat2])),
         ("readlink", with(readlink, &[libc::SYS_readlinkat])),
-        ("kill", vec![libc::SYS_kill, libc::SYS_tgkill, libc::SYS_tkill, libc::SYS_pidfd_send_signal]),
+        (
+            "kill",
+            vec![libc::SYS_kill, libc::SYS_tgkill, libc::SYS_tkill, libc::SYS_pidfd_send_signal],
+        ),
         ("ioctl", vec![libc::SYS_ioctl]),
         ("getsockopt", vec![libc::SYS_getsockopt, libc::SYS_socketpair]),
         ("waitid", vec![libc::SYS_waitid, libc::SYS_wait4]),
@@ -209,19 +238,28 @@ fn calls() -> Vec<(&'static str, Vec<i64>)> {
 
 const ERRORS: [i32; 5] = [libc::EPERM, libc::ENOSYS, libc::EINVAL, libc::EACCES, libc::EMFILE];
 
-/// Every sandbox: one of the calls refused, any two of the more telling ones, or all of them; each by every error.
+/// Every sandbox: one of the calls refused, any two of the more telling ones, or all of them; each
+/// by every error.
 fn sandboxes() -> Vec<(String, Vec<i64>, i32)> {
     let calls = calls();
     let all: Vec<i64> = calls.iter().flat_map(|(_, numbers)| numbers.clone()).collect();
-    let mut sets: Vec<(String, Vec<i64>)> = calls.iter().map(|(name, numbers)| ((*name).to_owned(), numbers.clone())).collect();
-    for (first, second) in
-        [("fcntl", "pidfd_open"), ("fcntl", "fstatfs"), ("fcntl", "fstat"), ("fcntl", "poll"), ("pidfd_open", "kill")]
-    {
-        let of = |name: &str| calls.iter().find(|(other, _)| *other == name).expect("a set").1.clone();
+    let mut sets: Vec<(String, Vec<i64>)> =
+        calls.iter().map(|(name, numbers)| ((*name).to_owned(), numbers.clone())).collect();
+    for (first, second) in [
+        ("fcntl", "pidfd_open"),
+        ("fcntl", "fstatfs"),
+        ("fcntl", "fstat"),
+        ("fcntl", "poll"),
+        ("pidfd_open", "kill"),
+    ] {
+        let of =
+            |name: &str| calls.iter().find(|(other, _)| *other == name).expect("a set").1.clone();
         sets.push((format!("{first} and {second}"), [of(first), of(second)].concat()));
     }
     sets.push(("everything".to_owned(), all));
-    sets.iter().flat_map(|(name, numbers)| ERRORS.map(|errno| (name.clone(), numbers.clone(), errno))).collect()
+    sets.iter()
+        .flat_map(|(name, numbers)| ERRORS.map(|errno| (name.clone(), numbers.clone(), errno)))
+        .collect()
 }
 
 /// The words of a refusal to begin, which is no verdict about anybody.
@@ -240,7 +278,9 @@ fn a_living_owner_is_never_dead_to_a_judge_in_a_sandbox() {
                     Err(TryLockError::WouldBlock) => {}
                     // It never came to judge anybody.
                     Err(TryLockError::Broken(fault)) => return fault.to_string(),
-                    other => panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string())),
+                    other => {
+                        panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string()))
+                    }
                 }
             } else {
                 assert!(scene.lock.try_lock().is_err());
@@ -253,10 +293,16 @@ fn a_living_owner_is_never_dead_to_a_judge_in_a_sandbox() {
     let mut refused = 0;
     for before in [false, true] {
         for sandboxes in sandboxes().chunks(15) {
-            let judges: Vec<_> = sandboxes.iter().map(|(_, numbers, errno)| judge(numbers, *errno, before)).collect();
+            let judges: Vec<_> = sandboxes
+                .iter()
+                .map(|(_, numbers, errno)| judge(numbers, *errno, before))
+                .collect();
             for (judge, (name, _, errno)) in judges.into_iter().zip(sandboxes) {
                 let answer = judge.answer();
-                assert!(answer.is_empty() || before && could_not_begin(&answer), "{name}, error {errno}: {answer}");
+                assert!(
+                    answer.is_empty() || before && could_not_begin(&answer),
+                    "{name}, error {errno}: {answer}"
+                );
                 refused += u32::from(!answer.is_empty());
             }
         }
@@ -418,13 +464,16 @@ fn a_living_owner_behind_a_foreign_proc_is_never_dead() {
     // In that namespace the owner's number is another process.
     let jail = sandbox::fork_into_pid_namespace(|| {
         // SAFETY: constants, and a path that ends with a NUL.
-        let mounted = unsafe { libc::mount(c"proc".as_ptr(), place.as_ptr(), c"proc".as_ptr(), 0, std::ptr::null()) };
+        let mounted = unsafe {
+            libc::mount(c"proc".as_ptr(), place.as_ptr(), c"proc".as_ptr(), 0, std::ptr::null())
+        };
         if mounted != 0 {
             board.set(0, 1);
             return;
         }
         let last = folder.path().join("proc/sys/kernel/ns_last_pid");
-        let other = std::fs::write(last, (owner.pid() - 1).to_string()).map(|()| raw::fork(|| common::sleep_for_ever()));
+        let other = std::fs::write(last, (owner.pid() - 1).to_string())
+            .map(|()| raw::fork(|| common::sleep_for_ever()));
         board.set(1, other.as_ref().map_or(0, |other| other.id().into()));
         board.set(0, 2);
         board.wait(2, 1);
@@ -435,8 +484,10 @@ fn a_living_owner_behind_a_foreign_proc_is_never_dead() {
         return sandbox::skip("this process may not mount");
     }
     assert_eq!(board.get(1), u64::from(owner.id()), "another process has the owner's number there");
-    // One that attaches there does not find out where it lives, and is refused, where a pidfd does not tell.
-    let attach_before = if sandbox::namespace_is_known_without_proc() { vec![false, true] } else { vec![true] };
+    // One that attaches there does not find out where it lives, and is refused, where a pidfd does
+    // not tell.
+    let attach_before =
+        if sandbox::namespace_is_known_without_proc() { vec![false, true] } else { vec![true] };
     let judges: Vec<Raw> = attach_before
         .into_iter()
         .map(|before| {
@@ -458,7 +509,8 @@ fn a_living_owner_behind_a_foreign_proc_is_never_dead() {
     scene.ends_well(owner);
 }
 
-/// In a process of another pid namespace than the owner's: is refused by every way to use what it inherited, and to open it.
+/// In a process of another pid namespace than the owner's: is refused by every way to use what it
+/// inherited, and to open it.
 fn is_foreign(scene: &Scene, fd: i32) {
     for _ in 0..2 {
         match scene.lock.lock_timeout(Duration::from_millis(100)) {
@@ -470,7 +522,10 @@ fn is_foreign(scene: &Scene, fd: i32) {
     }
     // SAFETY: the segment has it open.
     let opened = Segment::open(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) });
-    assert!(matches!(opened, Err(SegmentError::ForeignNamespace { .. } | SegmentError::Os { .. })), "{opened:?}");
+    assert!(
+        matches!(opened, Err(SegmentError::ForeignNamespace { .. } | SegmentError::Os { .. })),
+        "{opened:?}"
+    );
     assert!(fork(|| ()).is_err(), "it has no place in the commons of its parent");
 }
 
@@ -532,7 +587,8 @@ fn a_process_of_another_pid_namespace_is_refused_without_proc() {
 }
 
 fn a_grandchild_of_a_raw_fork_keeps_what_it_has_when_the_child_ends() {
-    // It may be the first of the family to use the segment, or come after the child; and the child may be killed, or return.
+    // It may be the first of the family to use the segment, or come after the child; and the child
+    // may be killed, or return.
     for (childs_use, killed) in [(false, false), (false, true), (true, false), (true, true)] {
         let scene = std::sync::Arc::new(Scene::new());
         let theirs = std::sync::Arc::clone(&scene);
@@ -558,7 +614,11 @@ fn grandchild(life: impl FnOnce()) -> u32 {
     match unsafe { libc::fork() } {
         -1 => panic!("fork"),
         0 => {
-            let code = if std::panic::catch_unwind(std::panic::AssertUnwindSafe(life)).is_ok() { 0 } else { 101 };
+            let code = if std::panic::catch_unwind(std::panic::AssertUnwindSafe(life)).is_ok() {
+                0
+            } else {
+                101
+            };
             raw::exit(code)
         }
         pid => pid.cast_unsigned(),
@@ -572,8 +632,13 @@ fn the_grandchild_is_alive(scene: &Scene) {
     scene.board.set(GO_ON, 1);
     assert_eq!(scene.queue.recv_timeout(LONG), Ok([7; 16]), "torn, or lost");
     let grandchild = scene.board.get(2) as u32;
-    common::wait_until("the grandchild ends", || matches!(common::state(grandchild), None | Some('Z')));
-    assert_eq!(scene.lock.lock().map(|guard| *guard).map_err(|error| error.to_string()), Ok([1, 1]));
+    common::wait_until("the grandchild ends", || {
+        matches!(common::state(grandchild), None | Some('Z'))
+    });
+    assert_eq!(
+        scene.lock.lock().map(|guard| *guard).map_err(|error| error.to_string()),
+        Ok([1, 1])
+    );
 }
 
 fn a_daemon_keeps_what_it_has_when_the_process_that_started_it_ends() {
@@ -650,7 +715,8 @@ fn a_zombie_is_dead_to_a_judge_without_descriptors() {
             let survivor = raw::fork(|| {
                 scene.attach();
                 if name.contains("closed") && !waited_for {
-                    // Without the segment's descriptor there is only the number, which a zombie still has.
+                    // Without the segment's descriptor there is only the number, which a zombie
+                    // still has.
                     return board.set(0, 1);
                 }
                 take();
@@ -692,7 +758,8 @@ fn a_dead_owner_is_found_without_proc() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let enter = || assert!(sandbox::enter(folder.path()));
-    let attach_before = if sandbox::namespace_is_known_without_proc() { vec![true, false] } else { vec![true] };
+    let attach_before =
+        if sandbox::namespace_is_known_without_proc() { vec![true, false] } else { vec![true] };
     for waited_for in [false, true] {
         for (owners, judges) in [(false, true), (true, false), (true, true)] {
             for attach_before in attach_before.clone() {
@@ -726,7 +793,8 @@ fn become_program(program: &Path, arguments: &[&str]) -> ! {
 }
 
 fn exec(program: &CString, arguments: &[CString]) -> std::io::Error {
-    let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    let mut pointers: Vec<*const libc::c_char> =
+        arguments.iter().map(|argument| argument.as_ptr()).collect();
     pointers.push(std::ptr::null());
     // SAFETY: texts that end with a NUL, and a list of them that ends with a null pointer.
     unsafe { libc::execv(program.as_ptr(), pointers.as_ptr()) };
@@ -764,7 +832,8 @@ fn an_owner_that_became_another_program_is_dead() {
         .join();
         owner.kill();
 
-        // A child of `fork` that becomes another program is as dead to others, while its parent has it still.
+        // A child of `fork` that becomes another program is as dead to others, while its parent has
+        // it still.
         let scene = std::sync::Arc::new(Scene::new());
         let theirs = std::sync::Arc::clone(&scene);
         let child = fork(move || {
@@ -784,8 +853,8 @@ fn an_owner_that_became_its_own_twin_is_dead() {
     role::play("twin");
 }
 
-/// Without address randomization, a process that becomes the same program once more, with the same arguments, has the same stack
-/// as before.
+/// Without address randomization, a process that becomes the same program once more, with the same
+/// arguments, has the same stack as before.
 fn twin() {
     const REAL: libc::c_int = 200;
     // SAFETY: takes integers.
@@ -795,10 +864,12 @@ fn twin() {
     // SAFETY: takes an integer that asks and changes nothing.
     let persona = unsafe { libc::personality(0xffff_ffff) };
     let own = CString::new("/proc/self/exe").expect("no NUL");
-    let arguments: Vec<CString> = std::env::args().map(|argument| CString::new(argument).expect("no NUL")).collect();
+    let arguments: Vec<CString> =
+        std::env::args().map(|argument| CString::new(argument).expect("no NUL")).collect();
     if persona & libc::ADDR_NO_RANDOMIZE == 0 {
         // SAFETY: takes an integer.
-        if unsafe { libc::personality((persona | libc::ADDR_NO_RANDOMIZE) as libc::c_ulong) } == -1 {
+        if unsafe { libc::personality((persona | libc::ADDR_NO_RANDOMIZE) as libc::c_ulong) } == -1
+        {
             return sandbox::skip("this process may not do without address randomization");
         }
         panic!("exec: {}", exec(&own, &arguments));
@@ -813,11 +884,16 @@ fn twin() {
         panic!("exec: {}", exec(&own, &arguments));
     });
     board.wait(0, 1);
-    // The mark is there in both; what tells them apart is that the segment's descriptor is closed by the exec.
-    let segment = format!("/proc/{}/fd/{}", owner.id(), std::os::fd::AsRawFd::as_raw_fd(&scene.segment));
+    // The mark is there in both; what tells them apart is that the segment's descriptor is closed
+    // by the exec.
+    let segment =
+        format!("/proc/{}/fd/{}", owner.id(), std::os::fd::AsRawFd::as_raw_fd(&scene.segment));
     common::wait_until("the descriptor is closed", || std::fs::read_link(&segment).is_err());
     raw::fork(|| scene.owner_is_dead()).join();
-    assert!(common::state(owner.id()).is_some_and(|state| state != 'Z'), "the program that it became lives");
+    assert!(
+        common::state(owner.id()).is_some_and(|state| state != 'Z'),
+        "the program that it became lives"
+    );
     owner.kill();
 }
 
@@ -861,10 +937,12 @@ fn become_user(user: u32) {
 
 fn many_waiters_behind_the_living_hide_no_dead_owner() {
     const WAITERS: usize = 64;
-    // All share one process, and what it may ask. It used to be so little that each round took seconds, and some did for ever.
+    // All share one process, and what it may ask. It used to be so little that each round took
+    // seconds, and some did for ever.
     for _ in 0..5 {
         let scene = Scene::new();
-        let busy: Vec<Lock<u64>> = (0..WAITERS).map(|_| Lock::new_in(&scene.segment, 0).expect("a lock")).collect();
+        let busy: Vec<Lock<u64>> =
+            (0..WAITERS).map(|_| Lock::new_in(&scene.segment, 0).expect("a lock")).collect();
         let holder = raw::fork(|| {
             busy.iter().for_each(|lock| std::mem::forget(lock.lock().expect("free")));
             scene.board.set(2, 1);
@@ -919,7 +997,8 @@ fn where_pids_can_be_chosen(act: impl FnOnce()) -> bool {
 }
 
 fn choose_next_pid(pid: i32) {
-    std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).expect("it could be written before");
+    std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
+        .expect("it could be written before");
 }
 
 fn a_pid_that_came_back_as_a_thread_is_a_dead_owners() {
@@ -985,7 +1064,10 @@ fn children_that_nobody_joined_make_room_for_others() {
     if limit.maximum.is_some_and(|most| most < needed) {
         return sandbox::skip("not so many descriptors are to be had");
     }
-    let raised = rustix::process::Rlimit { current: Some(needed.max(limit.current.unwrap_or(needed))), maximum: limit.maximum };
+    let raised = rustix::process::Rlimit {
+        current: Some(needed.max(limit.current.unwrap_or(needed))),
+        maximum: limit.maximum,
+    };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("setrlimit");
     let queue = Queue::<u64>::with_capacity(4).expect("a queue");
     let commons = Segment::commons().expect("the commons");
@@ -994,9 +1076,12 @@ fn children_that_nobody_joined_make_room_for_others() {
     let mut children: Vec<Child<u64>> = Vec::new();
     let mut reaped = 0;
     for number in 0..CHILDREN as u64 {
-        children.push(fork(move || number).unwrap_or_else(|error| panic!("child {number}: {error:?}")));
+        children
+            .push(fork(move || number).unwrap_or_else(|error| panic!("child {number}: {error:?}")));
         if number % 300 == 299 {
-            common::wait_until("the children end", || children.iter().all(|child| !child.is_alive()));
+            common::wait_until("the children end", || {
+                children.iter().all(|child| !child.is_alive())
+            });
             reaped += commons.reap().expect("attached");
         }
     }
@@ -1004,13 +1089,15 @@ fn children_that_nobody_joined_make_room_for_others() {
     common::wait_until("the children end", || children.iter().all(|child| !child.is_alive()));
     // The table may be filled without anybody's reaping by hand, too.
     for number in 0..CHILDREN as u64 - 200 {
-        children.push(fork(move || number).unwrap_or_else(|error| panic!("child {number}: {error:?}")));
+        children
+            .push(fork(move || number).unwrap_or_else(|error| panic!("child {number}: {error:?}")));
         drop(children.remove(0));
     }
     queue.send(7).expect("room");
     let theirs = queue.clone();
     assert_eq!(fork(move || theirs.recv().ok()).expect("fork").join().expect("a value"), Some(7));
-    let values: Vec<u64> = children.into_iter().map(|child| child.join().expect("a value")).collect();
+    let values: Vec<u64> =
+        children.into_iter().map(|child| child.join().expect("a value")).collect();
     assert_eq!(values.len(), CHILDREN);
     assert_eq!(commons.reap(), Ok(0));
 }
@@ -1021,7 +1108,8 @@ fn a_child_without_proc_works_at_its_first_use() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let queue = Queue::<u64>::with_capacity(4).expect("a queue");
-    let raw = if sandbox::namespace_is_known_without_proc() { vec![false, true] } else { vec![false] };
+    let raw =
+        if sandbox::namespace_is_known_without_proc() { vec![false, true] } else { vec![false] };
     for raw in raw {
         let (theirs, path) = (queue.clone(), folder.path().to_owned());
         let life = move || {
@@ -1041,9 +1129,12 @@ fn a_child_without_proc_works_at_its_first_use() {
 fn what_a_raw_fork_opened_anew_is_given_back() {
     let segment = Segment::create(1 << 20).expect("a segment");
     let room = |expected: Option<u64>| {
-        let error =
-            Queue::<[u8; 4096]>::with_capacity_in(&segment, 1 << 20).map(drop).expect_err("it is larger than the segment");
-        let offspring::CreateError::OutOfMemory { available, .. } = error else { panic!("{error:?}") };
+        let error = Queue::<[u8; 4096]>::with_capacity_in(&segment, 1 << 20)
+            .map(drop)
+            .expect_err("it is larger than the segment");
+        let offspring::CreateError::OutOfMemory { available, .. } = error else {
+            panic!("{error:?}")
+        };
         if let Some(expected) = expected {
             assert_eq!(available, expected, "something is kept");
         }

@@ -1,9 +1,11 @@
-//! Who sleeps is woken by whoever brings what it waits for; and if that one is killed before the wake-up, by the end of a slice of sleep.
+//! Who sleeps is woken by whoever brings what it waits for; and if that one is killed before the
+//! wake-up, by the end of a slice of sleep.
 //!
-//! Each of the two hides the other. A slice of sleep ends soon, so nobody misses the wake-up that is never sent; and a wake-up comes nearly
-//! always, so nobody misses the slice. Here they are taken apart. The sleeper is traced, and the first sleep of it has no end but by being
-//! woken; or it has slept in vain so often that its slices are as long as they get, and its waker is killed at the system call that
-//! would wake it.
+//! Each of the two hides the other. A slice of sleep ends soon, so nobody misses the wake-up that
+//! is never sent; and a wake-up comes nearly always, so nobody misses the slice. Here they are
+//! taken apart. The sleeper is traced, and the first sleep of it has no end but by being woken; or
+//! it has slept in vain so often that its slices are as long as they get, and its waker is killed
+//! at the system call that would wake it.
 //!
 //! x86-64 only, as `step_kill`.
 
@@ -47,16 +49,20 @@ use cases::*;
 mod cases {
     use std::time::Duration;
 
-    use offspring::{Lock, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, SendError, Wait, spsc};
+    use offspring::{
+        Lock, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, SendError, Wait, spsc,
+    };
 
     use crate::common;
     use crate::trace::{Tracee, mark};
 
-    /// Times that a sleeper finds nothing. Slices that doubled each time would have come to a minute.
+    /// Times that a sleeper finds nothing. Slices that doubled each time would have come to a
+    /// minute.
     const IN_VAIN: usize = 13;
     /// No slice is longer. Far more than any is, and far less than anybody would wait for.
     const LONG: Duration = Duration::from_secs(1);
-    /// Within this time somebody goes on whom only the end of a slice helps: no promise on time, a watchdog.
+    /// Within this time somebody goes on whom only the end of a slice helps: no promise on time, a
+    /// watchdog.
     const STUCK: Duration = Duration::from_secs(20);
 
     /// A process that waits for something.
@@ -71,7 +77,8 @@ mod cases {
             sleeper
         }
 
-        /// Starts one that has slept in vain many times; it sleeps when this returns, as long as the crate lets it.
+        /// Starts one that has slept in vain many times; it sleeps when this returns, as long as
+        /// the crate lets it.
         fn for_a_slice(operation: impl FnOnce()) -> Sleeper {
             let mut sleeper = Sleeper::before_its_first_sleep(operation);
             for _ in 0..IN_VAIN {
@@ -92,7 +99,8 @@ mod cases {
             Sleeper(tracee)
         }
 
-        /// Says whether it was woken. It stands at the end of its sleep then, and has not acted on it.
+        /// Says whether it was woken. It stands at the end of its sleep then, and has not acted on
+        /// it.
         fn is_woken(&mut self) -> bool {
             let returned = self.0.returned();
             assert!(returned.is_none_or(|result| result == 0), "the sleep ended with {returned:?}");
@@ -118,11 +126,19 @@ mod cases {
             let ended = loop {
                 match self.0.look_for_end() {
                     Some(ended) => break ended,
-                    None => assert!(start.elapsed() < STUCK, "the sleeper still sleeps after {} s", STUCK.as_secs()),
+                    None => assert!(
+                        start.elapsed() < STUCK,
+                        "the sleeper still sleeps after {} s",
+                        STUCK.as_secs()
+                    ),
                 }
                 std::thread::sleep(Duration::from_millis(1));
             };
-            assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(self.0.pid(), 0), "the sleeper ended in another way");
+            assert_eq!(
+                ended,
+                nix::sys::wait::WaitStatus::Exited(self.0.pid(), 0),
+                "the sleeper ended in another way"
+            );
         }
     }
 
@@ -198,14 +214,19 @@ mod cases {
             let queue = queue(&segment, 4);
             let mut slot = queue.try_reserve().expect("room");
             queue.try_send(2).expect("room");
-            let sleeper = Sleeper::until_woken(|| assert_eq!(queue.recv(), Ok(if commits { 1 } else { 2 })));
+            let sleeper =
+                Sleeper::until_woken(|| assert_eq!(queue.recv(), Ok(if commits { 1 } else { 2 })));
             slot.write(1);
             if commits {
                 slot.commit()
             } else {
                 drop(slot)
             }
-            sleeper.goes_on_when_woken(if commits { "the commit" } else { "the end of the reservation" });
+            sleeper.goes_on_when_woken(if commits {
+                "the commit"
+            } else {
+                "the end of the reservation"
+            });
         }
     }
 
@@ -218,7 +239,9 @@ mod cases {
             ("the end of try_recv_ref", |queue| drop(queue.try_recv_ref().expect("a message"))),
             ("recv_many", |queue| assert_eq!(queue.recv_many(&mut Vec::new(), 2), Ok(2))),
             ("try_recv_many", |queue| assert_eq!(queue.try_recv_many(&mut Vec::new(), 2), Ok(2))),
-            ("recv_many_timeout", |queue| assert_eq!(queue.recv_many_timeout(&mut Vec::new(), 2, LONG), Ok(2))),
+            ("recv_many_timeout", |queue| {
+                assert_eq!(queue.recv_many_timeout(&mut Vec::new(), 2, LONG), Ok(2))
+            }),
         ];
         let ways: [fn(&Queue<u64>); 3] = [
             |queue| queue.send(7).expect("open"),
@@ -259,22 +282,26 @@ mod cases {
             let handle = sender.handle();
             drop(receiver);
             let sleeper = Sleeper::until_woken(|| {
-                let mut receiver = spsc::Consumer::<u64>::open(&segment, handle).expect("the role is free");
+                let mut receiver =
+                    spsc::Consumer::<u64>::open(&segment, handle).expect("the role is free");
                 receiver.set_wait(Wait::Sleep);
                 assert_eq!(receiver.recv(), Ok(7));
             });
             act(&mut sender);
             sleeper.goes_on_when_woken("the sender");
         }
-        let acts: [fn(&mut spsc::Consumer<u64>); 2] =
-            [|receiver| assert_eq!(receiver.recv(), Ok(1)), |receiver| assert_eq!(receiver.try_recv(), Ok(1))];
+        let acts: [fn(&mut spsc::Consumer<u64>); 2] = [
+            |receiver| assert_eq!(receiver.recv(), Ok(1)),
+            |receiver| assert_eq!(receiver.try_recv(), Ok(1)),
+        ];
         for act in acts {
             let (mut sender, mut receiver) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
             let handle = sender.handle();
             sender.try_send(1).expect("room");
             drop(sender);
             let sleeper = Sleeper::until_woken(|| {
-                let mut sender = spsc::Producer::<u64>::open(&segment, handle).expect("the role is free");
+                let mut sender =
+                    spsc::Producer::<u64>::open(&segment, handle).expect("the role is free");
                 sender.set_wait(Wait::Sleep);
                 sender.send(2).expect("a ring");
             });
@@ -287,11 +314,16 @@ mod cases {
         let segment = segment();
         let empty = queue(&segment, 1);
         let full = full(&segment, 1);
-        let receivers = [(); 2].map(|()| Sleeper::until_woken(|| assert_eq!(empty.recv(), Err(RecvError::Closed))));
-        let senders = [(); 2].map(|()| Sleeper::until_woken(|| assert_eq!(full.send(2), Err(SendError::Closed(2)))));
+        let receivers = [(); 2]
+            .map(|()| Sleeper::until_woken(|| assert_eq!(empty.recv(), Err(RecvError::Closed))));
+        let senders = [(); 2]
+            .map(|()| Sleeper::until_woken(|| assert_eq!(full.send(2), Err(SendError::Closed(2)))));
         empty.close();
         full.close();
-        receivers.into_iter().chain(senders).for_each(|sleeper| sleeper.goes_on_when_woken("the closing"));
+        receivers
+            .into_iter()
+            .chain(senders)
+            .for_each(|sleeper| sleeper.goes_on_when_woken("the closing"));
     }
 
     /// Lets another process claim something, and kills it.
@@ -321,7 +353,9 @@ mod cases {
             Sleeper::until_woken(|| assert_eq!(reserved.recv(), Ok(1))),
             Sleeper::until_woken(|| read.send(2).expect("open")),
             Sleeper::until_woken(|| assert!(again.recv_ref().expect("open").redelivered())),
-            Sleeper::until_woken(|| assert!(lock.lock().expect_err("the owner died").is_owner_died())),
+            Sleeper::until_woken(|| {
+                assert!(lock.lock().expect_err("the owner died").is_owner_died())
+            }),
         ];
         assert_eq!(segment.reap(), Ok(1));
         sleepers.into_iter().for_each(|sleeper| sleeper.goes_on_when_woken("the reaper"));
@@ -330,10 +364,12 @@ mod cases {
     pub fn a_sender_passes_on_a_wake_up_that_killed_senders_took_with_them() {
         let segment = segment();
         let queue = full(&segment, 3);
-        let mut sleepers: Vec<Sleeper> = (0..3).map(|_| Sleeper::until_woken(|| queue.send(7).expect("open"))).collect();
+        let mut sleepers: Vec<Sleeper> =
+            (0..3).map(|_| Sleeper::until_woken(|| queue.send(7).expect("open"))).collect();
         for n in 0..2 {
             assert_eq!(queue.recv(), Ok(n));
-            // Woken, and killed before it does anything: the slot stays free, and nobody else is told.
+            // Woken, and killed before it does anything: the slot stays free, and nobody else is
+            // told.
             take_woken(&mut sleepers, "recv").0.kill();
         }
         queue.try_send(8).expect("two slots are free");
@@ -344,7 +380,8 @@ mod cases {
     pub fn a_receiver_passes_on_a_wake_up_that_killed_receivers_took_with_them() {
         let segment = segment();
         let queue = queue(&segment, 3);
-        let mut sleepers: Vec<Sleeper> = (0..3).map(|_| Sleeper::until_woken(|| assert_eq!(queue.recv(), Ok(1)))).collect();
+        let mut sleepers: Vec<Sleeper> =
+            (0..3).map(|_| Sleeper::until_woken(|| assert_eq!(queue.recv(), Ok(1)))).collect();
         for n in 0..2 {
             queue.send(n).expect("open");
             take_woken(&mut sleepers, "send").0.kill();
@@ -359,9 +396,12 @@ mod cases {
         queue.try_send(1).expect("room");
         let message = queue.try_recv_ref().expect("a message");
         queue.close();
-        let sleepers = [(); 2].map(|()| Sleeper::until_woken(|| assert_eq!(queue.recv(), Err(RecvError::Closed))));
+        let sleepers = [(); 2]
+            .map(|()| Sleeper::until_woken(|| assert_eq!(queue.recv(), Err(RecvError::Closed))));
         drop(message);
-        sleepers.into_iter().for_each(|sleeper| sleeper.goes_on_when_woken("the end of the last message"));
+        sleepers
+            .into_iter()
+            .for_each(|sleeper| sleeper.goes_on_when_woken("the end of the last message"));
     }
 
     pub fn no_sleep_is_longer_than_a_slice() {
@@ -378,14 +418,21 @@ mod cases {
             ("recv behind a reservation", &|| _ = behind.recv()),
             ("send", &|| _ = full.send(1)),
             ("lock", &|| drop(lock.lock())),
-            ("recv_many_timeout", &|| _ = empty.recv_many_timeout(&mut Vec::new(), 1, 1000 * STUCK)),
-            ("recv of a ring", &|| _ = spsc::Consumer::<u64>::open(&segment, handle).map(|mut end| end.recv())),
+            ("recv_many_timeout", &|| {
+                _ = empty.recv_many_timeout(&mut Vec::new(), 1, 1000 * STUCK)
+            }),
+            ("recv of a ring", &|| {
+                _ = spsc::Consumer::<u64>::open(&segment, handle).map(|mut end| end.recv())
+            }),
         ];
         for (name, operation) in sleepers {
             let mut tracee = Sleeper::before_its_first_sleep(operation).0;
             for turn in 0..IN_VAIN {
                 let time = tracee.timeout();
-                assert!(time < LONG, "sleep {turn} of {name} lasts {time:?} unless somebody ends it");
+                assert!(
+                    time < LONG,
+                    "sleep {turn} of {name} lasts {time:?} unless somebody ends it"
+                );
                 tracee.skip_call(-i64::from(libc::ETIMEDOUT));
                 assert!(tracee.run_to_futex(libc::FUTEX_WAIT), "{name} gave up");
             }

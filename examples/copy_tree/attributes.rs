@@ -9,8 +9,9 @@ use std::os::fd::BorrowedFd;
 /// The bits that let a program run as its owner or group.
 const SET_ID: Mode = Mode::SUID.union(Mode::SGID);
 
-/// Gives an open file or folder the owner, permissions and times of `from`, and extended attributes, and returns which of these
-/// it did not get. A system call that would change nothing is not made: on ext4 each costs as much as writing a small file.
+/// Gives an open file or folder the owner, permissions and times of `from`, and extended
+/// attributes, and returns which of these it did not get. A system call that would change nothing
+/// is not made: on ext4 each costs as much as writing a small file.
 pub(crate) fn give(to: BorrowedFd<'_>, from: &Stat, extended: &Extended) -> Result<Lost> {
     let now = rustix::fs::fstat(to)?;
     let mut mode = Mode::from_raw_mode(from.st_mode);
@@ -25,8 +26,8 @@ pub(crate) fn give(to: BorrowedFd<'_>, from: &Stat, extended: &Extended) -> Resu
     let bearer = Bearer::Open(to);
     let now_extended = Extended::of(bearer)?;
     if !extended.is_same_as(&now_extended) {
-        // Who may not write may not give attributes either, though he holds the file open; and an access control list changes
-        // the permissions.
+        // Who may not write may not give attributes either, though he holds the file open; and an
+        // access control list changes the permissions.
         let permissions = Mode::from_raw_mode(now.st_mode);
         if !permissions.contains(Mode::WUSR) {
             rustix::fs::fchmod(to, (permissions - SET_ID) | Mode::WUSR)?;
@@ -43,9 +44,17 @@ pub(crate) fn give(to: BorrowedFd<'_>, from: &Stat, extended: &Extended) -> Resu
 }
 
 /// The same for what cannot be opened: links and special files.
-pub(crate) fn give_by_name(folder: BorrowedFd<'_>, name: &CStr, from: &Stat, extended: &Extended, is_link: bool) -> Result<Lost> {
+pub(crate) fn give_by_name(
+    folder: BorrowedFd<'_>,
+    name: &CStr,
+    from: &Stat,
+    extended: &Extended,
+    is_link: bool,
+) -> Result<Lost> {
     let mut mode = Mode::from_raw_mode(from.st_mode);
-    if !give_owner(from, |owner, group| rustix::fs::chownat(folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW))? {
+    if !give_owner(from, |owner, group| {
+        rustix::fs::chownat(folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)
+    })? {
         mode -= SET_ID;
     }
     let bearer = Bearer::Named(folder, name);
@@ -57,8 +66,12 @@ pub(crate) fn give_by_name(folder: BorrowedFd<'_>, name: &CStr, from: &Stat, ext
     Ok(lost)
 }
 
-/// Changes owner and group, or the group alone if only that is permitted, or nothing. Returns whether both are right.
-fn give_owner(from: &Stat, change: impl Fn(Option<Uid>, Option<Gid>) -> Result<()>) -> Result<bool> {
+/// Changes owner and group, or the group alone if only that is permitted, or nothing. Returns
+/// whether both are right.
+fn give_owner(
+    from: &Stat,
+    change: impl Fn(Option<Uid>, Option<Gid>) -> Result<()>,
+) -> Result<bool> {
     let (owner, group) = (Uid::from_raw(from.st_uid), Gid::from_raw(from.st_gid));
     match change(Some(owner), Some(group)) {
         Ok(()) => Ok(true),
@@ -73,6 +86,9 @@ fn give_owner(from: &Stat, change: impl Fn(Option<Uid>, Option<Gid>) -> Result<(
 fn times(from: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: from.st_atime as _, tv_nsec: from.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: from.st_mtime as _, tv_nsec: from.st_mtime_nsec as _ },
+        last_modification: Timespec {
+            tv_sec: from.st_mtime as _,
+            tv_nsec: from.st_mtime_nsec as _,
+        },
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// To create, rename and close a file takes about as long as to copy so many bytes. Without that, a tree of small files would
-/// stand at 100 % before half of it is done.
+/// To create, rename and close a file takes about as long as to copy so many bytes. Without that, a
+/// tree of small files would stand at 100 % before half of it is done.
 const FILE: u64 = 16 << 10;
 
-/// The line at the bottom of the terminal: a bar, per cent, bytes, files, speed and the time left. Nothing where standard error
-/// is no terminal.
+/// The line at the bottom of the terminal: a bar, per cent, bytes, files, speed and the time left.
+/// Nothing where standard error is no terminal.
 pub(crate) struct Bar {
     bar: ProgressBar,
     copied: Arc<Copied>,

@@ -1,4 +1,5 @@
-//! Copies one entry: under a temporary name first, and by a rename under its own name when it is whole.
+//! Copies one entry: under a temporary name first, and by a rename under its own name when it is
+//! whole.
 
 use crate::Plan;
 use crate::attributes;
@@ -13,8 +14,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Bytes read or written by one system call. Large enough that the call does not count, small enough for the second-level
-/// cache.
+/// Bytes read or written by one system call. Large enough that the call does not count, small
+/// enough for the second-level cache.
 const CHUNK: usize = 256 << 10;
 /// Bytes after which the copying of a large file reports how far it is.
 const REPORT: u64 = 8 << 20;
@@ -48,15 +49,21 @@ impl<'plan> Copier<'plan> {
         }
     }
 
-    /// Copies one entry; for a large file, `so_far` hears from time to time how many bytes there are yet.
-    pub(crate) fn copy(&mut self, entry: &Entry, so_far: &mut dyn FnMut(u64)) -> Result<Copied, Trouble> {
+    /// Copies one entry; for a large file, `so_far` hears from time to time how many bytes there
+    /// are yet.
+    pub(crate) fn copy(
+        &mut self,
+        entry: &Entry,
+        so_far: &mut dyn FnMut(u64),
+    ) -> Result<Copied, Trouble> {
         let folders = &self.plan.tree.folders;
         let from = self.source.go(folders, entry.folder).map_err(Step::Read.refused())?;
         let to = self.target.go(folders, entry.folder).map_err(Step::Write.refused())?;
         let temporary = self.temporary.as_c_str();
         let copied = if entry.kind == FileType::RegularFile {
             let buffer = &mut self.buffer;
-            File { from, to, entry, temporary, owner: self.owner, buffer }.copy(self.plan.verify, so_far)
+            File { from, to, entry, temporary, owner: self.owner, buffer }
+                .copy(self.plan.verify, so_far)
         } else {
             copy_special(from, to, entry, temporary)
         };
@@ -87,7 +94,8 @@ impl File<'_> {
         // NONBLOCK: the file may have become a FIFO since it was listed.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let read = Step::Read.refused();
-        let source = rustix::fs::openat(self.from, &self.entry.name, flags, Mode::empty()).map_err(&read)?;
+        let source =
+            rustix::fs::openat(self.from, &self.entry.name, flags, Mode::empty()).map_err(&read)?;
         let stat = rustix::fs::fstat(&source).map_err(&read)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(read(Errno::STALE));
@@ -101,11 +109,14 @@ impl File<'_> {
         {
             return Err(Trouble { step: Step::Compare, errno: 0 });
         }
-        // Read after the bytes: who writes into the file takes its capabilities away, so that they fit what was read.
+        // Read after the bytes: who writes into the file takes its capabilities away, so that they
+        // fit what was read.
         let extended = Extended::of(Bearer::Open(source.as_fd())).map_err(&read)?;
-        let lost = attributes::give(target.as_fd(), &stat, &extended).map_err(Step::Attributes.refused())?;
+        let lost = attributes::give(target.as_fd(), &stat, &extended)
+            .map_err(Step::Attributes.refused())?;
         // On a network filesystem a full disk may show itself only now.
-        nix::unistd::close(target).map_err(|errno| Trouble { step: Step::Write, errno: errno as i32 })?;
+        nix::unistd::close(target)
+            .map_err(|errno| Trouble { step: Step::Write, errno: errno as i32 })?;
         Ok(Copied { bytes, lost })
     }
 
@@ -128,14 +139,19 @@ impl File<'_> {
         let mut reported = bytes;
         loop {
             // A file without holes is copied to its end, wherever that is by now.
-            let data = if sparse { holes::next_data(source.as_fd(), bytes, size).map_err(&read)? } else { bytes..u64::MAX };
+            let data = if sparse {
+                holes::next_data(source.as_fd(), bytes, size).map_err(&read)?
+            } else {
+                bytes..u64::MAX
+            };
             if let Some(hash) = &mut hash {
                 hash_zeros(hash, self.buffer, data.start - bytes);
             }
             bytes = data.start;
             while bytes < data.end {
                 let wanted = (data.end - bytes).min(CHUNK as u64) as usize;
-                let count = read_chunk(source, &mut self.buffer[..wanted], bytes, size).map_err(&read)?;
+                let count =
+                    read_chunk(source, &mut self.buffer[..wanted], bytes, size).map_err(&read)?;
                 let chunk = &self.buffer[..count];
                 if let Some(hash) = &mut hash {
                     hash.update(chunk);
@@ -163,10 +179,11 @@ impl File<'_> {
         Ok(bytes)
     }
 
-    /// Creates the temporary file: with its last permissions at once if it is ours, closed to all others if it is to be
-    /// given away.
+    /// Creates the temporary file: with its last permissions at once if it is ours, closed to all
+    /// others if it is to be given away.
     fn create(&self, stat: &Stat) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let ours = (stat.st_uid, stat.st_gid) == self.owner;
         let mode = Mode::from_raw_mode(if ours { stat.st_mode & 0o777 } else { 0o600 });
         rustix::fs::openat(self.to, self.temporary, flags, mode)
@@ -198,18 +215,21 @@ fn hash_zeros(hash: &mut Xxh3, buffer: &mut [u8], mut count: u64) {
     }
 }
 
-/// Lets the kernel copy as much as it will, without a way through our memory; filesystems that can share blocks do that.
-/// What is left, or all of it where the kernel refuses, is for the ordinary loop.
+/// Lets the kernel copy as much as it will, without a way through our memory; filesystems that can
+/// share blocks do that. What is left, or all of it where the kernel refuses, is for the ordinary
+/// loop.
 fn copy_in_kernel(source: &OwnedFd, target: &OwnedFd, so_far: &mut dyn FnMut(u64)) -> u64 {
     let (mut from, mut to) = (0, 0);
-    while let Ok(1..) = rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), REPORT as usize) {
+    while let Ok(1..) =
+        rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), REPORT as usize)
+    {
         so_far(to);
     }
     to
 }
 
-/// Reads a whole chunk, or less only at the end of the file: at the size it is said to have or, as with `/proc`, wherever
-/// there is no more.
+/// Reads a whole chunk, or less only at the end of the file: at the size it is said to have or, as
+/// with `/proc`, wherever there is no more.
 fn read_chunk(from: &OwnedFd, buffer: &mut [u8], at: u64, size: u64) -> Result<usize, Errno> {
     let mut count = 0;
     while count < buffer.len() {
@@ -241,7 +261,12 @@ fn write_at(to: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
 }
 
 /// Copies what has no bytes to read: a symbolic link, FIFO, socket or device.
-fn copy_special(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entry: &Entry, temporary: &CStr) -> Result<Copied, Trouble> {
+fn copy_special(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    entry: &Entry,
+    temporary: &CStr,
+) -> Result<Copied, Trouble> {
     let (read, write) = (Step::Read.refused(), Step::Write.refused());
     let stat = rustix::fs::statat(from, &entry.name, AtFlags::SYMLINK_NOFOLLOW).map_err(&read)?;
     let is_link = entry.kind == FileType::Symlink;
@@ -249,7 +274,8 @@ fn copy_special(from: BorrowedFd<'_>, to: BorrowedFd<'_>, entry: &Entry, tempora
         let goal = rustix::fs::readlinkat(from, &entry.name, Vec::new()).map_err(&read)?;
         rustix::fs::symlinkat(&goal, to, temporary).map_err(&write)?;
     } else {
-        rustix::fs::mknodat(to, temporary, entry.kind, Mode::RUSR | Mode::WUSR, stat.st_rdev as _).map_err(&write)?;
+        rustix::fs::mknodat(to, temporary, entry.kind, Mode::RUSR | Mode::WUSR, stat.st_rdev as _)
+            .map_err(&write)?;
     }
     let extended = Extended::of(Bearer::Named(from, &entry.name)).map_err(&read)?;
     let given = attributes::give_by_name(to, temporary, &stat, &extended, is_link);

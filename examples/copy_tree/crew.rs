@@ -1,10 +1,11 @@
 //! The parent's side: which worker holds which job, and what to do when one dies.
 //!
 //! # Peer death
-//! A worker can die before it takes a job, after it took it from the queue and before it says so, in the middle of it, and
-//! after it said `Done`. The parent need not know which: what counts is that every job's `Done` comes. A job whose worker
-//! is dead is sent again. A job that nobody has spoken of since a worker died may have died with it; when the queue is
-//! empty it is sent again too. Copying an entry twice is harmless, as each copy comes under its name by a rename.
+//! A worker can die before it takes a job, after it took it from the queue and before it says so,
+//! in the middle of it, and after it said `Done`. The parent need not know which: what counts is
+//! that every job's `Done` comes. A job whose worker is dead is sent again. A job that nobody has
+//! spoken of since a worker died may have died with it; when the queue is empty it is sent again
+//! too. Copying an entry twice is harmless, as each copy comes under its name by a rename.
 
 use crate::Plan;
 use crate::bar::Bar;
@@ -105,7 +106,11 @@ impl Crew {
             accounts: vec![Account::default(); count],
             undone: count,
             folders: 0,
-            missing: Missing { folders: Vec::new(), entries: BTreeMap::new(), extended: BTreeMap::new() },
+            missing: Missing {
+                folders: Vec::new(),
+                entries: BTreeMap::new(),
+                extended: BTreeMap::new(),
+            },
             full: None,
             waiting: (0..count as u32).collect(),
             doubt: false,
@@ -119,7 +124,8 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Has everything copied, and returns how much of it was. However this ends, no worker is left, nor any temporary file.
+    /// Has everything copied, and returns how much of it was. However this ends, no worker is left,
+    /// nor any temporary file.
     pub(crate) fn run(&mut self, stop: &Stop) -> Result<(End, Copied), Box<dyn Error>> {
         let end = self.work_off(stop);
         match end {
@@ -140,7 +146,8 @@ impl Crew {
             }
         }
         self.hear_all();
-        // What was done of the jobs of the dead is done, though nobody counts it any more once they are settled.
+        // What was done of the jobs of the dead is done, though nobody counts it any more once they
+        // are settled.
         let copied = self.copied();
         self.settle_the_dead();
         self.bar.clear();
@@ -190,7 +197,8 @@ impl Crew {
         Ok(())
     }
 
-    /// Fills the queue with jobs, without ever waiting for room: the workers may be waiting for the parent to read notes.
+    /// Fills the queue with jobs, without ever waiting for room: the workers may be waiting for the
+    /// parent to read notes.
     fn send_jobs(&mut self) -> Result<(), Box<dyn Error>> {
         while let Some(&index) = self.waiting.front() {
             // While a worker is at one job, the parent makes the folders for the next.
@@ -214,7 +222,8 @@ impl Crew {
         if self.folders < end && self.full.is_none() {
             let unmade = self.plan.target.make_folders(&self.plan.tree, self.folders..end);
             self.folders = end;
-            if let Some((folder, trouble)) = unmade.last().filter(|(_, trouble)| trouble.is_full()) {
+            if let Some((folder, trouble)) = unmade.last().filter(|(_, trouble)| trouble.is_full())
+            {
                 self.full = Some((self.plan.tree.path_of_folder(*folder), *trouble));
             }
             self.missing.folders.extend(unmade);
@@ -230,12 +239,16 @@ impl Crew {
 
     fn hear(&mut self, note: Note) {
         let Note { worker, job, .. } = note;
-        let (Some(member), Some(account)) = (self.members.get_mut(worker as usize), self.accounts.get_mut(job as usize)) else {
+        let (Some(member), Some(account)) =
+            (self.members.get_mut(worker as usize), self.accounts.get_mut(job as usize))
+        else {
             return;
         };
         match note.news() {
             Some(News::Taken) => member.holds = Some(job),
-            Some(News::SoFar { files, bytes, part }) if !account.done => *account = Account { files, bytes, part, ..*account },
+            Some(News::SoFar { files, bytes, part }) if !account.done => {
+                *account = Account { files, bytes, part, ..*account }
+            }
             Some(News::Failed { entry, trouble }) if !account.done => {
                 let tree = &self.plan.tree;
                 if let Some(Entry { folder, name, .. }) = tree.entries.get(entry as usize)
@@ -256,7 +269,8 @@ impl Crew {
                     self.undone -= 1;
                 }
             }
-            // The second copy of a job that is done already, or a note that no worker of ours wrote.
+            // The second copy of a job that is done already, or a note that no worker of ours
+            // wrote.
             Some(News::SoFar { .. } | News::Failed { .. } | News::Lost { .. }) | None => {}
         }
     }
@@ -280,7 +294,9 @@ impl Crew {
         self.settle_the_dead();
         if self.doubt && self.waiting.is_empty() && self.jobs.is_empty() {
             let held: Vec<u32> = self.members.iter().filter_map(|member| member.holds).collect();
-            let unheard = (0u32..).zip(&self.accounts).filter(|(job, account)| !account.done && !held.contains(job));
+            let unheard = (0u32..)
+                .zip(&self.accounts)
+                .filter(|(job, account)| !account.done && !held.contains(job));
             self.waiting = unheard.map(|(job, _)| job).collect();
             self.doubt = false;
         }
@@ -300,8 +316,9 @@ impl Crew {
         self.bar.print(format_args!("copy_tree: worker {number} (process {pid}) died: {how}"));
     }
 
-    /// Removes the temporary files of the dead and sends their jobs again. A dead worker's last note may come long after
-    /// its death, when another sender is stopped in the midst of its own; so this looks at all of them each time.
+    /// Removes the temporary files of the dead and sends their jobs again. A dead worker's last
+    /// note may come long after its death, when another sender is stopped in the midst of its own;
+    /// so this looks at all of them each time.
     fn settle_the_dead(&mut self) {
         for member in self.members.iter_mut().filter(|member| member.child.is_none()) {
             // A worker makes no temporary file outside the job that it spoke of.
@@ -328,7 +345,8 @@ impl Crew {
         }
     }
 
-    /// Lets the workers bring the files that they are at to an end, so that they can still say how far they have come.
+    /// Lets the workers bring the files that they are at to an end, so that they can still say how
+    /// far they have come.
     fn part(&mut self) {
         self.jobs.close();
         let until = Instant::now() + PARTING;

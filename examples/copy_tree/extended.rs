@@ -1,10 +1,13 @@
 //! Extended attributes: notes of the user, access control lists, capabilities, security labels.
 //!
-//! Not every filesystem takes each of them, and not everybody may set them. The copy is then as good as it can be there, which
-//! is no failure; but what it lacks is counted, by the error that the system gave, so that the user hears of it.
+//! Not every filesystem takes each of them, and not everybody may set them. The copy is then as
+//! good as it can be there, which is no failure; but what it lacks is counted, by the error that
+//! the system gave, so that the user hears of it.
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, flistxattr_query, fremovexattr, fsetxattr, fstatvfs};
+use rustix::fs::{
+    XattrFlags, fgetxattr, flistxattr, flistxattr_query, fremovexattr, fsetxattr, fstatvfs,
+};
 use rustix::fs::{lgetxattr, llistxattr, llistxattr_query, lremovexattr, lsetxattr};
 use rustix::io::{Errno, Result};
 use std::collections::BTreeMap;
@@ -29,7 +32,8 @@ pub(crate) enum Bearer<'a> {
 }
 
 impl Bearer<'_> {
-    /// Returns the names, each with a NUL behind it. Most files have none, so the first question is for their length.
+    /// Returns the names, each with a NUL behind it. Most files have none, so the first question is
+    /// for their length.
     fn names(self) -> Result<Vec<u8>> {
         let mut names = Vec::new();
         match self {
@@ -54,7 +58,9 @@ impl Bearer<'_> {
         let mut value = Vec::with_capacity(LIMIT);
         match self {
             Bearer::Open(fd) => fgetxattr(fd, of, spare_capacity(&mut value))?,
-            Bearer::Named(folder, name) => lgetxattr(path_to(folder, name), of, spare_capacity(&mut value))?,
+            Bearer::Named(folder, name) => {
+                lgetxattr(path_to(folder, name), of, spare_capacity(&mut value))?
+            }
         };
         value.shrink_to_fit();
         Ok(value)
@@ -63,7 +69,9 @@ impl Bearer<'_> {
     fn set(self, attribute: &CStr, value: &[u8]) -> Result<()> {
         match self {
             Bearer::Open(fd) => fsetxattr(fd, attribute, value, XattrFlags::empty()),
-            Bearer::Named(folder, name) => lsetxattr(path_to(folder, name), attribute, value, XattrFlags::empty()),
+            Bearer::Named(folder, name) => {
+                lsetxattr(path_to(folder, name), attribute, value, XattrFlags::empty())
+            }
         }
     }
 
@@ -74,18 +82,21 @@ impl Bearer<'_> {
         }
     }
 
-    /// Returns whether the filesystem has room. If it does and says that it has none, then it has none for this attribute: ext4
-    /// keeps those of a file in one block.
+    /// Returns whether the filesystem has room. If it does and says that it has none, then it has
+    /// none for this attribute: ext4 keeps those of a file in one block.
     fn has_room(self) -> bool {
         let (Bearer::Open(fd) | Bearer::Named(fd, _)) = self;
         // Some filesystems count no files at all.
-        fstatvfs(fd).is_ok_and(|state| state.f_bavail > 0 && (state.f_ffree > 0 || state.f_files == 0))
+        fstatvfs(fd)
+            .is_ok_and(|state| state.f_bavail > 0 && (state.f_ffree > 0 || state.f_files == 0))
     }
 }
 
-/// Only newer kernels than ours have calls for the attributes of a name in a folder; older ones reach it through `/proc`.
+/// Only newer kernels than ours have calls for the attributes of a name in a folder; older ones
+/// reach it through `/proc`.
 fn path_to(folder: BorrowedFd<'_>, name: &CStr) -> CString {
-    let path = [format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
+    let path =
+        [format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
     CString::new(path).unwrap_or_default()
 }
 
@@ -130,17 +141,23 @@ impl Extended {
         self.values == other.values
     }
 
-    /// Gives a copy these attributes in place of those it has now, and returns which of them it did not get.
+    /// Gives a copy these attributes in place of those it has now, and returns which of them it did
+    /// not get.
     pub(crate) fn give(&self, to: Bearer<'_>, now: &Extended) -> Result<Lost> {
         let mut lost = self.lost.clone();
         // A folder bequeaths its access control list to what is made in it.
-        for name in now.values.keys().filter(|name| !self.values.contains_key(*name) && is_ours_to_remove(name)) {
+        for name in now
+            .values
+            .keys()
+            .filter(|name| !self.values.contains_key(*name) && is_ours_to_remove(name))
+        {
             match to.remove(name) {
                 Ok(()) | Err(Errno::NODATA) => {}
                 Err(error) => lose(&mut lost, error)?,
             }
         }
-        // Backwards, so that `user.` comes before `system.`: an access control list may take the right to write away.
+        // Backwards, so that `user.` comes before `system.`: an access control list may take the
+        // right to write away.
         for (name, value) in self.values.iter().rev() {
             // A security label, for one, cannot be set by everybody, not even to what it is.
             if now.values.get(name) == Some(value) {
@@ -161,10 +178,16 @@ fn is_ours_to_remove(name: &CStr) -> bool {
     [&b"user."[..], b"system.posix_acl_"].iter().any(|start| name.to_bytes().starts_with(start))
 }
 
-/// Counts an attribute as not kept if that lies in its nature, the filesystem's or the user's; any other error is a failure.
+/// Counts an attribute as not kept if that lies in its nature, the filesystem's or the user's; any
+/// other error is a failure.
 fn lose(lost: &mut Lost, error: Errno) -> Result<()> {
     match error {
-        Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::RANGE | Errno::TOOBIG => count(lost, error),
+        Errno::OPNOTSUPP
+        | Errno::PERM
+        | Errno::ACCESS
+        | Errno::INVAL
+        | Errno::RANGE
+        | Errno::TOOBIG => count(lost, error),
         _ => return Err(error),
     }
     Ok(())
@@ -188,7 +211,11 @@ impl Losses {
     /// Adds what the copy of one thing lacks.
     pub(crate) fn add(&mut self, lost: &Lost, path: impl Fn() -> PathBuf) {
         for (&errno, &attributes) in lost {
-            let loss = self.0.entry(errno).or_insert_with(|| Loss { attributes: 0, bearers: 0, first: path() });
+            let loss = self.0.entry(errno).or_insert_with(|| Loss {
+                attributes: 0,
+                bearers: 0,
+                first: path(),
+            });
             loss.attributes += attributes;
             loss.bearers += 1;
         }

@@ -1,7 +1,7 @@
 //! From a folder's place in the list to an open descriptor, one name at a time.
 //!
-//! No path is ever put together, so there is no limit to its length, and no symbolic link is ever followed, so nobody can
-//! lead the copy out of its two trees.
+//! No path is ever put together, so there is no limit to its length, and no symbolic link is ever
+//! followed, so nobody can lead the copy out of its two trees.
 
 use crate::tree::Folder;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -25,7 +25,8 @@ pub(crate) fn above(folders: &[Folder], folder: u32) -> impl Iterator<Item = u32
 /// How many folders a cursor keeps open at the most, whatever the depth of the tree.
 const OPEN: usize = 64;
 
-/// Opens the folders of one tree, and keeps the last one and those above it open, as the next is seldom far away.
+/// Opens the folders of one tree, and keeps the last one and those above it open, as the next is
+/// seldom far away.
 pub(crate) struct Cursor<'tree> {
     root: &'tree OwnedFd,
     /// Each entry is the parent of the next.
@@ -43,11 +44,18 @@ impl<'tree> Cursor<'tree> {
             let mut wanted: Vec<u32> = above(folders, folder).collect();
             while self.path.pop_if(|(at, _)| !wanted.contains(at)).is_some() {}
             if let Some((last, _)) = self.path.last() {
-                wanted.truncate(wanted.iter().position(|above| above == last).unwrap_or(wanted.len()));
+                wanted.truncate(
+                    wanted.iter().position(|above| above == last).unwrap_or(wanted.len()),
+                );
             }
             for next in wanted.into_iter().rev() {
                 let here = self.path.last().map_or(self.root, |(_, fd)| fd);
-                let fd = openat(here, &folders[next as usize].name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+                let fd = openat(
+                    here,
+                    &folders[next as usize].name,
+                    FOLDER | OFlags::NOFOLLOW,
+                    Mode::empty(),
+                )?;
                 if self.path.len() == OPEN {
                     self.path.remove(0);
                 }

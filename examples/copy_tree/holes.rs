@@ -5,10 +5,11 @@ use rustix::io::{Errno, Result};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-/// Returns the next run of data, from `at` or later, in a file of `size` bytes; an empty one at its end when there is no more.
+/// Returns the next run of data, from `at` or later, in a file of `size` bytes; an empty one at its
+/// end when there is no more.
 ///
-/// A filesystem that does not know where its holes are calls all of it data, or refuses the question, which we take for the
-/// same answer.
+/// A filesystem that does not know where its holes are calls all of it data, or refuses the
+/// question, which we take for the same answer.
 pub(crate) fn next_data(file: BorrowedFd<'_>, at: u64, size: u64) -> Result<Range<u64>> {
     let start = match seek(file, SeekFrom::Data(at)) {
         Ok(start) => start.min(size),

@@ -1,6 +1,8 @@
-//! Copies a folder tree with several forked workers: `cargo run --release --example copy_tree -- SRC DST`.
+//! Copies a folder tree with several forked workers:
+//! `cargo run --release --example copy_tree -- SRC DST`.
 //!
-//! The parent lists the tree and forks the workers, which thereby inherit the list. Two shared-memory queues join them:
+//! The parent lists the tree and forks the workers, which thereby inherit the list. Two
+//! shared-memory queues join them:
 //!
 //! ```text
 //!             jobs: Queue<Job>, each an index into the inherited list
@@ -10,11 +12,12 @@
 //! ```
 //!
 //! # Peer death
-//! A worker writes each file under a temporary name beside its target and renames it when it is whole. The parent counts a
-//! job as done only when its `Done` note has come. So any worker may be killed at any instruction: the parent names it,
-//! removes its temporary file, gives its job to the others and forks a replacement. Ctrl-C is handled by the same means:
-//! the parent kills all workers and clears up after each. On a full disk, where nothing that is still to come would fare better,
-//! it does so when they have had the time to finish the files that they are at.
+//! A worker writes each file under a temporary name beside its target and renames it when it is
+//! whole. The parent counts a job as done only when its `Done` note has come. So any worker may be
+//! killed at any instruction: the parent names it, removes its temporary file, gives its job to the
+//! others and forks a replacement. Ctrl-C is handled by the same means: the parent kills all
+//! workers and clears up after each. On a full disk, where nothing that is still to come would fare
+//! better, it does so when they have had the time to finish the files that they are at.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -62,15 +65,16 @@ use std::time::Instant;
 
 /// Copies the folder SRC to DST with several processes.
 ///
-/// Keeps permissions, times, owners (where permitted), extended attributes and ACLs, symbolic and hard links, holes, empty
-/// folders, and special files such as FIFOs. DST becomes the copy of SRC itself; files that are there already under the same
-/// names are replaced, others stay.
+/// Keeps permissions, times, owners (where permitted), extended attributes and ACLs, symbolic and
+/// hard links, holes, empty folders, and special files such as FIFOs. DST becomes the copy of SRC
+/// itself; files that are there already under the same names are replaced, others stay.
 ///
-/// Extended attributes that the filesystem of DST does not take, or that you may not set, are counted and reported at the end;
-/// the rest is copied all the same. A full disk ends the run; every file that is there then is whole.
+/// Extended attributes that the filesystem of DST does not take, or that you may not set, are
+/// counted and reported at the end; the rest is copied all the same. A full disk ends the run;
+/// every file that is there then is whole.
 ///
-/// Exit status: 0 if everything was copied, but for such attributes, 1 if something was not, 2 for wrong arguments, 130 after
-/// Ctrl-C.
+/// Exit status: 0 if everything was copied, but for such attributes, 1 if something was not, 2 for
+/// wrong arguments, 130 after Ctrl-C.
 #[derive(Parser)]
 #[command(name = "copy_tree", version)]
 struct Options {
@@ -83,7 +87,8 @@ struct Options {
     /// How many worker processes copy [default: one for each processor].
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
-    /// Reads every copied file again and compares its hash with that of the bytes read from the source.
+    /// Reads every copied file again and compares its hash with that of the bytes read from the
+    /// source.
     #[arg(long)]
     verify: bool,
 }
@@ -109,26 +114,40 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let start = Instant::now();
     let stop = Stop::on_signals()?;
-    let source_path = options.source.canonicalize().map_err(|error| format!("{:?}: {error}", options.source))?;
+    let source_path =
+        options.source.canonicalize().map_err(|error| format!("{:?}: {error}", options.source))?;
     let target_path = place_of(&options.target)?;
     if target_path.starts_with(&source_path) || source_path.starts_with(&target_path) {
-        return Err(format!("{:?} and {:?} lie one inside the other", options.source, options.target).into());
+        return Err(format!(
+            "{:?} and {:?} lie one inside the other",
+            options.source, options.target
+        )
+        .into());
     }
 
-    let source = folder::open_root(&source_path).map_err(|error| format!("{:?}: {error}", options.source))?;
+    let source = folder::open_root(&source_path)
+        .map_err(|error| format!("{:?}: {error}", options.source))?;
     let Some(tree) = Tree::list(&source, &stop)? else {
         return Ok(stopped(&stop, "nothing was copied"));
     };
-    let target = Target::create(&target_path).map_err(|error| format!("{:?}: {error}", options.target))?;
+    let target =
+        Target::create(&target_path).map_err(|error| format!("{:?}: {error}", options.target))?;
     let plan = Arc::new(Plan { tree, source, target, verify: options.verify });
     let tree = &plan.tree;
 
-    let workers = options.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let workers = options
+        .workers
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get);
     let mut crew = Crew::new(Arc::clone(&plan), workers)?;
     let (end, copied) = crew.run(&stop)?;
     let so_far = || {
         let Copied { files, bytes } = copied;
-        format!("at least {files} of {} files were copied, {}, each of them wholly", tree.entries.len(), BinaryBytes(bytes))
+        format!(
+            "at least {files} of {} files were copied, {}, each of them wholly",
+            tree.entries.len(),
+            BinaryBytes(bytes)
+        )
     };
     match end {
         End::Finished => {}
@@ -138,7 +157,9 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
     let missing = crew.into_missing();
     let unlinked = plan.target.make_links(tree, &missing.entries);
-    if let Some((Link { folder, name, .. }, trouble)) = unlinked.iter().find(|(_, trouble)| trouble.is_full()) {
+    if let Some((Link { folder, name, .. }, trouble)) =
+        unlinked.iter().find(|(_, trouble)| trouble.is_full())
+    {
         return Ok(full(&source_path.join(tree.path_of(*folder, name)), trouble, &so_far()));
     }
     let (unfinished, losses_of_folders) = plan.target.finish_folders(tree);
@@ -200,11 +221,13 @@ fn place_of(path: &Path) -> Result<PathBuf, String> {
         return Ok(there);
     }
     let name = path.file_name().ok_or_else(|| format!("{path:?} cannot be made"))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(parent.canonicalize().map_err(|error| format!("{parent:?}: {error}"))?.join(name))
 }
 
-/// Reports that a signal ended the run; the exit status is the one a shell gives to a command ended by that signal.
+/// Reports that a signal ended the run; the exit status is the one a shell gives to a command ended
+/// by that signal.
 fn stopped(stop: &Stop, said: &str) -> ExitCode {
     let signal = stop.signal();
     eprintln!("copy_tree: stopped by signal {signal}; {said}");

@@ -1,7 +1,8 @@
-//! What travels through the two queues: fixed-size values without pointers, since they are read by another process.
+//! What travels through the two queues: fixed-size values without pointers, since they are read by
+//! another process.
 //!
-//! A job is only an index: the worker was forked after the tree was listed, so it has the same list in its own memory, and
-//! no path has to be sent.
+//! A job is only an index: the worker was forked after the tree was listed, so it has the same list
+//! in its own memory, and no path has to be sent.
 
 use bytemuck::{Pod, Zeroable};
 use rustix::io::Errno;
@@ -14,8 +15,8 @@ pub(crate) struct Job {
     pub(crate) index: u32,
 }
 
-/// What a worker tells the parent, as it lies in the queue. A shared enum could be read with an invalid discriminant;
-/// numbers cannot, so [`Note::news`] is where they are checked.
+/// What a worker tells the parent, as it lies in the queue. A shared enum could be read with an
+/// invalid discriminant; numbers cannot, so [`Note::news`] is where they are checked.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Note {
@@ -51,12 +52,16 @@ impl Note {
         let blank = Note { worker, job, ..Note::zeroed() };
         match news {
             News::Taken => Note { kind: 0, ..blank },
-            News::SoFar { files, bytes, part } => Note { kind: 1, number: files, amount: bytes, part, ..blank },
+            News::SoFar { files, bytes, part } => {
+                Note { kind: 1, number: files, amount: bytes, part, ..blank }
+            }
             News::Done { files, bytes } => Note { kind: 2, number: files, amount: bytes, ..blank },
             News::Failed { entry, trouble: Trouble { step, errno } } => {
                 Note { kind: 3, number: entry, step: step as u32, errno, ..blank }
             }
-            News::Lost { entry, count, errno } => Note { kind: 4, number: entry, amount: count, errno, ..blank },
+            News::Lost { entry, count, errno } => {
+                Note { kind: 4, number: entry, amount: count, errno, ..blank }
+            }
         }
     }
 
@@ -92,8 +97,16 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 8] =
-        [Step::Read, Step::Write, Step::Attributes, Step::Rename, Step::Compare, Step::FirstLink, Step::Workers, Step::Folder];
+    const ALL: [Step; 8] = [
+        Step::Read,
+        Step::Write,
+        Step::Attributes,
+        Step::Rename,
+        Step::Compare,
+        Step::FirstLink,
+        Step::Workers,
+        Step::Folder,
+    ];
 }
 
 /// Why an entry or a folder was not copied.
@@ -112,7 +125,8 @@ impl Step {
 }
 
 impl Trouble {
-    /// Returns whether the disk of the copy is full, or the user's share of it, so that nothing else will fare better.
+    /// Returns whether the disk of the copy is full, or the user's share of it, so that nothing
+    /// else will fare better.
     pub(crate) fn is_full(&self) -> bool {
         let full = [Errno::NOSPC, Errno::DQUOT].map(Errno::raw_os_error);
         self.step != Step::Read && full.contains(&self.errno)
@@ -124,7 +138,9 @@ impl fmt::Display for Trouble {
         f.write_str(match self.step {
             Step::Read => "cannot be read",
             Step::Write => "its copy cannot be written",
-            Step::Attributes => "its copy cannot get its owner, permissions, times or extended attributes",
+            Step::Attributes => {
+                "its copy cannot get its owner, permissions, times or extended attributes"
+            }
             Step::Rename => "its copy cannot be given its name",
             Step::Compare => "its copy has other bytes than were read",
             Step::FirstLink => "it is a hard link to a file that was not copied",

@@ -1,7 +1,9 @@
-//! Ctrl-C and `SIGTERM` as something the parent asks for between two steps, instead of something that interrupts it.
+//! Ctrl-C and `SIGTERM` as something the parent asks for between two steps, instead of something
+//! that interrupts it.
 //!
-//! Both signals are blocked before the first fork. The workers inherit that, so a Ctrl-C in a terminal, which goes to the
-//! whole process group, reaches only the parent, and the parent ends the workers in its own order.
+//! Both signals are blocked before the first fork. The workers inherit that, so a Ctrl-C in a
+//! terminal, which goes to the whole process group, reaches only the parent, and the parent ends
+//! the workers in its own order.
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

@@ -15,7 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// How the name of every temporary file begins; then come the parent's pid, the worker's pid and the time of the run.
+/// How the name of every temporary file begins; then come the parent's pid, the worker's pid and
+/// the time of the run.
 const TEMPORARY: &str = ".copy_tree";
 
 /// While the copy is being made its folders are open to nobody else.
@@ -26,7 +27,8 @@ pub(crate) struct Target {
     root: OwnedFd,
     /// Pid of the parent.
     parent: u32,
-    /// Nanoseconds since 1970: keeps a temporary name of ours apart from one that lies in the source.
+    /// Nanoseconds since 1970: keeps a temporary name of ours apart from one that lies in the
+    /// source.
     time: u128,
 }
 
@@ -50,11 +52,12 @@ impl Target {
 
     /// Returns the name that process `pid` of this run gives to a file until it is whole.
     pub(crate) fn temporary_name(&self, pid: u32) -> CString {
-        CString::new(format!("{TEMPORARY}.{}.{pid}.{:x}", self.parent, self.time)).unwrap_or_default()
+        CString::new(format!("{TEMPORARY}.{}.{pid}.{:x}", self.parent, self.time))
+            .unwrap_or_default()
     }
 
-    /// Makes a run of the tree's folders, parents before children, and returns those that it could not. It goes no further when
-    /// the disk is full.
+    /// Makes a run of the tree's folders, parents before children, and returns those that it could
+    /// not. It goes no further when the disk is full.
     pub(crate) fn make_folders(&self, tree: &Tree, folders: Range<u32>) -> Vec<(u32, Trouble)> {
         let mut troubles = Vec::new();
         let mut cursor = Cursor::new(&self.root);
@@ -62,7 +65,9 @@ impl Target {
         for index in folders.start.max(1)..folders.end {
             let folder = &tree.folders[index as usize];
             let parent = cursor.go(&tree.folders, folder.parent);
-            let made = match parent.and_then(|parent| rustix::fs::mkdirat(parent, &folder.name, PRIVATE)) {
+            let made = match parent
+                .and_then(|parent| rustix::fs::mkdirat(parent, &folder.name, PRIVATE))
+            {
                 Err(Errno::EXIST) => cursor.go(&tree.folders, index).and_then(clear_leftovers),
                 other => other,
             };
@@ -80,7 +85,8 @@ impl Target {
     pub(crate) fn clear_up_after(&self, pid: u32, tree: &Tree, entries: Range<u32>) {
         let name = self.temporary_name(pid);
         let mut cursor = Cursor::new(&self.root);
-        let mut folders: Vec<u32> = entries.map(|entry| tree.entries[entry as usize].folder).collect();
+        let mut folders: Vec<u32> =
+            entries.map(|entry| tree.entries[entry as usize].folder).collect();
         folders.dedup();
         for folder in folders {
             if let Ok(folder) = cursor.go(&tree.folders, folder) {
@@ -90,9 +96,13 @@ impl Target {
         }
     }
 
-    /// Makes the further names of files that have several, and returns those that it could not. It goes no further when the
-    /// disk is full.
-    pub(crate) fn make_links<'a>(&self, tree: &'a Tree, failed: &BTreeMap<u32, Trouble>) -> Vec<(&'a Link, Trouble)> {
+    /// Makes the further names of files that have several, and returns those that it could not. It
+    /// goes no further when the disk is full.
+    pub(crate) fn make_links<'a>(
+        &self,
+        tree: &'a Tree,
+        failed: &BTreeMap<u32, Trouble>,
+    ) -> Vec<(&'a Link, Trouble)> {
         let mut troubles = Vec::new();
         let (mut old, mut new) = (Cursor::new(&self.root), Cursor::new(&self.root));
         let temporary = self.temporary_name(self.parent);
@@ -120,14 +130,16 @@ impl Target {
         troubles
     }
 
-    /// Gives the folders their owners, permissions, times and extended attributes, children before parents, and returns those
-    /// that did not get them, and what was lost of the attributes.
+    /// Gives the folders their owners, permissions, times and extended attributes, children before
+    /// parents, and returns those that did not get them, and what was lost of the attributes.
     pub(crate) fn finish_folders(&self, tree: &Tree) -> (Vec<(u32, Trouble)>, BTreeMap<u32, Lost>) {
         let (mut troubles, mut losses) = (Vec::new(), BTreeMap::new());
         let mut cursor = Cursor::new(&self.root);
         for index in (0..tree.folders.len() as u32).rev() {
             let folder = &tree.folders[index as usize];
-            let finished = cursor.go(&tree.folders, index).and_then(|fd| attributes::give(fd, &folder.stat, &folder.extended));
+            let finished = cursor
+                .go(&tree.folders, index)
+                .and_then(|fd| attributes::give(fd, &folder.stat, &folder.extended));
             match finished.map_err(Step::Attributes.refused()) {
                 Ok(lost) => _ = losses.insert(index, lost),
                 Err(trouble) => troubles.push((index, trouble)),
@@ -150,7 +162,9 @@ fn clear_leftovers(folder: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// A temporary name is a leftover when the parent that it names is no more.
 fn is_leftover(name: &CStr) -> bool {
-    let Some(rest) = name.to_str().ok().and_then(|name| name.strip_prefix(TEMPORARY)?.strip_prefix('.')) else {
+    let Some(rest) =
+        name.to_str().ok().and_then(|name| name.strip_prefix(TEMPORARY)?.strip_prefix('.'))
+    else {
         return false;
     };
     let parts: Vec<&str> = rest.split('.').collect();

@@ -86,7 +86,12 @@ impl Tree {
         Ok(Some(tree))
     }
 
-    fn list_folder(&mut self, cursor: &mut Cursor<'_>, folder: u32, firsts: &mut HashMap<(u64, u64), u32>) -> Result<(), Errno> {
+    fn list_folder(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        folder: u32,
+        firsts: &mut HashMap<(u64, u64), u32>,
+    ) -> Result<(), Errno> {
         let here = cursor.go(&self.folders, folder)?;
         self.folders[folder as usize].extended = Extended::of(Bearer::Open(here))?;
         for found in Dir::read_from(here)? {
@@ -125,7 +130,9 @@ impl Tree {
     pub(crate) fn path_of_folder(&self, folder: u32) -> PathBuf {
         let mut path: Vec<u32> = folder::above(&self.folders, folder).collect();
         path.reverse();
-        path.iter().map(|above| OsStr::from_bytes(self.folders[*above as usize].name.to_bytes())).collect()
+        path.iter()
+            .map(|above| OsStr::from_bytes(self.folders[*above as usize].name.to_bytes()))
+            .collect()
     }
 
     /// Returns the path, from the root of the tree, of a name in a folder.
@@ -134,13 +141,14 @@ impl Tree {
     }
 }
 
-/// Small files travel in runs, so that the queues cost nothing beside the copying; large files travel alone, so that the
-/// workers end at about the same time.
+/// Small files travel in runs, so that the queues cost nothing beside the copying; large files
+/// travel alone, so that the workers end at about the same time.
 fn cut_into_jobs(entries: &[Entry]) -> Vec<Range<u32>> {
     let mut jobs = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (index, entry) in (0u32..).zip(entries) {
-        if index - start == ENTRIES_PER_JOB || (index > start && bytes + entry.size > BYTES_PER_JOB) {
+        if index - start == ENTRIES_PER_JOB || (index > start && bytes + entry.size > BYTES_PER_JOB)
+        {
             jobs.push(start..index);
             (start, bytes) = (index, 0);
         }

@@ -27,7 +27,8 @@ pub(crate) fn work(number: u32, plan: &Plan, jobs: &Queue<Job>, notes: &Queue<No
     let mut tally = Tally { files: 0, bytes: 0 };
     let mut spoken = Instant::now();
     for Job { index } in jobs.iter() {
-        // If the parent no longer listens, this note fails as the first, and nothing has been begun.
+        // If the parent no longer listens, this note fails as the first, and nothing has been
+        // begun.
         let tell = |news| notes.send(Note::new(number, index, news)).is_ok();
         if !tell(News::Taken) {
             break;

@@ -43,7 +43,10 @@ impl Figures {
 /// What a run cannot do without.
 pub fn idle(account: &Account) -> impl Iterator<Item = &'static str> {
     let sum = |figure: fn(&Figures) -> u64| account.iter().map(figure).sum::<u64>();
-    let figures = [(sum(|figures| figures.operations), "nothing was done"), (sum(|figures| figures.kills), "nobody was killed")];
+    let figures = [
+        (sum(|figures| figures.operations), "nothing was done"),
+        (sum(|figures| figures.kills), "nobody was killed"),
+    ];
     figures.into_iter().filter(|&(sum, _)| sum == 0).map(|(_, what)| what)
 }
 
@@ -91,7 +94,9 @@ pub fn close(arena: &Arena, account: &mut Account) {
     }
     let mut missing = [0; Object::ALL.len()];
     for stretch in arena.ledger.used_stretches() {
-        let Some(object) = Object::ALL.into_iter().find(|&object| object as u64 + 1 == read(&stretch.object)) else {
+        let Some(object) =
+            Object::ALL.into_iter().find(|&object| object as u64 + 1 == read(&stretch.object))
+        else {
             // Its taker was killed before the first note.
             continue;
         };
@@ -112,17 +117,20 @@ pub fn close(arena: &Arena, account: &mut Account) {
         figures.lost += lost;
         // A queue that delivers again loses nothing, whoever is killed.
         let allowed = if object == Object::Redeliver { 0 } else { figures.in_hand };
-        figures.missing += missing[object as usize].saturating_sub(allowed).max(lost.saturating_sub(allowed));
+        figures.missing +=
+            missing[object as usize].saturating_sub(allowed).max(lost.saturating_sub(allowed));
     }
 }
 
-/// How many messages did not come that were sent for certain; and how many came of a batch that was cut short although an earlier one
-/// of it did not.
+/// How many messages did not come that were sent for certain; and how many came of a batch that was
+/// cut short although an earlier one of it did not.
 fn check(stretch: &Stretch) -> (u64, u64) {
-    let (published, started) = (stretch.published.load(Ordering::Relaxed), stretch.started.load(Ordering::Relaxed));
+    let (published, started) =
+        (stretch.published.load(Ordering::Relaxed), stretch.started.load(Ordering::Relaxed));
     let missing = (0..published).filter(|&sequence| !stretch.was_received(sequence)).count();
     let begun = published..started.max(published);
-    let prefix = begun.clone().take_while(|&sequence| stretch.was_received(sequence)).count() as u64;
+    let prefix =
+        begun.clone().take_while(|&sequence| stretch.was_received(sequence)).count() as u64;
     let holes = begun.filter(|&sequence| stretch.was_received(sequence)).count() as u64 - prefix;
     (missing as u64, holes)
 }

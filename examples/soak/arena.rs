@@ -33,8 +33,15 @@ pub enum Object {
 }
 
 impl Object {
-    pub const ALL: [Object; 7] =
-        [Object::Drop, Object::Redeliver, Object::File, Object::Ring, Object::Lock, Object::Churn, Object::Fork];
+    pub const ALL: [Object; 7] = [
+        Object::Drop,
+        Object::Redeliver,
+        Object::File,
+        Object::Ring,
+        Object::Lock,
+        Object::Churn,
+        Object::Fork,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -94,12 +101,19 @@ pub struct Arena {
 const FILE_LEN: u64 = 1 << 20;
 
 impl Arena {
-    pub fn new(folder: &TempDir, round: u64, random: &mut Random) -> Result<Arc<Arena>, Box<dyn Error>> {
+    pub fn new(
+        folder: &TempDir,
+        round: u64,
+        random: &mut Random,
+    ) -> Result<Arc<Arena>, Box<dyn Error>> {
         let mut capacity = || 1 << random.below(9);
         let path = folder.path().join(format!("round-{round}"));
         let file = Segment::create_file(&path, FILE_LEN)?;
         let (producer, consumer) = spsc::ring(capacity())?;
-        let redelivering = QueueOptions::new().capacity(capacity()).on_receiver_death(OnReceiverDeath::Redeliver).create()?;
+        let redelivering = QueueOptions::new()
+            .capacity(capacity())
+            .on_receiver_death(OnReceiverDeath::Redeliver)
+            .create()?;
         Ok(Arc::new(Arena {
             ledger: Ledger::new()?,
             dropping: Queue::with_capacity(capacity())?,
@@ -138,7 +152,11 @@ pub fn deal(random: &mut Random, deck: &mut Vec<Object>, processes: usize) -> Ve
     let mut dealt = [0; Object::ALL.len()];
     let station = |index: usize| {
         // Two for each, and then as it comes.
-        let object = if index < 2 * count { objects[index / 2] } else { objects[random.below(count as u64) as usize] };
+        let object = if index < 2 * count {
+            objects[index / 2]
+        } else {
+            objects[random.below(count as u64) as usize]
+        };
         let turn = dealt[object as usize];
         dealt[object as usize] += 1;
         let part = match turn % 2 {

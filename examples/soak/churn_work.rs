@@ -65,7 +65,9 @@ fn make(post: &mut Post) -> (Name, Made) {
         return (Name { handle: lock.handle(), mark, is_lock: 1 }, Made::Lock(lock));
     }
     let capacity = 1 + post.random.below(MOST_SLOTS);
-    let queue = post.run("new_queue", || Queue::with_capacity(capacity as usize)).expect("room for a queue");
+    let queue = post
+        .run("new_queue", || Queue::with_capacity(capacity as usize))
+        .expect("room for a queue");
     let count = post.random.below(capacity.min(8) + 1);
     (0..count).for_each(|n| queue.try_send(Message::new(mark, n)).expect("a new queue is empty"));
     (Name { handle: queue.handle(), mark, is_lock: 0 }, Made::Queue(queue))

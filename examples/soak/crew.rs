@@ -49,7 +49,11 @@ pub struct Crew<'a> {
 }
 
 impl<'a> Crew<'a> {
-    pub fn new(arena: Arc<Arena>, stations: &[Station], random: &'a mut Random) -> Result<Crew<'a>, Box<dyn Error>> {
+    pub fn new(
+        arena: Arc<Arena>,
+        stations: &[Station],
+        random: &'a mut Random,
+    ) -> Result<Crew<'a>, Box<dyn Error>> {
         let mut crew = Crew {
             arena,
             random,
@@ -70,11 +74,13 @@ impl<'a> Crew<'a> {
     fn hire(&mut self, station: Station, fate: Fate) -> Result<Worker, Box<dyn Error>> {
         let row = self.rows;
         self.rows += 1;
-        let mut post = Post::new(Arc::clone(&self.arena), station.object, row, self.random.next(), fate);
+        let mut post =
+            Post::new(Arc::clone(&self.arena), station.object, row, self.random.next(), fate);
         let (mut producer, mut consumer) = (None, None);
         if station.object == Object::Ring {
             // The first ones inherit the ends; those who come later take the places of the dead.
-            let mut ends = self.arena.ring_ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut ends =
+                self.arena.ring_ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             match station.part {
                 Part::Sender => producer = ends.producer.take(),
                 _ => consumer = ends.consumer.take(),
@@ -89,7 +95,11 @@ impl<'a> Crew<'a> {
                 Object::Redeliver => queue_work::receive(&mut post, &arena.redelivering),
                 Object::File => {
                     let queue = queue_work::open_file(&mut post);
-                    if sends { queue_work::send(&mut post, &queue) } else { queue_work::receive(&mut post, &queue) }
+                    if sends {
+                        queue_work::send(&mut post, &queue)
+                    } else {
+                        queue_work::receive(&mut post, &queue)
+                    }
                 }
                 Object::Ring if sends => ring_work::send(&mut post, producer),
                 Object::Ring => ring_work::receive(&mut post, consumer),
@@ -115,7 +125,9 @@ impl<'a> Crew<'a> {
     /// Operations of the object up to now.
     pub fn operations(&self, object: Object) -> u64 {
         let rows = self.workers.iter().chain(self.corpses.iter().map(|(worker, _)| worker));
-        let living = rows.filter(|worker| worker.station.object == object).map(|worker| self.progress(worker));
+        let living = rows
+            .filter(|worker| worker.station.object == object)
+            .map(|worker| self.progress(worker));
         living.sum::<u64>() + self.account[object as usize].operations
     }
 
@@ -137,11 +149,13 @@ impl<'a> Crew<'a> {
     /// The ring vanishes with the last one who has an end of it.
     fn may_die(&self, victim: usize) -> bool {
         let has_end = |worker: &Worker| {
-            worker.station.object == Object::Ring && self.arena.ledger.rows[worker.row].has_role.load(Ordering::SeqCst) == 1
+            worker.station.object == Object::Ring
+                && self.arena.ledger.rows[worker.row].has_role.load(Ordering::SeqCst) == 1
         };
         let worker = &self.workers[victim];
         let others = self.workers.iter().filter(|other| other.row != worker.row);
-        worker.fate == Fate::Signal && (worker.station.object != Object::Ring || others.into_iter().any(has_end))
+        worker.fate == Fate::Signal
+            && (worker.station.object != Object::Ring || others.into_iter().any(has_end))
     }
 
     fn kill(&mut self, victim: usize) -> Result<(), Box<dyn Error>> {
@@ -152,7 +166,8 @@ impl<'a> Crew<'a> {
         let successor = self.hire(station, fate)?;
         let mut corpse = std::mem::replace(&mut self.workers[victim], successor);
         forget_stop(&self.arena, &mut corpse);
-        // Joining clears up after the dead. Mostly the survivors are to find out by themselves before.
+        // Joining clears up after the dead. Mostly the survivors are to find out by themselves
+        // before.
         let rest = Duration::from_millis(self.random.below(150));
         self.corpses.push((corpse, Instant::now() + rest));
         self.account[station.object as usize].kills += 1;
@@ -172,11 +187,13 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Lets the stopped go on, joins the dead, replaces those who ended by themselves, and looks who makes no progress.
+    /// Lets the stopped go on, joins the dead, replaces those who ended by themselves, and looks
+    /// who makes no progress.
     pub fn look_after(&mut self) -> Result<(), Box<dyn Error>> {
         let now = Instant::now();
         self.let_go_on(|until| until <= now)?;
-        let (due, waiting) = std::mem::take(&mut self.corpses).into_iter().partition(|&(_, at)| at <= now);
+        let (due, waiting) =
+            std::mem::take(&mut self.corpses).into_iter().partition(|&(_, at)| at <= now);
         self.corpses = waiting;
         due.into_iter().for_each(|(corpse, _): (Worker, Instant)| self.end(corpse, false));
         self.replace_dead(|_| true)?;
@@ -215,7 +232,8 @@ impl<'a> Crew<'a> {
             if progress != worker.progress {
                 (worker.progress, worker.idle) = (progress, Duration::ZERO);
             } else if !anybody_stopped {
-                // Not more than a breath for each look, or a machine that stood still would be taken for hung processes.
+                // Not more than a breath for each look, or a machine that stood still would be
+                // taken for hung processes.
                 worker.idle += passed.min(Duration::from_millis(100));
             }
             if worker.idle >= PATIENCE {
@@ -230,7 +248,11 @@ impl<'a> Crew<'a> {
         let doing = post::name(self.arena.ledger.rows[row].doing.load(Ordering::Relaxed));
         self.account[station.object as usize].hung += 1;
         let id = self.workers[index].child.id();
-        self.complaints.push(format!("hung at {}, {:?}, in {doing}: process {id}", station.object.name(), station.part));
+        self.complaints.push(format!(
+            "hung at {}, {:?}, in {doing}: process {id}",
+            station.object.name(),
+            station.part
+        ));
     }
 
     /// Joins a worker that is dead or about to be, and takes over its notes.
@@ -246,15 +268,23 @@ impl<'a> Crew<'a> {
             (Err(JoinError::Killed(9)), Fate::Signal) => {}
             _ => {
                 figures.failed += 1;
-                let how = result.map_or_else(|error| error.to_string(), |()| "it returned too early".to_owned());
-                self.complaints.push(format!("failed at {}, {:?}: {how}", station.object.name(), station.part));
+                let how = result.map_or_else(
+                    |error| error.to_string(),
+                    |()| "it returned too early".to_owned(),
+                );
+                self.complaints.push(format!(
+                    "failed at {}, {:?}: {how}",
+                    station.object.name(),
+                    station.part
+                ));
             }
         }
         // One that returned has noted everything.
         self.account[station.object as usize].in_hand += row.in_hand.load(Ordering::Relaxed);
     }
 
-    /// The end of the round: senders come to an end, receivers get what is left, and everybody is joined.
+    /// The end of the round: senders come to an end, receivers get what is left, and everybody is
+    /// joined.
     pub fn finish(mut self) -> Result<(Account, Vec<String>), Box<dyn Error>> {
         self.let_go_on(|_| true)?;
         for (corpse, _) in std::mem::take(&mut self.corpses) {

@@ -1,6 +1,7 @@
 //! Deaths by a limit: some processes are to run into one, with a guard in their hands.
 //!
-//! A death by the out-of-memory killer would need a memory cgroup that is delegated to us, and is a `SIGKILL` like the others.
+//! A death by the out-of-memory killer would need a memory cgroup that is delegated to us, and is a
+//! `SIGKILL` like the others.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -94,6 +95,7 @@ fn limit(fate: Fate) {
 /// Bytes of address space that this process uses.
 fn mapped() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc is mounted");
-    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
+    let pages: u64 =
+        statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
     pages * rustix::param::page_size() as u64
 }

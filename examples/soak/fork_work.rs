@@ -1,4 +1,5 @@
-//! Children that have children of their own, which send something, return something, and may be killed.
+//! Children that have children of their own, which send something, return something, and may be
+//! killed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,8 @@ const MOST_MESSAGES: u64 = 200;
 /// Forks until the end of the round.
 pub fn work(post: &mut Post) {
     while !post.is_stopping() {
-        let queue = post.run("new_queue", || Queue::with_capacity(SLOTS)).expect("room for a queue");
+        let queue =
+            post.run("new_queue", || Queue::with_capacity(SLOTS)).expect("room for a queue");
         let count = post.random.below(MOST_MESSAGES);
         let mut sent = Sent::new(Arc::clone(&post.arena), post.object);
         let stretch = sent.stretch();
@@ -72,7 +74,8 @@ fn kill(post: &mut Post, queue: &Queue<Message>, child: Child<u64>, stretch: usi
     post.tally().missing.fetch_add(published.saturating_sub(sequence), Ordering::Relaxed);
 }
 
-/// The child is the only sender and this process the only receiver: each number must come, in order.
+/// The child is the only sender and this process the only receiver: each number must come, in
+/// order.
 fn check(post: &Post, message: &Message, sequence: u64) {
     let tally = post.tally();
     if !message.is_whole() {

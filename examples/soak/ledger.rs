@@ -1,7 +1,9 @@
-//! What the processes of a round note for whoever does the accounts: plain words in shared memory, outside of all that is tested.
+//! What the processes of a round note for whoever does the accounts: plain words in shared memory,
+//! outside of all that is tested.
 //!
 //! # Peer death
-//! Each note is one store before and one after the deed, so the accounts know of every killed process between which two it was.
+//! Each note is one store before and one after the deed, so the accounts know of every killed
+//! process between which two it was.
 #![expect(unsafe_code, reason = "looks at mapped memory as words")]
 
 use std::io;
@@ -36,7 +38,8 @@ pub struct Row {
     pub has_role: AtomicU64,
 }
 
-/// Messages of one sender: how many it began and ended to send, and one bit for each that was received.
+/// Messages of one sender: how many it began and ended to send, and one bit for each that was
+/// received.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Stretch {
@@ -163,7 +166,11 @@ impl Ledger {
             let nanoseconds = words.nanoseconds.load(Ordering::Acquire);
             let object = Object::ALL[words.object.load(Ordering::Relaxed) as usize];
             // 0: killed between taking the place and filling it.
-            (nanoseconds != 0).then(|| Sample { nanoseconds, object, operation: words.operation.load(Ordering::Relaxed) })
+            (nanoseconds != 0).then(|| Sample {
+                nanoseconds,
+                object,
+                operation: words.operation.load(Ordering::Relaxed),
+            })
         })
     }
 
@@ -183,8 +190,9 @@ impl Deref for Ledger {
 
     fn deref(&self) -> &Words {
         let words = self.memory.as_mut_ptr().cast::<Words>();
-        // SAFETY: the mapping has this size and begins on a page; the file was zeros, zeros are valid atomics, and everything in it is
-        // an atomic, so that writers in other processes are no matter; it is unmapped when `self` is dropped.
+        // SAFETY: the mapping has this size and begins on a page; the file was zeros, zeros are
+        // valid atomics, and everything in it is an atomic, so that writers in other processes are
+        // no matter; it is unmapped when `self` is dropped.
         unsafe { &*words }
     }
 }

@@ -20,7 +20,8 @@ pub struct Before {
 }
 
 impl Before {
-    /// Makes this process the parent of orphans, so that it sees those that do not end with their parents.
+    /// Makes this process the parent of orphans, so that it sees those that do not end with their
+    /// parents.
     pub fn look() -> Result<Before, Box<dyn Error>> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let room = room()?;
@@ -38,7 +39,10 @@ impl Before {
         found.extend(new("file in /dev/shm", names("/dev/shm")?, &self.shared_files));
         let room = room()?;
         if room < self.room {
-            found.push(format!("the commons have room for {room} pages, and had for {}; reaped {dead}", self.room));
+            found.push(format!(
+                "the commons have room for {room} pages, and had for {}; reaped {dead}",
+                self.room
+            ));
         }
         Ok(found)
     }
@@ -51,7 +55,8 @@ fn living_orphans() -> Result<Vec<String>, Box<dyn Error>> {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Err(nix::errno::Errno::ECHILD) => return Ok(Vec::new()),
             Ok(WaitStatus::StillAlive) if Instant::now() > deadline => {
-                let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+                let children =
+                    std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
                 return Ok(vec![format!("children left over: {children}")]);
             }
             Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),

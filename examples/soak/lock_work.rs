@@ -69,7 +69,8 @@ pub fn work(post: &mut Post) {
     }
 }
 
-/// What an owner does: checks, changes one word after the other, and says outside of the lock that it has it.
+/// What an owner does: checks, changes one word after the other, and says outside of the lock that
+/// it has it.
 fn own(post: &mut Post, taken: Taken<'_>) {
     let owner = |post: &Post| post.ledger().lock_owner.swap(post.id(), Ordering::SeqCst);
     let (mut guard, consistent) = match taken {

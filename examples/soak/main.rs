@@ -1,10 +1,11 @@
 //! Processes that work at every object and are killed, stopped and starved at random:
 //! `cargo run --release --example soak -- --seconds 60 --processes 8`.
 //!
-//! Time is cut into rounds. For each one the supervisor makes all objects anew, deals its workers to some of them, and for some seconds
-//! kills one every few milliseconds (`SIGKILL`), stops others for up to a second (`SIGSTOP`), and lets some run into `RLIMIT_AS` and
-//! `RLIMIT_CPU`; each one that dies is replaced. At the end of the round everything that was sent must be accounted for, and nothing may be
-//! left.
+//! Time is cut into rounds. For each one the supervisor makes all objects anew, deals its workers
+//! to some of them, and for some seconds kills one every few milliseconds (`SIGKILL`), stops others
+//! for up to a second (`SIGSTOP`), and lets some run into `RLIMIT_AS` and `RLIMIT_CPU`; each one
+//! that dies is replaced. At the end of the round everything that was sent must be accounted for,
+//! and nothing may be left.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -49,10 +50,11 @@ use crate::leftovers::Before;
 use crate::random::Random;
 use crate::table::Screen;
 
-/// Kills, stops and starves processes that work at every object, and checks that the others go on, that nothing is torn and nothing lost.
+/// Kills, stops and starves processes that work at every object, and checks that the others go on,
+/// that nothing is torn and nothing lost.
 ///
-/// Exit status: 0 if nothing was lost that should not be, nothing torn, nothing received twice or out of order, nobody hung, nobody
-/// failed, and nothing was left over; else 1.
+/// Exit status: 0 if nothing was lost that should not be, nothing torn, nothing received twice or
+/// out of order, nobody hung, nobody failed, and nothing was left over; else 1.
 #[derive(Parser)]
 #[command(name = "soak", version)]
 struct Options {
@@ -62,8 +64,8 @@ struct Options {
     /// How many processes work at a time.
     #[arg(long, value_name = "P", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=500))]
     processes: u16,
-    /// What the random numbers begin with [default: the time]. The same seed deals and kills in the same order, but not at the same
-    /// instructions.
+    /// What the random numbers begin with [default: the time]. The same seed deals and kills in the
+    /// same order, but not at the same instructions.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
 }
@@ -124,7 +126,11 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
             crew.disturb()?;
             crew.look_after()?;
             if screen.is_due() {
-                let headline = format!("{} s of {} s, round {round}, seed {seed}", start.elapsed().as_secs(), options.seconds);
+                let headline = format!(
+                    "{} s of {} s, round {round}, seed {seed}",
+                    start.elapsed().as_secs(),
+                    options.seconds
+                );
                 screen.show(&headline, &so_far(&findings.account, &crew));
             }
         }
@@ -149,7 +155,8 @@ fn so_far(account: &Account, crew: &Crew<'_>) -> Account {
     let mut sum = *account;
     account::add(&mut sum, &crew.account);
     for object in Object::ALL {
-        sum[object as usize].operations = account[object as usize].operations + crew.operations(object);
+        sum[object as usize].operations =
+            account[object as usize].operations + crew.operations(object);
     }
     sum
 }
@@ -157,11 +164,17 @@ fn so_far(account: &Account, crew: &Crew<'_>) -> Account {
 /// Prints what came of it; true if nothing is wrong.
 fn report(options: &Options, seed: u64, rounds: u64, findings: Findings) -> bool {
     let Findings { account, samples, overslept, mut complaints } = findings;
-    complaints.extend(account::idle(&account).map(|what| format!("{what}: this run has shown nothing")));
-    println!("{} seconds, {} processes, {rounds} rounds, seed {seed}\n", options.seconds, options.processes);
+    complaints
+        .extend(account::idle(&account).map(|what| format!("{what}: this run has shown nothing")));
+    println!(
+        "{} seconds, {} processes, {rounds} rounds, seed {seed}\n",
+        options.seconds, options.processes
+    );
     print!("{}", table::table(&account));
     print!("\n{}", table::times(samples, overslept));
-    println!("deaths by a limit: RLIMIT_AS and RLIMIT_CPU; a memory cgroup was not delegated to us");
+    println!(
+        "deaths by a limit: RLIMIT_AS and RLIMIT_CPU; a memory cgroup was not delegated to us"
+    );
     complaints.iter().for_each(|complaint| println!("{complaint}"));
     let faults: u64 = account.iter().map(account::Figures::faults).sum();
     if faults == 0 && complaints.is_empty() {

@@ -81,8 +81,9 @@ impl Received {
         let tally = self.arena.ledger.tally(self.object);
         let stretch = self.arena.ledger.stretches.get(message.stretch as usize);
         let whole = message.is_whole() && message.sequence < MESSAGES as u64;
-        let Some(stretch) = stretch.filter(|stretch| whole && stretch.object.load(Ordering::Relaxed) == self.object as u64 + 1)
-        else {
+        let Some(stretch) = stretch.filter(|stretch| {
+            whole && stretch.object.load(Ordering::Relaxed) == self.object as u64 + 1
+        }) else {
             tally.torn.fetch_add(1, Ordering::Relaxed);
             return;
         };

@@ -50,8 +50,8 @@ impl Post {
         self.ledger().stop.load(Ordering::Acquire) > 0
     }
 
-    /// Does one operation. If somebody was killed while it was blocked, the time from there on is noted, unless a process that was
-    /// stopped may have been in the way.
+    /// Does one operation. If somebody was killed while it was blocked, the time from there on is
+    /// noted, unless a process that was stopped may have been in the way.
     pub fn run<R>(&self, name: &str, operation: impl FnOnce() -> R) -> R {
         let (ledger, tally) = (self.ledger(), self.tally());
         self.row().doing.store(letters(name), Ordering::Relaxed);
@@ -64,7 +64,11 @@ impl Post {
             && ledger.went_on_at.load(Ordering::Relaxed) < start
         {
             let nanoseconds = end.saturating_sub(tally.killed_at(kills)).max(1);
-            ledger.note_sample(Sample { nanoseconds, object: self.object, operation: letters(name) });
+            ledger.note_sample(Sample {
+                nanoseconds,
+                object: self.object,
+                operation: letters(name),
+            });
         }
         self.row().progress.fetch_add(1, Ordering::Relaxed);
         result
@@ -72,7 +76,8 @@ impl Post {
 
     /// Notes that up to `count` messages may be taken from now on and not be noted yet.
     pub fn take_in_hand(&self, count: u64) {
-        // SeqCst, so that the compiler moves it neither before what comes before nor behind what comes after.
+        // SeqCst, so that the compiler moves it neither before what comes before nor behind what
+        // comes after.
         self.row().in_hand.store(count, Ordering::SeqCst);
     }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use offspring::{Queue, Received as Guard, RecvError, RecvTimeoutError, Segment, SendTimeoutError, TryRecvError, TrySendError};
+use offspring::{
+    Queue, Received as Guard, RecvError, RecvTimeoutError, Segment, SendTimeoutError, TryRecvError,
+    TrySendError,
+};
 
 use crate::arena::{Arena, Object};
 use crate::message::Message;
@@ -102,10 +105,15 @@ pub fn receive(post: &mut Post, queue: &Queue<Message>) {
 
 /// Receives what is left when the last receiver has run into a limit.
 pub fn drain(arena: &Arc<Arena>) {
-    let queues = [(Object::Drop, &arena.dropping), (Object::Redeliver, &arena.redelivering), (Object::File, &arena.in_file)];
+    let queues = [
+        (Object::Drop, &arena.dropping),
+        (Object::Redeliver, &arena.redelivering),
+        (Object::File, &arena.in_file),
+    ];
     for (object, queue) in queues {
         let mut received = Received::new(Arc::clone(arena), object);
-        // It is closed, so this ends at once; a queue that is broken so that it does not is a matter for the accounts.
+        // It is closed, so this ends at once; a queue that is broken so that it does not is a
+        // matter for the accounts.
         while let Ok(message) = queue.recv_ref_timeout(Duration::from_secs(1)) {
             received.note(&message, message.redelivered());
         }
@@ -113,7 +121,12 @@ pub fn drain(arena: &Arc<Arena>) {
 }
 
 /// Takes messages out; false once there is nothing more to come.
-fn receive_copy(post: &mut Post, queue: &Queue<Message>, received: &mut Received, choice: u64) -> bool {
+fn receive_copy(
+    post: &mut Post,
+    queue: &Queue<Message>,
+    received: &mut Received,
+    choice: u64,
+) -> bool {
     post.take_in_hand(1);
     let message = match choice {
         0..3 => match post.run("recv", || queue.recv()) {

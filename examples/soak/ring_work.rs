@@ -1,6 +1,7 @@
 //! The two ends of a ring, and those who wait to take the place of the dead.
 //!
-//! A ring lives as long as somebody has an end of it, so the supervisor never kills the last one who has.
+//! A ring lives as long as somebody has an end of it, so the supervisor never kills the last one
+//! who has.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,9 +22,12 @@ fn take<E>(post: &Post, open: impl Fn() -> Result<E, Fault>) -> Option<E> {
                 post.row().has_role.store(1, Ordering::SeqCst);
                 return Some(end);
             }
-            Err(Fault::RoleTaken) if post.ledger().stop.load(Ordering::Acquire) == 2 => return None,
+            Err(Fault::RoleTaken) if post.ledger().stop.load(Ordering::Acquire) == 2 => {
+                return None;
+            }
             Err(Fault::RoleTaken) => std::thread::sleep(Duration::from_millis(1)),
-            // The sender saw the empty ring at the end of the round and left; what was still in it would be missed by the accounts.
+            // The sender saw the empty ring at the end of the round and left; what was still in it
+            // would be missed by the accounts.
             Err(Fault::Stale) if post.is_stopping() => return None,
             Err(fault) => panic!("{fault}"),
         }

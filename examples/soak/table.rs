@@ -25,7 +25,9 @@ impl Screen {
     pub fn new() -> Screen {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(ProgressStyle::with_template("{msg}").expect("a template without arguments"));
+            bar.set_style(
+                ProgressStyle::with_template("{msg}").expect("a template without arguments"),
+            );
             bar
         });
         Screen { bar, last: Instant::now() }
@@ -112,16 +114,18 @@ pub fn table(account: &Account) -> String {
     text
 }
 
-/// The times from a kill until somebody who was blocked went on; and, to compare, by how much the supervisor overslept, which is never
-/// blocked and waits for nothing but a processor.
+/// The times from a kill until somebody who was blocked went on; and, to compare, by how much the
+/// supervisor overslept, which is never blocked and waits for nothing but a processor.
 ///
-/// Such a time also has in it what the survivor waited for rightly: the replacement of the dead, or a living process that had its turn.
+/// Such a time also has in it what the survivor waited for rightly: the replacement of the dead, or
+/// a living process that had its turn.
 pub fn times(mut samples: Vec<Sample>, mut overslept: Vec<Duration>) -> String {
     samples.sort_unstable_by_key(|sample| sample.nanoseconds);
     overslept.sort_unstable();
     let mut text = String::new();
     if let Some(worst) = samples.last() {
-        let at = |per_cent: usize| millis(samples[(samples.len() - 1) * per_cent / 100].nanoseconds);
+        let at =
+            |per_cent: usize| millis(samples[(samples.len() - 1) * per_cent / 100].nanoseconds);
         let (median, p90, p99, count) = (at(50), at(90), at(99), samples.len());
         let most = millis(worst.nanoseconds);
         let (object, operation) = (worst.object.name(), post::name(worst.operation));
@@ -132,7 +136,9 @@ pub fn times(mut samples: Vec<Sample>, mut overslept: Vec<Duration>) -> String {
         );
     }
     if let Some(most) = overslept.last() {
-        let at = |per_cent: usize| millis(overslept[(overslept.len() - 1) * per_cent / 100].as_nanos() as u64);
+        let at = |per_cent: usize| {
+            millis(overslept[(overslept.len() - 1) * per_cent / 100].as_nanos() as u64)
+        };
         let (median, p90, p99) = (at(50), at(90), at(99));
         let most = millis(most.as_nanos() as u64);
         let _ = writeln!(

@@ -1,5 +1,5 @@
-//! Files that are, or claim to be, segments: good headers with fields written over, of any size, with anything behind the header. What can be
-//! opened can be used.
+//! Files that are, or claim to be, segments: good headers with fields written over, of any size,
+//! with anything behind the header. What can be opened can be used.
 //!
 //! `cargo +nightly fuzz run attach fuzz/seeds/attach -- -max_total_time=60 -timeout=60`
 #![no_main]
@@ -69,7 +69,8 @@ fuzz_target!(|input: Input| {
         Size::Off(by) => made.wrapping_add_signed(by.into()),
         Size::Other(size) => size.into(),
     };
-    let memfd = rustix::fs::memfd_create("attach", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).expect("a memfd");
+    let memfd = rustix::fs::memfd_create("attach", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)
+        .expect("a memfd");
     let file = File::from(memfd);
     file.set_permissions(Permissions::from_mode(0o600)).expect("ours");
     file.set_len(size).expect("sparse");
@@ -83,7 +84,8 @@ fuzz_target!(|input: Input| {
         }
     }
     let opened = if input.sealed {
-        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).expect("seals");
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .expect("seals");
         Segment::open(&file)
     } else {
         Segment::open_file(format!("/proc/self/fd/{}", file.as_raw_fd()))
@@ -91,7 +93,11 @@ fuzz_target!(|input: Input| {
     let Ok(segment) = opened else {
         let mut now = [0; HEADER];
         file.read_exact_at(&mut now[..fits], 0).expect("within the file");
-        assert_eq!((&now[..fits], file.metadata().expect("metadata").len()), (&header[..fits], size), "opening changed the file");
+        assert_eq!(
+            (&now[..fits], file.metadata().expect("metadata").len()),
+            (&header[..fits], size),
+            "opening changed the file"
+        );
         return;
     };
     assert_eq!(size, made, "a segment has the size that its length demands");

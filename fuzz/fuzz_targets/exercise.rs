@@ -1,5 +1,5 @@
-//! What the targets `attach` and `objects` have in common: every public operation on every kind of object, with no opinion about what comes
-//! back. It must come back.
+//! What the targets `attach` and `objects` have in common: every public operation on every kind of
+//! object, with no opinion about what comes back. It must come back.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -8,7 +8,8 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use offspring::{Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, spsc};
 
-/// Values of three sizes and alignments: a word, more than a word, and a block that gets pages of its own.
+/// Values of three sizes and alignments: a word, more than a word, and a block that gets pages of
+/// its own.
 type Large = [u64; 512];
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -77,8 +78,13 @@ impl Objects {
     }
 
     fn handles(&self) -> Vec<Handle> {
-        let queues = self.queues.iter().map(Queue::handle).chain(self.large.iter().map(Queue::handle));
-        let others = self.locks.iter().map(Lock::handle).chain(self.producers.iter().map(spsc::Producer::handle));
+        let queues =
+            self.queues.iter().map(Queue::handle).chain(self.large.iter().map(Queue::handle));
+        let others = self
+            .locks
+            .iter()
+            .map(Lock::handle)
+            .chain(self.producers.iter().map(spsc::Producer::handle));
         queues.chain(others).collect()
     }
 
@@ -102,7 +108,11 @@ impl Objects {
         match operation {
             Operation::Send { value, wait } => {
                 for queue in &self.queues {
-                    let _ = if wait { queue.send_timeout(value, patience(wait)).is_ok() } else { queue.try_send(value).is_ok() };
+                    let _ = if wait {
+                        queue.send_timeout(value, patience(wait)).is_ok()
+                    } else {
+                        queue.try_send(value).is_ok()
+                    };
                 }
                 for queue in &self.large {
                     let _ = queue.try_send([value; 512]);
@@ -127,7 +137,11 @@ impl Objects {
             }
             Operation::Recv { wait } => {
                 for queue in &self.queues {
-                    let _ = if wait { queue.recv_timeout(patience(wait)).is_ok() } else { queue.try_recv().is_ok() };
+                    let _ = if wait {
+                        queue.recv_timeout(patience(wait)).is_ok()
+                    } else {
+                        queue.try_recv().is_ok()
+                    };
                 }
             }
             Operation::RecvMany { most, wait } => {
@@ -139,23 +153,37 @@ impl Objects {
                 for queue in &self.large {
                     if let Ok(message) = queue.try_recv_ref() {
                         meanwhile();
-                        std::hint::black_box((message.iter().fold(0_u64, |sum, word| sum ^ word), message.redelivered()));
+                        std::hint::black_box((
+                            message.iter().fold(0_u64, |sum, word| sum ^ word),
+                            message.redelivered(),
+                        ));
                     }
                 }
             }
             Operation::Look => {
                 for queue in &self.queues {
-                    std::hint::black_box((queue.len(), queue.is_empty(), queue.is_full(), queue.is_closed(), queue.lost()));
+                    std::hint::black_box((
+                        queue.len(),
+                        queue.is_empty(),
+                        queue.is_full(),
+                        queue.is_closed(),
+                        queue.lost(),
+                    ));
                     std::hint::black_box(format!("{queue:?}"));
                 }
-                std::hint::black_box(format!("{:?} {:?} {:?}", self.producers, self.consumers, self.locks));
+                std::hint::black_box(format!(
+                    "{:?} {:?} {:?}",
+                    self.producers, self.consumers, self.locks
+                ));
             }
             Operation::Close => self.queues.iter().for_each(Queue::close),
             Operation::Lock { wait, recover } => {
                 for lock in &self.locks {
                     let guard = lock.lock_timeout(patience(wait));
                     meanwhile();
-                    if let Ok(mut guard) = if recover { guard.or_else(|error| error.recover()) } else { guard } {
+                    if let Ok(mut guard) =
+                        if recover { guard.or_else(|error| error.recover()) } else { guard }
+                    {
                         guard[1] += u64::from(guard[1] < 9);
                         let _ = lock.try_lock().is_ok();
                     }
@@ -175,19 +203,29 @@ impl Objects {
                 self.queues = self.queues.to_vec();
                 self.locks = self.locks.to_vec();
             }
-            Operation::Open { handle } => self.open(segment, bytemuck::cast([segment.id(), handle[1], handle[2]])),
+            Operation::Open { handle } => {
+                self.open(segment, bytemuck::cast([segment.id(), handle[1], handle[2]]))
+            }
             Operation::OpenNearby { block, generation } => {
                 for handle in self.handles() {
                     let [id, first, there] = bytemuck::cast::<Handle, [u64; 3]>(handle);
-                    let near = [id, first.wrapping_add(block.into()), there.wrapping_add(generation.into())];
+                    let near = [
+                        id,
+                        first.wrapping_add(block.into()),
+                        there.wrapping_add(generation.into()),
+                    ];
                     self.open(segment, bytemuck::cast(near));
                 }
             }
             Operation::NewEnds => {
                 let handles: Vec<_> = self.producers.drain(..).map(|end| end.handle()).collect();
                 self.consumers.clear();
-                self.producers.extend(handles.iter().filter_map(|&handle| spsc::Producer::open(segment, handle).ok()));
-                self.consumers.extend(handles.iter().filter_map(|&handle| spsc::Consumer::open(segment, handle).ok()));
+                self.producers.extend(
+                    handles.iter().filter_map(|&handle| spsc::Producer::open(segment, handle).ok()),
+                );
+                self.consumers.extend(
+                    handles.iter().filter_map(|&handle| spsc::Consumer::open(segment, handle).ok()),
+                );
             }
             Operation::Make { capacity } => self.make_more(segment, capacity.into()),
             Operation::Drop => *self = Objects::default(),

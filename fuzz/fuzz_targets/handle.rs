@@ -1,4 +1,5 @@
-//! Bytes that are taken for what travels between processes: the name of an object, and the account of a child's panic.
+//! Bytes that are taken for what travels between processes: the name of an object, and the account
+//! of a child's panic.
 //!
 //! `cargo +nightly fuzz run handle fuzz/seeds/handle -- -max_total_time=60`
 #![no_main]
@@ -26,7 +27,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     }
 });
 
-/// Opens what the handle names as every type; only the objects that there are can be had, and only as what they are.
+/// Opens what the handle names as every type; only the objects that there are can be had, and only
+/// as what they are.
 fn open(World { segment, queue, lock, ring }: &World, handle: Handle) {
     let ours = [queue.handle(), lock.handle(), ring.0.handle()];
     let refused = if ours.contains(&handle) { Fault::WrongType } else { Fault::Stale };
@@ -41,7 +43,8 @@ fn open(World { segment, queue, lock, ring }: &World, handle: Handle) {
 
 fuzz_target!(|bytes: &[u8]| {
     let world = &*WORLD;
-    // Through a queue a handle travels as its bytes. Most input gets the segment's id, which nobody guesses.
+    // Through a queue a handle travels as its bytes. Most input gets the segment's id, which nobody
+    // guesses.
     let mut words = [0; 3];
     for (word, bytes) in words.iter_mut().zip(bytes.chunks(8)) {
         bytes.iter().rev().for_each(|&byte| *word = *word << 8 | u64::from(byte));

@@ -1,5 +1,5 @@
-//! Objects of any size are made, cloned, opened and dropped in a small segment, against a model of what must be alive. In the end the whole
-//! budget is there again.
+//! Objects of any size are made, cloned, opened and dropped in a small segment, against a model of
+//! what must be alive. In the end the whole budget is there again.
 //!
 //! `cargo +nightly fuzz run heap fuzz/seeds/heap -- -max_total_time=60`
 #![no_main]
@@ -68,7 +68,9 @@ impl Object {
                 queue.try_send_many(&values).expect("as many as there were");
             }
             Object::Lock(lock) => assert_eq!(*lock.lock().expect("free"), mark),
-            Object::LargeLock(lock) => assert!(lock.lock().expect("free").iter().all(|&word| word == mark)),
+            Object::LargeLock(lock) => {
+                assert!(lock.lock().expect("free").iter().all(|&word| word == mark))
+            }
             Object::Ring(producer, consumer) => {
                 for _ in 0..consumer.len() {
                     assert_eq!(consumer.try_recv(), Ok([mark; 32]));
@@ -96,8 +98,14 @@ impl Object {
             Object::Lock(_) => Object::Lock(Lock::open(segment, handle).expect("alive")),
             Object::LargeLock(_) => Object::LargeLock(Lock::open(segment, handle).expect("alive")),
             Object::Ring(..) => {
-                assert_eq!(spsc::Producer::<Message>::open(segment, handle).unwrap_err(), Fault::RoleTaken);
-                assert_eq!(spsc::Consumer::<Message>::open(segment, handle).unwrap_err(), Fault::RoleTaken);
+                assert_eq!(
+                    spsc::Producer::<Message>::open(segment, handle).unwrap_err(),
+                    Fault::RoleTaken
+                );
+                assert_eq!(
+                    spsc::Consumer::<Message>::open(segment, handle).unwrap_err(),
+                    Fault::RoleTaken
+                );
                 return None;
             }
         })
@@ -131,7 +139,8 @@ impl Model {
                 self.alive.push(Alive { bytes, mark: self.marks, handles: vec![object] });
                 assert!(self.used() <= BUDGET, "more than the segment may hold");
             }
-            // Half of a block may be unused, and of a large object's size there may be one block only.
+            // Half of a block may be unused, and of a large object's size there may be one block
+            // only.
             Err(CreateError::OutOfMemory { .. }) => {
                 assert!(self.used() + bytes > BUDGET / 2, "refused with {} in use", self.used())
             }
@@ -155,14 +164,16 @@ fuzz_target!(|operations: Vec<Operation>| {
                 let made = Queue::with_capacity_in(&segment, capacity as usize).map(Object::Queue);
                 model.made(QUEUE + capacity * (8 + MESSAGE), made);
             }
-            Operation::Lock { large: false } => model.made(LOCK + 8, Lock::new_in(&segment, 0).map(Object::Lock)),
+            Operation::Lock { large: false } => {
+                model.made(LOCK + 8, Lock::new_in(&segment, 0).map(Object::Lock))
+            }
             Operation::Lock { large: true } => {
                 model.made(LOCK + 16_000, Lock::new_in(&segment, [0; 2000]).map(Object::LargeLock));
             }
             Operation::Ring { capacity } => {
                 let capacity = 1 + u64::from(capacity) % MOST;
-                let made =
-                    spsc::ring_in(&segment, capacity as usize).map(|(producer, consumer)| Object::Ring(producer, consumer));
+                let made = spsc::ring_in(&segment, capacity as usize)
+                    .map(|(producer, consumer)| Object::Ring(producer, consumer));
                 model.made(QUEUE + capacity * MESSAGE, made);
             }
             Operation::Clone { which } => {

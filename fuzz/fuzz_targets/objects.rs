@@ -1,5 +1,5 @@
-//! Words of a live segment are written over, in the peer table, the heap, the headers of blocks and of objects; then everything is used. Every
-//! call must return a value or an error.
+//! Words of a live segment are written over, in the peer table, the heap, the headers of blocks and
+//! of objects; then everything is used. Every call must return a value or an error.
 //!
 //! `cargo +nightly fuzz run objects fuzz/seeds/objects -- -max_total_time=60 -timeout=60`
 #![no_main]
@@ -51,7 +51,8 @@ enum How {
     Copy(u16),
 }
 
-/// Offsets of the words in use in a segment of this length: those that are not zero, and the one behind each.
+/// Offsets of the words in use in a segment of this length: those that are not zero, and the one
+/// behind each.
 fn words(large: bool) -> &'static [u64] {
     static WORDS: [OnceLock<Vec<u64>>; 2] = [OnceLock::new(), OnceLock::new()];
     WORDS[usize::from(large)].get_or_init(|| {
@@ -104,7 +105,9 @@ fuzz_target!(|input: Input| {
         match step {
             Step::Do(operation) => objects.run(&segment, operation, || ()),
             Step::Spoil(word) => spoil(&file, words, word),
-            Step::SpoilDuring(operation, word) => objects.run(&segment, operation, || spoil(&file, words, word)),
+            Step::SpoilDuring(operation, word) => {
+                objects.run(&segment, operation, || spoil(&file, words, word))
+            }
         }
     }
 });

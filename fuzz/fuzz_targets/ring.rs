@@ -1,11 +1,14 @@
-//! Operations of one process on a queue, against a naive twin: every position there ever was, in a vector.
+//! Operations of one process on a queue, against a naive twin: every position there ever was, in a
+//! vector.
 //!
 //! `cargo +nightly fuzz run ring fuzz/seeds/ring -- -max_total_time=60`
 #![no_main]
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use offspring::{OnReceiverDeath, Queue, QueueOptions, Received, Reservation, TryRecvError, TrySendError, Wait};
+use offspring::{
+    OnReceiverDeath, Queue, QueueOptions, Received, Reservation, TryRecvError, TrySendError, Wait,
+};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -64,7 +67,10 @@ impl Twin {
     }
 
     fn next_slot_is_free(&self) -> bool {
-        self.fates.len().checked_sub(self.capacity).is_none_or(|last_lap| self.fates[last_lap] == Fate::Done)
+        self.fates
+            .len()
+            .checked_sub(self.capacity)
+            .is_none_or(|last_lap| self.fates[last_lap] == Fate::Done)
     }
 
     fn send(&mut self, fate: Fate) -> Result<usize, Refusal> {
@@ -145,7 +151,10 @@ fuzz_target!(|input: Input| {
                     Some((sent, refusal))
                 });
                 let result = other.try_send_many(&values);
-                assert_eq!(result.err().map(|error| (error.sent, send_refusal(error.error))), refused);
+                assert_eq!(
+                    result.err().map(|error| (error.sent, send_refusal(error.error))),
+                    refused
+                );
             }
             Operation::Reserve => match (queue.try_reserve(), twin.send(Fate::Reserved)) {
                 (Ok(reservation), Ok(position)) => reserved.push((position, reservation)),
@@ -179,7 +188,8 @@ fuzz_target!(|input: Input| {
             }
             Operation::RecvMany { most } => {
                 let mut values = vec![77];
-                let ours = other.try_recv_many(&mut values, usize::from(most)).map_err(recv_refusal);
+                let ours =
+                    other.try_recv_many(&mut values, usize::from(most)).map_err(recv_refusal);
                 let most = usize::from(most).min(capacity);
                 let mut expected = vec![77];
                 let mut refusal = None;
@@ -220,7 +230,10 @@ fuzz_target!(|input: Input| {
             assert_eq!(**message, *value);
         }
         assert_eq!(queue.len(), twin.fates.len() - twin.front());
-        assert_eq!(queue.is_empty(), !matches!(twin.fates.get(twin.front()), Some(Fate::Message(_))));
+        assert_eq!(
+            queue.is_empty(),
+            !matches!(twin.fates.get(twin.front()), Some(Fate::Message(_)))
+        );
         assert_eq!(queue.is_full(), twin.ended || !twin.next_slot_is_free());
         assert_eq!((queue.is_closed(), queue.capacity(), queue.lost()), (twin.closed, capacity, 0));
     }

@@ -18,10 +18,12 @@
 //!                               |                                                                 |
 //!                               +--------- p dead: the reaper gives it back ----------------------+
 //! ```
-//! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block that is `SHARED` belongs to its
-//! holders. `version` counts attachments: who wants to free a shared block reads the word, sees that nobody holds it, and swaps
-//! exactly that word; an attachment in between has changed it. A version comes round after 2^31 attachments, of which a process makes
-//! fewer than 20 million in a second; a generation after 2^28 blocks, each of which takes a system call to back.
+//! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block
+//! that is `SHARED` belongs to its holders. `version` counts attachments: who wants to free a
+//! shared block reads the word, sees that nobody holds it, and swaps exactly that word; an
+//! attachment in between has changed it. A version comes round after 2^31 attachments, of which a
+//! process makes fewer than 20 million in a second; a generation after 2^28 blocks, each of which
+//! takes a system call to back.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::heap::holders::Holders;
@@ -139,7 +141,8 @@ impl BlockHeader {
         self.advance(owned, owned.next_generation())
     }
 
-    /// Counts an attachment, so that nobody frees the block on older knowledge; false if it is not this block any more.
+    /// Counts an attachment, so that nobody frees the block on older knowledge; false if it is not
+    /// this block any more.
     ///
     /// The attacher's bit must be set before.
     pub(crate) fn count_attachment(&self, generation: u32) -> bool {
@@ -155,9 +158,10 @@ impl BlockHeader {
     }
 
     fn advance(&self, from: BlockWord, to: BlockWord) -> bool {
-        // AcqRel: the winner sees everything done to the block in its last state and publishes what it did itself.
-        // SeqCst on success: whoever frees a block has cleared its bit before and looks at all bits after; two who do so at once
-        // must not both see the other's bit. Pairs with the SeqCst operations of `Holders`.
+        // AcqRel: the winner sees everything done to the block in its last state and publishes what
+        // it did itself. SeqCst on success: whoever frees a block has cleared its bit before and
+        // looks at all bits after; two who do so at once must not both see the other's bit. Pairs
+        // with the SeqCst operations of `Holders`.
         self.word.compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
@@ -186,7 +190,9 @@ mod tests {
     #[test]
     fn words_keep_every_field() {
         let word = BlockWord(u64::MAX);
-        for state in [State::Free, State::Owned(1023), State::Owned(OWNER_MASK as u32), State::Shared] {
+        for state in
+            [State::Free, State::Owned(1023), State::Owned(OWNER_MASK as u32), State::Shared]
+        {
             assert_eq!(word.with(state).state(), state);
             assert_eq!(word.with(state).generation(), (1 << GENERATION_BITS) - 1);
         }
@@ -202,7 +208,10 @@ mod tests {
             word = next;
         }
         let last = BlockWord(word.0 | VERSION_MASK);
-        assert_eq!((last.next_version().state(), last.next_version().generation()), (State::Shared, 1));
+        assert_eq!(
+            (last.next_version().state(), last.next_version().generation()),
+            (State::Shared, 1)
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which processes hold a shared block: one bit per peer.
 //!
-//! A reference count that can be repaired, because each unit has a name: when a process dies, its bit is cleared. Within a process
-//! ordinary counting (`Arc`) does the rest.
+//! A reference count that can be repaired, because each unit has a name: when a process dies, its
+//! bit is cleared. Within a process ordinary counting (`Arc`) does the rest.
 
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::PEERS;
@@ -33,7 +33,9 @@ impl Holders {
 
     /// Whether the peer holds the block.
     pub(crate) fn contains(&self, peer: u32) -> bool {
-        self.words.get(peer as usize / 64).is_some_and(|word| word.load(Ordering::SeqCst) & 1 << (peer % 64) != 0)
+        self.words
+            .get(peer as usize / 64)
+            .is_some_and(|word| word.load(Ordering::SeqCst) & 1 << (peer % 64) != 0)
     }
 
     /// Whether the peer is the only holder.

@@ -1,11 +1,12 @@
 //! Allocation of blocks: a claim like any other.
 //!
-//! A block is taken by one compare-and-swap that writes the taker into the block's word. There is no free list: whether a block is
-//! free stands in its own word, and where to look first is a hint. Killed anywhere, a block is `OWNED` by the dead or held by it,
-//! and whoever clears up after it gives the block back.
+//! A block is taken by one compare-and-swap that writes the taker into the block's word. There is
+//! no free list: whether a block is free stands in its own word, and where to look first is a hint.
+//! Killed anywhere, a block is `OWNED` by the dead or held by it, and whoever clears up after it
+//! gives the block back.
 //!
-//! Blocks get pages (`fallocate`) when they are handed out, so a full file system or a memory limit is an error here and not a
-//! SIGBUS later; pages of large blocks go back when the block does.
+//! Blocks get pages (`fallocate`) when they are handed out, so a full file system or a memory limit
+//! is an error here and not a SIGBUS later; pages of large blocks go back when the block does.
 //!
 //! # Layout
 //! ```text
@@ -69,8 +70,9 @@ impl ClassWords {
     }
 }
 
-/// The frontier as it stands in the segment: with its inverse above it, but for the zero of fresh memory. Believing a wrong one
-/// costs a page for each of the headers that it claims, so it is not enough that it lies within the class.
+/// The frontier as it stands in the segment: with its inverse above it, but for the zero of fresh
+/// memory. Believing a wrong one costs a page for each of the headers that it claims, so it is not
+/// enough that it lies within the class.
 fn frontier_word(frontier: u64) -> u64 {
     if frontier == 0 { 0 } else { !frontier << 32 | frontier }
 }
@@ -180,14 +182,16 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Makes `me` a holder; the block's kind and bytes, or `None` if it is not (or no longer) a shared block of that generation.
+    /// Makes `me` a holder; the block's kind and bytes, or `None` if it is not (or no longer) a
+    /// shared block of that generation.
     pub(crate) fn attach(&self, id: BlockId, generation: u32, me: PeerId) -> Option<Attached> {
         let header = self.header(id)?;
         header.holders.insert(me.index());
         if header.count_attachment(generation) {
             return self.attached(id, header);
         }
-        // The bit went into a block that is somebody else's by now; without it, that block may be nobody's.
+        // The bit went into a block that is somebody else's by now; without it, that block may be
+        // nobody's.
         self.release(id, me);
         None
     }
@@ -211,19 +215,22 @@ impl<'a> Pool<'a> {
         self.walk(|_, header| {
             if header.holders.contains(parent.index()) {
                 header.holders.insert(child.index());
-                // The parent's own hold keeps the block in place; counting makes a freer that looked before look again.
+                // The parent's own hold keeps the block in place; counting makes a freer that
+                // looked before look again.
                 header.count_attachment(header.load().generation());
             }
         });
     }
 
-    /// Ends this process's own hold, and its claims in the object if others go on holding it: `recover` is called for them.
+    /// Ends this process's own hold, and its claims in the object if others go on holding it:
+    /// `recover` is called for them.
     pub(crate) fn leave(&self, id: BlockId, me: PeerId, recover: impl FnOnce(Attached)) {
         let Some(header) = self.header(id) else {
             return;
         };
         loop {
-            // The word first, as in `free_if_unheld`: somebody who comes to hold it after this look has changed it, and finds our claims ended.
+            // The word first, as in `free_if_unheld`: somebody who comes to hold it after this look
+            // has changed it, and finds our claims ended.
             let word = header.load();
             if word.state() != State::Shared || !header.holders.is_only(me.index()) {
                 break;
@@ -251,7 +258,8 @@ impl<'a> Pool<'a> {
         self.header(id).is_some_and(|header| header.holders.contains(peer.index()))
     }
 
-    /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block that it held, before its hold ends.
+    /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block
+    /// that it held, before its hold ends.
     pub(crate) fn clear(&self, peer: PeerId, me: PeerId, mut recover: impl FnMut(Attached)) {
         self.walk(|id, header| {
             let word = header.load();
@@ -314,8 +322,9 @@ impl<'a> Pool<'a> {
             // Blocks of this size begin and end on page boundaries.
             self.mapping.punch(offset, len.next_multiple_of(PAGE));
         }
-        // A block that is claimed next counts nothing until its claimant says so. Killed before that, it must not give back what this
-        // block had: too much in use is counted anew, too little is not.
+        // A block that is claimed next counts nothing until its claimant says so. Killed before
+        // that, it must not give back what this block had: too much in use is counted anew, too
+        // little is not.
         header.describe(header.kind(), 0);
         if header.free(owned) {
             self.refund(len);
@@ -332,7 +341,8 @@ impl<'a> Pool<'a> {
         let mut refused = AllocError::OutOfMemory { requested: len, available: self.available() };
         for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
             if geometry.block_size >= len {
-                // A full class is no reason to refuse what the budget allows: larger blocks have pages only for what is used.
+                // A full class is no reason to refuse what the budget allows: larger blocks have
+                // pages only for what is used.
                 match self.claim(class, me) {
                     Err(error @ AllocError::OutOfMemory { .. }) => refused = error,
                     other => return other,
@@ -348,7 +358,8 @@ impl<'a> Pool<'a> {
         let blocks = self.mapping.layout().classes()[class].blocks;
         loop {
             let frontier = words.frontier(blocks).ok_or(AllocError::Corrupt)?;
-            // Only a full class is searched although the hint says that nothing is free: the hint may be wrong.
+            // Only a full class is searched although the hint says that nothing is free: the hint
+            // may be wrong.
             if words.free.load(Ordering::Relaxed) != 0 || frontier == blocks {
                 if let Some(owned) = self.claim_before(class, frontier, me) {
                     return Ok(owned);
@@ -358,7 +369,10 @@ impl<'a> Pool<'a> {
             }
             if frontier == blocks {
                 let block_size = self.mapping.layout().classes()[class].block_size;
-                return Err(AllocError::OutOfMemory { requested: block_size, available: self.available() });
+                return Err(AllocError::OutOfMemory {
+                    requested: block_size,
+                    available: self.available(),
+                });
             }
             self.advance_frontier(class, words, frontier, blocks)?;
         }
@@ -383,15 +397,23 @@ impl<'a> Pool<'a> {
         None
     }
 
-    /// Gives pages to some more block headers. Killed in between, the pages are there and the next caller repeats it.
-    fn advance_frontier(&self, class: usize, words: &ClassWords, frontier: u64, blocks: u64) -> Result<(), AllocError> {
+    /// Gives pages to some more block headers. Killed in between, the pages are there and the next
+    /// caller repeats it.
+    fn advance_frontier(
+        &self,
+        class: usize,
+        words: &ClassWords,
+        frontier: u64,
+        blocks: u64,
+    ) -> Result<(), AllocError> {
         let next = (frontier + FRONTIER_STEP).min(blocks);
         let headers = self.mapping.layout().classes()[class].headers;
         let len = (next - frontier) * BLOCK_HEADER_SIZE;
         self.mapping
             .back(headers + frontier * BLOCK_HEADER_SIZE, len)
             .map_err(|refused| AllocError::NoPages { requested: len, refused })?;
-        // Release pairs with the Acquire load in `claim`. Losing the race means that another process advanced it.
+        // Release pairs with the Acquire load in `claim`. Losing the race means that another
+        // process advanced it.
         let (from, to) = (frontier_word(frontier), frontier_word(next));
         if words.frontier.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok() {
             words.free.fetch_add(next - frontier, Ordering::Relaxed);
@@ -429,13 +451,17 @@ impl<'a> Pool<'a> {
 
     /// Counts what is there, as the hint may count what the dead had charged.
     ///
-    /// What somebody has charged and not yet noted in its block is not counted, and is the next time: until then so much more than the
-    /// budget may be had.
+    /// What somebody has charged and not yet noted in its block is not counted, and is the next
+    /// time: until then so much more than the budget may be had.
     fn recount(&self, words: &HeapWords) {
         for _ in 0..RECOUNTS {
             let before = words.used.load(Ordering::Relaxed);
             // A charge that came in between must not be lost.
-            if words.used.compare_exchange(before, self.count_used(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if words
+                .used
+                .compare_exchange(before, self.count_used(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+            {
                 return;
             }
         }
@@ -444,7 +470,9 @@ impl<'a> Pool<'a> {
     fn refund(&self, len: u64) {
         if let Some(words) = self.heap_words() {
             // A recount may have come in between; below zero the hint stays at zero.
-            let _ = words.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(len)));
+            let _ = words.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                Some(used.saturating_sub(len))
+            });
         }
     }
 
@@ -464,7 +492,8 @@ impl<'a> Pool<'a> {
             let Some(words) = self.class_words(class) else {
                 return;
             };
-            // A scribbled frontier hides its class: a walk over all the headers that there could be would take gigabytes.
+            // A scribbled frontier hides its class: a walk over all the headers that there could be
+            // would take gigabytes.
             for index in 0..words.frontier(geometry.blocks).unwrap_or(0) {
                 let id = BlockId { class: class as u8, index: index as u32 };
                 if let Some(header) = self.header(id) {
@@ -480,7 +509,8 @@ impl<'a> Pool<'a> {
 
     fn offset(&self, id: BlockId) -> Option<u64> {
         let class = self.class(id)?;
-        (u64::from(id.index) < class.blocks).then(|| class.base + u64::from(id.index) * class.block_size)
+        (u64::from(id.index) < class.blocks)
+            .then(|| class.base + u64::from(id.index) * class.block_size)
     }
 
     /// The header of a block within the frontier.
@@ -498,7 +528,8 @@ impl<'a> Pool<'a> {
         Some(Attached { kind: header.kind(), offset: self.offset(id)?, len: self.len(id, header) })
     }
 
-    /// Bytes in use of a block, never more than it has: whoever scribbled over the length must not reach the blocks behind it.
+    /// Bytes in use of a block, never more than it has: whoever scribbled over the length must not
+    /// reach the blocks behind it.
     fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
         header.len().min(self.class(id).map_or(0, |class| class.block_size))
     }

@@ -24,7 +24,10 @@ fn locking_twice_in_a_thread_is_an_error_and_not_a_hang() {
     let guard = lock.lock().expect("free");
     assert!(matches!(lock.lock(), Err(LockError::WouldDeadlock)));
     assert!(matches!(lock.try_lock(), Err(TryLockError::WouldDeadlock)));
-    assert!(matches!(lock.lock_timeout(Duration::from_secs(9)), Err(LockTimeoutError::WouldDeadlock)));
+    assert!(matches!(
+        lock.lock_timeout(Duration::from_secs(9)),
+        Err(LockTimeoutError::WouldDeadlock)
+    ));
     std::thread::scope(|scope| {
         scope.spawn(|| assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock))));
     });

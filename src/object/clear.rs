@@ -7,7 +7,8 @@ use crate::object::queue_block::{QueueBlock, Shape};
 use crate::peer::{PeerId, attach, reaper};
 use crate::segment::region::{Mapping, Region};
 
-/// What lies in a block, as far as clearing up needs to know it. Stands in the high byte of the block's kind word.
+/// What lies in a block, as far as clearing up needs to know it. Stands in the high byte of the
+/// block's kind word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Queue,
@@ -29,17 +30,21 @@ impl Kind {
     /// The kind word: this tag, and below it a hash of the value type.
     pub(crate) fn with_fingerprint(self, fingerprint: u64) -> u64 {
         let word = self.tag() << KIND_SHIFT | fingerprint & ((1 << KIND_SHIFT) - 1);
-        // Whoever makes an object comes here, so one that could not be recovered is found with the first of its kind.
+        // Whoever makes an object comes here, so one that could not be recovered is found with the
+        // first of its kind.
         assert_eq!(Kind::of(word), Some(self), "a kind that the reaper does not know");
         word
     }
 
     fn of(word: u64) -> Option<Kind> {
-        [Kind::Queue, Kind::Lock, Kind::Spsc].into_iter().find(|kind| kind.tag() == word >> KIND_SHIFT)
+        [Kind::Queue, Kind::Lock, Kind::Spsc]
+            .into_iter()
+            .find(|kind| kind.tag() == word >> KIND_SHIFT)
     }
 }
 
-/// Ends every claim that the dead `owner` has in the object. Blocks that hold nonsense are left alone.
+/// Ends every claim that the dead `owner` has in the object. Blocks that hold nonsense are left
+/// alone.
 pub(crate) fn recover(region: Region<'_>, object: Attached, owner: u32) {
     match Kind::of(object.kind) {
         Some(Kind::Queue) => {
@@ -47,8 +52,9 @@ pub(crate) fn recover(region: Region<'_>, object: Attached, owner: u32) {
                 && let Some(block) = QueueBlock::view(region, object.offset, &shape)
                 && block.ring.recover_all(owner)
             {
-                // Whoever sleeps behind a recovered slot finds out at the end of its slice at the latest. Waking needs the fences
-                // of the segment; sleepers are few here, so both sides are told without asking whether anybody sleeps.
+                // Whoever sleeps behind a recovered slot finds out at the end of its slice at the
+                // latest. Waking needs the fences of the segment; sleepers are few here, so both
+                // sides are told without asking whether anybody sleeps.
                 block.items.wake_all_unasked();
                 block.space.wake_all_unasked();
             }
@@ -61,7 +67,8 @@ pub(crate) fn recover(region: Region<'_>, object: Attached, owner: u32) {
                 block.freed().wake_all_unasked();
             }
         }
-        // Roles are taken over from the dead, and a ring that publishes by one store has nothing to recover.
+        // Roles are taken over from the dead, and a ring that publishes by one store has nothing to
+        // recover.
         Some(Kind::Spsc) | None => {}
     }
 }
@@ -71,7 +78,8 @@ pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
     let Ok((region, table)) = attach::view(mapping) else {
         return 0;
     };
-    let reap = |index| reaper::reap(mapping, table, me, index, |dead| clear(mapping, region, dead, me));
+    let reap =
+        |index| reaper::reap(mapping, table, me, index, |dead| clear(mapping, region, dead, me));
     table.indices().map(|index| usize::from(reap(index))).sum()
 }
 

@@ -19,7 +19,9 @@ pub enum CreateError {
         most: usize,
     },
     /// The object does not fit into what is left of the segment.
-    #[error("the object takes {requested} bytes, the segment has {available} left: make it smaller or the segment larger")]
+    #[error(
+        "the object takes {requested} bytes, the segment has {available} left: make it smaller or the segment larger"
+    )]
     OutOfMemory {
         /// Bytes that the object takes.
         requested: u64,
@@ -55,7 +57,9 @@ pub enum CreateError {
 impl From<AllocError> for CreateError {
     fn from(error: AllocError) -> CreateError {
         match error {
-            AllocError::OutOfMemory { requested, available } => CreateError::OutOfMemory { requested, available },
+            AllocError::OutOfMemory { requested, available } => {
+                CreateError::OutOfMemory { requested, available }
+            }
             AllocError::NoPages { requested, refused } => {
                 CreateError::NoPages { requested, call: refused.call, source: refused.into() }
             }

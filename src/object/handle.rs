@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 /// Names an object: which segment, which block, which generation of it.
 ///
-/// It is plain data: send it through a queue to a process that was running before the object was made, return it from a child, write
-/// it to a socket, compare it. It holds nothing: whoever sends it keeps the object until the receiver has opened it.
+/// It is plain data: send it through a queue to a process that was running before the object was
+/// made, return it from a child, write it to a socket, compare it. It holds nothing: whoever sends
+/// it keeps the object until the receiver has opened it.
 ///
 /// # Examples
 /// ```

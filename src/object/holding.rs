@@ -1,12 +1,13 @@
 //! An object as this process holds it.
 //!
-//! A process holds an object as long as it has handles of it: one bit in the block's header says so to the others, and one count
-//! here, over all handles, says when the bit may go. The last holder frees the block.
+//! A process holds an object as long as it has handles of it: one bit in the block's header says so
+//! to the others, and one count here, over all handles, says when the bit may go. The last holder
+//! frees the block.
 //!
 //! # Fork
-//! A child inherits handles by memory. Before [`fork`](crate::fork) the parent enters the child as a holder of all it holds; the
-//! child finds itself there at its first use. After a fork by other code the child enters itself at its first use, and learns if
-//! the object is gone by then.
+//! A child inherits handles by memory. Before [`fork`](crate::fork) the parent enters the child as
+//! a holder of all it holds; the child finds itself there at its first use. After a fork by other
+//! code the child enters itself at its first use, and learns if the object is gone by then.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,11 +27,12 @@ use crate::segment::region::{Mapping, Region};
 use crate::sys::barrier::Fences;
 use crate::sys::descriptor::FileId;
 
-/// How many [`Holding`]s this process has of each object. Whoever changes a holder bit of this process has it locked.
+/// How many [`Holding`]s this process has of each object. Whoever changes a holder bit of this
+/// process has it locked.
 static HELD: Mutex<BTreeMap<Key, usize>> = Mutex::new(BTreeMap::new());
 
-/// File, block and generation: a copied file has the same segment id, and a handle that was inherited from another process may name what lay in
-/// the block before.
+/// File, block and generation: a copied file has the same segment id, and a handle that was
+/// inherited from another process may name what lay in the block before.
 type Key = (FileId, u64, u32);
 
 fn held() -> MutexGuard<'static, BTreeMap<Key, usize>> {
@@ -44,7 +46,8 @@ pub(crate) struct Holding {
     generation: u32,
     offset: u64,
     len: u64,
-    /// Bits of the `PeerId` under which this process was last found to hold the object. Differs from the current one after a fork.
+    /// Bits of the `PeerId` under which this process was last found to hold the object. Differs
+    /// from the current one after a fork.
     verified: AtomicU64,
 }
 
@@ -60,7 +63,9 @@ pub(crate) struct Seat<'a> {
 impl Seat<'_> {
     /// Whether this very peer has left or is dead. Costs system calls.
     pub(crate) fn is_gone(&self, peer: PeerId) -> bool {
-        let left = |table: Table<'_>| table.load(peer.index()).is_none_or(|word| word.generation() != peer.generation());
+        let left = |table: Table<'_>| {
+            table.load(peer.index()).is_none_or(|word| word.generation() != peer.generation())
+        };
         attach::view(self.mapping).is_ok_and(|(_, table)| left(table)) || self.is_dead(peer.owner())
     }
 
@@ -72,7 +77,8 @@ impl Seat<'_> {
 }
 
 impl Holding {
-    /// Makes an object of `len` bytes; `build` writes it into the region at the offset, and nobody sees it before that is done.
+    /// Makes an object of `len` bytes; `build` writes it into the region at the offset, and nobody
+    /// sees it before that is done.
     pub(crate) fn create(
         segment: &Segment,
         kind: u64,
@@ -145,7 +151,11 @@ impl Holding {
 
     /// The object's name.
     pub(crate) fn handle(&self) -> Handle {
-        Handle { segment: self.mapping.id(), block: self.block.to_bits(), generation: self.generation.into() }
+        Handle {
+            segment: self.mapping.id(),
+            block: self.block.to_bits(),
+            generation: self.generation.into(),
+        }
     }
 
     /// Offset of the object in the segment.
@@ -159,7 +169,8 @@ impl Holding {
         self.len
     }
 
-    /// Whether this is the process that was `me` at an earlier operation. False in a child that was forked since.
+    /// Whether this is the process that was `me` at an earlier operation. False in a child that was
+    /// forked since.
     #[inline]
     pub(crate) fn is_still(&self, me: PeerId) -> bool {
         self.mapping.peer_bits() == me.to_bits()
@@ -211,8 +222,8 @@ impl Drop for Holding {
             }
             _ => held.remove(&key).is_some(),
         };
-        // A forked child that never used the segment holds nothing under its own name; what its parent promised it goes back when
-        // the parent reaps it.
+        // A forked child that never used the segment holds nothing under its own name; what its
+        // parent promised it goes back when the parent reaps it.
         let Some(me) = PeerId::from_bits(self.mapping.peer_bits()) else {
             return;
         };
@@ -220,7 +231,10 @@ impl Drop for Holding {
             return;
         };
         let pool = Pool::new(&self.mapping, region);
-        if last && pool.generation(self.block) == Some(self.generation) && pool.is_holder(self.block, me) {
+        if last
+            && pool.generation(self.block) == Some(self.generation)
+            && pool.is_holder(self.block, me)
+        {
             // A guard that was forgotten must not hold up the other holders for ever.
             pool.leave(self.block, me, |attached| clear::recover(region, attached, me.owner()));
         }
@@ -233,14 +247,15 @@ impl fmt::Debug for Holding {
     }
 }
 
-/// Makes sure that this process is attached, and after a fork by other code also a holder of what the process held that it was
-/// forked from.
+/// Makes sure that this process is attached, and after a fork by other code also a holder of what
+/// the process held that it was forked from.
 pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     if let Some(me) = PeerId::from_bits(mapping.peer_bits()) {
         return Ok(me);
     }
     let parent = PeerId::from_bits(mapping.inherited_peer_bits());
-    // A dead peer's place is taken before this process has an index of its own, so blocks are torn down under that of the dead.
+    // A dead peer's place is taken before this process has an index of its own, so blocks are torn
+    // down under that of the dead.
     let clear = |dead| {
         if let Some(region) = mapping.region() {
             clear::clear(mapping, region, dead, dead);
@@ -251,7 +266,9 @@ pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
         Arrival::New(me) => {
             if let Some(parent) = parent
                 && let Ok((region, table)) = attach::view(mapping)
-                && table.load(parent.index()).is_some_and(|word| word.generation() == parent.generation())
+                && table
+                    .load(parent.index())
+                    .is_some_and(|word| word.generation() == parent.generation())
             {
                 Pool::new(mapping, region).inherit(parent, me);
             }
@@ -260,7 +277,8 @@ pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     }
 }
 
-/// The kind word of an object: what the reaper must know, and a fingerprint of what values it holds.
+/// The kind word of an object: what the reaper must know, and a fingerprint of what values it
+/// holds.
 pub(crate) fn kind_of<T: crate::Shm>(kind: Kind) -> u64 {
     kind.with_fingerprint(crate::segment::pod::fingerprint::<T>())
 }

@@ -1,12 +1,14 @@
-//! What a forked child is given: an entry in the peer table of every segment, and a hold on everything that its parent holds.
+//! What a forked child is given: an entry in the peer table of every segment, and a hold on
+//! everything that its parent holds.
 //!
-//! The parent does both before the fork, so that nothing the child inherits can vanish between the fork and its first use. After the fork it
-//! writes into the entries who the child is.
+//! The parent does both before the fork, so that nothing the child inherits can vanish between the
+//! fork and its first use. After the fork it writes into the entries who the child is.
 //!
 //! # Peer death
-//! The parent killed before the fork: its reservations are cleared up with it. The parent killed after the fork: the child dies
-//! with it. The child killed before its first use: whoever needs the memory or the entry finds the process in it dead; the parent clears
-//! up when it learns of the child's end.
+//! The parent killed before the fork: its reservations are cleared up with it. The parent killed
+//! after the fork: the child dies with it. The child killed before its first use: whoever needs the
+//! memory or the entry finds the process in it dead; the parent clears up when it learns of the
+//! child's end.
 
 use std::sync::Arc;
 
@@ -30,8 +32,9 @@ struct Promise {
 }
 
 impl Lineage {
-    /// Reserves an entry in every segment that this process has open, the commons among them, and enters the coming child as a
-    /// holder of all that this process holds. For the parent, before it forks.
+    /// Reserves an entry in every segment that this process has open, the commons among them, and
+    /// enters the coming child as a holder of all that this process holds. For the parent, before
+    /// it forks.
     pub(crate) fn expect_child() -> Result<Lineage, LineageError> {
         Segment::commons().map_err(LineageError::Commons)?;
         let mut lineage = Lineage { promises: Vec::new() };
@@ -47,7 +50,8 @@ impl Lineage {
         Ok(lineage)
     }
 
-    /// Notes what was promised. For the child, the process `pid`, before it uses anything of ours. Makes no system call.
+    /// Notes what was promised. For the child, the process `pid`, before it uses anything of ours.
+    /// Makes no system call.
     pub(crate) fn adopt(&self, pid: u32) {
         for Promise { mapping, child } in &self.promises {
             mapping.promise_peer(child.to_bits(), pid);
@@ -70,7 +74,8 @@ impl Lineage {
         self.reap(0);
     }
 
-    /// Gives back what the child, the process `pid`, owned and held. For the parent, which knows that the child is dead.
+    /// Gives back what the child, the process `pid`, owned and held. For the parent, which knows
+    /// that the child is dead.
     pub(crate) fn reap(&self, pid: u32) {
         for Promise { mapping, child } in &self.promises {
             let Ok(me) = holding::arrive(mapping) else {
@@ -79,7 +84,9 @@ impl Lineage {
             let Ok((region, table)) = attach::view(mapping) else {
                 continue;
             };
-            reaper::reap_child(table, me, *child, pid, |dead| clear::clear(mapping, region, dead, me));
+            reaper::reap_child(table, me, *child, pid, |dead| {
+                clear::clear(mapping, region, dead, me)
+            });
         }
     }
 }
@@ -107,10 +114,12 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
 }
 
 impl Segment {
-    /// Clears up after every process that was attached to this segment and is dead; gives their number.
+    /// Clears up after every process that was attached to this segment and is dead; gives their
+    /// number.
     ///
-    /// Rarely needed: whoever waits behind a dead process finds out by itself, and memory is cleared when it is asked for. It is
-    /// there for programs that want what the dead held to be given back now.
+    /// Rarely needed: whoever waits behind a dead process finds out by itself, and memory is
+    /// cleared when it is asked for. It is there for programs that want what the dead held to be
+    /// given back now.
     ///
     /// # Blocking
     /// Never waits; asks the kernel about each attached process, about 0.1 ms each.

@@ -7,8 +7,8 @@
 //!      8     4  freed  the event of those who wait
 //!    128     -  value  the owner's
 //! ```
-//! The value sits two cache lines away from the word, so that waiters looking at the word do not slow the owner down. The event lies
-//! beside the word, as whoever unlocks looks at it.
+//! The value sits two cache lines away from the word, so that waiters looking at the word do not
+//! slow the owner down. The event lies beside the word, as whoever unlocks looks at it.
 #![expect(unsafe_code, reason = "a struct of atomics, and what lies behind it")]
 
 use std::marker::PhantomData;
@@ -47,7 +47,8 @@ pub(crate) fn len(size: u64) -> Option<u64> {
 /// A lock as it lies in its block: one address, so that a guard is small.
 ///
 /// # Invariants
-/// `header` is the address of a `Header` that lies in the segment for `'a`, with the value behind it.
+/// `header` is the address of a `Header` that lies in the segment for `'a`, with the value behind
+/// it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LockBlock<'a> {
     header: NonNull<Header>,
@@ -57,7 +58,12 @@ pub(crate) struct LockBlock<'a> {
 impl<'a> LockBlock<'a> {
     /// For a value of that size and alignment; `None` if it does not lie within the segment.
     #[inline]
-    pub(crate) fn view(region: Region<'a>, offset: u64, size: u64, align: usize) -> Option<LockBlock<'a>> {
+    pub(crate) fn view(
+        region: Region<'a>,
+        offset: u64,
+        size: u64,
+        align: usize,
+    ) -> Option<LockBlock<'a>> {
         let start = region.bytes(offset, len(size)?, align.max(align_of::<Header>()))?;
         // INVARIANT: header and value lie in the region, which is mapped for `'a`.
         Some(LockBlock { header: start.cast(), segment: PhantomData })
@@ -83,7 +89,8 @@ impl<'a> LockBlock<'a> {
     /// Address of the value.
     #[inline]
     pub(crate) fn value(self) -> NonNull<u8> {
-        // SAFETY: by the invariant the value lies `VALUE_OFFSET` behind the start, which is the size of a `Header`.
+        // SAFETY: by the invariant the value lies `VALUE_OFFSET` behind the start, which is the
+        // size of a `Header`.
         unsafe { self.header.add(1) }.cast()
     }
 }

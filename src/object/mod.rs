@@ -1,4 +1,5 @@
-//! Typed objects in blocks of a segment: how each kind lies there, how a process comes to hold one, and how it is cleared of the dead.
+//! Typed objects in blocks of a segment: how each kind lies there, how a process comes to hold one,
+//! and how it is cleared of the dead.
 //!
 //! - [`queue_block`], [`spsc_block`], [`lock_block`]: the bytes of each kind.
 //! - [`handle`]: the name of an object, which travels.

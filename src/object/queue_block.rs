@@ -1,8 +1,8 @@
 //! A queue's block: header and slots.
 //!
 //! # Layout
-//! Offsets in bytes from the start of the block, which is aligned to 128. Words with different writers sit two cache lines apart, as
-//! the prefetcher fetches lines in pairs.
+//! Offsets in bytes from the start of the block, which is aligned to 128. Words with different
+//! writers sit two cache lines apart, as the prefetcher fetches lines in pairs.
 //! ```text
 //! offset  size  field     written by              read by
 //!      0     8  capacity  creator, before sharing everybody, once, at attach
@@ -85,7 +85,9 @@ const _: () = {
     assert!(offset_of!(Header, space) == 512);
     assert!(size_of::<Header>() as u64 == SLOTS_OFFSET);
     assert!(align_of::<Header>() == BLOCK_ALIGN);
-    assert!(BLOCK_ALIGN.is_multiple_of(MOST_ALIGN) && SLOTS_OFFSET.is_multiple_of(MOST_ALIGN as u64));
+    assert!(
+        BLOCK_ALIGN.is_multiple_of(MOST_ALIGN) && SLOTS_OFFSET.is_multiple_of(MOST_ALIGN as u64)
+    );
 };
 
 // SAFETY: a struct of atomics and padding that nobody reads.
@@ -105,8 +107,14 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// The shape for `capacity` values of this size and alignment; `None` if the bytes cannot be counted.
-    pub(crate) fn new(capacity: u64, size: u64, align: u64, policy: OnReaderDeath) -> Option<Shape> {
+    /// The shape for `capacity` values of this size and alignment; `None` if the bytes cannot be
+    /// counted.
+    pub(crate) fn new(
+        capacity: u64,
+        size: u64,
+        align: u64,
+        policy: OnReaderDeath,
+    ) -> Option<Shape> {
         let word = size_of::<AtomicU64>() as u64;
         let payload = word.max(align);
         let stride = payload.checked_add(size)?.checked_next_multiple_of(payload)?;
@@ -123,7 +131,8 @@ impl Shape {
         self.len
     }
 
-    /// Reads the shape of an existing queue and checks it against the block and against what values need.
+    /// Reads the shape of an existing queue and checks it against the block and against what values
+    /// need.
     pub(crate) fn read(region: Region<'_>, offset: u64, block_len: u64) -> Result<Shape, Fault> {
         let header: &Header = region.at(offset).ok_or(Fault::Corrupt)?;
         // Relaxed: written before the block was shared, ordered by its word. Each is read once.
@@ -155,8 +164,9 @@ impl Shape {
 /// The words of the slots in the segment.
 ///
 /// # Invariants
-/// `first` points to `count * stride` bytes, at least one slot, mapped for `'a`, and is aligned to the payload offset, of which
-/// `stride` is a multiple; each slot begins with a word that is only ever used as an atomic.
+/// `first` points to `count * stride` bytes, at least one slot, mapped for `'a`, and is aligned to
+/// the payload offset, of which `stride` is a multiple; each slot begins with a word that is only
+/// ever used as an atomic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotArray<'a> {
     first: NonNull<u8>,
@@ -183,7 +193,8 @@ impl Slots for SlotArray<'_> {
 
     #[inline]
     fn word(&self, index: u64) -> &AtomicU64 {
-        // SAFETY: by the invariant a slot begins with an aligned word that lives as long as the mapping and is only used atomically.
+        // SAFETY: by the invariant a slot begins with an aligned word that lives as long as the
+        // mapping and is only used atomically.
         unsafe { self.slot(index).cast().as_ref() }
     }
 }
@@ -230,14 +241,17 @@ impl<'a> QueueBlock<'a> {
     /// The queue at `offset`; `None` if it does not lie within the segment.
     #[inline]
     pub(crate) fn view(region: Region<'a>, offset: u64, shape: &Shape) -> Option<QueueBlock<'a>> {
-        // One check for all: slots follow the header, and are aligned like it to at least what values may need.
+        // One check for all: slots follow the header, and are aligned like it to at least what
+        // values may need.
         let block = region.bytes(offset, shape.len, BLOCK_ALIGN)?;
         // SAFETY: in bounds and aligned, mapped for `'a`; a header is `Shared`.
         let header: &Header = unsafe { block.cast().as_ref() };
         // SAFETY: the length of a shape covers the header.
         let first = unsafe { block.add(SLOTS_OFFSET as usize) };
-        // INVARIANT: `bytes` checked the range and the alignment; shapes have a capacity of at least 1.
-        let slots = SlotArray { first, count: shape.capacity, stride: shape.stride, mapping: PhantomData };
+        // INVARIANT: `bytes` checked the range and the alignment; shapes have a capacity of at
+        // least 1.
+        let slots =
+            SlotArray { first, count: shape.capacity, stride: shape.stride, mapping: PhantomData };
         let signals = &header.signals.0;
         let ring = Ring {
             tail: &header.tail.0,
@@ -248,10 +262,16 @@ impl<'a> QueueBlock<'a> {
             slots,
             policy: shape.policy,
         };
-        Some(QueueBlock { ring, items: &signals.items, space: &header.space.0, payload: shape.payload })
+        Some(QueueBlock {
+            ring,
+            items: &signals.items,
+            space: &header.space.0,
+            payload: shape.payload,
+        })
     }
 
-    /// Where the value of slot `index` lies: as many bytes as the shape was made for, aligned as it was made for.
+    /// Where the value of slot `index` lies: as many bytes as the shape was made for, aligned as it
+    /// was made for.
     #[inline]
     pub(crate) fn payload(&self, index: u64) -> NonNull<u8> {
         // SAFETY: the payload offset lies within the slot, since `stride >= payload`.

@@ -14,7 +14,8 @@
 //!    512     4  space     sleeping sender          receiver, to see whether to wake
 //!    640     -  slot[0] .. slot[capacity - 1], each of `stride` bytes
 //! ```
-//! A role is held by one process; its word is 0, or names the process by [`PeerId`](crate::peer::PeerId).
+//! A role is held by one process; its word is 0, or names the process by
+//! [`PeerId`](crate::peer::PeerId).
 #![expect(unsafe_code, reason = "the value of a slot is reached by a pointer")]
 
 use std::marker::PhantomData;
@@ -102,14 +103,22 @@ impl Shape {
         self.checked_len().unwrap_or(u64::MAX)
     }
 
-    /// Reads the shape of an existing ring and checks it against the block and the size of its values.
-    pub(crate) fn read(region: Region<'_>, offset: u64, block_len: u64, size: u64) -> Result<Shape, Fault> {
+    /// Reads the shape of an existing ring and checks it against the block and the size of its
+    /// values.
+    pub(crate) fn read(
+        region: Region<'_>,
+        offset: u64,
+        block_len: u64,
+        size: u64,
+    ) -> Result<Shape, Fault> {
         let header: &Header = region.at(offset).ok_or(Fault::Corrupt)?;
         // Relaxed: written before the block was shared, ordered by its word. Each is read once.
         let capacity = header.geometry.0.capacity.load(Ordering::Relaxed);
         let stride = header.geometry.0.stride.load(Ordering::Relaxed);
         let shape = Shape { capacity, stride };
-        let sound = is_capacity(capacity) && stride == size && shape.checked_len().is_some_and(|len| len <= block_len);
+        let sound = is_capacity(capacity)
+            && stride == size
+            && shape.checked_len().is_some_and(|len| len <= block_len);
         if sound { Ok(shape) } else { Err(Fault::Corrupt) }
     }
 }
@@ -131,7 +140,12 @@ pub(crate) struct SpscBlock<'a> {
 
 impl<'a> SpscBlock<'a> {
     /// Writes an empty ring into a block that belongs to this process alone.
-    pub(crate) fn build(region: Region<'a>, offset: u64, shape: &Shape, align: usize) -> Option<()> {
+    pub(crate) fn build(
+        region: Region<'a>,
+        offset: u64,
+        shape: &Shape,
+        align: usize,
+    ) -> Option<()> {
         let header: &Header = region.at(offset)?;
         // Relaxed: published with the block's word.
         header.geometry.0.capacity.store(shape.capacity, Ordering::Relaxed);
@@ -147,7 +161,12 @@ impl<'a> SpscBlock<'a> {
 
     /// The ring at `offset`; `None` if it does not lie within the segment.
     #[inline]
-    pub(crate) fn view(region: Region<'a>, offset: u64, shape: &Shape, align: usize) -> Option<SpscBlock<'a>> {
+    pub(crate) fn view(
+        region: Region<'a>,
+        offset: u64,
+        shape: &Shape,
+        align: usize,
+    ) -> Option<SpscBlock<'a>> {
         let header: &Header = region.at(offset)?;
         // INVARIANT: `bytes` checked the range.
         let first = region.bytes(offset + SLOTS_OFFSET, shape.capacity * shape.stride, align)?;

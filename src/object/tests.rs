@@ -11,7 +11,9 @@ fn blocks_in_use(segment: &Segment) -> usize {
 }
 
 fn pages_in_use(segment: &Segment) -> u64 {
-    let file = std::fs::File::from(segment.mapping().fd().expect("ours").try_clone_to_owned().expect("dup"));
+    let file = std::fs::File::from(
+        segment.mapping().fd().expect("ours").try_clone_to_owned().expect("dup"),
+    );
     file.metadata().expect("metadata").blocks() * 512
 }
 
@@ -33,7 +35,8 @@ fn dropped_objects_leave_no_block() {
 #[test]
 fn many_objects_live_side_by_side() {
     let segment = Segment::create(1 << 26).expect("a segment");
-    let queues: Vec<Queue<u64>> = (0..2000).map(|_| Queue::with_capacity_in(&segment, 4).expect("a queue")).collect();
+    let queues: Vec<Queue<u64>> =
+        (0..2000).map(|_| Queue::with_capacity_in(&segment, 4).expect("a queue")).collect();
     for (n, queue) in queues.iter().enumerate() {
         queue.send(n as u64).expect("room");
     }
@@ -71,7 +74,8 @@ fn a_refused_object_takes_nothing() {
 #[test]
 fn objects_a_little_larger_than_a_block_size_fill_the_whole_budget() {
     let segment = Segment::create(1 << 20).expect("a segment");
-    // Of the blocks of 8 KiB that such a ring takes there are 128, and 216 rings fit into the budget.
+    // Of the blocks of 8 KiB that such a ring takes there are 128, and 216 rings fit into the
+    // budget.
     let bytes = 640 + 4200;
     let rings: Vec<_> = (0..).map_while(|_| spsc::ring_in::<u8>(&segment, 4200).ok()).collect();
     assert_eq!(rings.len(), (1 << 20) / bytes);
@@ -83,10 +87,16 @@ fn handles_that_nobody_made_are_stale() {
     let queue = Queue::<u8>::with_capacity_in(&segment, 4).expect("a queue");
     let good = queue.handle();
     for block in [good.block + 1, good.block + (1 << 32), 1 << 40, u64::MAX] {
-        assert_eq!(Queue::<u8>::open(&segment, Handle { block, ..good }).unwrap_err(), crate::Fault::Stale);
+        assert_eq!(
+            Queue::<u8>::open(&segment, Handle { block, ..good }).unwrap_err(),
+            crate::Fault::Stale
+        );
     }
     for generation in [good.generation + 1, 1 << 40, u64::MAX] {
-        assert_eq!(Queue::<u8>::open(&segment, Handle { generation, ..good }).unwrap_err(), crate::Fault::Stale);
+        assert_eq!(
+            Queue::<u8>::open(&segment, Handle { generation, ..good }).unwrap_err(),
+            crate::Fault::Stale
+        );
     }
     queue.send(1).expect("not disturbed");
     assert_eq!(blocks_in_use(&segment), 1);
@@ -131,6 +141,10 @@ fn a_handle_travels_as_a_serde_value() {
     let bytes = postcard::to_stdvec(&lock.handle()).expect("encodable");
     assert_eq!(postcard::from_bytes(&bytes), Ok(lock.handle()));
     for len in 0..bytes.len() {
-        assert!(postcard::from_bytes::<Handle>(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
+        assert!(
+            postcard::from_bytes::<Handle>(&bytes[..len]).is_err(),
+            "{len} of {} bytes",
+            bytes.len()
+        );
     }
 }

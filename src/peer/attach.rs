@@ -1,7 +1,8 @@
 //! How a process comes by its entry in the peer table.
 //!
-//! Attaching is lazy: the first operation in a process finds no identity on the page that fork wipes, and comes here. A child of
-//! [`fork`](crate::fork) takes the entry that its parent reserved; any other process claims a free one.
+//! Attaching is lazy: the first operation in a process finds no identity on the page that fork
+//! wipes, and comes here. A child of [`fork`](crate::fork) takes the entry that its parent
+//! reserved; any other process claims a free one.
 
 use crate::peer::fault::Fault;
 use crate::peer::id::PeerId;
@@ -15,7 +16,8 @@ use crate::sys::pidfd::{self, Identity};
 pub(crate) enum Arrival {
     /// It had one already.
     Present(PeerId),
-    /// It took the entry that its parent reserved; the parent also made it a holder of all that the parent held.
+    /// It took the entry that its parent reserved; the parent also made it a holder of all that the
+    /// parent held.
     Adopted(PeerId),
     /// It claimed a free entry and holds nothing yet.
     New(PeerId),
@@ -31,7 +33,8 @@ pub(crate) fn view(mapping: &Mapping) -> Result<(Region<'_>, Table<'_>), Fault> 
     Ok((region, table))
 }
 
-/// Gives this process an entry unless it has one. When the table is full, `clear` is called for a dead peer, whose place it takes.
+/// Gives this process an entry unless it has one. When the table is full, `clear` is called for a
+/// dead peer, whose place it takes.
 pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arrival, Fault> {
     let (_, table) = view(mapping)?;
     mapping.attaching(|| {
@@ -41,7 +44,8 @@ pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arr
         let identity = Identity::own();
         let me = Attached { identity, home: mapping.home().to_bits(), life: mapping.life() };
         let promised = PeerId::from_bits(mapping.promised_peer_bits(identity.pid));
-        // The parent has seen to it that its child is born where it lives itself. Any other process may have been born elsewhere.
+        // The parent has seen to it that its child is born where it lives itself. Any other process
+        // may have been born elsewhere.
         if promised.is_none() && !mapping.was_opened_here() {
             let own = pidfd::pid_namespace()?;
             if mapping.home().namespace() != Some(own) {
@@ -53,7 +57,8 @@ pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arr
         let arrival = match promised {
             Some(promised) if table.adopt(promised, &me) => Arrival::Adopted(promised),
             _ => {
-                let joined = table.join(&me).or_else(|| reaper::take_over(mapping, table, &me, clear));
+                let joined =
+                    table.join(&me).or_else(|| reaper::take_over(mapping, table, &me, clear));
                 Arrival::New(joined.ok_or(Fault::TooManyPeers)?)
             }
         };
@@ -64,7 +69,8 @@ pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arr
     })
 }
 
-/// Gives the entry of this process back. Everything that it owned and held must have been given back before.
+/// Gives the entry of this process back. Everything that it owned and held must have been given
+/// back before.
 pub(crate) fn detach(mapping: &Mapping) {
     let Some(me) = PeerId::from_bits(mapping.peer_bits()) else {
         return;

@@ -6,14 +6,16 @@ use crate::sys::error::OsError;
 
 /// Reason why an object cannot be used: by this process, or by anybody.
 ///
-/// None of them goes away by trying again, except [`Fault::TooManyPeers`] and [`Fault::RoleTaken`] once another process has left.
+/// None of them goes away by trying again, except [`Fault::TooManyPeers`] and [`Fault::RoleTaken`]
+/// once another process has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
     /// The object's bytes in the segment hold what nobody writes: a process scribbled over them.
     Corrupt,
-    /// The object is gone: every process that held it dropped it before this one attached. The handle came by a way that keeps
-    /// nothing alive: bytes of a [`Handle`](crate::Handle) whose sender dropped the object, or a `fork` by foreign code.
+    /// The object is gone: every process that held it dropped it before this one attached. The
+    /// handle came by a way that keeps nothing alive: bytes of a [`Handle`](crate::Handle) whose
+    /// sender dropped the object, or a `fork` by foreign code.
     Stale,
     /// The object is of another kind, or holds values of another type.
     WrongType,
@@ -21,9 +23,11 @@ pub enum Fault {
     RoleTaken,
     /// The segment's peer table is full of living processes.
     TooManyPeers,
-    /// This process runs in another pid namespace than the segment's peers and could not tell who is alive.
+    /// This process runs in another pid namespace than the segment's peers and could not tell who
+    /// is alive.
     ForeignNamespace,
-    /// The kernel refused what attaching needs: the descriptor was closed, address space is limited, or a sandbox forbids it.
+    /// The kernel refused what attaching needs: the descriptor was closed, address space is
+    /// limited, or a sandbox forbids it.
     Os {
         /// Name of the call.
         call: &'static str,
@@ -42,10 +46,14 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Corrupt => f.write_str("the object's shared memory is corrupt: make a new one"),
-            Fault::Stale => f.write_str("the object is gone: all its holders dropped it before this process attached"),
+            Fault::Stale => f.write_str(
+                "the object is gone: all its holders dropped it before this process attached",
+            ),
             Fault::WrongType => f.write_str("the object is of another kind or holds another type"),
             Fault::RoleTaken => f.write_str("a living process has this end of the ring"),
-            Fault::TooManyPeers => f.write_str("the segment's peer table is full: too many processes are attached"),
+            Fault::TooManyPeers => {
+                f.write_str("the segment's peer table is full: too many processes are attached")
+            }
             Fault::ForeignNamespace => f.write_str("the segment belongs to another pid namespace"),
             Fault::Os { call, errno } => {
                 let error = std::io::Error::from_raw_os_error(*errno);

@@ -7,7 +7,8 @@ use crate::segment::layout::PEERS;
 
 /// Bits of an index in a `PeerId`. The table is far smaller; the word has the room.
 const INDEX_BITS: u32 = 20;
-/// Bits of the generation of an entry: as many as fit into the entry's word. To go round once takes 2^28 processes.
+/// Bits of the generation of an entry: as many as fit into the entry's word. To go round once takes
+/// 2^28 processes.
 pub(crate) const GENERATION_BITS: u32 = 28;
 
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
@@ -24,15 +25,20 @@ const _: () = assert!(PEERS <= 1 << OWNER_INDEX_BITS);
 
 /// One attached process.
 ///
-/// Claim words name it by [`owner`](PeerId::owner). An index is given away again only after every word with it was cleared, so the
-/// index alone says who; the generation beside it makes sure that a word which somebody judged long ago does not come back. How long
-/// that takes says [`claim`](crate::claim).
+/// Claim words name it by [`owner`](PeerId::owner). An index is given away again only after every
+/// word with it was cleared, so the index alone says who; the generation beside it makes sure that
+/// a word which somebody judged long ago does not come back. How long that takes says
+/// [`claim`](crate::claim).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerId(NonZeroU64);
 
 impl PeerId {
     pub(crate) fn new(index: u32, generation: u32) -> PeerId {
-        PeerId(SOMEBODY | (u64::from(generation) & GENERATION_MASK) << INDEX_BITS | u64::from(index) & INDEX_MASK)
+        PeerId(
+            SOMEBODY
+                | (u64::from(generation) & GENERATION_MASK) << INDEX_BITS
+                | u64::from(index) & INDEX_MASK,
+        )
     }
 
     /// Index of the entry in the peer table.
@@ -50,7 +56,8 @@ impl PeerId {
     /// The name by which claim words have this peer.
     #[inline]
     pub(crate) fn owner(self) -> u32 {
-        (self.generation() & OWNER_GENERATION_MASK) << OWNER_INDEX_BITS | self.index() & OWNER_INDEX_MASK
+        (self.generation() & OWNER_GENERATION_MASK) << OWNER_INDEX_BITS
+            | self.index() & OWNER_INDEX_MASK
     }
 
     /// As one word that is never 0.
@@ -72,7 +79,8 @@ pub(crate) fn index_of(owner: u32) -> u32 {
     owner & OWNER_INDEX_MASK
 }
 
-/// Whether a peer with this generation is the one that a claim word names, given that the index is the same.
+/// Whether a peer with this generation is the one that a claim word names, given that the index is
+/// the same.
 pub(crate) fn is_of_generation(owner: u32, generation: u32) -> bool {
     owner >> OWNER_INDEX_BITS == generation & OWNER_GENERATION_MASK
 }

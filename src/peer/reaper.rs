@@ -18,18 +18,32 @@ use crate::segment::region::Mapping;
 const NOBODY: u32 = u32::MAX;
 
 /// Clears up after the entry if its process is dead; true if this call did.
-pub(crate) fn reap(mapping: &Mapping, table: Table<'_>, me: PeerId, index: u32, clear: impl FnOnce(PeerId)) -> bool {
+pub(crate) fn reap(
+    mapping: &Mapping,
+    table: Table<'_>,
+    me: PeerId,
+    index: u32,
+    clear: impl FnOnce(PeerId),
+) -> bool {
     let Some(word) = table.load(index) else {
         return false;
     };
-    if index == me.index() || !needs_reaping(Judge { table, mapping, me: me.owner() }, index, word) {
+    if index == me.index() || !needs_reaping(Judge { table, mapping, me: me.owner() }, index, word)
+    {
         return false;
     }
     finish(table, me, index, word, clear)
 }
 
-/// Clears up after a child, the process `pid`, that its parent knows to be dead, whether it had begun to use its entry or not.
-pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, pid: u32, clear: impl FnOnce(PeerId)) {
+/// Clears up after a child, the process `pid`, that its parent knows to be dead, whether it had
+/// begun to use its entry or not.
+pub(crate) fn reap_child(
+    table: Table<'_>,
+    me: PeerId,
+    child: PeerId,
+    pid: u32,
+    clear: impl FnOnce(PeerId),
+) {
     if let Some(word) = table.load(child.index())
         && word.generation() == child.generation()
         && match word.state() {
@@ -44,9 +58,15 @@ pub(crate) fn reap_child(table: Table<'_>, me: PeerId, child: PeerId, pid: u32, 
     }
 }
 
-/// Clears up after one dead process and moves into its entry: for a process that found the table full. `clear` is called as in
-/// [`reap`], but there is no entry to own blocks by; it takes them in the name of the dead, whose claims are still nobody's.
-pub(crate) fn take_over(mapping: &Mapping, table: Table<'_>, me: &Attached, mut clear: impl FnMut(PeerId)) -> Option<PeerId> {
+/// Clears up after one dead process and moves into its entry: for a process that found the table
+/// full. `clear` is called as in [`reap`], but there is no entry to own blocks by; it takes them in
+/// the name of the dead, whose claims are still nobody's.
+pub(crate) fn take_over(
+    mapping: &Mapping,
+    table: Table<'_>,
+    me: &Attached,
+    mut clear: impl FnMut(PeerId),
+) -> Option<PeerId> {
     let judge = Judge { table, mapping, me: NOBODY };
     for index in table.indices() {
         let Some(word) = table.load(index) else {
@@ -64,7 +84,13 @@ pub(crate) fn take_over(mapping: &Mapping, table: Table<'_>, me: &Attached, mut 
     None
 }
 
-fn finish(table: Table<'_>, me: PeerId, index: u32, judged: EntryWord, clear: impl FnOnce(PeerId)) -> bool {
+fn finish(
+    table: Table<'_>,
+    me: PeerId,
+    index: u32,
+    judged: EntryWord,
+    clear: impl FnOnce(PeerId),
+) -> bool {
     let Some(reaping) = table.begin_reaping(index, judged, me) else {
         return false;
     };

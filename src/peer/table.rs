@@ -11,8 +11,9 @@
 //!
 //! word = generation:28 | phase:4 | payload:32
 //! ```
-//! `home` is the home of the segment (`segment::home`) under which the entry was made, `life` the byte that the process keeps locked, 0 if it
-//! has none. A parent that reserves an entry writes them all, as if it knew nothing of the child.
+//! `home` is the home of the segment (`segment::home`) under which the entry was made, `life` the
+//! byte that the process keeps locked, 0 if it has none. A parent that reserves an entry writes
+//! them all, as if it knew nothing of the child.
 //!
 //! # States
 //! ```text
@@ -22,16 +23,19 @@
 //!       its coming child--> RESERVED(g, parent) --the child's first use   |                 |        ^
 //!                              +--the parent introduces the child---------+                 +--dead--+ or DEAD(g)
 //! ```
-//! After the fork the parent knows who the child is and writes that into the entry's word, so that everybody can judge a child that has never
-//! used the segment. It writes nothing else: were it held up before that, the entry might be another's by then. A process that the child
-//! forks by other means finds that the entry is not its own.
+//! After the fork the parent knows who the child is and writes that into the entry's word, so that
+//! everybody can judge a child that has never used the segment. It writes nothing else: were it
+//! held up before that, the entry might be another's by then. A process that the child forks by
+//! other means finds that the entry is not its own.
 //!
-//! A process that finds the table full takes a dead entry over: `LIVE(g, dead) -> TAKEN(g, who)`, clears up after the dead, and goes on
-//! to `JOINING(g+1, who)`.
+//! A process that finds the table full takes a dead entry over: `LIVE(g, dead) -> TAKEN(g, who)`,
+//! clears up after the dead, and goes on to `JOINING(g+1, who)`.
 //!
-//! `who` is the pid and some bits of when the process was started, so the claiming CAS itself says who claims: a process killed before it
-//! wrote its identity is recognised all the same. `RESERVED` and `REAPING` name a peer as claims do; when that peer is reaped, its
-//! reservations and unfinished reapings become `DEAD`, which any reaper takes up, and only then its index is given away again.
+//! `who` is the pid and some bits of when the process was started, so the claiming CAS itself says
+//! who claims: a process killed before it wrote its identity is recognised all the same. `RESERVED`
+//! and `REAPING` name a peer as claims do; when that peer is reaped, its reservations and
+//! unfinished reapings become `DEAD`, which any reaper takes up, and only then its index is given
+//! away again.
 
 use crate::claim::OWNER_BITS;
 use crate::peer::id::{GENERATION_BITS, PeerId};
@@ -74,7 +78,8 @@ pub(crate) enum State {
     Reaping(u32),
     /// Its process is dead, and so is who was clearing up after it.
     Dead,
-    /// Its process is dead; this one, which has no entry yet, clears up after it and will have the entry.
+    /// Its process is dead; this one, which has no entry yet, clears up after it and will have the
+    /// entry.
     Taken(Who),
     /// A value that nobody writes.
     Unknown,
@@ -92,7 +97,10 @@ impl Who {
     pub(crate) fn of(identity: &Identity) -> Who {
         let [start, _] = identity.start.to_words();
         let kind = start >> (u64::BITS - TAG_KIND_BITS);
-        Who { pid: identity.pid, tag: ((start << TAG_KIND_BITS | kind) & ((1 << TAG_BITS) - 1)) as u32 }
+        Who {
+            pid: identity.pid,
+            tag: ((start << TAG_KIND_BITS | kind) & ((1 << TAG_BITS) - 1)) as u32,
+        }
     }
 
     /// Whether the two are certainly not one process.
@@ -128,7 +136,10 @@ impl EntryWord {
 
     pub(crate) fn state(self) -> State {
         let payload = self.0 & ((1 << PAYLOAD_BITS) - 1);
-        let who = Who { pid: (payload >> TAG_BITS) as u32, tag: (payload & ((1 << TAG_BITS) - 1)) as u32 };
+        let who = Who {
+            pid: (payload >> TAG_BITS) as u32,
+            tag: (payload & ((1 << TAG_BITS) - 1)) as u32,
+        };
         match self.0 >> PAYLOAD_BITS & ((1 << PHASE_BITS) - 1) {
             FREE => State::Free,
             JOINING => State::Joining(who),
@@ -193,7 +204,8 @@ pub(crate) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The table of the segment; `None` if the segment is too small for one, which its layout rules out.
+    /// The table of the segment; `None` if the segment is too small for one, which its layout rules
+    /// out.
     pub(crate) fn of(region: Region<'a>, offset: u64) -> Option<Table<'a>> {
         Some(Table { entries: region.array(offset, PEERS)? })
     }
@@ -212,9 +224,10 @@ impl<'a> Table<'a> {
     /// What is known of the process in an entry whose word said `LIVE`.
     pub(crate) fn attached(&self, index: u32, who: Who) -> Option<Attached> {
         let entry = self.entries.get(index as usize)?;
-        // Relaxed: ordered by the Acquire load of the word that said LIVE, but for a life that came later, without which the process
-        // is judged by its pid.
-        let start = Start::from_words(entry.start.each_ref().map(|word| word.load(Ordering::Relaxed)));
+        // Relaxed: ordered by the Acquire load of the word that said LIVE, but for a life that came
+        // later, without which the process is judged by its pid.
+        let start =
+            Start::from_words(entry.start.each_ref().map(|word| word.load(Ordering::Relaxed)));
         let (home, life) = (entry.home.load(Ordering::Relaxed), entry.life.load(Ordering::Relaxed));
         Some(Attached { identity: Identity { pid: who.pid, start }, home, life })
     }
@@ -227,11 +240,16 @@ impl<'a> Table<'a> {
         Some(PeerId::new(index, word.generation()))
     }
 
-    /// Sets a free entry aside for a child that `parent` is about to fork; `None` if no entry is free.
+    /// Sets a free entry aside for a child that `parent` is about to fork; `None` if no entry is
+    /// free.
     pub(crate) fn reserve(&self, parent: PeerId, home: u64) -> Option<PeerId> {
         let (index, word) = self.claim_free(State::Reserved(parent.owner()))?;
-        // The entry stays RESERVED as long as the parent lives, unless the child comes, and there is none yet.
-        self.write(index, &Attached { identity: Identity { pid: 0, start: Start::Unknown }, home, life: 0 });
+        // The entry stays RESERVED as long as the parent lives, unless the child comes, and there
+        // is none yet.
+        self.write(
+            index,
+            &Attached { identity: Identity { pid: 0, start: Start::Unknown }, home, life: 0 },
+        );
         Some(PeerId::new(index, word.generation()))
     }
 
@@ -239,11 +257,13 @@ impl<'a> Table<'a> {
         self.indices().find_map(|index| {
             let word = self.load(index)?;
             let claimed = word.with(state);
-            (word.state() == State::Free && self.advance(index, word, claimed)).then_some((index, claimed))
+            (word.state() == State::Free && self.advance(index, word, claimed))
+                .then_some((index, claimed))
         })
     }
 
-    /// Says who the child is for whom `parent` has reserved the entry. Does nothing if the child has been there before.
+    /// Says who the child is for whom `parent` has reserved the entry. Does nothing if the child
+    /// has been there before.
     pub(crate) fn introduce(&self, promised: PeerId, parent: PeerId, child: &Identity) {
         if let Some(word) = self.load(promised.index())
             && word.generation() == promised.generation()
@@ -253,10 +273,13 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Takes over the entry that the parent reserved for this process; false if it is no longer ours, because the parent died and was reaped,
-    /// or never was, because this is not the child that the parent meant.
+    /// Takes over the entry that the parent reserved for this process; false if it is no longer
+    /// ours, because the parent died and was reaped, or never was, because this is not the child
+    /// that the parent meant.
     pub(crate) fn adopt(&self, promised: PeerId, me: &Attached) -> bool {
-        let Some(word) = self.load(promised.index()).filter(|word| word.generation() == promised.generation()) else {
+        let Some(word) =
+            self.load(promised.index()).filter(|word| word.generation() == promised.generation())
+        else {
             return false;
         };
         let who = Who::of(&me.identity);
@@ -269,7 +292,8 @@ impl<'a> Table<'a> {
             // The parent has just introduced us, or was here before.
             State::Reserved(_) => self.adopt(promised, me),
             State::Live(introduced) if !introduced.differs_from(who) => {
-                // Nobody else writes the entry of a living process. Whoever does not see all of it yet judges by the rest.
+                // Nobody else writes the entry of a living process. Whoever does not see all of it
+                // yet judges by the rest.
                 self.write(promised.index(), me);
                 true
             }
@@ -279,7 +303,8 @@ impl<'a> Table<'a> {
 
     fn go_live(&self, index: u32, joining: EntryWord, me: &Attached) {
         self.write(index, me);
-        // Nobody moves the JOINING entry of a living process, so this cannot fail but by scribbling.
+        // Nobody moves the JOINING entry of a living process, so this cannot fail but by
+        // scribbling.
         let State::Joining(who) = joining.state() else {
             return;
         };
@@ -292,8 +317,8 @@ impl<'a> Table<'a> {
             return;
         };
         let [start, clock] = attached.identity.start.to_words();
-        // Relaxed: published by the Release in `advance`, or not needed. The kind stands in the first word of the start and comes last, so that
-        // one that is half written says nothing.
+        // Relaxed: published by the Release in `advance`, or not needed. The kind stands in the
+        // first word of the start and comes last, so that one that is half written says nothing.
         entry.start[1].store(clock, Ordering::Relaxed);
         entry.start[0].store(start, Ordering::Relaxed);
         entry.home.store(attached.home, Ordering::Relaxed);
@@ -301,13 +326,24 @@ impl<'a> Table<'a> {
     }
 
     /// Begins to clear up after the entry as it was judged; true for exactly one caller.
-    pub(crate) fn begin_reaping(&self, index: u32, judged: EntryWord, reaper: PeerId) -> Option<EntryWord> {
+    pub(crate) fn begin_reaping(
+        &self,
+        index: u32,
+        judged: EntryWord,
+        reaper: PeerId,
+    ) -> Option<EntryWord> {
         let reaping = judged.with(State::Reaping(reaper.owner()));
         self.advance(index, judged, reaping).then_some(reaping)
     }
 
-    /// Begins to clear up after the entry as it was judged, for a process that will have the entry then.
-    pub(crate) fn take_over(&self, index: u32, judged: EntryWord, me: &Identity) -> Option<EntryWord> {
+    /// Begins to clear up after the entry as it was judged, for a process that will have the entry
+    /// then.
+    pub(crate) fn take_over(
+        &self,
+        index: u32,
+        judged: EntryWord,
+        me: &Identity,
+    ) -> Option<EntryWord> {
         let taken = judged.with(State::Taken(Who::of(me)));
         self.advance(index, judged, taken).then_some(taken)
     }
@@ -322,7 +358,8 @@ impl<'a> Table<'a> {
         Some(PeerId::new(index, joining.generation()))
     }
 
-    /// Makes everything that the dead peer had reserved or was clearing up after `DEAD`, for the next reaper.
+    /// Makes everything that the dead peer had reserved or was clearing up after `DEAD`, for the
+    /// next reaper.
     pub(crate) fn disown(&self, dead: PeerId) {
         for index in self.indices() {
             let Some(word) = self.load(index) else {
@@ -344,11 +381,11 @@ impl<'a> Table<'a> {
     }
 
     fn advance(&self, index: u32, from: EntryWord, to: EntryWord) -> bool {
-        // AcqRel: the winner sees what the previous holder of the entry did and publishes what it did itself.
-        // Pairs with the Acquire load in `load`.
-        self.entries
-            .get(index as usize)
-            .is_some_and(|entry| entry.word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+        // AcqRel: the winner sees what the previous holder of the entry did and publishes what it
+        // did itself. Pairs with the Acquire load in `load`.
+        self.entries.get(index as usize).is_some_and(|entry| {
+            entry.word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        })
     }
 }
 

@@ -17,15 +17,18 @@ use crate::sys::process::Ending;
 
 /// A child process that runs a closure with a value of type `T`; made by [`fork`](crate::fork).
 ///
-/// Shaped like [`std::thread::JoinHandle`]: [`join`](Child::join) waits for the value, and dropping the handle lets the child run on by itself. A
-/// dropped child still ends with this process. Once it is dead it is waited for at the next fork, or when the next handle is dropped, so
-/// that at most the children that died since then are zombies.
+/// Shaped like [`std::thread::JoinHandle`]: [`join`](Child::join) waits for the value, and dropping
+/// the handle lets the child run on by itself. A dropped child still ends with this process. Once
+/// it is dead it is waited for at the next fork, or when the next handle is dropped, so that at
+/// most the children that died since then are zombies.
 ///
-/// The handle may be sent to another thread, and is readable in `poll` and its likes ([`AsFd`]) when the child has ended.
+/// The handle may be sent to another thread, and is readable in `poll` and its likes ([`AsFd`])
+/// when the child has ended.
 ///
 /// # Fork
-/// Only the process that forked a child can wait for it or signal it. In any other process that inherited the handle, in a captured variable, say, it is
-/// inert: the methods say [`JoinError::NotOurChild`] or the like, and dropping it does nothing.
+/// Only the process that forked a child can wait for it or signal it. In any other process that
+/// inherited the handle, in a captured variable, say, it is inert: the methods say
+/// [`JoinError::NotOurChild`] or the like, and dropping it does nothing.
 ///
 /// # Examples
 /// ```
@@ -58,15 +61,17 @@ impl<T> Child<T> {
         Child { kin, ending: None, joined: false, value: PhantomData }
     }
 
-    /// Returns the child's process id. It names this child until it was joined; later the kernel may give it to another process.
+    /// Returns the child's process id. It names this child until it was joined; later the kernel
+    /// may give it to another process.
     pub fn id(&self) -> u32 {
         self.kin.pid()
     }
 
     /// Says whether the child runs, is stopped, or otherwise has not ended yet.
     ///
-    /// `false` is final; `true` may have changed by the time it is read. Also `false` in a process that is not its parent.
-    /// A child that was killed under a debugger is not alive; it can be joined once the debugger has waited for it.
+    /// `false` is final; `true` may have changed by the time it is read. Also `false` in a process
+    /// that is not its parent. A child that was killed under a debugger is not alive; it can be
+    /// joined once the debugger has waited for it.
     pub fn is_alive(&self) -> bool {
         self.kin.is_ours() && !self.kin.has_ended()
     }
@@ -106,8 +111,8 @@ impl<T> Child<T> {
     /// A child that has ended, but was not joined yet, takes every signal without effect.
     ///
     /// # Errors
-    /// `ESRCH` if the child was joined, or is not a child of this process; `EINVAL` if there is no such signal; `EPERM` if the child has
-    /// become another user.
+    /// `ESRCH` if the child was joined, or is not a child of this process; `EINVAL` if there is no
+    /// such signal; `EPERM` if the child has become another user.
     #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         if !self.kin.is_ours() {
@@ -124,8 +129,9 @@ impl<T: DeserializeOwned> Child<T> {
     /// Until the child has ended; for ever if it never does.
     ///
     /// # Peer death
-    /// A child that was killed is told by [`JoinError::Killed`]. What it owned and held in shared memory has been given back when this returns. A
-    /// child that was killed after its value was sent counts as one that returned.
+    /// A child that was killed is told by [`JoinError::Killed`]. What it owned and held in shared
+    /// memory has been given back when this returns. A child that was killed after its value was
+    /// sent counts as one that returned.
     ///
     /// # Errors
     /// See [`JoinError`].
@@ -147,7 +153,8 @@ impl<T: DeserializeOwned> Child<T> {
         self.join_by(Deadline::after(Duration::ZERO))
     }
 
-    /// Waits at most `timeout` for the child to end, and returns the closure's value; `None` if it still runs then.
+    /// Waits at most `timeout` for the child to end, and returns the closure's value; `None` if it
+    /// still runs then.
     ///
     /// After it has returned `Some`, it returns [`JoinError::AlreadyJoined`].
     ///
@@ -223,7 +230,8 @@ impl<T: DeserializeOwned> Child<T> {
 /// The child's pidfd: readable when the child has ended, also after it was joined.
 ///
 /// # Fork
-/// Once this was called the descriptor stays open in children that are forked later, so that a reference that came along is good there.
+/// Once this was called the descriptor stays open in children that are forked later, so that a
+/// reference that came along is good there.
 ///
 /// # Panics
 /// In a process that is not the child's parent. See the section "Fork" of [`Child`].
@@ -244,7 +252,10 @@ impl<T> Drop for Child<T> {
 
 impl<T> fmt::Debug for Child<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Child").field("id", &self.id()).field("joined", &self.joined).finish_non_exhaustive()
+        f.debug_struct("Child")
+            .field("id", &self.id())
+            .field("joined", &self.joined)
+            .finish_non_exhaustive()
     }
 }
 
@@ -255,25 +266,32 @@ pub enum JoinError {
     /// The closure panicked.
     #[error("the child panicked: {0}")]
     Panicked(PanicInfo),
-    /// The child ended itself with this code, by [`std::process::exit`] or in a program that it became by `exec`. Also code 0: the closure has not
-    /// returned, so there is no value. Or its closure has returned or panicked (code 101), but the child had closed the descriptor by which to
-    /// send a value, as a program does that closes all.
+    /// The child ended itself with this code, by [`std::process::exit`] or in a program that it
+    /// became by `exec`. Also code 0: the closure has not returned, so there is no value. Or its
+    /// closure has returned or panicked (code 101), but the child had closed the descriptor by
+    /// which to send a value, as a program does that closes all.
     #[error("the child exited with code {0} and sent no value")]
     Exited(i32),
-    /// The child was ended by this signal, with or without a core dump: `SIGSEGV`, `SIGABRT`, the out-of-memory killer's `SIGKILL`.
+    /// The child was ended by this signal, with or without a core dump: `SIGSEGV`, `SIGABRT`, the
+    /// out-of-memory killer's `SIGKILL`.
     #[error("the child was killed by signal {0}{name}", name = signal_name(*.0))]
     Killed(i32),
-    /// The closure returned or panicked, but its value could not be encoded, or the kernel refused to write what there was to tell.
+    /// The closure returned or panicked, but its value could not be encoded, or the kernel refused
+    /// to write what there was to tell.
     #[error("the child could not send its value: {0}")]
     Unsendable(String),
     /// The child sent a value, but it could not be decoded as a `T`.
     #[error("the child's value cannot be decoded: {0}")]
     Undecodable(String),
-    /// The closure was never called: the kernel refused what has to be done before, and this is what it said.
+    /// The closure was never called: the kernel refused what has to be done before, and this is
+    /// what it said.
     #[error("the child could not begin: {0}")]
     NotStarted(String),
-    /// The child has ended without a value, and how is not known: the program ignores `SIGCHLD`, or other code has waited for the child.
-    #[error("the child has ended, and its status was lost: somebody else waited for it, or SIGCHLD is ignored")]
+    /// The child has ended without a value, and how is not known: the program ignores `SIGCHLD`, or
+    /// other code has waited for the child.
+    #[error(
+        "the child has ended, and its status was lost: somebody else waited for it, or SIGCHLD is ignored"
+    )]
     Lost,
     /// An earlier call has returned how the child ended.
     #[error("the child was joined already")]
@@ -299,7 +317,8 @@ impl From<OsError> for JoinError {
 
 /// The name of a signal in parentheses, for people.
 fn signal_name(signal: i32) -> String {
-    nix::sys::signal::Signal::try_from(signal).map_or_else(|_| String::new(), |signal| format!(" ({signal})"))
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| String::new(), |signal| format!(" ({signal})"))
 }
 
 #[cfg(test)]

@@ -1,17 +1,21 @@
 //! The child's side of a fork, from its first instruction to its last.
 //!
-//! Called by `fork.rs`, in the child only. Nothing here returns: whatever the closure does, the process ends by `_exit`.
+//! Called by `fork.rs`, in the child only. Nothing here returns: whatever the closure does, the
+//! process ends by `_exit`.
 //!
 //! # Panics in the child
-//! A hook, set in the child before the closure runs, notes place and stack of each panic and then calls the hook that was there, so that the
-//! message still goes to standard error. Only if the panic ends the closure is the note sent. The stack is noted if the environment asks for it, as
-//! for every panic, and put into words only then, since looking up names is slow. A caught panic followed by `resume_unwind` of another one is told from it by its message.
+//! A hook, set in the child before the closure runs, notes place and stack of each panic and then
+//! calls the hook that was there, so that the message still goes to standard error. Only if the
+//! panic ends the closure is the note sent. The stack is noted if the environment asks for it, as
+//! for every panic, and put into words only then, since looking up names is slow. A caught panic
+//! followed by `resume_unwind` of another one is told from it by its message.
 //!
-//! With `panic = "abort"` nothing can be caught: there the hook sends the note itself, and the abort that follows is told as the panic it is.
+//! With `panic = "abort"` nothing can be caught: there the hook sends the note itself, and the
+//! abort that follows is told as the panic it is.
 //!
 //! # Peer death
-//! Killed before the outcome is wholly written, the child sent nothing; after that, everything. What it held in the segments is given back by itself
-//! as the last thing, or else by the parent.
+//! Killed before the outcome is wholly written, the child sent nothing; after that, everything.
+//! What it held in the segments is given back by itself as the last thing, or else by the parent.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -34,7 +38,8 @@ const RETURNED: i32 = 0;
 /// Exit code of a child whose closure panicked, the same as that of a program whose `main` does.
 const PANICKED: i32 = 101;
 
-/// What the parent prepared for the child. It stays in the parent's frame, of which the child has a copy that nothing ever drops.
+/// What the parent prepared for the child. It stays in the parent's frame, of which the child has a
+/// copy that nothing ever drops.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) parent: u32,
@@ -61,7 +66,8 @@ where
             }
         }
     }));
-    // A panic outside the closure is a bug of this crate or of a panic hook; its payload is left alone, as its `Drop` might panic once more.
+    // A panic outside the closure is a bug of this crate or of a panic hook; its payload is left
+    // alone, as its `Drop` might panic once more.
     let code = code.unwrap_or_else(|payload| {
         mem::forget(payload);
         PANICKED
@@ -75,9 +81,11 @@ where
     T: Serialize,
 {
     // The value moves to the parent, so its `Drop` is not for this process.
-    let result = panic::catch_unwind(AssertUnwindSafe(|| Record::value(&*ManuallyDrop::new(closure()))));
+    let result =
+        panic::catch_unwind(AssertUnwindSafe(|| Record::value(&*ManuallyDrop::new(closure()))));
     if sys::pid() != process {
-        // The closure forked by other means, and this is the copy that came back from it. It has nothing to say here.
+        // The closure forked by other means, and this is the copy that came back from it. It has
+        // nothing to say here.
         return RETURNED;
     }
     let (record, code) = match result {
@@ -90,8 +98,9 @@ where
     };
     let sent = start.outcome.write(&record);
     sys::flush_stdio();
-    // What this process holds in the segments is given back by its parent, as if it had been killed: other threads of it may be at work
-    // in them up to the last instruction, so only the kernel's word that all have ended will do.
+    // What this process holds in the segments is given back by its parent, as if it had been
+    // killed: other threads of it may be at work in them up to the last instruction, so only the
+    // kernel's word that all have ended will do.
     if sent { code } else { PANICKED }
 }
 
@@ -124,21 +133,23 @@ thread_local! {
 
 /// What the hook knows that notes panics.
 struct Noting {
-    /// The process whose panics it notes. A child of that process inherits the hook and sets its own on top.
+    /// The process whose panics it notes. A child of that process inherits the hook and sets its
+    /// own on top.
     process: u32,
     before: Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>,
     /// Where to send the note of a panic that aborts.
     abort_note: Option<OutcomeFile>,
 }
 
-/// That of the first child in this line, root to this process. A hook that keeps it here is set without allocating: see [`Record`]. Written
-/// once, before anybody reads it.
+/// That of the first child in this line, root to this process. A hook that keeps it here is set
+/// without allocating: see [`Record`]. Written once, before anybody reads it.
 static NOTING: RwLock<Option<Noting>> = RwLock::new(None);
 
 /// Sets the hook that notes panics of this process and then calls the one that was set before.
 fn note_panics(outcome: &OutcomeFile, process: u32) {
     if std::thread::panicking() {
-        // Forked by a destructor that runs because of a panic: the hook cannot be changed now. The message still travels.
+        // Forked by a destructor that runs because of a panic: the hook cannot be changed now. The
+        // message still travels.
         return;
     }
     let abort_note = cfg!(panic = "abort").then(|| outcome.duplicate()).and_then(Result::ok);
@@ -147,7 +158,13 @@ fn note_panics(outcome: &OutcomeFile, process: u32) {
     panic::set_hook(match *first {
         None => {
             *first = Some(noting);
-            Box::new(|info| NOTING.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|noting| noting.hear(info)))
+            Box::new(|info| {
+                NOTING
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter()
+                    .for_each(|noting| noting.hear(info))
+            })
         }
         // A child of a child: the hook that it inherited is at work with what stands there.
         Some(_) => Box::new(move |info| noting.hear(info)),
@@ -172,7 +189,11 @@ impl Noting {
 
 impl Note {
     fn take(info: &PanicHookInfo<'_>) -> Note {
-        Note { message: message(info.payload()), location: info.location().map(Location::from), backtrace: Backtrace::capture() }
+        Note {
+            message: message(info.payload()),
+            location: info.location().map(Location::from),
+            backtrace: Backtrace::capture(),
+        }
     }
 
     fn into_info(self) -> PanicInfo {

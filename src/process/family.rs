@@ -1,22 +1,28 @@
 //! Every living child of this process.
 //!
-//! Who uses it: `fork.rs` enters a child, `child.rs` waits for it, `exit.rs` closes in a child what belongs to the parent.
+//! Who uses it: `fork.rs` enters a child, `child.rs` waits for it, `exit.rs` closes in a child what
+//! belongs to the parent.
 //!
-//! The list serves two ends. A handle that was dropped leaves its child here, to be waited for once it is dead, so that no zombie stays. And a new
-//! child, which has inherited every descriptor, learns from the list which ones are its parent's: the pidfds and outcomes of its siblings. (The
-//! writing ends of their lifelines, which would keep them alive when the parent is killed, are closed in every child before that.)
+//! The list serves two ends. A handle that was dropped leaves its child here, to be waited for once
+//! it is dead, so that no zombie stays. And a new child, which has inherited every descriptor,
+//! learns from the list which ones are its parent's: the pidfds and outcomes of its siblings. (The
+//! writing ends of their lifelines, which would keep them alive when the parent is killed, are
+//! closed in every child before that.)
 //!
 //! # Fork
-//! The new process closes the descriptors and *forgets* the list, without dropping it. So a [`Kin`] that the parent had listed keeps one reference
-//! for ever there, and an inherited handle that is dropped closes nothing a second time. A descriptor is closed only if it still stands
-//! for what it stood for in the parent: a process may have closed them all and opened its own. And one that was lent to the program stays
-//! open, as a reference to it may have come along.
+//! The new process closes the descriptors and *forgets* the list, without dropping it. So a [`Kin`]
+//! that the parent had listed keeps one reference for ever there, and an inherited handle that is
+//! dropped closes nothing a second time. A descriptor is closed only if it still stands for what it
+//! stood for in the parent: a process may have closed them all and opened its own. And one that was
+//! lent to the program stays open, as a reference to it may have come along.
 //!
-//! To write to the list is to have its page copied, so a child that finds it empty leaves it as it is, like one of a raw fork. What it would note
-//! there, its own descriptors, its parent has noted for it.
+//! To write to the list is to have its page copied, so a child that finds it empty leaves it as it
+//! is, like one of a raw fork. What it would note there, its own descriptors, its parent has noted
+//! for it.
 //!
-//! A raw fork by other code leaves list and descriptors as they are until the list is used there for the first time: it knows its process, and
-//! starts anew in another. Nothing is waited for there: the handles know their process too.
+//! A raw fork by other code leaves list and descriptors as they are until the list is used there
+//! for the first time: it knows its process, and starts anew in another. Nothing is waited for
+//! there: the handles know their process too.
 #![expect(unsafe_code, reason = "closes descriptors that were inherited")]
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,11 +47,15 @@ pub(super) struct Kin {
     pid: u32,
     /// The process that forked it. Nobody else can wait for it.
     parent: u32,
-    /// `None` if the child was dead and forgotten before it could be opened: it ended at once, in a program that ignores `SIGCHLD`.
+    /// `None` if the child was dead and forgotten before it could be opened: it ended at once, in a
+    /// program that ignores `SIGCHLD`.
     pidfd: Option<OwnFile>,
     outcome: OutcomeFile,
     /// The child dies when this is closed.
-    #[expect(dead_code, reason = "it is what closes it that counts: the end of this process, or the drop")]
+    #[expect(
+        dead_code,
+        reason = "it is what closes it that counts: the end of this process, or the drop"
+    )]
     lifeline: ParentsEnd,
     lineage: Lineage,
     /// Whether the program was given the descriptor to poll.
@@ -53,10 +63,16 @@ pub(super) struct Kin {
 }
 
 impl Kin {
-    /// Enters the child `pid`, which was just forked: sees to it that it ends with this process, and tells the others who it is.
+    /// Enters the child `pid`, which was just forked: sees to it that it ends with this process,
+    /// and tells the others who it is.
     ///
     /// If something of that is refused the child is killed and waited for.
-    pub(super) fn new(pid: u32, lifeline: Lifeline, outcome: OutcomeFile, lineage: Lineage) -> Result<Arc<Kin>, OsError> {
+    pub(super) fn new(
+        pid: u32,
+        lifeline: Lifeline,
+        outcome: OutcomeFile,
+        lineage: Lineage,
+    ) -> Result<Arc<Kin>, OsError> {
         let prepare = || {
             let lifeline = lifeline.tie(pid)?;
             // Where the program ignores `SIGCHLD` the child may have ended and be forgotten.
@@ -79,7 +95,8 @@ impl Kin {
             }
         };
         let lent = AtomicBool::new(false);
-        let kin = Arc::new(Kin { pid, parent: sys::pid(), pidfd, outcome, lifeline, lineage, lent });
+        let kin =
+            Arc::new(Kin { pid, parent: sys::pid(), pidfd, outcome, lifeline, lineage, lent });
         Family::lock().children.push(Member { kin: Arc::clone(&kin), dropped: false });
         Ok(kin)
     }
@@ -94,8 +111,9 @@ impl Kin {
 
     /// Whether this process is the parent, and not a copy of it that inherited the handle.
     ///
-    /// Pids suffice to tell: children of this crate die with their parents, so every ancestor lives and has a pid of its own. After raw
-    /// forks a pid may come back; then the kernel answers for the descriptors that this is no child of ours.
+    /// Pids suffice to tell: children of this crate die with their parents, so every ancestor lives
+    /// and has a pid of its own. After raw forks a pid may come back; then the kernel answers for
+    /// the descriptors that this is no child of ours.
     pub(super) fn is_ours(&self) -> bool {
         self.parent == sys::pid()
     }
@@ -118,7 +136,8 @@ impl Kin {
         }
     }
 
-    /// As [`Kin::as_fd`], for the program, which may keep it as long as the handle: for ever, if that is leaked.
+    /// As [`Kin::as_fd`], for the program, which may keep it as long as the handle: for ever, if
+    /// that is leaked.
     pub(super) fn lend(&self) -> BorrowedFd<'_> {
         // Relaxed: read in a copy of this memory.
         self.lent.store(true, Ordering::Relaxed);
@@ -136,7 +155,8 @@ impl Kin {
         }
     }
 
-    /// Waits until the child has ended and its status is taken; `None` if the deadline passes first.
+    /// Waits until the child has ended and its status is taken; `None` if the deadline passes
+    /// first.
     pub(super) fn wait(&self, deadline: Deadline) -> Result<Option<Ending>, OsError> {
         let Some(pidfd) = &self.pidfd else {
             return Ok(Some(self.bury(Ending::Unknown)));
@@ -153,7 +173,8 @@ impl Kin {
                 return Ok(None);
             };
             if readable {
-                // The child is dead, but a debugger that traces it is told first. There is nothing to poll for until it lets go.
+                // The child is dead, but a debugger that traces it is told first. There is nothing
+                // to poll for until it lets go.
                 clock::sleep(left.min(Duration::from_millis(1)));
             } else {
                 readable = sys::readable(&[pidfd], left)? == [true];
@@ -169,7 +190,8 @@ impl Kin {
     }
 }
 
-/// Longest single sleep of a wait with a deadline, so that every deadline fits into what `poll` takes.
+/// Longest single sleep of a wait with a deadline, so that every deadline fits into what `poll`
+/// takes.
 const SLICE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
@@ -184,7 +206,8 @@ struct Family {
     /// The process whose children these are; 0 before the first.
     process: u32,
     children: Vec<Member>,
-    /// Descriptors by which this process is its own parent's child. Its own children have no use for them.
+    /// Descriptors by which this process is its own parent's child. Its own children have no use
+    /// for them.
     own: Option<[FdName; 2]>,
     /// During a fork, what will be `own` in the child.
     expected: Option<[FdName; 2]>,
@@ -198,7 +221,8 @@ impl Family {
         Family { process, children: Vec::new(), own: None, expected: None }
     }
 
-    /// The family of this process; a new and empty one if the list in memory is that of the process it was copied from.
+    /// The family of this process; a new and empty one if the list in memory is that of the process
+    /// it was copied from.
     fn lock() -> MutexGuard<'static, Family> {
         // No code that can panic runs under the lock but allocation.
         let mut family = FAMILY.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,19 +231,22 @@ impl Family {
             let inherited = std::mem::replace(&mut *family, Family::of(process));
             family.own = inherited.expected;
             inherited.disown();
-            // For a process that was made by a bare system call. It is asked again whether it worked before anything is mapped.
+            // For a process that was made by a bare system call. It is asked again whether it
+            // worked before anything is mapped.
             let _ = at_fork::adopt();
         }
         family
     }
 
-    /// Closes every descriptor of the list, which this process only inherited, and forgets the owners.
+    /// Closes every descriptor of the list, which this process only inherited, and forgets the
+    /// owners.
     fn disown(self) {
         let close = |fd: FdName| {
             // SAFETY: only this function closes what was inherited, and it runs under the lock.
             if unsafe { fd.is_open() } {
-                // SAFETY: it is what the parent had, whose owner is never dropped here: it stays in the copy of the parent's frame, or is
-                // forgotten below. Nobody was given it but by `lend`.
+                // SAFETY: it is what the parent had, whose owner is never dropped here: it stays in
+                // the copy of the parent's frame, or is forgotten below. Nobody was given it but by
+                // `lend`.
                 unsafe { fd.close() };
             }
         };
@@ -227,12 +254,14 @@ impl Family {
             member.kin.inherited().into_iter().flatten().for_each(close);
         }
         self.own.into_iter().flatten().for_each(close);
-        // Keeps the references counted for ever: an inherited handle that is dropped is never the last one, and closes nothing again.
+        // Keeps the references counted for ever: an inherited handle that is dropped is never the
+        // last one, and closes nothing again.
         std::mem::forget(self.children);
     }
 }
 
-/// Before a fork: notes the descriptors that the child will have from this process. True if it will have others, too, to be closed by [`begin`].
+/// Before a fork: notes the descriptors that the child will have from this process. True if it will
+/// have others, too, to be closed by [`begin`].
 pub(super) fn expect(own: [FdName; 2]) -> bool {
     let mut family = Family::lock();
     family.expected = Some(own);
@@ -249,7 +278,8 @@ pub(super) fn begin() {
     drop(Family::lock());
 }
 
-/// Makes the arrangements again by which this process, a child of [`fork`](crate::fork), ends with its parent.
+/// Makes the arrangements again by which this process, a child of [`fork`](crate::fork), ends with
+/// its parent.
 pub(super) fn end_with_parent() -> Result<(), OsError> {
     let family = Family::lock();
     let none = OsError { call: "end_with_parent", errno: Errno::SRCH };
@@ -258,13 +288,17 @@ pub(super) fn end_with_parent() -> Result<(), OsError> {
     if !unsafe { lifeline.is_open() } {
         return Err(OsError { call: "fstat", errno: Errno::BADF });
     }
-    // SAFETY: it was found open, and this crate closes a child's lifeline only at the child's own forks.
+    // SAFETY: it was found open, and this crate closes a child's lifeline only at the child's own
+    // forks.
     sys::end_with_parent(unsafe { BorrowedFd::borrow_raw(lifeline.number()) })
 }
 
-/// Says that nobody will wait for this child, and waits for it as soon as it is dead: now, or at the next fork or drop.
+/// Says that nobody will wait for this child, and waits for it as soon as it is dead: now, or at
+/// the next fork or drop.
 pub(super) fn drop_child(kin: &Kin) {
-    if let Some(member) = Family::lock().children.iter_mut().find(|member| core::ptr::eq(&*member.kin, kin)) {
+    if let Some(member) =
+        Family::lock().children.iter_mut().find(|member| core::ptr::eq(&*member.kin, kin))
+    {
         member.dropped = true;
     }
     reap_dropped();
@@ -272,8 +306,12 @@ pub(super) fn drop_child(kin: &Kin) {
 
 /// Waits for the dropped children that are dead.
 pub(super) fn reap_dropped() {
-    let dropped: Vec<Arc<Kin>> =
-        Family::lock().children.iter().filter(|member| member.dropped).map(|member| Arc::clone(&member.kin)).collect();
+    let dropped: Vec<Arc<Kin>> = Family::lock()
+        .children
+        .iter()
+        .filter(|member| member.dropped)
+        .map(|member| Arc::clone(&member.kin))
+        .collect();
     if dropped.is_empty() {
         return;
     }

@@ -1,8 +1,9 @@
-//! The record by which a child tells what became of its closure. Written once by the child (`exit.rs`), read by the parent after its death
-//! (`child.rs`).
+//! The record by which a child tells what became of its closure. Written once by the child
+//! (`exit.rs`), read by the parent after its death (`child.rs`).
 //!
 //! # Layout
-//! A file in memory, which nobody has to read for the writer to go on, however long the value is. Native-endian: both sides are the same program.
+//! A file in memory, which nobody has to read for the writer to go on, however long the value is.
+//! Native-endian: both sides are the same program.
 //! ```text
 //! offset  size  field
 //!      0     8  kind     1 a value, 2 a panic, 3 a value that could not be sent, 4 the child could not begin
@@ -10,8 +11,9 @@
 //!     16   len  payload  postcard of `T`, of `PanicInfo`, or UTF-8
 //! ```
 //!
-//! A value of at most six bytes, and most are none at all, leaves the file empty. It is put into the file's *position*, which parent and child share
-//! since the fork, and which takes no memory: a page for the file would cost more than everything else about it.
+//! A value of at most six bytes, and most are none at all, leaves the file empty. It is put into
+//! the file's *position*, which parent and child share since the fork, and which takes no memory: a
+//! page for the file would cost more than everything else about it.
 //! ```text
 //! bits   field
 //!  0-47  payload  postcard of `T`, the first byte lowest
@@ -20,8 +22,9 @@
 //! ```
 //!
 //! # Peer death
-//! The record is written from the front to the back, and the kernel moves the end of a file only after the bytes before it. So a child that was killed
-//! in the middle left a file shorter than `16 + len`, which counts as no record at all. The position is set by one system call.
+//! The record is written from the front to the back, and the kernel moves the end of a file only
+//! after the bytes before it. So a child that was killed in the middle left a file shorter than
+//! `16 + len`, which counts as no record at all. The position is set by one system call.
 
 use std::fmt;
 use std::io;
@@ -67,7 +70,8 @@ pub(super) enum Outcome<T> {
 
 /// A record that is ready to be written.
 ///
-/// A short one stands in the value itself: to allocate in a fresh child takes several page faults, which are most of what a short life costs.
+/// A short one stands in the value itself: to allocate in a fresh child takes several page faults,
+/// which are most of what a short life costs.
 #[derive(Debug)]
 pub(super) struct Record {
     short: [u8; SHORT],
@@ -83,11 +87,14 @@ const SHORT: usize = 80;
 impl Record {
     /// The record of a value, or of why it has none.
     pub(super) fn value<T: Serialize>(value: &T) -> Record {
-        Record::encode(KIND_VALUE, value).unwrap_or_else(|error| Record::unsendable(&format!("cannot be encoded: {error}")))
+        Record::encode(KIND_VALUE, value)
+            .unwrap_or_else(|error| Record::unsendable(&format!("cannot be encoded: {error}")))
     }
 
     pub(super) fn panic(panic: &PanicInfo) -> Record {
-        Record::encode(KIND_PANIC, panic).unwrap_or_else(|error| Record::unsendable(&format!("panic cannot be encoded: {error}")))
+        Record::encode(KIND_PANIC, panic).unwrap_or_else(|error| {
+            Record::unsendable(&format!("panic cannot be encoded: {error}"))
+        })
     }
 
     fn unsendable(reason: &str) -> Record {
@@ -95,7 +102,10 @@ impl Record {
     }
 
     pub(super) fn not_started(refused: OsError) -> Record {
-        Record::text(KIND_NOT_STARTED, &format!("{} failed: {}", refused.call, io::Error::from(refused)))
+        Record::text(
+            KIND_NOT_STARTED,
+            &format!("{} failed: {}", refused.call, io::Error::from(refused)),
+        )
     }
 
     fn text(kind: u64, text: &str) -> Record {
@@ -125,7 +135,11 @@ impl Record {
     }
 
     fn finish(mut self, kind: u64) -> Record {
-        let bytes = if self.long.is_empty() { &mut self.short[..self.short_len] } else { &mut self.long[..] };
+        let bytes = if self.long.is_empty() {
+            &mut self.short[..self.short_len]
+        } else {
+            &mut self.long[..]
+        };
         let len = (bytes.len() - HEADER_LEN) as u64;
         bytes[..8].copy_from_slice(&kind.to_ne_bytes());
         bytes[8..HEADER_LEN].copy_from_slice(&len.to_ne_bytes());
@@ -146,7 +160,10 @@ impl Record {
     /// The position that tells that the kernel refused to write this record.
     fn refused(&self, refused: Errno) -> u64 {
         let kind = self.bytes().first_chunk::<8>().map_or(0, |kind| u64::from_ne_bytes(*kind));
-        IN_POSITION_BIT | NOT_WRITTEN << LEN_SHIFT | kind << KIND_SHIFT | u64::from(refused.raw_os_error().cast_unsigned())
+        IN_POSITION_BIT
+            | NOT_WRITTEN << LEN_SHIFT
+            | kind << KIND_SHIFT
+            | u64::from(refused.raw_os_error().cast_unsigned())
     }
 
     fn bytes(&self) -> &[u8] {
@@ -179,7 +196,8 @@ pub(super) struct OutcomeFile(OwnFile);
 
 impl OutcomeFile {
     pub(super) fn create() -> Result<OutcomeFile, OsError> {
-        OwnFile::new(memory::memory_file("offspring-outcome", MemfdFlags::empty())?).map(OutcomeFile)
+        OwnFile::new(memory::memory_file("offspring-outcome", MemfdFlags::empty())?)
+            .map(OutcomeFile)
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -196,11 +214,12 @@ impl OutcomeFile {
         OwnFile::new(descriptor::duplicate(&self.0)?).map(OutcomeFile)
     }
 
-    /// Writes the record, or, if the kernel refuses that, why. False if even that failed. For a process that is about to end: the
-    /// signal by which the kernel tells of a file that becomes too large is blocked from here on.
+    /// Writes the record, or, if the kernel refuses that, why. False if even that failed. For a
+    /// process that is about to end: the signal by which the kernel tells of a file that becomes
+    /// too large is blocked from here on.
     pub(super) fn write(&self, record: &Record) -> bool {
-        // A program that has closed every descriptor may have opened something else under this number. Where a sandbox forbids to ask, what
-        // is sent is not lost for that.
+        // A program that has closed every descriptor may have opened something else under this
+        // number. Where a sandbox forbids to ask, what is sent is not lost for that.
         if self.0.checked().is_err_and(|refused| refused.errno == Errno::BADF) {
             return false;
         }
@@ -244,7 +263,8 @@ impl OutcomeFile {
         }
         let len = rustix::fs::fstat(&self.0).map_err(OsError::in_call("fstat"))?.st_size;
         let no_memory = |_| OsError { call: "malloc", errno: Errno::NOMEM };
-        let len = usize::try_from(len).map_err(|_| OsError { call: "fstat", errno: Errno::FBIG })?;
+        let len =
+            usize::try_from(len).map_err(|_| OsError { call: "fstat", errno: Errno::FBIG })?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(no_memory)?;
         bytes.resize(len, 0);
@@ -259,11 +279,13 @@ impl OutcomeFile {
     }
 
     fn read_some(&self, bytes: &mut [u8], at: usize) -> Result<usize, OsError> {
-        rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut *bytes, at as u64)).map_err(OsError::in_call("pread"))
+        rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut *bytes, at as u64))
+            .map_err(OsError::in_call("pread"))
     }
 }
 
-/// Reads the bytes of a record; `None` if it is not wholly there. The child may have scribbled: nothing is believed.
+/// Reads the bytes of a record; `None` if it is not wholly there. The child may have scribbled:
+/// nothing is believed.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
     let (kind, rest) = bytes.split_first_chunk::<8>()?;
     let (len, payload) = rest.split_first_chunk::<8>()?;
@@ -283,7 +305,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
 fn parse_position<T: DeserializeOwned>(position: u64) -> Option<Outcome<T>> {
     let len = position >> LEN_SHIFT & LEN_MASK;
     if len == NOT_WRITTEN {
-        let reason = format!("write failed: {}", io::Error::from_raw_os_error((position as u32).cast_signed()));
+        let reason = format!(
+            "write failed: {}",
+            io::Error::from_raw_os_error((position as u32).cast_signed())
+        );
         return match position >> KIND_SHIFT & 0xffff {
             KIND_NOT_STARTED => Some(Outcome::NotStarted(reason)),
             KIND_VALUE | KIND_PANIC | KIND_UNSENDABLE => Some(Outcome::Unsendable(reason)),
@@ -291,11 +316,17 @@ fn parse_position<T: DeserializeOwned>(position: u64) -> Option<Outcome<T>> {
         };
     }
     let len = len as usize;
-    position.to_le_bytes()[..MAX_IN_POSITION].get(..len).map(|payload| decode(payload, Outcome::Value))
+    position.to_le_bytes()[..MAX_IN_POSITION]
+        .get(..len)
+        .map(|payload| decode(payload, Outcome::Value))
 }
 
-fn decode<V: DeserializeOwned, T>(payload: &[u8], outcome: impl FnOnce(V) -> Outcome<T>) -> Outcome<T> {
-    postcard::from_bytes(payload).map_or_else(|error| Outcome::Undecodable(error.to_string()), outcome)
+fn decode<V: DeserializeOwned, T>(
+    payload: &[u8],
+    outcome: impl FnOnce(V) -> Outcome<T>,
+) -> Outcome<T> {
+    postcard::from_bytes(payload)
+        .map_or_else(|error| Outcome::Undecodable(error.to_string()), outcome)
 }
 
 /// A panic that ended a child's closure.
@@ -304,10 +335,12 @@ fn decode<V: DeserializeOwned, T>(payload: &[u8], outcome: impl FnOnce(V) -> Out
 pub struct PanicInfo {
     /// What `panic!` was given; `Box<dyn Any>` for a payload that is not text.
     pub message: String,
-    /// Where the panic began. `None` if it began in another thread of the child and was resumed by the closure's.
+    /// Where the panic began. `None` if it began in another thread of the child and was resumed by
+    /// the closure's.
     pub location: Option<Location>,
-    /// The stack at that place, one frame after the other, if the environment asks for it (`RUST_BACKTRACE=1`, see [`std::backtrace`]);
-    /// else empty, and also where `location` is `None`. To find the names of the frames takes a tenth of a second.
+    /// The stack at that place, one frame after the other, if the environment asks for it
+    /// (`RUST_BACKTRACE=1`, see [`std::backtrace`]); else empty, and also where `location` is
+    /// `None`. To find the names of the frames takes a tenth of a second.
     pub backtrace: String,
 }
 
@@ -334,7 +367,11 @@ pub struct Location {
 
 impl From<&std::panic::Location<'_>> for Location {
     fn from(location: &std::panic::Location<'_>) -> Location {
-        Location { file: location.file().to_owned(), line: location.line(), column: location.column() }
+        Location {
+            file: location.file().to_owned(),
+            line: location.line(),
+            column: location.column(),
+        }
     }
 }
 
@@ -355,7 +392,9 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(parse::<Vec<u64>>(&bytes[..len]).is_none(), "{len} of {} bytes", bytes.len());
         }
-        assert!(matches!(parse::<Vec<u64>>(bytes), Some(Outcome::Value(value)) if value == [7, 8, 9]));
+        assert!(
+            matches!(parse::<Vec<u64>>(bytes), Some(Outcome::Value(value)) if value == [7, 8, 9])
+        );
     }
 
     #[test]
@@ -363,7 +402,9 @@ mod tests {
         let file = OutcomeFile::create().expect("a file");
         assert!(file.read::<String>().expect("readable").is_none());
         assert!(file.write(&Record::value(&"seven")));
-        assert!(matches!(file.read::<String>(), Ok(Some(Outcome::Value(value))) if value == "seven"));
+        assert!(
+            matches!(file.read::<String>(), Ok(Some(Outcome::Value(value))) if value == "seven")
+        );
     }
 
     #[test]
@@ -372,7 +413,10 @@ mod tests {
             let value: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let file = OutcomeFile::create().expect("a file");
             assert!(file.write(&Record::value(&value)));
-            assert!(matches!(file.read::<Vec<u8>>(), Ok(Some(Outcome::Value(read))) if read == value), "{len} bytes");
+            assert!(
+                matches!(file.read::<Vec<u8>>(), Ok(Some(Outcome::Value(read))) if read == value),
+                "{len} bytes"
+            );
         }
     }
 
@@ -385,7 +429,10 @@ mod tests {
             assert!(file.write(&Record::value(&text)));
             let has_page = rustix::fs::fstat(&file.0).expect("a file").st_size > 0;
             assert_eq!(has_page, len == MAX_IN_POSITION, "{len} bytes and their length");
-            assert!(matches!(file.read::<String>(), Ok(Some(Outcome::Value(read))) if read == text), "{len} bytes");
+            assert!(
+                matches!(file.read::<String>(), Ok(Some(Outcome::Value(read))) if read == text),
+                "{len} bytes"
+            );
         }
         let file = OutcomeFile::create().expect("a file");
         assert!(file.write(&Record::value(&())));
@@ -407,11 +454,15 @@ mod tests {
     fn a_record_that_could_not_be_written_says_why() {
         let file = OutcomeFile::create().expect("a file");
         let refused = |record: &Record| {
-            rustix::fs::seek(&file.0, SeekFrom::Start(record.refused(Errno::PERM))).expect("a position");
+            rustix::fs::seek(&file.0, SeekFrom::Start(record.refused(Errno::PERM)))
+                .expect("a position");
             file.read::<()>().expect("readable").expect("a record")
         };
-        let is_clear = |reason: &str| reason.starts_with("write failed: ") && reason.contains("os error 1)");
-        assert!(matches!(refused(&Record::value(&())), Outcome::Unsendable(reason) if is_clear(&reason)));
+        let is_clear =
+            |reason: &str| reason.starts_with("write failed: ") && reason.contains("os error 1)");
+        assert!(
+            matches!(refused(&Record::value(&())), Outcome::Unsendable(reason) if is_clear(&reason))
+        );
         let not_started = Record::not_started(OsError { call: "prctl", errno: Errno::PERM });
         assert!(matches!(refused(&not_started), Outcome::NotStarted(reason) if is_clear(&reason)));
     }
@@ -421,12 +472,17 @@ mod tests {
         let location = Some(Location { file: "a.rs".into(), line: 1, column: 2 });
         let panic = PanicInfo { message: "no".into(), location, backtrace: "0: main".into() };
         assert_eq!(panic.to_string(), "no at a.rs:1:2");
-        assert!(matches!(parse::<()>(Record::panic(&panic).bytes()), Some(Outcome::Panicked(read)) if read == panic));
+        assert!(
+            matches!(parse::<()>(Record::panic(&panic).bytes()), Some(Outcome::Panicked(read)) if read == panic)
+        );
     }
 
     #[test]
     fn a_foreign_or_scribbled_record_is_an_error_and_no_panic() {
-        assert!(matches!(parse::<String>(Record::value(&u8::MAX).bytes()), Some(Outcome::Undecodable(_))));
+        assert!(matches!(
+            parse::<String>(Record::value(&u8::MAX).bytes()),
+            Some(Outcome::Undecodable(_))
+        ));
         let mut bytes = Record::value(&1_u8).bytes().to_vec();
         bytes[0] ^= 0x40;
         assert!(matches!(parse::<u8>(&bytes), Some(Outcome::Undecodable(_))));
@@ -436,7 +492,11 @@ mod tests {
     fn whatever_is_written_over_a_record_is_read_without_a_panic() {
         let location = Some(Location { file: "a.rs".into(), line: 1, column: 2 });
         let panic = PanicInfo { message: "no".into(), location, backtrace: "0: main".into() };
-        let records = [Record::value(&vec![Some(String::from("seven")), None]), Record::panic(&panic), Record::unsendable("why")];
+        let records = [
+            Record::value(&vec![Some(String::from("seven")), None]),
+            Record::panic(&panic),
+            Record::unsendable("why"),
+        ];
         // Marsaglia's xorshift.
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         let mut below = |bound: usize| {

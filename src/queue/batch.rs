@@ -6,7 +6,9 @@ use crate::queue::TrySendError;
 use crate::queue::core::{End, Until};
 use crate::queue::error::Stop;
 use crate::queue::guard::Slot;
-use crate::queue::{Queue, RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError};
+use crate::queue::{
+    Queue, RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
+};
 use crate::segment::Shm;
 use crate::sys::clock::Deadline;
 
@@ -51,7 +53,11 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// How many were sent if not all, and why the next one was not.
-    pub fn send_many_timeout(&self, values: &[T], timeout: Duration) -> Result<(), SendManyError<SendTimeoutError<()>>> {
+    pub fn send_many_timeout(
+        &self,
+        values: &[T],
+        timeout: Duration,
+    ) -> Result<(), SendManyError<SendTimeoutError<()>>> {
         self.put_many_until(values, Deadline::after(timeout))
     }
 
@@ -59,12 +65,17 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// How many were sent if not all, and why the next one was not.
-    pub fn send_many_deadline(&self, values: &[T], deadline: Instant) -> Result<(), SendManyError<SendTimeoutError<()>>> {
+    pub fn send_many_deadline(
+        &self,
+        values: &[T],
+        deadline: Instant,
+    ) -> Result<(), SendManyError<SendTimeoutError<()>>> {
         self.put_many_until(values, Deadline::at(deadline))
     }
 
-    /// Receives up to `max` messages and appends them to `values`: waits for the first as long as it takes, and takes what else is
-    /// there, at most as many as the queue has slots. Gives their number, which is 0 only if `max` is.
+    /// Receives up to `max` messages and appends them to `values`: waits for the first as long as
+    /// it takes, and takes what else is there, at most as many as the queue has slots. Gives their
+    /// number, which is 0 only if `max` is.
     ///
     /// # Peer death
     /// A receiver killed inside this call is lost with those that it had taken from the queue; see
@@ -98,19 +109,35 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// As [`Queue::recv_timeout`], and `values` is as it was.
-    pub fn recv_many_timeout(&self, values: &mut Vec<T>, max: usize, timeout: Duration) -> Result<usize, RecvTimeoutError> {
-        self.get_many(values, max, Until::Deadline(Deadline::after(timeout))).map_err(Stop::recv_timeout)
+    pub fn recv_many_timeout(
+        &self,
+        values: &mut Vec<T>,
+        max: usize,
+        timeout: Duration,
+    ) -> Result<usize, RecvTimeoutError> {
+        self.get_many(values, max, Until::Deadline(Deadline::after(timeout)))
+            .map_err(Stop::recv_timeout)
     }
 
     /// As [`Queue::recv_many`], waiting until `deadline` for the first message.
     ///
     /// # Errors
     /// As [`Queue::recv_timeout`], and `values` is as it was.
-    pub fn recv_many_deadline(&self, values: &mut Vec<T>, max: usize, deadline: Instant) -> Result<usize, RecvTimeoutError> {
-        self.get_many(values, max, Until::Deadline(Deadline::at(deadline))).map_err(Stop::recv_timeout)
+    pub fn recv_many_deadline(
+        &self,
+        values: &mut Vec<T>,
+        max: usize,
+        deadline: Instant,
+    ) -> Result<usize, RecvTimeoutError> {
+        self.get_many(values, max, Until::Deadline(Deadline::at(deadline)))
+            .map_err(Stop::recv_timeout)
     }
 
-    fn put_many_until(&self, values: &[T], deadline: Deadline) -> Result<(), SendManyError<SendTimeoutError<()>>> {
+    fn put_many_until(
+        &self,
+        values: &[T],
+        deadline: Deadline,
+    ) -> Result<(), SendManyError<SendTimeoutError<()>>> {
         self.put_many(values, Until::Deadline(deadline)).map_err(|(sent, stop)| {
             let error = stop.send_timeout(());
             SendManyError { sent, error }
@@ -120,8 +147,10 @@ impl<T: Shm> Queue<T> {
     fn put_many(&self, values: &[T], until: Until) -> Result<(), (usize, Stop)> {
         let mut sent = 0;
         while sent < values.len() {
-            let (place, mut claim) = self.core.claim(End::Write, until, self.wait).map_err(|stop| (sent, stop))?;
-            // As many as go without looking around, and without looking up again where the queue lies.
+            let (place, mut claim) =
+                self.core.claim(End::Write, until, self.wait).map_err(|stop| (sent, stop))?;
+            // As many as go without looking around, and without looking up again where the queue
+            // lies.
             loop {
                 Slot::new(&self.core, place, &claim).write(&values[sent]);
                 place.block.ring.publish(claim);
@@ -134,8 +163,8 @@ impl<T: Shm> Queue<T> {
                     None => break,
                 }
             }
-            // Wakes one receiver; each that takes a message and sees another wakes the next. Before waiting for a slot, too: those that can
-            // free one must know of what is there.
+            // Wakes one receiver; each that takes a message and sees another wakes the next. Before
+            // waiting for a slot, too: those that can free one must know of what is there.
             self.core.notify(place, End::Write);
         }
         Ok(())
@@ -159,7 +188,9 @@ impl<T: Shm> Queue<T> {
             }
             let next = place.claim_at_hint(End::Read);
             // At the hint there may be none though there is one further on.
-            match next.or_else(|| self.core.claim(End::Read, Until::Once, self.wait).ok().map(|(_, claim)| claim)) {
+            match next.or_else(|| {
+                self.core.claim(End::Read, Until::Once, self.wait).ok().map(|(_, claim)| claim)
+            }) {
                 Some(next) => claim = next,
                 None => break,
             }

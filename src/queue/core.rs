@@ -1,9 +1,10 @@
 //! How an operation goes: claim a slot, or wait for one; afterwards tell the other side.
 //!
-//! The common case is inlined into the caller and makes nothing that must lie in memory. What is rare is called with the [`Core`]
-//! alone and looks everything up again. Handing over what was looked up made the compiler build it in memory for every message: in
-//! one thread, sending and receiving took 10 times as long as `ArrayQueue` does, and takes 1.4 times as long now (medians of 45
-//! alternating runs on a loaded Xeon, family 6 model 207).
+//! The common case is inlined into the caller and makes nothing that must lie in memory. What is
+//! rare is called with the [`Core`] alone and looks everything up again. Handing over what was
+//! looked up made the compiler build it in memory for every message: in one thread, sending and
+//! receiving took 10 times as long as `ArrayQueue` does, and takes 1.4 times as long now (medians
+//! of 45 alternating runs on a loaded Xeon, family 6 model 207).
 
 use crate::object::holding::{Holding, Seat};
 use crate::object::queue_block::{QueueBlock, Shape};
@@ -54,17 +55,24 @@ impl Core {
     }
 
     /// Begins an operation.
-    // Always inlined, here and in `claim`: the hint alone leaves a call that returns 150 bytes through memory.
+    // Always inlined, here and in `claim`: the hint alone leaves a call that returns 150 bytes
+    // through memory.
     #[inline(always)]
     pub(crate) fn enter(&self) -> Result<Place<'_>, Fault> {
         let seat = self.holding.enter()?;
-        let block = QueueBlock::view(seat.region, self.holding.offset(), &self.shape).ok_or(Fault::Corrupt)?;
+        let block = QueueBlock::view(seat.region, self.holding.offset(), &self.shape)
+            .ok_or(Fault::Corrupt)?;
         Ok(Place { seat, block })
     }
 
     /// Claims a slot; waits for one as `until` and `wait` say.
     #[inline(always)]
-    pub(crate) fn claim(&self, end: End, until: Until, wait: Wait) -> Result<(Place<'_>, Claim), Stop> {
+    pub(crate) fn claim(
+        &self,
+        end: End,
+        until: Until,
+        wait: Wait,
+    ) -> Result<(Place<'_>, Claim), Stop> {
         let place = self.enter().map_err(Stop::Fault)?;
         let claim = match place.claim_at_hint(end) {
             Some(claim) => claim,
@@ -85,8 +93,10 @@ impl Core {
         };
         match until {
             Until::Once => {
-                let redelivers = place.block.ring.policy == OnReaderDeath::Redeliver && end == End::Read;
-                let look = (redelivers || matches!(refused, Refused::NotNow(Some(_)))) && self.looks.is_time();
+                let redelivers =
+                    place.block.ring.policy == OnReaderDeath::Redeliver && end == End::Read;
+                let look = (redelivers || matches!(refused, Refused::NotNow(Some(_))))
+                    && self.looks.is_time();
                 settle(place.claim_past_the_dead(end, look)).unwrap_or(Err(Stop::NotNow))
             }
             Until::Deadline(deadline) => {
@@ -96,7 +106,8 @@ impl Core {
                 };
                 let event = event.with(place.seat.fences);
                 let attempt = |look| settle(place.claim_past_the_dead(end, look));
-                let claimed = wait::wait(event, wait, patience, deadline, attempt).unwrap_or(Err(Stop::NotNow));
+                let claimed = wait::wait(event, wait, patience, deadline, attempt)
+                    .unwrap_or(Err(Stop::NotNow));
                 // In a stream alone: the look takes the line of the next slot from a sender.
                 if end == End::Read && patience.is_in_stream() {
                     patience.found(1 + u64::from(place.block.ring.has_message()));
@@ -106,15 +117,17 @@ impl Core {
         }
     }
 
-    /// After a message was published (`Write`) or a slot released (`Read`): wakes one who waits for that, and passes on what a killed
-    /// process may have slept through on the same side.
+    /// After a message was published (`Write`) or a slot released (`Read`): wakes one who waits for
+    /// that, and passes on what a killed process may have slept through on the same side.
     #[inline]
     pub(crate) fn notify(&self, Place { seat, block }: Place<'_>, end: End) {
         let (theirs, ours) = match end {
             End::Write => (block.items, block.space),
             End::Read => (block.space, block.items),
         };
-        if theirs.with(seat.fences).has_sleepers() || ours.with(seat.fences).seems_to_have_sleepers() {
+        if theirs.with(seat.fences).has_sleepers()
+            || ours.with(seat.fences).seems_to_have_sleepers()
+        {
             self.notify_slowly(end);
         }
     }
@@ -137,7 +150,8 @@ impl Core {
                 if !items.seems_to_have_sleepers() {
                     return;
                 }
-                // In a closed ring the others may wait for this very release, to know that nothing more comes.
+                // In a closed ring the others may wait for this very release, to know that nothing
+                // more comes.
                 if block.ring.is_closed() {
                     items.notify_all();
                 } else if block.ring.has_message() {
@@ -173,12 +187,15 @@ impl Place<'_> {
                         self.notify_both();
                     }
                 }
-                Err(Refused::NotNow(None)) if look && end == End::Read => match self.look_for_orphans() {
-                    Orphan::Made => {}
-                    // It bars nobody's way, but the death of its reader brings it back: whoever waits looks as often as behind an owner.
-                    Orphan::MayCome(held) => return Err(Refused::NotNow(Some(held))),
-                    Orphan::None => return Err(Refused::NotNow(None)),
-                },
+                Err(Refused::NotNow(None)) if look && end == End::Read => {
+                    match self.look_for_orphans() {
+                        Orphan::Made => {}
+                        // It bars nobody's way, but the death of its reader brings it back: whoever
+                        // waits looks as often as behind an owner.
+                        Orphan::MayCome(held) => return Err(Refused::NotNow(Some(held))),
+                        Orphan::None => return Err(Refused::NotNow(None)),
+                    }
+                }
                 other => return other,
             }
         }
@@ -214,8 +231,8 @@ impl Place<'_> {
         found
     }
 
-    /// A slot without a message came free (aborted, or taken from the dead): a receiver may have waited for just this position, and a
-    /// sender may use the slot.
+    /// A slot without a message came free (aborted, or taken from the dead): a receiver may have
+    /// waited for just this position, and a sender may use the slot.
     pub(crate) fn notify_both(&self) {
         self.block.items.with(self.seat.fences).notify_one();
         self.block.space.with(self.seat.fences).notify_one();

@@ -1,6 +1,7 @@
 //! Errors of a queue's operations. Those of sending give the value back.
 //!
-//! `Full`, `Empty` and `Timeout` are of the moment: a later attempt may succeed. `Closed` and `Broken` are final.
+//! `Full`, `Empty` and `Timeout` are of the moment: a later attempt may succeed. `Closed` and
+//! `Broken` are final.
 
 use std::error::Error;
 use std::fmt;
@@ -76,7 +77,8 @@ pub enum TryRecvError {
     Broken(Fault),
 }
 
-/// Error of [`Queue::recv_timeout`](crate::Queue::recv_timeout) and [`Queue::recv_deadline`](crate::Queue::recv_deadline).
+/// Error of [`Queue::recv_timeout`](crate::Queue::recv_timeout) and
+/// [`Queue::recv_deadline`](crate::Queue::recv_deadline).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvTimeoutError {
     /// No message came in time; a later attempt may succeed.
@@ -105,7 +107,9 @@ impl<T> TrySendError<T> {
     /// The value that was not sent.
     pub fn into_inner(self) -> T {
         match self {
-            TrySendError::Full(value) | TrySendError::Closed(value) | TrySendError::Broken(value, _) => value,
+            TrySendError::Full(value)
+            | TrySendError::Closed(value)
+            | TrySendError::Broken(value, _) => value,
         }
     }
 
@@ -124,7 +128,9 @@ impl<T> SendTimeoutError<T> {
     /// The value that was not sent.
     pub fn into_inner(self) -> T {
         match self {
-            SendTimeoutError::Timeout(value) | SendTimeoutError::Closed(value) | SendTimeoutError::Broken(value, _) => value,
+            SendTimeoutError::Timeout(value)
+            | SendTimeoutError::Closed(value)
+            | SendTimeoutError::Broken(value, _) => value,
         }
     }
 
@@ -281,8 +287,9 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
-    // Those that give a value back are kept out of their callers: inlined, the copies of a message of 64 KiB in each of their arms keep
-    // LLVM's SROA busy for hours, once the error beside it is larger than a word.
+    // Those that give a value back are kept out of their callers: inlined, the copies of a message
+    // of 64 KiB in each of their arms keep LLVM's SROA busy for hours, once the error beside it is
+    // larger than a word.
 
     /// For an operation that waits for ever, and so never hears `NotNow`.
     #[cold]
@@ -354,14 +361,22 @@ mod tests {
         let all = [TrySendError::Full(0), TrySendError::Closed(0), TrySendError::Broken(0, fault)];
         assert_eq!(all.map(|error| error.is_full()), [true, false, false]);
         assert_eq!(all.map(|error| error.is_closed()), [false, true, false]);
-        let all = [SendTimeoutError::Timeout(0), SendTimeoutError::Closed(0), SendTimeoutError::Broken(0, fault)];
+        let all = [
+            SendTimeoutError::Timeout(0),
+            SendTimeoutError::Closed(0),
+            SendTimeoutError::Broken(0, fault),
+        ];
         assert_eq!(all.map(|error| error.is_timeout()), [true, false, false]);
         assert_eq!(all.map(|error| error.is_closed()), [false, true, false]);
-        assert_eq!([RecvError::Closed, RecvError::Broken(fault)].map(|error| error.is_closed()), [true, false]);
+        assert_eq!(
+            [RecvError::Closed, RecvError::Broken(fault)].map(|error| error.is_closed()),
+            [true, false]
+        );
         let all = [TryRecvError::Empty, TryRecvError::Closed, TryRecvError::Broken(fault)];
         assert_eq!(all.map(|error| error.is_empty()), [true, false, false]);
         assert_eq!(all.map(|error| error.is_closed()), [false, true, false]);
-        let all = [RecvTimeoutError::Timeout, RecvTimeoutError::Closed, RecvTimeoutError::Broken(fault)];
+        let all =
+            [RecvTimeoutError::Timeout, RecvTimeoutError::Closed, RecvTimeoutError::Broken(fault)];
         assert_eq!(all.map(|error| error.is_timeout()), [true, false, false]);
         assert_eq!(all.map(|error| error.is_closed()), [false, true, false]);
     }
@@ -376,7 +391,10 @@ mod tests {
     #[test]
     fn what_is_shown_says_what_happened() {
         assert_eq!(TrySendError::Full(Opaque(0)).to_string(), "the queue is full");
-        assert_eq!(format!("{:?}", SendError::Broken(Opaque(0), Fault::Stale)), "Broken(.., Stale)");
+        assert_eq!(
+            format!("{:?}", SendError::Broken(Opaque(0), Fault::Stale)),
+            "Broken(.., Stale)"
+        );
         let many = SendManyError { sent: 3, error: TrySendError::Full(()) };
         assert_eq!(many.to_string(), "the queue is full after 3 values");
     }

@@ -1,8 +1,8 @@
 //! A claimed slot in the hands of the caller: to write into, or to read from, in place.
 //!
 //! # Invariants
-//! While a guard exists in the process that made it, the slot's word is `WRITING` or `READING` with this process as owner, so by
-//! the ring's protocol the payload is the guard's alone.
+//! While a guard exists in the process that made it, the slot's word is `WRITING` or `READING` with
+//! this process as owner, so by the ring's protocol the payload is the guard's alone.
 #![expect(unsafe_code, reason = "the payload of a claimed slot is the claimant's")]
 
 use std::fmt;
@@ -30,18 +30,20 @@ impl<'a, T: Shm> Slot<'a, T> {
 
     #[inline]
     pub(crate) fn write(&self, value: &T) {
-        // SAFETY: the slot was made for values of `T`, aligned and within the mapping, and by the invariant it is ours, so no value of
-        // the caller's lies there.
+        // SAFETY: the slot was made for values of `T`, aligned and within the mapping, and by the
+        // invariant it is ours, so no value of the caller's lies there.
         unsafe { self.value.copy_from_nonoverlapping(NonNull::from(value), 1) };
     }
 
     #[inline]
     pub(crate) fn read(&self) -> T {
-        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`, which is `Copy`; by the invariant it is ours to read.
+        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`, which is `Copy`; by the
+        // invariant it is ours to read.
         unsafe { self.value.read() }
     }
 
-    /// The queue as this process has it; `None` in a forked child of the process that claimed the slot.
+    /// The queue as this process has it; `None` in a forked child of the process that claimed the
+    /// slot.
     #[inline]
     fn place(&self) -> Option<Place<'a>> {
         self.core.enter().ok().filter(|place| place.seat.me == self.me)
@@ -50,19 +52,23 @@ impl<'a, T: Shm> Slot<'a, T> {
     /// As [`Slot::place`], for what a forked child must not do.
     #[inline]
     fn check(&self) -> Place<'a> {
-        self.place().expect("a guard of the parent's was used in a forked child: claim a slot of the child's own")
+        self.place().expect(
+            "a guard of the parent's was used in a forked child: claim a slot of the child's own",
+        )
     }
 }
 
-/// A free slot, claimed for one message that is written in place. From [`Queue::reserve`](crate::Queue::reserve).
+/// A free slot, claimed for one message that is written in place. From
+/// [`Queue::reserve`](crate::Queue::reserve).
 ///
-/// Dereferences to the value, which begins as whatever bytes lie there (some earlier message, or zero): fill it in, then
-/// [`commit`](Reservation::commit). Dropped without that, nothing is sent.
+/// Dereferences to the value, which begins as whatever bytes lie there (some earlier message, or
+/// zero): fill it in, then [`commit`](Reservation::commit). Dropped without that, nothing is sent.
 ///
 /// Messages behind it in order wait until it is committed or dropped: keep it short.
 ///
 /// # Peer death
-/// Killed with a reservation, the process has sent nothing; the slot is recovered by whoever waits behind it.
+/// Killed with a reservation, the process has sent nothing; the slot is recovered by whoever waits
+/// behind it.
 ///
 /// # Fork
 /// Belongs to the process that made it: in a forked child it is inert, and using it panics.
@@ -108,7 +114,8 @@ impl<T: Shm> Deref for Reservation<'_, T> {
 
     fn deref(&self) -> &T {
         self.slot.check();
-        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`; by the invariant nobody else touches the payload.
+        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`; by the invariant nobody else
+        // touches the payload.
         unsafe { self.slot.value.as_ref() }
     }
 }
@@ -134,17 +141,21 @@ impl<T: Shm> Drop for Reservation<'_, T> {
 
 impl<T: Shm> fmt::Debug for Reservation<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation").field("slot", &self.claim.as_ref().map(|claim| claim.index)).finish_non_exhaustive()
+        f.debug_struct("Reservation")
+            .field("slot", &self.claim.as_ref().map(|claim| claim.index))
+            .finish_non_exhaustive()
     }
 }
 
 /// A received message, read in place. From [`Queue::recv_ref`](crate::Queue::recv_ref).
 ///
-/// The message counts as taken from the moment it was received, and as done when this is dropped: until then the queue's
-/// [`OnReceiverDeath`](crate::OnReceiverDeath) says what becomes of it if this process is killed.
+/// The message counts as taken from the moment it was received, and as done when this is dropped:
+/// until then the queue's [`OnReceiverDeath`](crate::OnReceiverDeath) says what becomes of it if
+/// this process is killed.
 ///
-/// The slot is free for senders again only when this is dropped: keep it short. As long as a sender might come to use the slot, the queue is not known
-/// to be drained: who has every slot in hand in this way, and has closed the queue, is not told `Closed` but waits. Drop the message first.
+/// The slot is free for senders again only when this is dropped: keep it short. As long as a sender
+/// might come to use the slot, the queue is not known to be drained: who has every slot in hand in
+/// this way, and has closed the queue, is not told `Closed` but waits. Drop the message first.
 ///
 /// # Fork
 /// Belongs to the process that received it: in a forked child it is inert, and using it panics.
@@ -161,7 +172,8 @@ impl<'a, T: Shm> Received<'a, T> {
         Received { slot: Slot::new(core, place, &claim), claim: Some(claim) }
     }
 
-    /// Whether another receiver was killed with this message before. It may have acted on it, in part or wholly.
+    /// Whether another receiver was killed with this message before. It may have acted on it, in
+    /// part or wholly.
     pub fn redelivered(&self) -> bool {
         self.claim.as_ref().is_some_and(|claim| claim.redelivered)
     }
@@ -172,7 +184,8 @@ impl<T: Shm> Deref for Received<'_, T> {
 
     fn deref(&self) -> &T {
         self.slot.check();
-        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`; by the invariant nobody writes the payload.
+        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`; by the invariant nobody writes
+        // the payload.
         unsafe { self.slot.value.as_ref() }
     }
 }

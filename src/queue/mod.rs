@@ -21,7 +21,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use error::{RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError, TrySendError};
+pub use error::{
+    RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
+    TrySendError,
+};
 pub use guard::{Received, Reservation};
 pub use iter::Iter;
 pub use options::{OnReceiverDeath, QueueOptions};
@@ -43,20 +46,25 @@ use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 use crate::sys::clock::Deadline;
 
-/// A bounded first-in-first-out queue in shared memory, with any number of senders and receivers in any processes and threads.
+/// A bounded first-in-first-out queue in shared memory, with any number of senders and receivers in
+/// any processes and threads.
 ///
-/// Values are copied into slots of the segment and out again; nothing is serialized. Each message is received once, by one
-/// receiver. Messages of all senders are in one order, that in which their slots were claimed.
+/// Values are copied into slots of the segment and out again; nothing is serialized. Each message
+/// is received once, by one receiver. Messages of all senders are in one order, that in which their
+/// slots were claimed.
 ///
-/// Handles are cheap to clone and all equal: each can send and receive. The queue lives as long as any process holds a handle.
+/// Handles are cheap to clone and all equal: each can send and receive. The queue lives as long as
+/// any process holds a handle.
 ///
 /// # Blocking
-/// A blocked operation waits as the handle's [`Wait`] says. Sending and receiving make no system call as long as nobody sleeps.
+/// A blocked operation waits as the handle's [`Wait`] says. Sending and receiving make no system
+/// call as long as nobody sleeps.
 ///
 /// # Peer death
-/// A sender killed inside a call has sent the value or has not; what it has sent is received. A receiver killed after it took a
-/// message leaves it to the queue's [`OnReceiverDeath`]. Nobody waits for the dead: blocked survivors go on within 100 ms. A
-/// process that is stopped is alive, and messages behind one that it is just writing wait for it.
+/// A sender killed inside a call has sent the value or has not; what it has sent is received. A
+/// receiver killed after it took a message leaves it to the queue's [`OnReceiverDeath`]. Nobody
+/// waits for the dead: blocked survivors go on within 100 ms. A process that is stopped is alive,
+/// and messages behind one that it is just writing wait for it.
 ///
 /// # Fork
 /// A handle works in a forked child as it does in the parent.
@@ -88,11 +96,12 @@ pub struct Queue<T: Shm> {
 impl<T: Shm> Queue<T> {
     /// Makes a queue of `capacity` slots in the commons.
     ///
-    /// Its memory, `capacity` slots of the value and 8 bytes each, is backed at once, so that it cannot run out later.
+    /// Its memory, `capacity` slots of the value and 8 bytes each, is backed at once, so that it
+    /// cannot run out later.
     ///
     /// # Errors
-    /// [`CreateError::Capacity`] for 0 and for more than 2^24 slots; [`CreateError::OutOfMemory`] with the sizes if the segment has
-    /// less left; [`CreateError::NoPages`] if the kernel has.
+    /// [`CreateError::Capacity`] for 0 and for more than 2^24 slots; [`CreateError::OutOfMemory`]
+    /// with the sizes if the segment has less left; [`CreateError::NoPages`] if the kernel has.
     ///
     /// # Examples
     /// ```
@@ -118,24 +127,34 @@ impl<T: Shm> Queue<T> {
     fn make(segment: &Segment, options: &QueueOptions) -> Result<Queue<T>, CreateError> {
         let (size, align) = (size_of::<T>() as u64, align_of::<T>());
         if !is_capacity(options.capacity as u64) {
-            return Err(CreateError::Capacity { capacity: options.capacity, most: MOST_SLOTS as usize });
+            return Err(CreateError::Capacity {
+                capacity: options.capacity,
+                most: MOST_SLOTS as usize,
+            });
         }
         if align > MOST_ALIGN {
             return Err(CreateError::Alignment { align, most: MOST_ALIGN });
         }
-        let shape = Shape::new(options.capacity as u64, size, align as u64, options.on_receiver_death.into());
+        let shape = Shape::new(
+            options.capacity as u64,
+            size,
+            align as u64,
+            options.on_receiver_death.into(),
+        );
         let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
         let shape = shape.ok_or(too_large)?;
-        let holding = Holding::create(segment, kind_of::<T>(Kind::Queue), shape.len(), |region, offset| {
-            QueueBlock::build(region, offset, &shape).map(drop)
-        })?;
+        let holding =
+            Holding::create(segment, kind_of::<T>(Kind::Queue), shape.len(), |region, offset| {
+                QueueBlock::build(region, offset, &shape).map(drop)
+            })?;
         Ok(Queue::from_parts(holding, shape, options.wait))
     }
 
     /// Opens the queue that `handle` names, in `segment`.
     ///
     /// # Errors
-    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no queue of `T`.
+    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no queue
+    /// of `T`.
     pub fn open(segment: &Segment, handle: Handle) -> Result<Queue<T>, Fault> {
         let holding = Holding::open(segment, handle, kind_of::<T>(Kind::Queue))?;
         let shape = Shape::read(holding.enter()?.region, holding.offset(), holding.len())?;
@@ -178,7 +197,8 @@ impl<T: Shm> Queue<T> {
     /// Sends `value` if a slot is free right now.
     ///
     /// # Errors
-    /// [`TrySendError::Full`], [`TrySendError::Closed`] or [`TrySendError::Broken`], with the value.
+    /// [`TrySendError::Full`], [`TrySendError::Closed`] or [`TrySendError::Broken`], with the
+    /// value.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         self.put(&value, Until::Once).map_err(|stop| stop.try_send(value))
@@ -187,9 +207,11 @@ impl<T: Shm> Queue<T> {
     /// Sends `value`, waiting at most `timeout` for a free slot.
     ///
     /// # Errors
-    /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Closed`] or [`SendTimeoutError::Broken`], with the value.
+    /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Closed`] or [`SendTimeoutError::Broken`],
+    /// with the value.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Until::Deadline(Deadline::after(timeout))).map_err(|stop| stop.send_timeout(value))
+        self.put(&value, Until::Deadline(Deadline::after(timeout)))
+            .map_err(|stop| stop.send_timeout(value))
     }
 
     /// Sends `value`, waiting until `deadline` for a free slot.
@@ -197,7 +219,8 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::send_timeout`].
     pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Until::Deadline(Deadline::at(deadline))).map_err(|stop| stop.send_timeout(value))
+        self.put(&value, Until::Deadline(Deadline::at(deadline)))
+            .map_err(|stop| stop.send_timeout(value))
     }
 
     /// Receives a message, waiting as long as it takes.
@@ -206,10 +229,12 @@ impl<T: Shm> Queue<T> {
     /// Everything that the sender wrote before it sent the message is visible (release to acquire).
     ///
     /// # Peer death
-    /// A receiver killed inside this call has taken the message or has not; see [`OnReceiverDeath`].
+    /// A receiver killed inside this call has taken the message or has not; see
+    /// [`OnReceiverDeath`].
     ///
     /// # Errors
-    /// [`RecvError::Closed`] once the queue was closed and everything in it received; or [`RecvError::Broken`].
+    /// [`RecvError::Closed`] once the queue was closed and everything in it received; or
+    /// [`RecvError::Broken`].
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
         self.take(Until::Deadline(Deadline::NEVER), Stop::recv)
@@ -272,16 +297,24 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// As [`Queue::send_timeout`].
-    pub fn reserve_timeout(&self, timeout: Duration) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
-        self.claim_slot(Until::Deadline(Deadline::after(timeout))).map_err(|stop| stop.send_timeout(()))
+    pub fn reserve_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
+        self.claim_slot(Until::Deadline(Deadline::after(timeout)))
+            .map_err(|stop| stop.send_timeout(()))
     }
 
     /// Claims a slot for a message that is written in place, waiting until `deadline` for one.
     ///
     /// # Errors
     /// As [`Queue::send_timeout`].
-    pub fn reserve_deadline(&self, deadline: Instant) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
-        self.claim_slot(Until::Deadline(Deadline::at(deadline))).map_err(|stop| stop.send_timeout(()))
+    pub fn reserve_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
+        self.claim_slot(Until::Deadline(Deadline::at(deadline)))
+            .map_err(|stop| stop.send_timeout(()))
     }
 
     /// Receives a message in place, waiting as long as it takes.
@@ -312,11 +345,15 @@ impl<T: Shm> Queue<T> {
     ///
     /// # Errors
     /// As [`Queue::recv_timeout`].
-    pub fn recv_ref_deadline(&self, deadline: Instant) -> Result<Received<'_, T>, RecvTimeoutError> {
+    pub fn recv_ref_deadline(
+        &self,
+        deadline: Instant,
+    ) -> Result<Received<'_, T>, RecvTimeoutError> {
         self.get(Until::Deadline(Deadline::at(deadline))).map_err(Stop::recv_timeout)
     }
 
-    /// The messages as an iterator that waits for each and ends when the queue is closed and empty, or broken.
+    /// The messages as an iterator that waits for each and ends when the queue is closed and empty,
+    /// or broken.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter::new(self)
     }
@@ -326,10 +363,11 @@ impl<T: Shm> Queue<T> {
         self.core.shape.capacity as usize
     }
 
-    /// Messages in the queue: begun by a sender and not yet taken by a receiver. A snapshot; 0 if the queue is broken.
+    /// Messages in the queue: begun by a sender and not yet taken by a receiver. A snapshot; 0 if
+    /// the queue is broken.
     ///
-    /// A reservation that was dropped is counted until a receiver has passed its place; [`is_empty`](Queue::is_empty) and
-    /// [`is_full`](Queue::is_full) are exact in that case, too.
+    /// A reservation that was dropped is counted until a receiver has passed its place;
+    /// [`is_empty`](Queue::is_empty) and [`is_full`](Queue::is_full) are exact in that case, too.
     pub fn len(&self) -> usize {
         self.look(|block| block.ring.len() as usize).unwrap_or(0)
     }
@@ -344,17 +382,20 @@ impl<T: Shm> Queue<T> {
         !self.look(|block| block.ring.has_space()).unwrap_or(false)
     }
 
-    /// Messages that were dropped because their receiver was killed with them; always 0 with [`OnReceiverDeath::Redeliver`].
+    /// Messages that were dropped because their receiver was killed with them; always 0 with
+    /// [`OnReceiverDeath::Redeliver`].
     ///
-    /// Counted when the slot is recovered, by whoever finds it. A process killed in the middle of that leaves the count one short.
+    /// Counted when the slot is recovered, by whoever finds it. A process killed in the middle of
+    /// that leaves the count one short.
     pub fn lost(&self) -> u64 {
         self.look(|block| block.ring.lost.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Closes the queue for good: senders get their values back, receivers get what is left and then `Closed`. Those that sleep are
-    /// woken. Closing twice changes nothing.
+    /// Closes the queue for good: senders get their values back, receivers get what is left and
+    /// then `Closed`. Those that sleep are woken. Closing twice changes nothing.
     ///
-    /// A send that is under way in another process may still succeed; then its message is received before `Closed`.
+    /// A send that is under way in another process may still succeed; then its message is received
+    /// before `Closed`.
     ///
     /// # Peer death
     /// Killed inside this call, the process has closed the queue or has not.
@@ -385,7 +426,8 @@ impl<T: Shm> Queue<T> {
         Ok(())
     }
 
-    /// Makes the caller's result here: a message in one result that is turned into another is copied.
+    /// Makes the caller's result here: a message in one result that is turned into another is
+    /// copied.
     #[inline(always)]
     fn take<E>(&self, until: Until, error: impl FnOnce(Stop) -> E) -> Result<T, E> {
         let (place, claim) = match self.core.claim(End::Read, until, self.wait) {

@@ -6,20 +6,23 @@ use crate::ring::mpmc::OnReaderDeath;
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 
-/// What becomes of a message whose receiver was killed after it took the message and before it was done with it.
+/// What becomes of a message whose receiver was killed after it took the message and before it was
+/// done with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnReceiverDeath {
     /// It is gone, and counted: [`Queue::lost`]. No message is ever seen twice.
     #[default]
     Drop,
-    /// Another receiver gets it, out of order and flagged: [`Received::redelivered`](crate::Received::redelivered). No message is
-    /// lost; the dead receiver may have acted on it already.
+    /// Another receiver gets it, out of order and flagged:
+    /// [`Received::redelivered`](crate::Received::redelivered). No message is lost; the dead
+    /// receiver may have acted on it already.
     ///
-    /// Only messages that are received in place show the flag: [`Queue::recv_ref`] and its other forms. [`Queue::recv`], `recv_many` and
-    /// `iter` give the value alone.
+    /// Only messages that are received in place show the flag: [`Queue::recv_ref`] and its other
+    /// forms. [`Queue::recv`], `recv_many` and `iter` give the value alone.
     ///
-    /// A closed queue then says `Closed` to a receiver only once no other receiver still reads a message. A receiver that waits looks at every
-    /// slot from time to time, to find what came back; with millions of slots that takes longer than a wait of a few milliseconds.
+    /// A closed queue then says `Closed` to a receiver only once no other receiver still reads a
+    /// message. A receiver that waits looks at every slot from time to time, to find what came
+    /// back; with millions of slots that takes longer than a wait of a few milliseconds.
     Redeliver,
 }
 
@@ -52,7 +55,11 @@ impl Default for QueueOptions {
 impl QueueOptions {
     /// The defaults: 1,024 slots, [`OnReceiverDeath::Drop`], [`Wait::SpinThenSleep`].
     pub fn new() -> QueueOptions {
-        QueueOptions { capacity: 1024, on_receiver_death: OnReceiverDeath::default(), wait: Wait::default() }
+        QueueOptions {
+            capacity: 1024,
+            on_receiver_death: OnReceiverDeath::default(),
+            wait: Wait::default(),
+        }
     }
 
     /// Number of slots, from 1 to 2^24.
@@ -67,8 +74,8 @@ impl QueueOptions {
         self
     }
 
-    /// How blocked operations of this handle and its clones wait; other handles choose for themselves
-    /// ([`Queue::with_wait`]).
+    /// How blocked operations of this handle and its clones wait; other handles choose for
+    /// themselves ([`Queue::with_wait`]).
     pub fn wait(&mut self, wait: Wait) -> &mut Self {
         self.wait = wait;
         self

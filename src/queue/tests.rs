@@ -32,17 +32,25 @@ fn threads_share_a_queue() {
     let received: Vec<u64> = std::thread::scope(|scope| {
         for sender in 0..2 {
             let queue = queue.clone();
-            scope.spawn(move || (0..10_000).for_each(|n| queue.send(sender << 32 | n).expect("open")));
+            scope.spawn(move || {
+                (0..10_000).for_each(|n| queue.send(sender << 32 | n).expect("open"))
+            });
         }
-        let receivers: Vec<_> =
-            (0..2).map(|_| scope.spawn(|| (0..10_000).map(|_| queue.recv().expect("open")).collect::<Vec<_>>())).collect();
+        let receivers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| (0..10_000).map(|_| queue.recv().expect("open")).collect::<Vec<_>>())
+            })
+            .collect();
         receivers
             .into_iter()
             .flat_map(|receiver| {
                 let values = receiver.join().expect("no panic");
                 for sender in 0..2 {
                     let of_one = values.iter().filter(|&&value| value >> 32 == sender);
-                    assert!(of_one.is_sorted(), "each receiver sees each sender's messages in order");
+                    assert!(
+                        of_one.is_sorted(),
+                        "each receiver sees each sender's messages in order"
+                    );
                 }
                 values
             })
@@ -50,7 +58,8 @@ fn threads_share_a_queue() {
     });
     let mut received = received;
     received.sort_unstable();
-    let expected: Vec<u64> = (0..2).flat_map(|sender| (0..10_000).map(move |n| sender << 32 | n)).collect();
+    let expected: Vec<u64> =
+        (0..2).flat_map(|sender| (0..10_000).map(move |n| sender << 32 | n)).collect();
     assert_eq!(received, expected);
 }
 
@@ -142,7 +151,10 @@ fn a_reservation_sends_when_committed_and_not_when_dropped() {
 fn batches_keep_the_order_and_count_what_was_sent() {
     let queue = queue(4);
     queue.send_many(&[1, 2]).expect("open");
-    assert_eq!(queue.send_many_timeout(&[3, 4, 5], Duration::from_millis(5)).map_err(|error| error.sent), Err(2));
+    assert_eq!(
+        queue.send_many_timeout(&[3, 4, 5], Duration::from_millis(5)).map_err(|error| error.sent),
+        Err(2)
+    );
     let mut values = Vec::new();
     assert_eq!(queue.recv_many(&mut values, 3), Ok(3));
     assert_eq!(queue.try_recv_many(&mut values, 0), Ok(0));
@@ -153,7 +165,9 @@ fn batches_keep_the_order_and_count_what_was_sent() {
         scope.spawn(|| queue.send_many(&(0..1000).collect::<Vec<_>>()).expect("open"));
         let mut values = Vec::new();
         while values.len() < 1000 {
-            queue.recv_many_timeout(&mut values, 64, Duration::from_secs(60)).expect("more to come");
+            queue
+                .recv_many_timeout(&mut values, 64, Duration::from_secs(60))
+                .expect("more to come");
         }
         assert!(values.into_iter().eq(0..1000));
     });
@@ -175,11 +189,15 @@ fn sizes_from_nothing_to_a_megabyte() {
 
 #[test]
 fn impossible_capacities_are_refused_with_the_sizes() {
-    assert!(matches!(Queue::<u8>::with_capacity(0), Err(CreateError::Capacity { capacity: 0, .. })));
+    assert!(matches!(
+        Queue::<u8>::with_capacity(0),
+        Err(CreateError::Capacity { capacity: 0, .. })
+    ));
     assert!(matches!(Queue::<u8>::with_capacity(usize::MAX), Err(CreateError::Capacity { .. })));
     assert!(matches!(Queue::<u8>::with_capacity((1 << 24) + 1), Err(CreateError::Capacity { .. })));
     let segment = Segment::create(1 << 16).expect("a segment");
-    let error = Queue::<[u8; 1024]>::with_capacity_in(&segment, 1000).expect_err("a megabyte in 64 KiB");
+    let error =
+        Queue::<[u8; 1024]>::with_capacity_in(&segment, 1000).expect_err("a megabyte in 64 KiB");
     assert!(
         matches!(error, CreateError::OutOfMemory { requested, available } if requested > 1_000_000 && available <= 65_536),
         "{error}"
@@ -213,7 +231,8 @@ fn a_queue_is_opened_by_its_handle_and_only_as_what_it_is() {
 fn dropped_queues_give_their_memory_back() {
     let segment = Segment::create(1 << 20).expect("a segment");
     for _ in 0..1000 {
-        let queue = Queue::<[u8; 1024]>::with_capacity_in(&segment, 500).expect("half the segment each time");
+        let queue = Queue::<[u8; 1024]>::with_capacity_in(&segment, 500)
+            .expect("half the segment each time");
         queue.try_send([1; 1024]).expect("room");
     }
 }

@@ -1,8 +1,9 @@
 //! Many senders, many receivers: a ring whose slots say who has claimed them.
 //!
 //! # Protocol
-//! Every slot has a word `{lap | phase | owner}`, and the words are the only truth. `tail` and `head` are hints where to look:
-//! they may lag, and are moved by a plain store, so a message costs one read-modify-write on each side.
+//! Every slot has a word `{lap | phase | owner}`, and the words are the only truth. `tail` and
+//! `head` are hints where to look: they may lag, and are moved by a plain store, so a message costs
+//! one read-modify-write on each side.
 //! ```text
 //! EMPTY(l) --claim: CAS--> WRITING(l,p) --publish: store--> FULL(l) --claim: CAS--> READING(l,c) --release: store--> EMPTY(l+1)
 //!    |                        |  abort: store EMPTY(l+1)                                |
@@ -10,39 +11,47 @@
 //!    |                                                                                  +--c dead, Redeliver: CAS--> ORPHAN(l)
 //!    +--ring closed, a receiver got here: CAS--> SEALED(l), for good                              ORPHAN(l) --claim: CAS--> READING(l,c')
 //! ```
-//! A sender starts at `tail` and walks over claimed slots to the first that is `EMPTY` in the lap it should be in; a receiver starts
-//! at `head` and walks to the first `FULL` one. A walker that meets a slot laps ahead jumps there, so a hint that a frozen process
-//! stores late costs a step and not a walk over everything sent meanwhile. Both claim by comparing with the exact word they saw.
+//! A sender starts at `tail` and walks over claimed slots to the first that is `EMPTY` in the lap
+//! it should be in; a receiver starts at `head` and walks to the first `FULL` one. A walker that
+//! meets a slot laps ahead jumps there, so a hint that a frozen process stores late costs a step
+//! and not a walk over everything sent meanwhile. Both claim by comparing with the exact word they
+//! saw.
 //!
 //! # Why it is right
-//! 1. A slot never has the same `(lap, EMPTY)` or `(lap, FULL)` twice (but for laps modulo 2^30, see `position`): lap and phase only grow, and
-//!    `ORPHAN -> READING` leads back only by another death.
+//! 1. A slot never has the same `(lap, EMPTY)` or `(lap, FULL)` twice (but for laps modulo 2^30,
+//!    see `position`): lap and phase only grow, and `ORPHAN -> READING` leads back only by another
+//!    death.
 //! 2. Hints lag: a hint is stored as one past a claimed position, and positions stay claimed.
-//! 3. So whoever claims position `p` walked over claimed positions up to it: claims are made in the order of positions, first in,
-//!    first out.
-//! 4. A slot is written again only after the reader of its last lap released it, or was recovered from.
-//! 5. Between claim and publish or release only the owner touches the payload, unless it is dead, and then it touches nothing.
-//! 6. Recovery is a compare-and-swap from the exact word that was judged: of two, one wins; against a late publish, it fails.
-//! 7. Closing: after the `closed` flag is set senders turn back before they claim. One that passed the flag before may still claim;
-//!    a receiver concludes that nothing more comes only by sealing the first empty position, after which no position from there on
-//!    can be claimed (3).
+//! 3. So whoever claims position `p` walked over claimed positions up to it: claims are made in the
+//!    order of positions, first in, first out.
+//! 4. A slot is written again only after the reader of its last lap released it, or was recovered
+//!    from.
+//! 5. Between claim and publish or release only the owner touches the payload, unless it is dead,
+//!    and then it touches nothing.
+//! 6. Recovery is a compare-and-swap from the exact word that was judged: of two, one wins; against
+//!    a late publish, it fails.
+//! 7. Closing: after the `closed` flag is set senders turn back before they claim. One that passed
+//!    the flag before may still claim; a receiver concludes that nothing more comes only by sealing
+//!    the first empty position, after which no position from there on can be claimed (3).
 //!
 //! # Orderings
-//! A claim acquires the word that the slot's last owner stored with Release: `EMPTY` hands the bytes to the writer, `FULL` to the
-//! reader. Recovery is AcqRel and continues the chain.
+//! A claim acquires the word that the slot's last owner stored with Release: `EMPTY` hands the
+//! bytes to the writer, `FULL` to the reader. Recovery is AcqRel and continues the chain.
 //!
-//! A walker must not see a slot as it was before a claim that its hint, or a slot it jumped from, tells of; it would take the ring
-//! for corrupt. Therefore hints are stored with Release and loaded with Acquire, and claims release too: whoever claimed a position
-//! had seen all claims before it, and whoever learns of that claim, by word or by hint, sees them as well. On x86-64 this costs
+//! A walker must not see a slot as it was before a claim that its hint, or a slot it jumped from,
+//! tells of; it would take the ring for corrupt. Therefore hints are stored with Release and loaded
+//! with Acquire, and claims release too: whoever claimed a position had seen all claims before it,
+//! and whoever learns of that claim, by word or by hint, sees them as well. On x86-64 this costs
 //! nothing.
 //!
 //! # Peer death
-//! Killed before the store of `FULL`, a sender has sent nothing; after it, everything. Killed after its claim and before its
-//! release, a receiver has taken the message: by the ring's policy it is counted as lost, or delivered again and flagged.
+//! Killed before the store of `FULL`, a sender has sent nothing; after it, everything. Killed after
+//! its claim and before its release, a receiver has taken the message: by the ring's policy it is
+//! counted as lost, or delivered again and flagged.
 //!
 //! # Source
-//! The slot sequence numbers are Vyukov's ("Bounded MPMC queue", 1024cores.net); a Vyukov ring itself cannot be repaired, as nothing
-//! says whose a claimed position is.
+//! The slot sequence numbers are Vyukov's ("Bounded MPMC queue", 1024cores.net); a Vyukov ring
+//! itself cannot be repaired, as nothing says whose a claimed position is.
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::ring::position::{MOST_SLOTS, Phase, Position, SlotWord, ahead};
@@ -80,7 +89,8 @@ pub(crate) struct Ring<'a, S> {
     pub(crate) orphans: &'a AtomicU32,
     /// 1 once the ring was closed.
     pub(crate) closed: &'a AtomicU32,
-    /// Messages dropped with their dead receivers. A recoverer killed between its swap and its count leaves it one short.
+    /// Messages dropped with their dead receivers. A recoverer killed between its swap and its
+    /// count leaves it one short.
     pub(crate) lost: &'a AtomicU64,
     pub(crate) slots: S,
     pub(crate) policy: OnReaderDeath,
@@ -120,7 +130,8 @@ impl Held {
 /// Why a claim was not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// No slot is empty (for a sender), no message is there (for a receiver). If that hangs on one claimed slot, this is it.
+    /// No slot is empty (for a sender), no message is there (for a receiver). If that hangs on one
+    /// claimed slot, this is it.
     NotNow(Option<Held>),
     /// The ring is closed, and for a receiver also drained.
     Closed,
@@ -141,7 +152,8 @@ impl Conclusion {
     }
 }
 
-/// Steps of one walk beyond which it gives up for now. In memory that nobody changes a walk takes fewer than two laps.
+/// Steps of one walk beyond which it gives up for now. In memory that nobody changes a walk takes
+/// fewer than two laps.
 fn patience(capacity: u64) -> u64 {
     2 * capacity + 1024
 }
@@ -149,16 +161,19 @@ fn patience(capacity: u64) -> u64 {
 impl<S: Slots> Ring<'_, S> {
     #[inline]
     fn load(&self, index: u64) -> SlotWord {
-        // Pairs with the Release stores of `publish`, `release`, `abort` and with the AcqRel of `recover`.
+        // Pairs with the Release stores of `publish`, `release`, `abort` and with the AcqRel of
+        // `recover`.
         SlotWord::from_bits(self.slots.word(index).load(Ordering::Acquire))
     }
 
-    /// Acquire takes the payload over from whoever stored `from`, and pairs with their Release. Release passes on that all claims
-    /// before this one were seen, and pairs with the Acquire in `load`.
+    /// Acquire takes the payload over from whoever stored `from`, and pairs with their Release.
+    /// Release passes on that all claims before this one were seen, and pairs with the Acquire in
+    /// `load`.
     #[inline]
     fn claim(&self, index: u64, from: SlotWord, to: SlotWord) -> bool {
         let word = self.slots.word(index);
-        word.compare_exchange(from.to_bits(), to.to_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        word.compare_exchange(from.to_bits(), to.to_bits(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// A hint from shared memory as a position that the ring has.
@@ -169,7 +184,8 @@ impl<S: Slots> Ring<'_, S> {
         if position.index() < self.slots.count() { Ok(position) } else { Err(Refused::Corrupt) }
     }
 
-    /// Claims the position at the hint for writing if it is the next one, as it nearly always is; else `claim_write` finds it.
+    /// Claims the position at the hint for writing if it is the next one, as it nearly always is;
+    /// else `claim_write` finds it.
     #[inline]
     pub(crate) fn claim_write_at_hint(&self, me: u32) -> Option<Claim> {
         // Relaxed: as in `claim_write`.
@@ -179,7 +195,8 @@ impl<S: Slots> Ring<'_, S> {
         self.claim_at_hint(self.tail, Phase::Empty, Phase::Writing, me)
     }
 
-    /// Claims the message at the hint for reading if it is the next one, as it nearly always is; else `claim_read` finds it.
+    /// Claims the message at the hint for reading if it is the next one, as it nearly always is;
+    /// else `claim_read` finds it.
     #[inline]
     pub(crate) fn claim_read_at_hint(&self, me: u32) -> Option<Claim> {
         // Relaxed: an orphan is looked for by `claim_read`.
@@ -196,7 +213,8 @@ impl<S: Slots> Ring<'_, S> {
         if self.load(at.index()) != from || !self.claim(at.index(), from, to) {
             return None;
         }
-        // It may overwrite a later one; walkers make up for that. Release pairs with the Acquire load in `hint`.
+        // It may overwrite a later one; walkers make up for that. Release pairs with the Acquire
+        // load in `hint`.
         hint.store(at.next(self.slots.count()).to_bits(), Ordering::Release);
         Some(Claim { index: at.index(), word: to, redelivered: false })
     }
@@ -217,7 +235,8 @@ impl<S: Slots> Ring<'_, S> {
             if ahead == 0 && word.phase() == Phase::Empty {
                 let writing = SlotWord::new(at.lap(), Phase::Writing, me);
                 if self.claim(index, word, writing) {
-                    // It may overwrite a later one; walkers make up for that. Release pairs with the Acquire load in `hint`.
+                    // It may overwrite a later one; walkers make up for that. Release pairs with
+                    // the Acquire load in `hint`.
                     self.tail.store(at.next(capacity).to_bits(), Ordering::Release);
                     return Ok(Claim { index, word: writing, redelivered: false });
                 }
@@ -227,7 +246,8 @@ impl<S: Slots> Ring<'_, S> {
             match self.step(at, word, ahead)? {
                 Some(next) => at = next,
                 None => {
-                    // The slot is still in its last lap: full, unless others have moved on since this walk began.
+                    // The slot is still in its last lap: full, unless others have moved on since
+                    // this walk began.
                     let now = self.hint(self.tail)?;
                     if now != tail {
                         (tail, at) = (now, now);
@@ -240,7 +260,8 @@ impl<S: Slots> Ring<'_, S> {
         Err(Refused::NotNow(None))
     }
 
-    /// Where a sender that finds `word` at position `at`, which it cannot claim, goes next; `None` if the slot is a lap behind.
+    /// Where a sender that finds `word` at position `at`, which it cannot claim, goes next; `None`
+    /// if the slot is a lap behind.
     fn step(&self, at: Position, word: SlotWord, ahead: i64) -> Result<Option<Position>, Refused> {
         let capacity = self.slots.count();
         match ahead {
@@ -251,7 +272,8 @@ impl<S: Slots> Ring<'_, S> {
                 _ => Ok(Some(at.next(capacity))),
             },
             -1 => match word.phase() {
-                // Position `at` is at or before the first unclaimed one, so the lap before must have been claimed here.
+                // Position `at` is at or before the first unclaimed one, so the lap before must
+                // have been claimed here.
                 Phase::Empty | Phase::Sealed | Phase::Unknown => Err(Refused::Corrupt),
                 _ => Ok(None),
             },
@@ -265,7 +287,8 @@ impl<S: Slots> Ring<'_, S> {
         match word.phase() {
             Phase::Writing | Phase::Reading => Refused::NotNow(Some(Held { index, word })),
             Phase::Orphan => {
-                // Somebody must take the orphan before this slot can be used; make sure that it is looked for.
+                // Somebody must take the orphan before this slot can be used; make sure that it is
+                // looked for.
                 self.flag_orphan();
                 Refused::NotNow(None)
             }
@@ -281,16 +304,19 @@ impl<S: Slots> Ring<'_, S> {
         self.slots.word(claim.index).store(full.to_bits(), Ordering::Release);
     }
 
-    /// Gives a slot up: a claim for writing sends nothing, a claim for reading is done with its message.
+    /// Gives a slot up: a claim for writing sends nothing, a claim for reading is done with its
+    /// message.
     #[inline]
     pub(crate) fn release(&self, claim: Claim) {
-        // Release pairs with the Acquire of the next sender's claim: it writes only after we have read.
+        // Release pairs with the Acquire of the next sender's claim: it writes only after we have
+        // read.
         self.slots.word(claim.index).store(claim.word.next_lap().to_bits(), Ordering::Release);
     }
 
     /// Claims the next message for reading.
     pub(crate) fn claim_read(&self, me: u32) -> Result<Claim, Refused> {
-        // Acquire pairs with the Release in `flag_orphan`. A stale 0 is made up for by the next look.
+        // Acquire pairs with the Release in `flag_orphan`. A stale 0 is made up for by the next
+        // look.
         if self.orphans.load(Ordering::Acquire) != 0
             && let Some(claim) = self.claim_orphan(me)
         {
@@ -345,7 +371,8 @@ impl<S: Slots> Ring<'_, S> {
         Err(Refused::NotNow(None))
     }
 
-    /// Finds out whether the closed ring has nothing more to give, and seals it if so. `at` is the first position without a message.
+    /// Finds out whether the closed ring has nothing more to give, and seals it if so. `at` is the
+    /// first position without a message.
     #[cold]
     fn conclude(&self, me: u32, at: Position, word: SlotWord) -> Conclusion {
         match word.phase() {
@@ -356,7 +383,8 @@ impl<S: Slots> Ring<'_, S> {
                 }
             }
             Phase::Sealed => {}
-            // The slot is still in its last lap; until its reader is done, a sender that had passed the flag might yet come here.
+            // The slot is still in its last lap; until its reader is done, a sender that had passed
+            // the flag might yet come here.
             Phase::Reading => {
                 return Conclusion::not_now(Some(Held { index: at.index(), word }));
             }
@@ -368,12 +396,13 @@ impl<S: Slots> Ring<'_, S> {
         if self.policy == OnReaderDeath::Drop {
             return Conclusion::Refused(Refused::Closed);
         }
-        // What somebody else still reads comes back if that one dies. Whoever recovered a slot may have been killed before it set
-        // the flag, so the words themselves are asked.
+        // What somebody else still reads comes back if that one dies. Whoever recovered a slot may
+        // have been killed before it set the flag, so the words themselves are asked.
         if let Some(claim) = self.claim_orphan(me) {
             return Conclusion::Orphan(claim);
         }
-        // One look at each slot for both: what was being read when orphans were looked for may be one by now.
+        // One look at each slot for both: what was being read when orphans were looked for may be
+        // one by now.
         let unfinished = (0..self.slots.count()).find_map(|index| {
             let word = self.load(index);
             let theirs = word.phase() == Phase::Reading && word.owner() != me;
@@ -391,8 +420,9 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Says that there is an orphan.
     ///
-    /// Release pairs with the Acquire load in `claim_read` and with the swap in `claim_orphan`. A read-modify-write and not a store,
-    /// so that the one who clears the flag of two recoverers sees the orphans of both.
+    /// Release pairs with the Acquire load in `claim_read` and with the swap in `claim_orphan`. A
+    /// read-modify-write and not a store, so that the one who clears the flag of two recoverers
+    /// sees the orphans of both.
     #[cold]
     fn flag_orphan(&self) {
         self.orphans.fetch_or(1, Ordering::Release);
@@ -416,27 +446,37 @@ impl<S: Slots> Ring<'_, S> {
                 }
             }
             if first_look {
-                // AcqRel: an orphan made before somebody set the flag that we clear is seen by the second look.
+                // AcqRel: an orphan made before somebody set the flag that we clear is seen by the
+                // second look.
                 self.orphans.swap(0, Ordering::AcqRel);
             }
         }
         None
     }
 
-    /// Takes the slot from an owner that was judged dead after `held` was seen; false if it is not in that state any more.
+    /// Takes the slot from an owner that was judged dead after `held` was seen; false if it is not
+    /// in that state any more.
     #[cold]
     pub(crate) fn recover(&self, held: Held) -> bool {
         let Held { index, word } = held;
         let orphaned = match (word.phase(), self.policy) {
             (Phase::Writing, _) | (Phase::Reading, OnReaderDeath::Drop) => word.next_lap(),
-            (Phase::Reading, OnReaderDeath::Redeliver) => SlotWord::new(word.lap(), Phase::Orphan, 0),
+            (Phase::Reading, OnReaderDeath::Redeliver) => {
+                SlotWord::new(word.lap(), Phase::Orphan, 0)
+            }
             _ => return false,
         };
-        // AcqRel: takes over what the dead had seen and hands it on. Pairs with the Acquire of the next claim.
+        // AcqRel: takes over what the dead had seen and hands it on. Pairs with the Acquire of the
+        // next claim.
         let recovered = self
             .slots
             .word(index)
-            .compare_exchange(word.to_bits(), orphaned.to_bits(), Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(
+                word.to_bits(),
+                orphaned.to_bits(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
             .is_ok();
         if recovered && word.phase() == Phase::Reading {
             match self.policy {
@@ -449,10 +489,11 @@ impl<S: Slots> Ring<'_, S> {
         recovered
     }
 
-    /// A message that `me` did not take and whose reader has not released it, in a slot from `from` on.
+    /// A message that `me` did not take and whose reader has not released it, in a slot from `from`
+    /// on.
     ///
-    /// For receivers that find nothing: with [`OnReaderDeath::Redeliver`] the message comes back if its reader is dead, and nobody
-    /// else may be there to find out.
+    /// For receivers that find nothing: with [`OnReaderDeath::Redeliver`] the message comes back if
+    /// its reader is dead, and nobody else may be there to find out.
     pub(crate) fn being_read(&self, me: u32, from: u64) -> Option<Held> {
         (from..self.slots.count()).find_map(|index| {
             let word = self.load(index);
@@ -460,7 +501,8 @@ impl<S: Slots> Ring<'_, S> {
         })
     }
 
-    /// Whether there is an orphan; if so, says so. Whoever made it may have been killed before it did.
+    /// Whether there is an orphan; if so, says so. Whoever made it may have been killed before it
+    /// did.
     pub(crate) fn find_orphan(&self) -> bool {
         let found = (0..self.slots.count()).any(|index| self.load(index).phase() == Phase::Orphan);
         if found {
@@ -483,7 +525,8 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Stops senders; receivers go on until nothing is left.
     pub(crate) fn close(&self) {
-        // Release pairs with the Acquire load in `claim_read`: what was sent before the close is found before the end.
+        // Release pairs with the Acquire load in `claim_read`: what was sent before the close is
+        // found before the end.
         self.closed.store(1, Ordering::Release);
     }
 
@@ -492,7 +535,8 @@ impl<S: Slots> Ring<'_, S> {
         self.closed.load(Ordering::Acquire) != 0
     }
 
-    /// Messages in the ring: claimed for writing and not yet claimed for reading. A snapshot, exact when nothing moves.
+    /// Messages in the ring: claimed for writing and not yet claimed for reading. A snapshot, exact
+    /// when nothing moves.
     pub(crate) fn len(&self) -> u64 {
         let capacity = self.slots.count();
         match (self.write_frontier(), self.read_frontier()) {
@@ -503,13 +547,17 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Whether a message waits at the front, ready to be claimed.
     pub(crate) fn has_message(&self) -> bool {
-        let at_front = |(at, word): (Position, SlotWord)| word.lap() == at.lap() && word.phase() == Phase::Full;
+        let at_front = |(at, word): (Position, SlotWord)| {
+            word.lap() == at.lap() && word.phase() == Phase::Full
+        };
         self.read_frontier().is_some_and(at_front) || self.orphans.load(Ordering::Relaxed) != 0
     }
 
     /// Whether a slot is free for the next sender.
     pub(crate) fn has_space(&self) -> bool {
-        let free = |(at, word): (Position, SlotWord)| word.lap() == at.lap() && word.phase() == Phase::Empty;
+        let free = |(at, word): (Position, SlotWord)| {
+            word.lap() == at.lap() && word.phase() == Phase::Empty
+        };
         self.write_frontier().is_some_and(free)
     }
 
@@ -549,9 +597,11 @@ impl<S: Slots> Ring<'_, S> {
     }
 }
 
-/// Behind which position a sender goes on that finds `word` in the slot of position `at`, in its lap or later.
+/// Behind which position a sender goes on that finds `word` in the slot of position `at`, in its
+/// lap or later.
 ///
-/// Writing claims are made in the order of positions, so all up to the one that brought the slot into its state are claimed.
+/// Writing claims are made in the order of positions, so all up to the one that brought the slot
+/// into its state are claimed.
 fn written_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
     let claimed = match word.phase() {
         Phase::Empty | Phase::Sealed => word.lap().wrapping_sub(1),
@@ -560,13 +610,15 @@ fn written_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
     Position::new(claimed, at.index()).next(capacity)
 }
 
-/// Behind which position a receiver goes on that finds `word` in the slot of position `at`, laps later.
+/// Behind which position a receiver goes on that finds `word` in the slot of position `at`, laps
+/// later.
 ///
-/// Reading claims are made in the order of positions, but a position may also have been given up by its sender, out of order. What
-/// the word proves: in phase `READING` or `ORPHAN`, its own position was claimed for reading, and so all up to it. In `WRITING` or
-/// `FULL`, its position was claimed for writing, so every slot was free for the lap before: all up to the slot's last position are
-/// done. In `EMPTY`, the slot's last position was claimed for writing, and may have been given up while those before it wait to be
-/// read: the same holds one lap earlier.
+/// Reading claims are made in the order of positions, but a position may also have been given up by
+/// its sender, out of order. What the word proves: in phase `READING` or `ORPHAN`, its own position
+/// was claimed for reading, and so all up to it. In `WRITING` or `FULL`, its position was claimed
+/// for writing, so every slot was free for the lap before: all up to the slot's last position are
+/// done. In `EMPTY`, the slot's last position was claimed for writing, and may have been given up
+/// while those before it wait to be read: the same holds one lap earlier.
 fn read_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
     let (lap, ahead) = (word.lap(), ahead(word, at));
     let done = match word.phase() {

@@ -7,10 +7,11 @@
 //! A position holds lap and index side by side, so that any capacity works without a division.
 //!
 //! # How long until a word comes back
-//! Laps are counted modulo 2^30. A process that is held up between its look at a word and its swap sees the same word again after that
-//! many laps: in a ring of two slots more than a minute at 60 ns a lap, in a larger one longer. In a ring of one slot it takes half as
-//! long, and does not matter: the one slot is where the position says, whatever the lap. A position that is that old is still told from
-//! all others by [`ahead`], as positions in shared memory lag and never lead.
+//! Laps are counted modulo 2^30. A process that is held up between its look at a word and its swap
+//! sees the same word again after that many laps: in a ring of two slots more than a minute at 60
+//! ns a lap, in a larger one longer. In a ring of one slot it takes half as long, and does not
+//! matter: the one slot is where the position says, whatever the lap. A position that is that old
+//! is still told from all others by [`ahead`], as positions in shared memory lag and never lead.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 
@@ -65,13 +66,18 @@ impl Position {
     /// The position after this one in a ring of `capacity` slots.
     #[inline]
     pub(crate) fn next(self, capacity: u64) -> Position {
-        if self.index() + 1 < capacity { Position(self.0 + 1) } else { Position::new(self.lap().wrapping_add(1), 0) }
+        if self.index() + 1 < capacity {
+            Position(self.0 + 1)
+        } else {
+            Position::new(self.lap().wrapping_add(1), 0)
+        }
     }
 
     /// Positions from `earlier` to this one, 0 if it is not later.
     pub(crate) fn since(self, earlier: Position, capacity: u64) -> u64 {
         let laps = order(self.lap(), earlier.lap());
-        let distance = i128::from(laps) * i128::from(capacity) + i128::from(self.index()) - i128::from(earlier.index());
+        let distance = i128::from(laps) * i128::from(capacity) + i128::from(self.index())
+            - i128::from(earlier.index());
         u64::try_from(distance.max(0)).unwrap_or(u64::MAX)
     }
 }
@@ -83,9 +89,11 @@ fn order(a: u64, b: u64) -> i64 {
     (a.wrapping_sub(b) << SPARE) as i64 >> SPARE
 }
 
-/// How many laps a slot's word is ahead of a position that a walker has come to: -1, or any number from 0 on.
+/// How many laps a slot's word is ahead of a position that a walker has come to: -1, or any number
+/// from 0 on.
 ///
-/// A walker's positions lag or are right, so a slot is one lap behind at the most, and the whole rest of the circle means ahead.
+/// A walker's positions lag or are right, so a slot is one lap behind at the most, and the whole
+/// rest of the circle means ahead.
 #[inline]
 pub(crate) fn ahead(word: SlotWord, position: Position) -> i64 {
     let laps = word.lap().wrapping_sub(position.lap()) & LAP_MASK;
@@ -127,7 +135,9 @@ impl SlotWord {
             Phase::Sealed => 5,
             Phase::Unknown => PHASE_MASK,
         };
-        SlotWord((lap & LAP_MASK) << LAP_SHIFT | phase << OWNER_BITS | u64::from(owner) & OWNER_MASK)
+        SlotWord(
+            (lap & LAP_MASK) << LAP_SHIFT | phase << OWNER_BITS | u64::from(owner) & OWNER_MASK,
+        )
     }
 
     #[inline]
@@ -175,7 +185,8 @@ impl SlotWord {
 mod tests {
     use super::*;
 
-    const PHASES: [Phase; 6] = [Phase::Empty, Phase::Writing, Phase::Full, Phase::Reading, Phase::Orphan, Phase::Sealed];
+    const PHASES: [Phase; 6] =
+        [Phase::Empty, Phase::Writing, Phase::Full, Phase::Reading, Phase::Orphan, Phase::Sealed];
 
     #[test]
     fn zeroed_memory_is_a_fresh_ring() {
@@ -207,7 +218,10 @@ mod tests {
         for capacity in [1, 2, 3, 7, 8, 1000] {
             let mut position = Position::new(0, 0);
             for count in 0..3000u64 {
-                assert_eq!((position.lap(), position.index()), (count / capacity, count % capacity));
+                assert_eq!(
+                    (position.lap(), position.index()),
+                    (count / capacity, count % capacity)
+                );
                 assert_eq!(position.since(Position::new(0, 0), capacity), count);
                 position = position.next(capacity);
             }
@@ -219,11 +233,22 @@ mod tests {
         assert_eq!(order(0, LAP_MASK), 1);
         assert_eq!(order(LAP_MASK, 0), -1);
         assert_eq!(order(5, 5), 0);
-        let ahead = |word, position| ahead(SlotWord::new(word, Phase::Full, 0), Position::new(position, 0));
-        assert_eq!((ahead(5, 5), ahead(4, 5), ahead(0, LAP_MASK), ahead(LAP_MASK, 0)), (0, -1, 1, -1));
-        assert_eq!(ahead(LAP_MASK / 2 + 7, 5), (LAP_MASK / 2 + 2) as i64, "half the circle is far ahead, and not behind");
+        let ahead =
+            |word, position| ahead(SlotWord::new(word, Phase::Full, 0), Position::new(position, 0));
+        assert_eq!(
+            (ahead(5, 5), ahead(4, 5), ahead(0, LAP_MASK), ahead(LAP_MASK, 0)),
+            (0, -1, 1, -1)
+        );
+        assert_eq!(
+            ahead(LAP_MASK / 2 + 7, 5),
+            (LAP_MASK / 2 + 2) as i64,
+            "half the circle is far ahead, and not behind"
+        );
         assert_eq!(Position::new(LAP_MASK, 3).next(4), Position::new(0, 0));
-        assert_eq!(SlotWord::new(LAP_MASK, Phase::Reading, 9).next_lap(), SlotWord::new(0, Phase::Empty, 0));
+        assert_eq!(
+            SlotWord::new(LAP_MASK, Phase::Reading, 9).next_lap(),
+            SlotWord::new(0, Phase::Empty, 0)
+        );
         assert_eq!(Position::new(0, 0).since(Position::new(LAP_MASK, 3), 4), 1);
         assert_eq!(Position::new(0, 0).since(Position::new(0, 1), 4), 0);
     }

@@ -1,21 +1,23 @@
 //! One sender, one receiver: a ring in which a single store publishes.
 //!
 //! # Layout
-//! Two words, each written by one side: `tail` counts messages ever published, `head` messages ever released. Message `n` lies in
-//! slot `n % capacity`.
+//! Two words, each written by one side: `tail` counts messages ever published, `head` messages ever
+//! released. Message `n` lies in slot `n % capacity`.
 //!
 //! # Orderings
-//! The Release store of `tail` pairs with the receiver's Acquire load: it sees the messages. The Release store of `head` pairs with
-//! the sender's Acquire load: the receiver has read before the slot is written again. Each side keeps the other's last value and
-//! loads anew only when that runs out, so in a steady stream a message costs no read-modify-write and few cache misses.
+//! The Release store of `tail` pairs with the receiver's Acquire load: it sees the messages. The
+//! Release store of `head` pairs with the sender's Acquire load: the receiver has read before the
+//! slot is written again. Each side keeps the other's last value and loads anew only when that runs
+//! out, so in a steady stream a message costs no read-modify-write and few cache misses.
 //!
 //! # Peer death
-//! A sender killed before its store to `tail` published nothing; after it, everything. A receiver killed before its store to `head`
-//! leaves the message to its successor. There is no third state and nothing to recover.
+//! A sender killed before its store to `tail` published nothing; after it, everything. A receiver
+//! killed before its store to `head` leaves the message to its successor. There is no third state
+//! and nothing to recover.
 //!
 //! # Source
-//! Lamport, "Proving the Correctness of Multiprocess Programs" (1977); the cached index is from Torquati, "Single-Producer/
-//! Single-Consumer Queues on Shared Cache Multi-Core Systems" (2010).
+//! Lamport, "Proving the Correctness of Multiprocess Programs" (1977); the cached index is from
+//! Torquati, "Single-Producer/ Single-Consumer Queues on Shared Cache Multi-Core Systems" (2010).
 
 use crate::primitive::{AtomicU64, Ordering};
 
@@ -31,7 +33,8 @@ pub(crate) struct Corrupt;
 /// One side's private view.
 ///
 /// # Invariants
-/// `own` is the value of the side's own word; `slot` is `own % capacity`; `other` is a value that the other side's word had.
+/// `own` is the value of the side's own word; `slot` is `own % capacity`; `other` is a value that
+/// the other side's word had.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Side {
     own: u64,
@@ -62,20 +65,38 @@ impl Side {
     }
 }
 
-/// Checks both words as a pair and gives the sender's view: for a sender that begins or succeeds another.
-pub(crate) fn resume_sender(tail: &AtomicU64, head: &AtomicU64, capacity: u64) -> Result<Side, Corrupt> {
+/// Checks both words as a pair and gives the sender's view: for a sender that begins or succeeds
+/// another.
+pub(crate) fn resume_sender(
+    tail: &AtomicU64,
+    head: &AtomicU64,
+    capacity: u64,
+) -> Result<Side, Corrupt> {
     // Acquire pairs with the last sender's and the receiver's Release stores.
     let (own, other) = (tail.load(Ordering::Acquire), head.load(Ordering::Acquire));
-    if own.wrapping_sub(other) <= capacity { Ok(Side::resume(own, other, capacity)) } else { Err(Corrupt) }
+    if own.wrapping_sub(other) <= capacity {
+        Ok(Side::resume(own, other, capacity))
+    } else {
+        Err(Corrupt)
+    }
 }
 
 /// As [`resume_sender`], for the receiver.
-pub(crate) fn resume_receiver(tail: &AtomicU64, head: &AtomicU64, capacity: u64) -> Result<Side, Corrupt> {
+pub(crate) fn resume_receiver(
+    tail: &AtomicU64,
+    head: &AtomicU64,
+    capacity: u64,
+) -> Result<Side, Corrupt> {
     let (own, other) = (head.load(Ordering::Acquire), tail.load(Ordering::Acquire));
-    if other.wrapping_sub(own) <= capacity { Ok(Side::resume(own, other, capacity)) } else { Err(Corrupt) }
+    if other.wrapping_sub(own) <= capacity {
+        Ok(Side::resume(own, other, capacity))
+    } else {
+        Err(Corrupt)
+    }
 }
 
-/// Free slots from [`Side::slot`] on, as far as known; the receiver's word is loaded if fewer than `wanted` are.
+/// Free slots from [`Side::slot`] on, as far as known; the receiver's word is loaded if fewer than
+/// `wanted` are.
 #[inline]
 pub(crate) fn free_slots(side: &mut Side, head: &AtomicU64, wanted: u64) -> Result<u64, Corrupt> {
     let used = side.own.wrapping_sub(side.other);
@@ -92,7 +113,8 @@ pub(crate) fn free_slots(side: &mut Side, head: &AtomicU64, wanted: u64) -> Resu
     Ok(side.capacity - used)
 }
 
-/// Published messages from [`Side::slot`] on, as far as known; the sender's word is loaded if fewer than `wanted` are.
+/// Published messages from [`Side::slot`] on, as far as known; the sender's word is loaded if fewer
+/// than `wanted` are.
 #[inline]
 pub(crate) fn messages(side: &mut Side, tail: &AtomicU64, wanted: u64) -> Result<u64, Corrupt> {
     let ready = side.other.wrapping_sub(side.own);

@@ -1,4 +1,5 @@
-//! What holds the bytes: an anonymous memfd or a file. Made complete before anybody can see it; checked before it is mapped.
+//! What holds the bytes: an anonymous memfd or a file. Made complete before anybody can see it;
+//! checked before it is mapped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -27,8 +28,8 @@ use crate::sys::{self, barrier, memory};
 /// Makes an anonymous segment.
 pub(crate) fn create_anonymous(len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
-    let file =
-        memory::sealed_memfd("offspring", layout.size()).map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
+    let file = memory::sealed_memfd("offspring", layout.size())
+        .map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
     // Without `/proc` on an older kernel it is a segment of this process and its children.
     let home = Home::of_memory().unwrap_or(Home::UNKNOWN);
     fill(file, layout, home, true).map(registry::add)
@@ -42,7 +43,8 @@ pub(crate) fn create_file(path: &Path, len: u64) -> Result<Arc<Mapping>, Segment
     let draft = Draft::beside(path)?;
     let grown = draft.file.set_len(layout.size()).map_err(OsError::in_call("ftruncate"));
     grown.map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
-    // Nobody else has it, so it cannot be refused but by a file system without locks, where nobody can move it elsewhere.
+    // Nobody else has it, so it cannot be refused but by a file system without locks, where nobody
+    // can move it elsewhere.
     let _ = record_lock::try_lock(&draft.file, home::HOME, Share::Shared);
     let file = File::from(descriptor::duplicate(&draft.file)?);
     let is_local = is_local(&file);
@@ -105,7 +107,8 @@ pub(crate) fn open_file(path: &Path) -> Result<Arc<Mapping>, SegmentError> {
 }
 
 fn layout(len: u64) -> Result<Layout, SegmentError> {
-    let layout = Layout::for_budget(len).ok_or(SegmentError::Length { len, largest: LARGEST_BUDGET })?;
+    let layout =
+        Layout::for_budget(len).ok_or(SegmentError::Length { len, largest: LARGEST_BUDGET })?;
     if layout.size() > memory::mapping_limit() {
         // Asking would not only fail: beyond the limit of file sizes it sends a signal.
         let errno = if layout.size() > memory::file_limit() { Errno::FBIG } else { Errno::NOMEM };
@@ -137,7 +140,8 @@ fn check_file(file: &File) -> Result<u32, SegmentError> {
 /// Backs the part that is always used, writes the header, maps.
 fn fill(file: File, layout: Layout, home: Home, is_local: bool) -> Result<Mapping, SegmentError> {
     memory::back(&file, 0, layout.fixed_part())?;
-    // Only a creator that can register chooses the asymmetric fence; whoever attaches later and cannot fences for itself.
+    // Only a creator that can register chooses the asymmetric fence; whoever attaches later and
+    // cannot fences for itself.
     let fences = if barrier::register().is_ok() { Fences::Asymmetric } else { Fences::Symmetric };
     let id = random_id()?;
     let header = Header::new(&layout, id, home, fences);
@@ -145,24 +149,27 @@ fn fill(file: File, layout: Layout, home: Home, is_local: bool) -> Result<Mappin
     Mapping::new(Plan { file: OwnFile::new(file)?, layout, id, fences, home, is_local })
 }
 
-/// Validates the header of an existing segment and maps it, unless this process has it mapped. `find_home` says where this process lives,
-/// if that is where the segment is at home.
+/// Validates the header of an existing segment and maps it, unless this process has it mapped.
+/// `find_home` says where this process lives, if that is where the segment is at home.
 fn attach(
     file: File,
     find_home: impl FnOnce(&Header, &File) -> Result<Home, SegmentError>,
 ) -> Result<Arc<Mapping>, SegmentError> {
     let mut header = Header::zeroed();
-    file.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).map_err(OsError::in_call("pread"))?;
+    file.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0)
+        .map_err(OsError::in_call("pread"))?;
     let size = file.metadata().map_err(OsError::in_call("fstat"))?.len();
     let (layout, fences) = header.validate(size)?;
     let home = find_home(&header, &file)?;
     let is_local = is_local(&file);
     let file = OwnFile::new(file)?;
-    registry::find_or_add(file.id(), || Mapping::new(Plan { file, layout, id: header.id, fences, home, is_local }))
+    registry::find_or_add(file.id(), || {
+        Mapping::new(Plan { file, layout, id: header.id, fences, home, is_local })
+    })
 }
 
-/// Whether the file lies in memory or on a disk of this machine, under a file system that leaves locks to the kernel. One that talks to a
-/// server may lose them while their owner lives.
+/// Whether the file lies in memory or on a disk of this machine, under a file system that leaves
+/// locks to the kernel. One that talks to a server may lose them while their owner lives.
 fn is_local(file: &File) -> bool {
     const LOCAL: [u32; 8] = [
         0x0102_1994, // tmpfs, and memory files
@@ -179,14 +186,16 @@ fn is_local(file: &File) -> bool {
 
 fn random_id() -> Result<u64, SegmentError> {
     let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(OsError::in_call("getrandom"))?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(OsError::in_call("getrandom"))?;
     Ok(u64::from_ne_bytes(bytes).max(1))
 }
 
 /// A file without its final name.
 struct Draft {
     file: File,
-    /// The name it has until then, where there are no nameless files, or no way to give them a name.
+    /// The name it has until then, where there are no nameless files, or no way to give them a
+    /// name.
     name: Option<PathBuf>,
 }
 
@@ -204,7 +213,9 @@ impl Draft {
         };
         beyond_stdio(|| {
             Draft::nameless(folder).or_else(|refused| match refused.errno {
-                Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT => Draft::named(folder, path),
+                Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT => {
+                    Draft::named(folder, path)
+                }
                 _ => Err(refused.into()),
             })
         })
@@ -215,7 +226,8 @@ impl Draft {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let fd = rustix::fs::open(folder, flags, MODE).map_err(OsError::in_call("open"))?;
         let draft = Draft { file: File::from(fd), name: None };
-        rustix::fs::statat(CWD, draft.path(), AtFlags::empty()).map_err(OsError::in_call("stat"))?;
+        rustix::fs::statat(CWD, draft.path(), AtFlags::empty())
+            .map_err(OsError::in_call("stat"))?;
         Ok(draft)
     }
 
@@ -223,7 +235,8 @@ impl Draft {
         let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".draft-{}-{:016x}", std::process::id(), random_id()?));
         let name = folder.join(name);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::open(&name, flags, MODE).map_err(OsError::in_call("open"))?;
         Ok(Draft { file: File::from(fd), name: Some(name) })
     }

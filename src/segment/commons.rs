@@ -17,7 +17,11 @@ const SMALLEST_LEN: u64 = 1 << 20;
 pub(crate) fn get(len: Option<u64>) -> Result<Arc<Mapping>, SegmentError> {
     let mut commons = COMMONS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(mapping) = &*commons {
-        return if len.is_none() { Ok(Arc::clone(mapping)) } else { Err(SegmentError::CommonsExist) };
+        return if len.is_none() {
+            Ok(Arc::clone(mapping))
+        } else {
+            Err(SegmentError::CommonsExist)
+        };
     }
     let mapping = reserve(len.unwrap_or(DEFAULT_LEN))?;
     *commons = Some(Arc::clone(&mapping));

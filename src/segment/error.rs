@@ -17,10 +17,14 @@ pub enum SegmentError {
         largest: u64,
     },
     /// The commons were made already, so their size can no longer be chosen.
-    #[error("the commons exist already: choose their size before the first object and the first child")]
+    #[error(
+        "the commons exist already: choose their size before the first object and the first child"
+    )]
     CommonsExist,
     /// The file is too short to be a segment.
-    #[error("the file has {found} bytes, fewer than a segment's header: it is empty or was truncated")]
+    #[error(
+        "the file has {found} bytes, fewer than a segment's header: it is empty or was truncated"
+    )]
     Truncated {
         /// Size of the file in bytes.
         found: u64,
@@ -32,7 +36,9 @@ pub enum SegmentError {
     #[error("the segment was made on a machine of the other byte order")]
     ByteOrder,
     /// The segment was made by another version of the crate.
-    #[error("the segment has format version {found}, this build understands {expected}: use the same version in all programs")]
+    #[error(
+        "the segment has format version {found}, this build understands {expected}: use the same version in all programs"
+    )]
     Version {
         /// Version in the segment.
         found: u32,
@@ -40,7 +46,9 @@ pub enum SegmentError {
         expected: u32,
     },
     /// This build would lay the segment out differently.
-    #[error("the segment has layout {found:#018x}, this build expects {expected:#018x}: use the same version in all programs")]
+    #[error(
+        "the segment has layout {found:#018x}, this build expects {expected:#018x}: use the same version in all programs"
+    )]
     Layout {
         /// Fingerprint in the segment.
         found: u64,
@@ -48,7 +56,9 @@ pub enum SegmentError {
         expected: u64,
     },
     /// The file's size is not what its header says.
-    #[error("the segment was made with {header} bytes, but the file has {file}: it was truncated or extended")]
+    #[error(
+        "the segment was made with {header} bytes, but the file has {file}: it was truncated or extended"
+    )]
     WrongSize {
         /// Size in the header.
         header: u64,
@@ -65,7 +75,9 @@ pub enum SegmentError {
     #[error("the descriptor is not open for reading and writing: a segment needs both")]
     ReadOnly,
     /// The file belongs to another user.
-    #[error("the file belongs to user {owner}, not to user {user}: processes that share a segment run as the same user")]
+    #[error(
+        "the file belongs to user {owner}, not to user {user}: processes that share a segment run as the same user"
+    )]
     NotOurs {
         /// User id that owns the file.
         owner: u32,
@@ -73,7 +85,9 @@ pub enum SegmentError {
         user: u32,
     },
     /// The file can be written by other users.
-    #[error("the file has mode {mode:o}: a segment that other users can write is not safe to attach; use 600")]
+    #[error(
+        "the file has mode {mode:o}: a segment that other users can write is not safe to attach; use 600"
+    )]
     Exposed {
         /// Permission bits of the file.
         mode: u32,
@@ -84,11 +98,15 @@ pub enum SegmentError {
     /// The anonymous memory could still change its size, which would kill whoever touches it.
     #[error("the memfd is not sealed against shrinking and growing")]
     Unsealed,
-    /// The segment lies in a file. Others open it by its path, which tells them where it is at home.
+    /// The segment lies in a file. Others open it by its path, which tells them where it is at
+    /// home.
     #[error("a segment in a file is opened by its path: it is neither sent nor passed")]
     InFile,
-    /// Processes of another pid namespace have the segment, and this process could not tell which of them are alive.
-    #[error("processes of pid namespace {segment} have the segment, and this process runs in {own}: it could not judge them")]
+    /// Processes of another pid namespace have the segment, and this process could not tell which
+    /// of them are alive.
+    #[error(
+        "processes of pid namespace {segment} have the segment, and this process runs in {own}: it could not judge them"
+    )]
     ForeignNamespace {
         /// Number of the segment's namespace, as `/proc/PID/ns/pid` shows it; 0 if it is not known.
         segment: u64,
@@ -105,7 +123,9 @@ pub enum SegmentError {
     #[error("no segment came through the socket: the other end was closed, or sent something else")]
     NotSent,
     /// A segment cannot be passed under this name, as no environment variable can have it.
-    #[error("a segment cannot be passed under the name {name:?}: NUL and `=` are not allowed in it")]
+    #[error(
+        "a segment cannot be passed under the name {name:?}: NUL and `=` are not allowed in it"
+    )]
     Name {
         /// The name that was given.
         name: String,
@@ -118,7 +138,8 @@ pub enum SegmentError {
     NoRoom {
         /// Bytes of address space that were asked for.
         size: u64,
-        /// Name of the call that was refused; `getrlimit` if a limit says beforehand that it would be.
+        /// Name of the call that was refused; `getrlimit` if a limit says beforehand that it would
+        /// be.
         call: &'static str,
         /// What the kernel said.
         source: io::Error,
@@ -137,7 +158,9 @@ impl SegmentError {
     /// What was refused while a segment was made that takes so many bytes of address space.
     pub(crate) fn of_size(size: u64, refused: OsError) -> SegmentError {
         match refused.call {
-            "getrlimit" | "ftruncate" | "mmap" => SegmentError::NoRoom { size, call: refused.call, source: refused.into() },
+            "getrlimit" | "ftruncate" | "mmap" => {
+                SegmentError::NoRoom { size, call: refused.call, source: refused.into() }
+            }
             _ => refused.into(),
         }
     }

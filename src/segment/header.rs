@@ -1,8 +1,9 @@
 //! The first page of a segment: what it is, checked once at attach and never read again.
 //!
 //! # Layout
-//! Native-endian; offsets in bytes from the start of the segment. The creator writes all of it before anybody else can open the
-//! segment. Nothing changes it afterwards but the home, see [`home`](crate::segment::home).
+//! Native-endian; offsets in bytes from the start of the segment. The creator writes all of it
+//! before anybody else can open the segment. Nothing changes it afterwards but the home, see
+//! [`home`](crate::segment::home).
 //! ```text
 //! offset  size  field
 //!      0     8  magic            "offsprng"
@@ -83,23 +84,33 @@ impl Header {
         }
     }
 
-    /// Checks every field against what this build would have written for a file of `file_size` bytes.
+    /// Checks every field against what this build would have written for a file of `file_size`
+    /// bytes.
     pub(crate) fn validate(&self, file_size: u64) -> Result<(Layout, Fences), SegmentError> {
-        if self.magic == MAGIC.swap_bytes() || (self.magic == MAGIC && self.byte_order != BYTE_ORDER) {
+        if self.magic == MAGIC.swap_bytes()
+            || (self.magic == MAGIC && self.byte_order != BYTE_ORDER)
+        {
             return Err(SegmentError::ByteOrder);
         }
         if self.magic != MAGIC {
             return Err(SegmentError::Foreign);
         }
         if self.format_version != FORMAT_VERSION {
-            return Err(SegmentError::Version { found: self.format_version, expected: FORMAT_VERSION });
+            return Err(SegmentError::Version {
+                found: self.format_version,
+                expected: FORMAT_VERSION,
+            });
         }
         if self.size != file_size {
             return Err(SegmentError::WrongSize { header: self.size, file: file_size });
         }
-        let layout = Layout::for_budget(self.budget).ok_or(SegmentError::Corrupt { field: "budget" })?;
+        let layout =
+            Layout::for_budget(self.budget).ok_or(SegmentError::Corrupt { field: "budget" })?;
         if layout.fingerprint() != self.layout {
-            return Err(SegmentError::Layout { found: self.layout, expected: layout.fingerprint() });
+            return Err(SegmentError::Layout {
+                found: self.layout,
+                expected: layout.fingerprint(),
+            });
         }
         if layout.size() != self.size {
             return Err(SegmentError::Corrupt { field: "size" });
@@ -141,19 +152,39 @@ mod tests {
         let (header, size) = good();
         let check = |header: Header| header.validate(size).expect_err("must be refused");
         assert!(matches!(check(Header { magic: 0, ..header }), SegmentError::Foreign));
-        assert!(matches!(check(Header { magic: MAGIC.swap_bytes(), ..header }), SegmentError::ByteOrder));
-        assert!(matches!(check(Header { byte_order: 0x0403_0201, ..header }), SegmentError::ByteOrder));
+        assert!(matches!(
+            check(Header { magic: MAGIC.swap_bytes(), ..header }),
+            SegmentError::ByteOrder
+        ));
+        assert!(matches!(
+            check(Header { byte_order: 0x0403_0201, ..header }),
+            SegmentError::ByteOrder
+        ));
         for version in [0, FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
             let error = check(Header { format_version: version, ..header });
-            assert!(matches!(error, SegmentError::Version { found, expected: FORMAT_VERSION } if found == version));
+            assert!(
+                matches!(error, SegmentError::Version { found, expected: FORMAT_VERSION } if found == version)
+            );
         }
         assert!(matches!(check(Header { layout: 1, ..header }), SegmentError::Layout { .. }));
         assert!(matches!(check(Header { size: 1, ..header }), SegmentError::WrongSize { .. }));
-        assert!(matches!(check(Header { budget: 0, ..header }), SegmentError::Corrupt { field: "budget" }));
-        assert!(matches!(check(Header { budget: u64::MAX, ..header }), SegmentError::Corrupt { field: "budget" }));
+        assert!(matches!(
+            check(Header { budget: 0, ..header }),
+            SegmentError::Corrupt { field: "budget" }
+        ));
+        assert!(matches!(
+            check(Header { budget: u64::MAX, ..header }),
+            SegmentError::Corrupt { field: "budget" }
+        ));
         assert!(matches!(check(Header { id: 0, ..header }), SegmentError::Corrupt { field: "id" }));
-        assert!(matches!(check(Header { fences: 2, ..header }), SegmentError::Corrupt { field: "fences" }));
-        assert!(matches!(check(Header { reserved: 1, ..header }), SegmentError::Corrupt { field: "reserved" }));
+        assert!(matches!(
+            check(Header { fences: 2, ..header }),
+            SegmentError::Corrupt { field: "fences" }
+        ));
+        assert!(matches!(
+            check(Header { reserved: 1, ..header }),
+            SegmentError::Corrupt { field: "reserved" }
+        ));
         let half = Layout::for_budget(1 << 19).expect("a layout");
         assert!(header.validate(half.size()).is_err());
     }

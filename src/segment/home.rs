@@ -1,11 +1,15 @@
-//! Where a segment is at home: the boot and the pid namespace in which its processes live and its peer table's pids have a meaning.
+//! Where a segment is at home: the boot and the pid namespace in which its processes live and its
+//! peer table's pids have a meaning.
 //!
-//! A file outlives its processes, and the machine's being switched off. Whoever opens it where it is not at home can judge none of the peers in it by
-//! its pid; but if nobody has it open there, all of them are dead, and the segment moves to the new home. That is decided by a lock on a
-//! [byte](HOME) far beyond the end of the file: all that have the segment open share it, and whoever moves it needs it alone.
+//! A file outlives its processes, and the machine's being switched off. Whoever opens it where it
+//! is not at home can judge none of the peers in it by its pid; but if nobody has it open there,
+//! all of them are dead, and the segment moves to the new home. That is decided by a lock on a
+//! [byte](HOME) far beyond the end of the file: all that have the segment open share it, and
+//! whoever moves it needs it alone.
 //!
-//! Each entry of the peer table says under which home it was made. One of another home belongs to a dead process, so moving is the one
-//! store of the new home: killed before it, nothing has happened; killed after it, all has.
+//! Each entry of the peer table says under which home it was made. One of another home belongs to a
+//! dead process, so moving is the one store of the new home: killed before it, nothing has
+//! happened; killed after it, all has.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -27,7 +31,8 @@ pub(crate) const HOME: u64 = 1 << 62;
 pub(crate) struct Home(u64);
 
 impl Home {
-    /// That of an anonymous segment whose maker could not find out where it lives. Only its own children can use it.
+    /// That of an anonymous segment whose maker could not find out where it lives. Only its own
+    /// children can use it.
     pub(crate) const UNKNOWN: Home = Home(0);
 
     /// That of anonymous segments of this process, which do not outlive the boot.
@@ -75,12 +80,13 @@ fn boot() -> Result<u32, OsError> {
     Ok(((hash.finish() >> 32 ^ hash.finish()) as u32).max(1))
 }
 
-/// How often to ask for the lock, and how long to wait in between, while others are opening the file, too.
+/// How often to ask for the lock, and how long to wait in between, while others are opening the
+/// file, too.
 const ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Moves into the segment in `file` with the home `own`: joins those who are there, or takes the segment from the dead. `read` and `write`
-/// get at the home in its header.
+/// Moves into the segment in `file` with the home `own`: joins those who are there, or takes the
+/// segment from the dead. `read` and `write` get at the home in its header.
 ///
 /// The shared lock stays with the open file description.
 pub(crate) fn move_in(

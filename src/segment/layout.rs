@@ -1,4 +1,5 @@
-//! Where everything lies in a segment, computed from its budget alone, so that nothing of it is read from shared memory.
+//! Where everything lies in a segment, computed from its budget alone, so that nothing of it is
+//! read from shared memory.
 //!
 //! # Layout
 //! ```text
@@ -10,8 +11,9 @@
 //!             class 0: blocks            size of the class per block
 //!             class 1: ...
 //! ```
-//! Each size class has address space for the whole budget, so a block is never split or merged; the file is sparse, and only what
-//! is handed out gets pages. The size of the file is therefore many times the budget, and says nothing about memory in use.
+//! Each size class has address space for the whole budget, so a block is never split or merged; the
+//! file is sparse, and only what is handed out gets pages. The size of the file is therefore many
+//! times the budget, and says nothing about memory in use.
 
 use crate::segment::header::HEADER_SIZE;
 use crate::segment::pod::Fnv;
@@ -28,9 +30,11 @@ pub(crate) const HEAP_WORDS_SIZE: u64 = 64;
 pub(crate) const CLASS_WORDS_SIZE: u64 = 64;
 /// Size of the smallest block in bytes.
 pub(crate) const SMALLEST_BLOCK: u64 = 256;
-/// Up to this size there are two classes per doubling, beyond it one: a large block gets pages only for what is used of it.
+/// Up to this size there are two classes per doubling, beyond it one: a large block gets pages only
+/// for what is used of it.
 const FINE_UP_TO: u64 = 4096;
-/// Ranges begin on multiples of this, the largest page size of the supported machines (64 KiB on some aarch64).
+/// Ranges begin on multiples of this, the largest page size of the supported machines (64 KiB on
+/// some aarch64).
 const PAGE: u64 = 1 << 16;
 /// The largest budget: its layout still fits a 47-bit address space.
 pub(crate) const LARGEST_BUDGET: u64 = 1 << 40;
@@ -61,7 +65,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The layout for `budget` bytes of objects; `None` if that is zero or beyond [`LARGEST_BUDGET`].
+    /// The layout for `budget` bytes of objects; `None` if that is zero or beyond
+    /// [`LARGEST_BUDGET`].
     pub(crate) fn for_budget(budget: u64) -> Option<Layout> {
         if budget == 0 || budget > LARGEST_BUDGET {
             return None;
@@ -116,7 +121,8 @@ impl Layout {
         self.class_words(self.classes.len())
     }
 
-    /// Hash over every number of this layout: builds that disagree about any of them must not share a segment.
+    /// Hash over every number of this layout: builds that disagree about any of them must not share
+    /// a segment.
     pub(crate) fn fingerprint(&self) -> u64 {
         let mut hash = Fnv::new();
         let mut put = |number: u64| hash.write(&number.to_le_bytes());
@@ -158,7 +164,19 @@ mod tests {
 
     #[test]
     fn ranges_do_not_overlap_and_lie_within_the_segment() {
-        for budget in [1, 255, 256, 257, 4096, 65_536, 1 << 20, (1 << 20) + 1, 3_000_000_000, 1 << 33, LARGEST_BUDGET] {
+        for budget in [
+            1,
+            255,
+            256,
+            257,
+            4096,
+            65_536,
+            1 << 20,
+            (1 << 20) + 1,
+            3_000_000_000,
+            1 << 33,
+            LARGEST_BUDGET,
+        ] {
             let layout = Layout::for_budget(budget).expect("a layout");
             let mut end = layout.fixed_part();
             for class in layout.classes() {

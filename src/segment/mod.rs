@@ -34,25 +34,31 @@ use region::Mapping;
 
 /// Memory that several processes share, with objects in it.
 ///
-/// Most programs never name one: objects live in [the commons](Segment::commons) by default. A segment of its own is for processes
-/// that are not of one family: one makes it in a file, or [sends](Segment::send) or [passes](Segment::pass_to) it, the other opens it.
+/// Most programs never name one: objects live in [the commons](Segment::commons) by default. A
+/// segment of its own is for processes that are not of one family: one makes it in a file, or
+/// [sends](Segment::send) or [passes](Segment::pass_to) it, the other opens it.
 ///
-/// Cloning gives another handle of the same segment. Opening a segment twice in a process gives the same mapping.
+/// Cloning gives another handle of the same segment. Opening a segment twice in a process gives the
+/// same mapping.
 ///
 /// # Locked memory
-/// A segment reserves address space for many times its length, 21 times at least, and has pages for what is used. `mlockall` makes pages for all of it: 270
-/// GiB for the commons of the default size, which is more than most machines have, so that the kernel kills processes. A program that
-/// locks its memory chooses a small length first ([`SegmentOptions::commons`]), or locks what is touched only, by `MCL_ONFAULT`.
+/// A segment reserves address space for many times its length, 21 times at least, and has pages for
+/// what is used. `mlockall` makes pages for all of it: 270 GiB for the commons of the default size,
+/// which is more than most machines have, so that the kernel kills processes. A program that locks
+/// its memory chooses a small length first ([`SegmentOptions::commons`]), or locks what is touched
+/// only, by `MCL_ONFAULT`.
 ///
 /// # Peer death
-/// Anonymous segments vanish with the last process that has them, also after `kill -9`. A file stays until it is removed. Who is dead is
-/// for the kernel to say, in ways that [docs/liveness.md](https://docs.rs/crate/offspring/latest/source/docs/liveness.md) lists: what cannot be
-/// found out about a process counts as alive.
+/// Anonymous segments vanish with the last process that has them, also after `kill -9`. A file
+/// stays until it is removed. Who is dead is for the kernel to say, in ways that
+/// [docs/liveness.md](https://docs.rs/crate/offspring/latest/source/docs/liveness.md) lists: what
+/// cannot be found out about a process counts as alive.
 ///
 /// # Fork
-/// Usable in the child, which attaches at its first use. The mapped bytes themselves are not inherited: an address of the parent's
-/// means nothing in the child. A process that was made by a bare system call instead of libc's `fork` can use no segment if something
-/// came to lie where its parent has one.
+/// Usable in the child, which attaches at its first use. The mapped bytes themselves are not
+/// inherited: an address of the parent's means nothing in the child. A process that was made by a
+/// bare system call instead of libc's `fork` can use no segment if something came to lie where its
+/// parent has one.
 ///
 /// # Examples
 /// ```
@@ -70,7 +76,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes an anonymous segment for `len` bytes of objects, sealed against any change of size, mode 600, close-on-exec.
+    /// Makes an anonymous segment for `len` bytes of objects, sealed against any change of size,
+    /// mode 600, close-on-exec.
     ///
     /// Address space of many times `len` is reserved, and pages only as objects are made.
     ///
@@ -80,10 +87,12 @@ impl Segment {
         SegmentOptions::new().len(len).create()
     }
 
-    /// Opens an anonymous segment by a descriptor of it, which is duplicated and may be closed afterwards.
+    /// Opens an anonymous segment by a descriptor of it, which is duplicated and may be closed
+    /// afterwards.
     ///
-    /// This is for descriptors that came by a way of the program's own. Keep none: whoever writes through one changes what references into the
-    /// segment promise does not change. [`Segment::receive`] and [`Segment::inherited`] do without.
+    /// This is for descriptors that came by a way of the program's own. Keep none: whoever writes
+    /// through one changes what references into the segment promise does not change.
+    /// [`Segment::receive`] and [`Segment::inherited`] do without.
     ///
     /// # Errors
     /// Each kind of bad input is a variant of [`SegmentError`]; the segment is not changed.
@@ -93,12 +102,15 @@ impl Segment {
 
     /// Makes a segment for `len` bytes of objects in a new file at `path`, mode 600.
     ///
-    /// The file appears under its name complete or not at all. It is sparse: its size says nothing about the disk space it takes. Disk space for
-    /// an object is taken when the object is made. On file systems that write to a new place each time (btrfs, and others when there are
-    /// snapshots or reflinks) a write may need more, and when there is none the process gets `SIGBUS`: keep segments elsewhere.
+    /// The file appears under its name complete or not at all. It is sparse: its size says nothing
+    /// about the disk space it takes. Disk space for an object is taken when the object is made. On
+    /// file systems that write to a new place each time (btrfs, and others when there are snapshots
+    /// or reflinks) a write may need more, and when there is none the process gets `SIGBUS`: keep
+    /// segments elsewhere.
     ///
-    /// It belongs to the boot and the pid namespace in which its processes live. Opened after a reboot, or elsewhere once nobody has it open any
-    /// more, all processes that it knows of are dead.
+    /// It belongs to the boot and the pid namespace in which its processes live. Opened after a
+    /// reboot, or elsewhere once nobody has it open any more, all processes that it knows of are
+    /// dead.
     ///
     /// # Errors
     /// An existing file is an error and stays as it is. Else as [`Segment::create`].
@@ -108,8 +120,9 @@ impl Segment {
 
     /// Opens a segment in a file.
     ///
-    /// A file can be truncated by whoever may write it, and whoever touches the lost bytes gets SIGBUS; and whoever writes to it by other means
-    /// than this crate's changes what references say does not change. Keep it private.
+    /// A file can be truncated by whoever may write it, and whoever touches the lost bytes gets
+    /// SIGBUS; and whoever writes to it by other means than this crate's changes what references
+    /// say does not change. Keep it private.
     ///
     /// # Errors
     /// Each kind of bad input is a variant of [`SegmentError`]; the file is not changed.
@@ -133,8 +146,8 @@ impl Segment {
 
     /// The commons: the anonymous segment of this process tree, in which objects live by default.
     ///
-    /// Made at the first use, and always before the first child, so that all of a family share one. The kernel frees it with the
-    /// last process of the family.
+    /// Made at the first use, and always before the first child, so that all of a family share one.
+    /// The kernel frees it with the last process of the family.
     ///
     /// # Errors
     /// As [`Segment::create`].
@@ -143,7 +156,10 @@ impl Segment {
     }
 
     /// Bytes of objects that the segment may hold.
-    #[expect(clippy::len_without_is_empty, reason = "the length of the memory, as in memmap2, not of a collection")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "the length of the memory, as in memmap2, not of a collection"
+    )]
     pub fn len(&self) -> u64 {
         self.mapping.layout().budget()
     }
@@ -160,7 +176,10 @@ impl Segment {
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Segment").field("id", &self.id()).field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Segment")
+            .field("id", &self.id())
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 

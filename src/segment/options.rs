@@ -4,10 +4,12 @@ use std::path::Path;
 
 use crate::segment::{Segment, SegmentError, backing, commons};
 
-/// Bytes of objects that a segment holds if nobody says otherwise. Only address space is reserved for it.
+/// Bytes of objects that a segment holds if nobody says otherwise. Only address space is reserved
+/// for it.
 pub(crate) const DEFAULT_LEN: u64 = 8 << 30;
 
-/// Options of a new segment; finish with one of the `create` methods or with [`commons`](SegmentOptions::commons).
+/// Options of a new segment; finish with one of the `create` methods or with
+/// [`commons`](SegmentOptions::commons).
 ///
 /// # Examples
 /// ```
@@ -56,10 +58,12 @@ impl SegmentOptions {
         backing::create_file(path.as_ref(), self.len).map(Segment::from)
     }
 
-    /// Makes the commons with this length. Where the address space is limited they get less: [`Segment::len`] tells.
+    /// Makes the commons with this length. Where the address space is limited they get less:
+    /// [`Segment::len`] tells.
     ///
     /// # Errors
-    /// [`SegmentError::CommonsExist`] after the first object or the first child; else as [`Segment::create`].
+    /// [`SegmentError::CommonsExist`] after the first object or the first child; else as
+    /// [`Segment::create`].
     ///
     /// # Examples
     /// ```

@@ -1,8 +1,12 @@
-//! How a segment gets to a process that did not inherit it: over a socket, or to a program that is about to be started.
+//! How a segment gets to a process that did not inherit it: over a socket, or to a program that is
+//! about to be started.
 //!
-//! The descriptor of a segment is never in the hands of safe code: by it, bytes can be written that a reference says are not written, and a
-//! file can be made shorter under those who have it mapped.
-#![expect(unsafe_code, reason = "descriptors by their numbers, and what runs between fork and exec")]
+//! The descriptor of a segment is never in the hands of safe code: by it, bytes can be written that
+//! a reference says are not written, and a file can be made shorter under those who have it mapped.
+#![expect(
+    unsafe_code,
+    reason = "descriptors by their numbers, and what runs between fork and exec"
+)]
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,7 +17,8 @@ use std::process::Command;
 
 use rustix::io::FdFlags;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 use crate::segment::{Segment, SegmentError, backing};
@@ -27,15 +32,18 @@ const VARIABLE: &str = "OFFSPRING_SEGMENT_";
 const GREETING: [u8; 8] = *b"offsprng";
 
 impl Segment {
-    /// Sends the segment to the process at the other end of the socket, which receives it by [`Segment::receive`].
+    /// Sends the segment to the process at the other end of the socket, which receives it by
+    /// [`Segment::receive`].
     ///
-    /// What travels are eight bytes and a descriptor. The segment lives as long as the message does, even if all who have it end meanwhile.
+    /// What travels are eight bytes and a descriptor. The segment lives as long as the message
+    /// does, even if all who have it end meanwhile.
     ///
     /// # Blocking
     /// As a write of eight bytes to the stream.
     ///
     /// # Errors
-    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path; [`SegmentError::Os`]. Nothing was sent.
+    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path;
+    /// [`SegmentError::Os`]. Nothing was sent.
     ///
     /// # Examples
     /// ```
@@ -57,7 +65,9 @@ impl Segment {
         let mut sent = 0;
         while sent < GREETING.len() {
             let bytes = [IoSlice::new(&GREETING[sent..])];
-            let result = rustix::io::retry_on_intr(|| sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL));
+            let result = rustix::io::retry_on_intr(|| {
+                sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL)
+            });
             sent += result.map_err(OsError::in_call("sendmsg"))?;
             // It went with the first byte.
             ancillary.clear();
@@ -71,7 +81,8 @@ impl Segment {
     /// Until eight bytes have come, or as a read from the stream says.
     ///
     /// # Errors
-    /// [`SegmentError::NotSent`] if something else comes, or nothing more; else as [`Segment::open`].
+    /// [`SegmentError::NotSent`] if something else comes, or nothing more; else as
+    /// [`Segment::open`].
     pub fn receive(stream: &UnixStream) -> Result<Segment, SegmentError> {
         let mut found: Option<OwnedFd> = None;
         let mut greeting = [0; GREETING.len()];
@@ -82,7 +93,9 @@ impl Segment {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let mut bytes = [IoSliceMut::new(&mut greeting[received..])];
-            let message = rustix::io::retry_on_intr(|| recvmsg(stream, &mut bytes, &mut ancillary, RecvFlags::CMSG_CLOEXEC));
+            let message = rustix::io::retry_on_intr(|| {
+                recvmsg(stream, &mut bytes, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            });
             let message = message.map_err(OsError::in_call("recvmsg"))?;
             for item in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(fds) = item {
@@ -100,13 +113,15 @@ impl Segment {
         }
     }
 
-    /// Has a program that `command` starts find the segment under `name`, by [`Segment::inherited`].
+    /// Has a program that `command` starts find the segment under `name`, by
+    /// [`Segment::inherited`].
     ///
     /// The command keeps the segment until it is dropped.
     ///
     /// # Errors
-    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path; [`SegmentError::Name`] if `name`
-    /// contains a NUL or `=`; [`SegmentError::Os`]. `command` is as it was.
+    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path;
+    /// [`SegmentError::Name`] if `name` contains a NUL or `=`; [`SegmentError::Os`]. `command` is
+    /// as it was.
     ///
     /// # Examples
     /// ```no_run
@@ -124,7 +139,10 @@ impl Segment {
             return Err(SegmentError::Name { name: name.to_owned() });
         }
         let fd = descriptor::duplicate(self.anonymous()?)?;
-        command.env(format!("{VARIABLE}{name}"), Passed { fd: fd.as_raw_fd(), file: self.mapping.file_id() }.to_string());
+        command.env(
+            format!("{VARIABLE}{name}"),
+            Passed { fd: fd.as_raw_fd(), file: self.mapping.file_id() }.to_string(),
+        );
         // SAFETY: between fork and exec this makes one system call and allocates nothing.
         unsafe { command.pre_exec(move || Ok(rustix::io::fcntl_setfd(&fd, FdFlags::empty())?)) };
         Ok(())
@@ -142,7 +160,8 @@ impl Segment {
     /// [`SegmentError::NotPassed`] if there is none of this name; else as [`Segment::open`].
     pub fn inherited(name: &str) -> Result<Segment, SegmentError> {
         let not_passed = || SegmentError::NotPassed { name: name.to_owned() };
-        let passed = std::env::var(format!("{VARIABLE}{name}")).ok().and_then(|text| Passed::parse(&text));
+        let passed =
+            std::env::var(format!("{VARIABLE}{name}")).ok().and_then(|text| Passed::parse(&text));
         let Passed { fd, file } = passed.ok_or_else(not_passed)?;
         if fd < 0 {
             return Err(not_passed());
@@ -180,8 +199,9 @@ impl std::fmt::Display for Passed {
 
 /// The number of the segment's descriptor.
 ///
-/// Whoever makes a descriptor of it, as [`BorrowedFd::borrow_raw`] does, and writes through it, or changes the file's length, breaks what
-/// references into the segment promise: that is as `unsafe` as writing through a pointer. So there is no [`AsFd`](std::os::fd::AsFd):
+/// Whoever makes a descriptor of it, as [`BorrowedFd::borrow_raw`] does, and writes through it, or
+/// changes the file's length, breaks what references into the segment promise: that is as `unsafe`
+/// as writing through a pointer. So there is no [`AsFd`](std::os::fd::AsFd):
 /// ```compile_fail,E0277
 /// fn lends_its_descriptor<T: std::os::fd::AsFd>() {}
 /// lends_its_descriptor::<offspring::Segment>();
@@ -201,12 +221,19 @@ mod tests {
     #[test]
     fn a_segment_in_a_file_is_neither_sent_nor_passed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let segment = Segment::create_file(folder.path().join("segment"), 1 << 16).expect("a segment");
+        let segment =
+            Segment::create_file(folder.path().join("segment"), 1 << 16).expect("a segment");
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         assert!(matches!(segment.send(&ours), Err(SegmentError::InFile)));
-        assert!(matches!(segment.pass_to(&mut Command::new("true"), "jobs"), Err(SegmentError::InFile)));
+        assert!(matches!(
+            segment.pass_to(&mut Command::new("true"), "jobs"),
+            Err(SegmentError::InFile)
+        ));
         drop(ours);
-        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)), "nothing was sent");
+        assert!(
+            matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)),
+            "nothing was sent"
+        );
     }
 
     #[test]
@@ -214,7 +241,9 @@ mod tests {
         let segment = Segment::create(1 << 16).expect("a segment");
         for name in ["a\0b", "a=b"] {
             let mut command = Command::new("true");
-            assert!(matches!(segment.pass_to(&mut command, name), Err(SegmentError::Name { name: told }) if told == name));
+            assert!(
+                matches!(segment.pass_to(&mut command, name), Err(SegmentError::Name { name: told }) if told == name)
+            );
             assert_eq!(command.get_envs().count(), 0);
             assert!(matches!(Segment::inherited(name), Err(SegmentError::NotPassed { .. })));
         }
@@ -227,17 +256,23 @@ mod tests {
         assert!(matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)), "no descriptor");
         ours.write_all(b"hello").expect("room");
         drop(ours);
-        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)), "and then the end");
+        assert!(
+            matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)),
+            "and then the end"
+        );
     }
 
     #[test]
     fn what_is_passed_is_read_back_and_nonsense_is_not() {
         let file = FileId::of(tempfile::tempfile().expect("a file").as_fd()).expect("fstat");
-        let Passed { fd, file: found } = Passed::parse(&Passed { fd: 7, file }.to_string()).expect("as written");
+        let Passed { fd, file: found } =
+            Passed::parse(&Passed { fd: 7, file }.to_string()).expect("as written");
         assert_eq!((fd, found), (7, file));
         for text in ["", "7", "7:", ":1:1", "7:1", "x:1:1", "7:1:x"] {
             assert!(Passed::parse(text).is_none(), "{text}");
         }
-        assert!(matches!(Segment::inherited("no such"), Err(SegmentError::NotPassed { name }) if name == "no such"));
+        assert!(
+            matches!(Segment::inherited("no such"), Err(SegmentError::NotPassed { name }) if name == "no such")
+        );
     }
 }

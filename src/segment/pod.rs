@@ -3,11 +3,12 @@
 
 /// A type whose values may live in a segment and be copied between processes.
 ///
-/// Every [`bytemuck::Pod`] type is one: integers, floats, arrays of them, and `#[repr(C)]` structs that derive `Pod`.
+/// Every [`bytemuck::Pod`] type is one: integers, floats, arrays of them, and `#[repr(C)]` structs
+/// that derive `Pod`.
 ///
 /// # Safety
-/// - Every bit pattern of the size is a valid value: a process that is killed in mid-write may leave a mixture of two values
-///   behind, and [`Lock`](crate::Lock) shows it to the next owner.
+/// - Every bit pattern of the size is a valid value: a process that is killed in mid-write may
+///   leave a mixture of two values behind, and [`Lock`](crate::Lock) shows it to the next owner.
 /// - No byte is uninitialised (padding): whatever lies there would be shown to other processes.
 /// - No pointers, references, descriptors or addresses: they mean nothing in another process.
 /// - No `Drop` and no interior mutability: the bytes are copied in and out.
@@ -34,14 +35,15 @@
 /// ```
 pub unsafe trait Shm: Copy + Send + 'static {}
 
-// SAFETY: `Pod` promises that any bit pattern is valid, that there is no padding, no pointer, no interior mutability, and it is
-// `Copy`, so there is no `Drop`.
+// SAFETY: `Pod` promises that any bit pattern is valid, that there is no padding, no pointer, no
+// interior mutability, and it is `Copy`, so there is no `Drop`.
 unsafe impl<T: bytemuck::Pod + Send> Shm for T {}
 
 /// Fingerprint of a type: two processes that share an object must mean the same by its bytes.
 ///
-/// Made from the name, the size and the alignment. The name distinguishes types of the same shape within one program and between
-/// builds of it; renaming a type makes an existing file-backed object foreign, which is an error at open and never a wrong value.
+/// Made from the name, the size and the alignment. The name distinguishes types of the same shape
+/// within one program and between builds of it; renaming a type makes an existing file-backed
+/// object foreign, which is an error at open and never a wrong value.
 pub(crate) fn fingerprint<T: Shm>() -> u64 {
     let mut hash = Fnv::new();
     hash.write(std::any::type_name::<T>().as_bytes());

@@ -1,16 +1,19 @@
 //! Placement: the one file that turns offsets into references.
 //!
-//! A [`Mapping`] is a segment as this process has it. It is made once, and every handle holds it; what differs between a process
-//! and its forked children stands in [`Here`], on a page that the kernel wipes in the child. The mapped bytes themselves are not
-//! inherited either (`MADV_DONTFORK`): a child maps them anew, elsewhere, at its first use, and the old range is closed in it before any
-//! code of the program runs ([`at_fork`]). So a plain reference into the segment that was made before a fork (by a
-//! guard that the parent still holds, say) faults in the child, and cannot become a second exclusive view of the same bytes.
+//! A [`Mapping`] is a segment as this process has it. It is made once, and every handle holds it;
+//! what differs between a process and its forked children stands in [`Here`], on a page that the
+//! kernel wipes in the child. The mapped bytes themselves are not inherited either
+//! (`MADV_DONTFORK`): a child maps them anew, elsewhere, at its first use, and the old range is
+//! closed in it before any code of the program runs ([`at_fork`]). So a plain reference into the
+//! segment that was made before a fork (by a guard that the parent still holds, say) faults in the
+//! child, and cannot become a second exclusive view of the same bytes.
 //!
-//! The mapping also keeps a lock on a byte of the file that is this process's alone, by which others see that it is alive
-//! ([`record_lock`]).
+//! The mapping also keeps a lock on a byte of the file that is this process's alone, by which
+//! others see that it is alive ([`record_lock`]).
 //!
 //! # Invariants
-//! - `Here::base` is 0, or the address of a shared mapping of the whole segment that stays until the `Mapping` is dropped.
+//! - `Here::base` is 0, or the address of a shared mapping of the whole segment that stays until
+//!   the `Mapping` is dropped.
 //! - References given out borrow the `Mapping`, so they end before it does.
 #![expect(unsafe_code, reason = "turns checked offsets into references")]
 
@@ -35,7 +38,8 @@ use crate::sys::{at_fork, clock};
 /// A type that may be viewed in place by `&` while other processes write it.
 ///
 /// # Safety
-/// Every byte belongs to an atomic (or is padding that nobody reads), every bit pattern is valid, nothing is dropped.
+/// Every byte belongs to an atomic (or is padding that nobody reads), every bit pattern is valid,
+/// nothing is dropped.
 pub(crate) unsafe trait Shared {}
 
 // SAFETY: an atomic.
@@ -43,7 +47,8 @@ unsafe impl Shared for AtomicU32 {}
 // SAFETY: an atomic.
 unsafe impl Shared for AtomicU64 {}
 
-/// What this process, and no child of it, knows about the segment. All zero in a forked child until it attaches.
+/// What this process, and no child of it, knows about the segment. All zero in a forked child until
+/// it attaches.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Here {
@@ -53,9 +58,11 @@ pub(crate) struct Here {
     base: AtomicU64,
     /// The byte that the mapping keeps locked; 0 if there is none.
     life: AtomicU64,
-    /// 1 while a thread is attaching. It stands here so that a fork in the middle leaves the child an open door.
+    /// 1 while a thread is attaching. It stands here so that a fork in the middle leaves the child
+    /// an open door.
     attaching: AtomicU32,
-    /// 1 in the process that made the `Mapping`, and so has found that the segment is at home where it lives.
+    /// 1 in the process that made the `Mapping`, and so has found that the segment is at home where
+    /// it lives.
     at_home: AtomicU32,
 }
 
@@ -94,7 +101,8 @@ pub(crate) struct Plan {
     pub(crate) fences: Fences,
     /// Where this process lives, and the segment is at home.
     pub(crate) home: Home,
-    /// Whether locks on the file are this kernel's own business, and not lost when some server forgets them.
+    /// Whether locks on the file are this kernel's own business, and not lost when some server
+    /// forgets them.
     pub(crate) is_local: bool,
 }
 
@@ -136,8 +144,10 @@ impl Mapping {
         at_fork::adopt()?;
         // A program that closes all descriptors may have given our number to another file.
         let file = self.file.checked()?;
-        // Without `/proc`, or after a change of the user, there is no second description; then others judge this process by its pid.
-        let private = if self.is_local { descriptor::reopen(&self.file, OFlags::RDWR).ok() } else { None };
+        // Without `/proc`, or after a change of the user, there is no second description; then
+        // others judge this process by its pid.
+        let private =
+            if self.is_local { descriptor::reopen(&self.file, OFlags::RDWR).ok() } else { None };
         let life = private.as_ref().and_then(lock_life);
         let map = memory::map_shared(private.as_ref().map_or(file, AsFd::as_fd), self.size())?;
         drop(private);
@@ -155,14 +165,16 @@ impl Mapping {
 
     #[inline]
     fn here(&self) -> &Here {
-        // SAFETY: by the invariant the page begins with a `Here`, all of it atomic, and it stays as long as `self`.
+        // SAFETY: by the invariant the page begins with a `Here`, all of it atomic, and it stays as
+        // long as `self`.
         unsafe { &*self.page.start().cast() }
     }
 
     /// Bits of the `PeerId` of this process; 0 if it has not attached (or was forked since).
     #[inline]
     pub(crate) fn peer_bits(&self) -> u64 {
-        // Pairs with the Release store in `set_peer`: whoever sees the identity sees the mapping, too.
+        // Pairs with the Release store in `set_peer`: whoever sees the identity sees the mapping,
+        // too.
         self.here().peer.load(Ordering::Acquire)
     }
 
@@ -189,9 +201,14 @@ impl Mapping {
         self.inherited_peer.load(Ordering::Relaxed)
     }
 
-    /// The identity that the parent reserved for the process `pid`; 0 if none. A child of that process inherits the note, and is not meant.
+    /// The identity that the parent reserved for the process `pid`; 0 if none. A child of that
+    /// process inherits the note, and is not meant.
     pub(crate) fn promised_peer_bits(&self, pid: u32) -> u64 {
-        if self.promised_pid.load(Ordering::Relaxed) == pid { self.promised_peer.load(Ordering::Relaxed) } else { 0 }
+        if self.promised_pid.load(Ordering::Relaxed) == pid {
+            self.promised_peer.load(Ordering::Relaxed)
+        } else {
+            0
+        }
     }
 
     /// Notes in a fresh child, the process `pid`, which identity was reserved for it.
@@ -200,17 +217,20 @@ impl Mapping {
         self.promised_pid.store(pid, Ordering::Relaxed);
     }
 
-    /// Whether this process itself has opened the segment where that is at home; no process changes its home.
+    /// Whether this process itself has opened the segment where that is at home; no process changes
+    /// its home.
     pub(crate) fn was_opened_here(&self) -> bool {
         self.here().at_home.load(Ordering::Relaxed) != 0
     }
 
-    /// The byte that this process keeps locked as long as it has the segment mapped; 0 if there is none.
+    /// The byte that this process keeps locked as long as it has the segment mapped; 0 if there is
+    /// none.
     pub(crate) fn life(&self) -> u64 {
         self.here().life.load(Ordering::Relaxed)
     }
 
-    /// Whether the process that has kept this byte locked still has the segment mapped; `None` if that cannot be found out.
+    /// Whether the process that has kept this byte locked still has the segment mapped; `None` if
+    /// that cannot be found out.
     pub(crate) fn is_mapped_elsewhere(&self, life: u64) -> Option<bool> {
         if !LIVES.contains(&life) {
             return None;
@@ -221,7 +241,8 @@ impl Mapping {
         self.file.checked().ok().map(|_| locked)
     }
 
-    /// Registers this process for the barriers of others, if they rely on that; where the kernel refuses, it fences for itself.
+    /// Registers this process for the barriers of others, if they rely on that; where the kernel
+    /// refuses, it fences for itself.
     pub(crate) fn register_for_barriers(&self) {
         let refused = self.agreed.are_asymmetric() && barrier::register().is_err();
         // Relaxed: published with the identity, before this process notifies anybody.
@@ -231,13 +252,18 @@ impl Mapping {
     /// The fences that this process uses in the segment.
     #[inline]
     pub(crate) fn fences(&self) -> Fences {
-        if self.unregistered.load(Ordering::Relaxed) == 0 { self.agreed } else { Fences::Unregistered }
+        if self.unregistered.load(Ordering::Relaxed) == 0 {
+            self.agreed
+        } else {
+            Fences::Unregistered
+        }
     }
 
     /// Runs `attach` while no other thread of this process does.
     pub(crate) fn attaching<R>(&self, attach: impl FnOnce() -> R) -> R {
         let door = &self.here().attaching;
-        // Acquire pairs with the Release store below: the next thread sees what the last one attached.
+        // Acquire pairs with the Release store below: the next thread sees what the last one
+        // attached.
         while door.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             std::thread::yield_now();
         }
@@ -304,20 +330,23 @@ impl Drop for Mapping {
         }
         if let Some(base) = NonNull::new(self.here().base.load(Ordering::Relaxed) as *mut u8) {
             at_fork::remove_range(base.addr().get());
-            // SAFETY: by the invariant this is our mapping of the whole segment, and references into it have ended with the borrow.
+            // SAFETY: by the invariant this is our mapping of the whole segment, and references
+            // into it have ended with the borrow.
             unsafe { memory::unmap(base, self.size()) };
         }
     }
 }
 
-/// Locks a byte for the description by which this process is about to map the file, and shares the lock of all that have it open.
+/// Locks a byte for the description by which this process is about to map the file, and shares the
+/// lock of all that have it open.
 fn lock_life(private: &OwnFile) -> Option<u64> {
     // Every process has its pid to itself, and every one of its mappings a moment.
     let first = u64::from(std::process::id()) << 38 | clock::nanos() & ((1 << 38) - 1);
     let life = (0..4)
         .map(|next| FIRST_LIFE | (first + next) & (FIRST_LIFE - 1))
         .find(|&life| record_lock::try_lock(private, life, Share::Exclusive) == Ok(true))?;
-    // Whoever would move the segment elsewhere is to see this process, also when it has closed its descriptors.
+    // Whoever would move the segment elsewhere is to see this process, also when it has closed its
+    // descriptors.
     let _ = record_lock::try_lock(private, HOME, Share::Shared);
     Some(life)
 }
@@ -325,7 +354,8 @@ fn lock_life(private: &OwnFile) -> Option<u64> {
 /// The bytes of a segment in this process, for as long as its mapping is borrowed.
 ///
 /// # Invariants
-/// `base` is the start of a shared, readable and writable mapping of `size` bytes that outlives `'a`.
+/// `base` is the start of a shared, readable and writable mapping of `size` bytes that outlives
+/// `'a`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region<'a> {
     base: NonNull<u8>,
@@ -334,7 +364,8 @@ pub(crate) struct Region<'a> {
 }
 
 impl<'a> Region<'a> {
-    /// The address of `len` bytes at `offset`, if they lie within the segment and the address is a multiple of `align`.
+    /// The address of `len` bytes at `offset`, if they lie within the segment and the address is a
+    /// multiple of `align`.
     #[inline]
     pub(crate) fn bytes(&self, offset: u64, len: u64, align: usize) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
@@ -350,16 +381,19 @@ impl<'a> Region<'a> {
     #[inline]
     pub(crate) fn at<T: Shared>(&self, offset: u64) -> Option<&'a T> {
         let address = self.bytes(offset, size_of::<T>() as u64, align_of::<T>())?;
-        // SAFETY: in bounds, aligned, mapped for `'a` by the invariant; `T: Shared` may be viewed while others write it.
+        // SAFETY: in bounds, aligned, mapped for `'a` by the invariant; `T: Shared` may be viewed
+        // while others write it.
         Some(unsafe { address.cast().as_ref() })
     }
 
-    /// `count` shared structures from `offset` on; `None` if they do not lie within the segment, aligned.
+    /// `count` shared structures from `offset` on; `None` if they do not lie within the segment,
+    /// aligned.
     #[inline]
     pub(crate) fn array<T: Shared>(&self, offset: u64, count: usize) -> Option<&'a [T]> {
         let len = (count as u64).checked_mul(size_of::<T>() as u64)?;
         let address = self.bytes(offset, len, align_of::<T>())?;
-        // SAFETY: in bounds, aligned, mapped for `'a` by the invariant; `T: Shared` may be viewed while others write it.
+        // SAFETY: in bounds, aligned, mapped for `'a` by the invariant; `T: Shared` may be viewed
+        // while others write it.
         Some(unsafe { std::slice::from_raw_parts(address.cast().as_ptr(), count) })
     }
 }

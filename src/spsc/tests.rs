@@ -25,7 +25,9 @@ fn what_is_sent_is_received_in_order() {
 fn threads_pass_a_stream() {
     let (mut sender, mut receiver) = ring::<[u64; 3]>(7).expect("a ring");
     std::thread::scope(|scope| {
-        scope.spawn(move || (0..100_000).for_each(|n| sender.send([n, n + 1, n + 2]).expect("a ring")));
+        scope.spawn(move || {
+            (0..100_000).for_each(|n| sender.send([n, n + 1, n + 2]).expect("a ring"))
+        });
         for n in 0..100_000 {
             assert_eq!(receiver.recv(), Ok([n, n + 1, n + 2]));
         }

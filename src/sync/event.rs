@@ -1,6 +1,7 @@
 //! An eventcount: a word to sleep on until something *may* have changed.
 //!
-//! What has changed stands elsewhere (in a ring's slots); the event only makes sure that nobody sleeps through it.
+//! What has changed stands elsewhere (in a ring's slots); the event only makes sure that nobody
+//! sleeps through it.
 //! ```text
 //! word = sequence:29 | settled:1 | fenced:1 | sleepers:1
 //!
@@ -11,23 +12,27 @@
 //!   sleep while the word is as announced          sequence + 1, wake one
 //!                                                 nobody woken: sleepers = 0, unless the word changed meanwhile
 //! ```
-//! The fences pair as in Dekker's algorithm: either the sleeper sees what was published, or the notifier sees the sleeper. The
-//! sequence closes the gap between looking and sleeping.
+//! The fences pair as in Dekker's algorithm: either the sleeper sees what was published, or the
+//! notifier sees the sleeper. The sequence closes the gap between looking and sleeping.
 //!
 //! # Who fences
-//! Notifiers are many and fast. In a segment with [asymmetric fences](crate::sys::barrier) they leave theirs out, and the sleeper
-//! has the kernel make up for it, on all processors. That is dear, so one who sleeps asks for more: with its announcement it sets
-//! `fenced`, and a notifier that sees this fences for itself and looks again. After the kernel's barrier every notifier sees it, or
-//! has published before; that is what `settled` says, and who announces itself then need not ask the kernel again. A notifier that has
-//! fenced in vain for a while clears both, and the next to sleep asks again.
+//! Notifiers are many and fast. In a segment with [asymmetric fences](crate::sys::barrier) they
+//! leave theirs out, and the sleeper has the kernel make up for it, on all processors. That is
+//! dear, so one who sleeps asks for more: with its announcement it sets `fenced`, and a notifier
+//! that sees this fences for itself and looks again. After the kernel's barrier every notifier sees
+//! it, or has published before; that is what `settled` says, and who announces itself then need not
+//! ask the kernel again. A notifier that has fenced in vain for a while clears both, and the next
+//! to sleep asks again.
 //!
-//! A notifier that saw `fenced` unset, and whose publication a sleeper that relied on `settled` does not see, cannot be: its look
-//! came before `fenced` was set, so before the barrier, and so its publication came before `settled`.
+//! A notifier that saw `fenced` unset, and whose publication a sleeper that relied on `settled`
+//! does not see, cannot be: its look came before `fenced` was set, so before the barrier, and so
+//! its publication came before `settled`.
 //!
 //! # Peer death
-//! The flag is not a count, so a killed sleeper leaves nothing that could not be put right: the next notifier wakes nobody, clears
-//! the flag, and that was all. A sleeper that was woken and is killed before it acts has absorbed one notification; those behind it
-//! find out at the end of their slice, or when whoever comes next notifies.
+//! The flag is not a count, so a killed sleeper leaves nothing that could not be put right: the
+//! next notifier wakes nobody, clears the flag, and that was all. A sleeper that was woken and is
+//! killed before it acts has absorbed one notification; those behind it find out at the end of
+//! their slice, or when whoever comes next notifies.
 //!
 //! # Source
 //! The eventcount is Reed and Kanodia's, "Synchronization with Eventcounts and Sequencers" (1979).
@@ -80,7 +85,8 @@ impl Event {
         self.word.store(0, Ordering::Relaxed);
     }
 
-    /// Changes the word and wakes all, whether anybody said that it sleeps or not. For rare occasions.
+    /// Changes the word and wakes all, whether anybody said that it sleeps or not. For rare
+    /// occasions.
     pub(crate) fn wake_all_unasked(&self) {
         self.word.fetch_add(SEQUENCE_ONE, Ordering::SeqCst);
         self.word.wake(EVERYBODY);
@@ -95,7 +101,8 @@ impl Event {
 impl EventRef<'_> {
     /// Wakes one sleeper, if there is any. Costs a load and no system call if there is none.
     ///
-    /// What was published before is visible to whoever it wakes, and to whoever goes to sleep after it.
+    /// What was published before is visible to whoever it wakes, and to whoever goes to sleep after
+    /// it.
     #[inline]
     pub(crate) fn notify_one(self) {
         if self.has_sleepers() {
@@ -110,7 +117,8 @@ impl EventRef<'_> {
         }
     }
 
-    /// Whether somebody may be asleep; what this process published before is ordered before the look.
+    /// Whether somebody may be asleep; what this process published before is ordered before the
+    /// look.
     #[inline]
     pub(crate) fn has_sleepers(self) -> bool {
         self.fences.light();
@@ -129,14 +137,17 @@ impl EventRef<'_> {
             return true;
         }
         if word & FENCED_BIT != 0 && barrier::in_vain() {
-            // Whoever has announced itself meanwhile has changed the word, and still relies on what it found there.
+            // Whoever has announced itself meanwhile has changed the word, and still relies on what
+            // it found there.
             let calm = word & !(FENCED_BIT | SETTLED_BIT);
-            let _ = self.event.word.compare_exchange(word, calm, Ordering::Relaxed, Ordering::Relaxed);
+            let _ =
+                self.event.word.compare_exchange(word, calm, Ordering::Relaxed, Ordering::Relaxed);
         }
         false
     }
 
-    /// As [`EventRef::has_sleepers`] without ordering anything before the look: for passing on what somebody else missed.
+    /// As [`EventRef::has_sleepers`] without ordering anything before the look: for passing on what
+    /// somebody else missed.
     #[inline]
     pub(crate) fn seems_to_have_sleepers(self) -> bool {
         self.event.word.load(Ordering::Relaxed) & SLEEPERS_BIT != 0
@@ -156,8 +167,14 @@ impl EventRef<'_> {
             match word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     if word.wake(count) == 0 {
-                        // Nobody was there. Whoever announced itself meanwhile has changed the word, and keeps its flag.
-                        let _ = word.compare_exchange(next, next & !SLEEPERS_BIT, Ordering::Relaxed, Ordering::Relaxed);
+                        // Nobody was there. Whoever announced itself meanwhile has changed the
+                        // word, and keeps its flag.
+                        let _ = word.compare_exchange(
+                            next,
+                            next & !SLEEPERS_BIT,
+                            Ordering::Relaxed,
+                            Ordering::Relaxed,
+                        );
                     }
                     return;
                 }
@@ -166,7 +183,8 @@ impl EventRef<'_> {
         }
     }
 
-    /// Says that somebody is about to sleep, in a way that whoever publishes must see, and gives the value to sleep on.
+    /// Says that somebody is about to sleep, in a way that whoever publishes must see, and gives
+    /// the value to sleep on.
     pub(crate) fn announce(self) -> u32 {
         let word = &self.event.word;
         let asks = self.fences.are_asymmetric();
@@ -175,7 +193,8 @@ impl EventRef<'_> {
         loop {
             // Always a change, so that a notifier about to clear the flag fails.
             let next = seen.wrapping_add(SEQUENCE_ONE) | flags;
-            // Acquire pairs with the Release in `settle`: what was published before that barrier is seen.
+            // Acquire pairs with the Release in `settle`: what was published before that barrier is
+            // seen.
             match word.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => {
                     barrier::full();
@@ -192,7 +211,12 @@ impl EventRef<'_> {
             return announced;
         }
         let settled = announced | SETTLED_BIT;
-        match self.event.word.compare_exchange(announced, settled, Ordering::Release, Ordering::Relaxed) {
+        match self.event.word.compare_exchange(
+            announced,
+            settled,
+            Ordering::Release,
+            Ordering::Relaxed,
+        ) {
             Ok(_) => settled,
             // Something has happened, and this sleep will end at once.
             Err(_) => announced,

@@ -7,24 +7,29 @@
 //! HELD|dead --a waiter finds the owner dead: CAS--> HELD|me, which is told "owner died"
 //! HELD|dead --the reaper: CAS--> DIED; the next to lock is told "owner died"
 //! ```
-//! `thread` is a number that the process gives each of its threads, so that a thread that locks twice is told so. `POISONED` stays
-//! with a free lock until a guard says that the data is good again. A lock that nobody holds names nobody.
+//! `thread` is a number that the process gives each of its threads, so that a thread that locks
+//! twice is told so. `POISONED` stays with a free lock until a guard says that the data is good
+//! again. A lock that nobody holds names nobody.
 //!
-//! While a living process has the lock nobody else writes the word, so a plain store gives it up: one read-modify-write for locking and
-//! unlocking together. Who waits says so in an [event](super::event) beside the word and not in the word itself. The price is
-//! the sleeper's: its heavy fence stands in for the one that the unlocker leaves out between its store and its look at the event.
+//! While a living process has the lock nobody else writes the word, so a plain store gives it up:
+//! one read-modify-write for locking and unlocking together. Who waits says so in an
+//! [event](super::event) beside the word and not in the word itself. The price is the sleeper's:
+//! its heavy fence stands in for the one that the unlocker leaves out between its store and its
+//! look at the event.
 //!
 //! # Orderings
-//! Taking the lock is an Acquire, giving it up a Release of the same word: what the last owner wrote is seen. Taking it from the
-//! dead is an Acquire too: the kernel says that an owner is dead only after all its stores have happened.
+//! Taking the lock is an Acquire, giving it up a Release of the same word: what the last owner
+//! wrote is seen. Taking it from the dead is an Acquire too: the kernel says that an owner is dead
+//! only after all its stores have happened.
 //!
 //! # Peer death
-//! Exactly one successor is told that the owner died: the compare-and-swap that takes the word away decides which. An owner killed
-//! between its store and its wake costs a waiter the rest of a slice.
+//! Exactly one successor is told that the owner died: the compare-and-swap that takes the word away
+//! decides which. An owner killed between its store and its wake costs a waiter the rest of a
+//! slice.
 //!
 //! # Source
-//! The owner in the word is from robust futexes; unlocking by a store is from Dice, Huang and Yang, "Asymmetric Dekker Synchronization"
-//! (2001), as their biased locks do it.
+//! The owner in the word is from robust futexes; unlocking by a store is from Dice, Huang and Yang,
+//! "Asymmetric Dekker Synchronization" (2001), as their biased locks do it.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::primitive::{AtomicU64, Ordering};
@@ -38,7 +43,8 @@ const HELD_BIT: u64 = 1 << 2;
 const OWNER_SHIFT: u32 = 3;
 const THREAD_SHIFT: u32 = OWNER_SHIFT + OWNER_BITS;
 const THREAD_BITS: u32 = 64 - THREAD_SHIFT;
-/// Threads are numbered modulo this: a process that has started a billion of them may be told of a deadlock that is none.
+/// Threads are numbered modulo this: a process that has started a billion of them may be told of a
+/// deadlock that is none.
 const THREADS: u64 = 1 << THREAD_BITS;
 
 /// A thread of an attached process, as lock words name it.
@@ -50,7 +56,9 @@ pub(crate) struct Owner {
 
 impl Owner {
     fn held(self) -> u64 {
-        HELD_BIT | (u64::from(self.peer) & OWNER_MASK) << OWNER_SHIFT | (u64::from(self.thread) & (THREADS - 1)) << THREAD_SHIFT
+        HELD_BIT
+            | (u64::from(self.peer) & OWNER_MASK) << OWNER_SHIFT
+            | (u64::from(self.thread) & (THREADS - 1)) << THREAD_SHIFT
     }
 }
 
@@ -67,7 +75,8 @@ fn is_held(word: u64) -> bool {
 pub(crate) enum Acquired {
     /// The last owner unlocked in good order.
     Clean,
-    /// Somebody panicked with the lock, or died with it and no successor has said since that the data is good.
+    /// Somebody panicked with the lock, or died with it and no successor has said since that the
+    /// data is good.
     Poisoned,
     /// The last owner was killed with the lock, and this is its successor.
     OwnerDied,
@@ -133,7 +142,11 @@ impl RawLock {
             }
             if is_held(word) {
                 let deadlock = owner_of(word) == owner_of(me.held());
-                return Err(if deadlock { Refused::WouldDeadlock } else { Refused::Held(HeldLock { word }) });
+                return Err(if deadlock {
+                    Refused::WouldDeadlock
+                } else {
+                    Refused::Held(HeldLock { word })
+                });
             }
             let acquired = if word & DIED_BIT != 0 {
                 Acquired::OwnerDied
@@ -143,7 +156,8 @@ impl RawLock {
                 Acquired::Clean
             };
             // Acquire pairs with the Release store in `unlock` and the Release in `release_dead`.
-            match self.word.compare_exchange(word, me.held(), Ordering::Acquire, Ordering::Relaxed) {
+            match self.word.compare_exchange(word, me.held(), Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return Ok(acquired),
                 Err(now) => word = now,
             }
@@ -154,17 +168,20 @@ impl RawLock {
     #[cold]
     pub(crate) fn succeed(&self, me: Owner, held: HeldLock) -> bool {
         // Acquire: what the dead owner stored has happened before the kernel called it dead.
-        self.word.compare_exchange(held.word, me.held(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+        self.word
+            .compare_exchange(held.word, me.held(), Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
     }
 
-    /// Frees the lock of the dead `peer`, leaving the news to whoever locks next; true if it had the lock. For the reaper, which then
-    /// wakes whoever sleeps.
+    /// Frees the lock of the dead `peer`, leaving the news to whoever locks next; true if it had
+    /// the lock. For the reaper, which then wakes whoever sleeps.
     pub(crate) fn release_dead(&self, peer: u32) -> bool {
         let word = self.word.load(Ordering::Relaxed);
         if !is_held(word) || owner_of(word).peer != peer {
             return false;
         }
-        // AcqRel: hands on what the dead owner stored. Losing the race means that a successor has it.
+        // AcqRel: hands on what the dead owner stored. Losing the race means that a successor has
+        // it.
         self.word.compare_exchange(word, DIED_BIT, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
@@ -172,8 +189,8 @@ impl RawLock {
     #[inline]
     pub(crate) fn unlock(&self, poisoned: bool) {
         let free = if poisoned { POISONED_BIT } else { 0 };
-        // A store is enough: by the protocol the word changes under a living owner's hands only by its own.
-        // Release pairs with the Acquire of the next owner: it sees what we wrote.
+        // A store is enough: by the protocol the word changes under a living owner's hands only by
+        // its own. Release pairs with the Acquire of the next owner: it sees what we wrote.
         self.word.store(free, Ordering::Release);
     }
 }

@@ -1,7 +1,8 @@
-//! How often an attempt that does not wait asks the kernel whether the owner in its way still lives.
+//! How often an attempt that does not wait asks the kernel whether the owner in its way still
+//! lives.
 //!
-//! Whoever waits asks at the end of each slice. One who comes again and again without waiting would ask every time, and a question takes a
-//! hundred times as long as the attempt.
+//! Whoever waits asks at the end of each slice. One who comes again and again without waiting would
+//! ask every time, and a question takes a hundred times as long as the attempt.
 
 use crate::primitive::{AtomicU64, Ordering};
 use crate::sys::clock;

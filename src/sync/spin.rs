@@ -1,36 +1,40 @@
 //! Spinning before the first sleep: for how long, and how densely to look.
 //!
-//! Two things are learned from how earlier waits of the handle went. Whether spinning helps at all: it is given up step by step while it
-//! does not, and tried in full now and then. And how dense the stream is: each look takes a cache line from whoever is about to write it,
-//! so one who finds a message at nearly every look slows its sender down to the pace of two lines that bounce for each message.
-//! Such a waiter lets some come together before it looks.
+//! Two things are learned from how earlier waits of the handle went. Whether spinning helps at all:
+//! it is given up step by step while it does not, and tried in full now and then. And how dense the
+//! stream is: each look takes a cache line from whoever is about to write it, so one who finds a
+//! message at nearly every look slows its sender down to the pace of two lines that bounce for each
+//! message. Such a waiter lets some come together before it looks.
 //!
 //! # Source
-//! Karlin, Li, Manasse and Owicki, "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor" (1991); the pace is
-//! the exponential backoff of Anderson, "The Performance of Spin Lock Alternatives for Shared-Memory Multiprocessors" (1990).
+//! Karlin, Li, Manasse and Owicki, "Empirical Studies of Competitive Spinning for a Shared-Memory
+//! Multiprocessor" (1991); the pace is the exponential backoff of Anderson, "The Performance of
+//! Spin Lock Alternatives for Shared-Memory Multiprocessors" (1990).
 
 use crate::primitive::{AtomicU32, Ordering, spin_hint};
 use crate::sync::wait::{Obstacle, Wait};
 use crate::sys::clock::Deadline;
 
-/// Rounds of spinning before the first sleep: the first guess, and the bounds within which it adapts.
+/// Rounds of spinning before the first sleep: the first guess, and the bounds within which it
+/// adapts.
 const SPIN_FIRST: u32 = 256;
 const SPIN_LEAST: u32 = 16;
 const SPIN_MOST: u32 = 2048;
 
-/// Every so many waits a handle spins for as long as it ever does. Two that both sleep answer each other so slowly that neither
-/// would find spinning worth while again.
+/// Every so many waits a handle spins for as long as it ever does. Two that both sleep answer each
+/// other so slowly that neither would find spinning worth while again.
 const PROBE_EVERY: u32 = 16;
 
-/// A wait is short that is over in so many rounds: less than a cache line takes there and back, so it was no answer to anything that
-/// this side has done.
+/// A wait is short that is over in so many rounds: less than a cache line takes there and back, so
+/// it was no answer to anything that this side has done.
 const SHORT: u32 = 2;
 /// After so many short waits in a row this is a stream.
 const SHORT_WAITS: u32 = 4;
 /// Rounds of a lull, about two microseconds.
 const LULL: u32 = 64;
-/// The longest pace of a sender that waits for space. On a Xeon, family 6 model 207, a pause took 22 to 31 ns, so this is about 1.5 to
-/// 2 microseconds, in which a receiver takes some 150 messages; a pause is of another length elsewhere.
+/// The longest pace of a sender that waits for space. On a Xeon, family 6 model 207, a pause took
+/// 22 to 31 ns, so this is about 1.5 to 2 microseconds, in which a receiver takes some 150
+/// messages; a pause is of another length elsewhere.
 const MOST_PACE: u64 = 64;
 
 /// Rounds of spinning between looks at the clock and at the owner.
@@ -55,17 +59,24 @@ impl Patience {
         Patience { lulls: true, ..Patience::with_pace(1, 1) }
     }
 
-    /// Looks after `first` rounds and ever less often, up to every `most` rounds: for those who slow down by each look whoever they
-    /// wait for.
+    /// Looks after `first` rounds and ever less often, up to every `most` rounds: for those who
+    /// slow down by each look whoever they wait for.
     pub(crate) fn with_pace(first: u32, most: u32) -> Patience {
         let zero = || AtomicU32::new(0);
         let pace = (first, most);
-        Patience { rounds: AtomicU32::new(SPIN_FIRST), waits: zero(), pace, short_waits: zero(), lulls: false }
+        Patience {
+            rounds: AtomicU32::new(SPIN_FIRST),
+            waits: zero(),
+            pace,
+            short_waits: zero(),
+            lulls: false,
+        }
     }
 
-    /// For a sender that waits for one of `capacity` slots. It lets receivers free many, but not so many that they find the ring empty:
-    /// looking at the very line that a receiver is working on cost two thirds of the throughput (8 bytes, 1,024 slots). Its message
-    /// has all others before it anyway.
+    /// For a sender that waits for one of `capacity` slots. It lets receivers free many, but not so
+    /// many that they find the ring empty: looking at the very line that a receiver is working on
+    /// cost two thirds of the throughput (8 bytes, 1,024 slots). Its message has all others before
+    /// it anyway.
     pub(crate) fn for_space(capacity: u64) -> Patience {
         let pace = (capacity / 16).clamp(1, MOST_PACE) as u32;
         Patience::with_pace(pace, pace)
@@ -78,7 +89,11 @@ impl Patience {
             Wait::SpinThenSleep => {
                 let waits = self.waits.load(Ordering::Relaxed).wrapping_add(1);
                 self.waits.store(waits, Ordering::Relaxed);
-                if waits.is_multiple_of(PROBE_EVERY) { SPIN_MOST } else { self.rounds.load(Ordering::Relaxed) }
+                if waits.is_multiple_of(PROBE_EVERY) {
+                    SPIN_MOST
+                } else {
+                    self.rounds.load(Ordering::Relaxed)
+                }
             }
             Wait::Sleep => 0,
         }
@@ -89,7 +104,8 @@ impl Patience {
         self.lulls && self.short_waits.load(Ordering::Relaxed) >= SHORT_WAITS
     }
 
-    /// Before a look at the other side's index, which may find many: in a stream, lets some come together.
+    /// Before a look at the other side's index, which may find many: in a stream, lets some come
+    /// together.
     pub(crate) fn rest(&self) {
         if self.is_in_stream() {
             for _ in 0..LULL {

@@ -1,7 +1,9 @@
-//! The one blocking loop: try, spin a little, announce, try again, sleep for a slice, look whether the owner lives.
+//! The one blocking loop: try, spin a little, announce, try again, sleep for a slice, look whether
+//! the owner lives.
 //!
-//! Every sleep ends after at most [`LONGEST_SLICE`]. That is the one cure for all that a kill can do to a wake-up: a peer killed
-//! between its store and its wake costs the sleeper the rest of a slice, and nothing else.
+//! Every sleep ends after at most [`LONGEST_SLICE`]. That is the one cure for all that a kill can
+//! do to a wake-up: a peer killed between its store and its wake costs the sleeper the rest of a
+//! slice, and nothing else.
 
 use std::time::Duration;
 
@@ -11,20 +13,23 @@ use crate::sys::clock::Deadline;
 
 /// No sleep is longer.
 const LONGEST_SLICE: Duration = Duration::from_millis(50);
-/// No sleep is longer while a living process is in the way: it may die at any time, and nobody wakes us then.
+/// No sleep is longer while a living process is in the way: it may die at any time, and nobody
+/// wakes us then.
 const LONGEST_SLICE_BEHIND_OWNER: Duration = Duration::from_millis(10);
-/// The first is no shorter than the scheduler's tick (4 ms at 250 a second): an earlier end needs a timer of its own, with which a sleep and
-/// its wake-up took 9 microseconds longer on a virtual machine, half as long again.
+/// The first is no shorter than the scheduler's tick (4 ms at 250 a second): an earlier end needs a
+/// timer of its own, with which a sleep and its wake-up took 9 microseconds longer on a virtual
+/// machine, half as long again.
 const FIRST_SLICE: Duration = Duration::from_millis(10);
 
 /// How a blocked operation of a handle waits.
 ///
-/// In a dense stream, one in which a receiver that finds nothing finds something within two pauses, four times in a row, whoever spins lets
-/// messages come together for about two microseconds before it looks: each look would hold the sender up.
+/// In a dense stream, one in which a receiver that finds nothing finds something within two pauses,
+/// four times in a row, whoever spins lets messages come together for about two microseconds before
+/// it looks: each look would hold the sender up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
-    /// Never sleeps: the shortest reaction (well under a microsecond), and a processor kept busy. It gives way to other
-    /// processes now and then.
+    /// Never sleeps: the shortest reaction (well under a microsecond), and a processor kept busy.
+    /// It gives way to other processes now and then.
     Spin,
     /// Spins a little, then sleeps. How long it spins adapts to whether spinning has helped lately.
     #[default]
@@ -44,8 +49,9 @@ pub(crate) enum Obstacle {
 
 /// Tries until `attempt` succeeds or the deadline has passed (`None`).
 ///
-/// `attempt` is told whether to look if the owner in its way still lives, which costs system calls, and does so at the end of
-/// slices only. It was called at least once before, and is called a last time after the deadline.
+/// `attempt` is told whether to look if the owner in its way still lives, which costs system calls,
+/// and does so at the end of slices only. It was called at least once before, and is called a last
+/// time after the deadline.
 pub(crate) fn wait<R>(
     event: EventRef<'_>,
     wait: Wait,

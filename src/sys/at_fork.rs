@@ -1,16 +1,19 @@
 //! What a forked child must not find as its parent had it: address ranges empty, and pipes open.
 //!
-//! **Ranges.** A segment's mapping is not inherited, so a child has a hole where its parent has the segment. A reference into the segment
-//! that the child finds in a static or a leaked guard must fault there, and it would not if something new came to lie in the hole: then
-//! safe code would have two exclusive references to the same bytes. So the ranges are closed in the child before anything else can be
-//! mapped.
+//! **Ranges.** A segment's mapping is not inherited, so a child has a hole where its parent has the
+//! segment. A reference into the segment that the child finds in a static or a leaked guard must
+//! fault there, and it would not if something new came to lie in the hole: then safe code would
+//! have two exclusive references to the same bytes. So the ranges are closed in the child before
+//! anything else can be mapped.
 //!
-//! **Files.** The writing end of a [lifeline](super::process::Lifeline) says that the parent lives. A copy of it in another process would
-//! say so after the parent's death. So it is closed in every other child.
+//! **Files.** The writing end of a [lifeline](super::process::Lifeline) says that the parent lives.
+//! A copy of it in another process would say so after the parent's death. So it is closed in every
+//! other child.
 //!
-//! Both is done by a handler that libc's `fork` calls, whoever calls `fork`. Handlers that other code has registered before ours run before
-//! it. A process that was made by a bare system call runs no handlers. There the ranges are closed at the first use of a segment; if
-//! something lies in one of them by then, the process cannot use segments. Its copies of the files stay open.
+//! Both is done by a handler that libc's `fork` calls, whoever calls `fork`. Handlers that other
+//! code has registered before ours run before it. A process that was made by a bare system call
+//! runs no handlers. There the ranges are closed at the first use of a segment; if something lies
+//! in one of them by then, the process cannot use segments. Its copies of the files stay open.
 //!
 //! # Peer death
 //! Nothing here is shared.
@@ -30,8 +33,8 @@ use crate::sys::descriptor::{FdName, FileId};
 use crate::sys::error::OsError;
 use crate::sys::memory;
 
-/// A list that only grows: an entry that is not needed any more is used again. It can be read in a child, wherever in a change of the list
-/// the parent was at its fork.
+/// A list that only grows: an entry that is not needed any more is used again. It can be read in a
+/// child, wherever in a change of the list the parent was at its fork.
 #[derive(Debug)]
 struct List {
     first: AtomicPtr<Entry>,
@@ -62,7 +65,11 @@ impl List {
 
     fn add(&self, key: usize, more: [u64; 2]) {
         for entry in self.iter() {
-            if entry.key.compare_exchange(FREE, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if entry
+                .key
+                .compare_exchange(FREE, CLAIMED, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+            {
                 return entry.fill(key, more);
             }
         }
@@ -82,7 +89,8 @@ impl List {
 
     fn remove(&self, key: usize) {
         for entry in self.iter() {
-            // Relaxed: whoever takes the entry fills it anew. In a forked child it is off the list already.
+            // Relaxed: whoever takes the entry fills it anew. In a forked child it is off the list
+            // already.
             if entry.key.compare_exchange(key, FREE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return;
             }
@@ -119,17 +127,22 @@ static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Why this process could not close a range that it inherited, as an error number; 0 if it could.
 static UNCLOSED: AtomicI32 = AtomicI32::new(0);
 
-/// Makes this process's own the lists that it may have inherited, by closing what is on them. To be called before anything is mapped.
+/// Makes this process's own the lists that it may have inherited, by closing what is on them. To be
+/// called before anything is mapped.
 pub(crate) fn adopt() -> Result<(), OsError> {
     static HANDLER: OnceLock<Result<(), i32>> = OnceLock::new();
     let registered = *HANDLER.get_or_init(|| {
-        // SAFETY: the handler may run in any child, as it makes system calls and touches atomics only.
+        // SAFETY: the handler may run in any child, as it makes system calls and touches atomics
+        // only.
         match unsafe { libc::pthread_atfork(None, None, Some(close_in_child)) } {
             0 => Ok(()),
             number => Err(number),
         }
     });
-    registered.map_err(|number| OsError { call: "pthread_atfork", errno: Errno::from_raw_os_error(number) })?;
+    registered.map_err(|number| OsError {
+        call: "pthread_atfork",
+        errno: Errno::from_raw_os_error(number),
+    })?;
     // Relaxed: other threads of a process find what the first has left there.
     if PROCESS.load(Ordering::Relaxed) != std::process::id() {
         close_all();
@@ -165,7 +178,8 @@ pub(crate) fn remove_file(file: FdName) {
     FILES.remove(key_of(file.number()));
 }
 
-/// Descriptors of ours are beyond those of the standard streams, so that none is [`FREE`] or [`CLAIMED`].
+/// Descriptors of ours are beyond those of the standard streams, so that none is [`FREE`] or
+/// [`CLAIMED`].
 fn key_of(number: RawFd) -> usize {
     number.unsigned_abs() as usize
 }
@@ -183,10 +197,12 @@ fn close_all() {
     });
     FILES.take_all(|number, id| {
         let file = FdName::new(number as RawFd, FileId::from_words(id));
-        // SAFETY: the number is open in the parent until it is off the list, and the only code that runs in this child so far is libc's. A
-        // bare system call's child comes here late; what it has closed by then is not taken for ours unless it is the same file.
+        // SAFETY: the number is open in the parent until it is off the list, and the only code that
+        // runs in this child so far is libc's. A bare system call's child comes here late; what it
+        // has closed by then is not taken for ours unless it is the same file.
         if unsafe { file.is_open() } {
-            // SAFETY: its owner is the parent. The copy of the owner here finds when it is dropped that the number stands for nothing of its own.
+            // SAFETY: its owner is the parent. The copy of the owner here finds when it is dropped
+            // that the number stands for nothing of its own.
             unsafe { file.close() };
         }
     });

@@ -1,17 +1,22 @@
-//! The asymmetric fence: the side that runs a million times a second pays nothing, the side about to sleep pays a system call.
+//! The asymmetric fence: the side that runs a million times a second pays nothing, the side about
+//! to sleep pays a system call.
 //!
-//! A sender publishes and then looks whether somebody sleeps; a receiver says that it sleeps and then looks whether something was
-//! published. Between the two steps each needs a full barrier (Dekker), which costs the sender as much as a second
-//! read-modify-write. `membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED)` makes every processor that runs a *registered* process pass
-//! through a full barrier, so the sleeper can pay for both sides, and the sender needs only to stop the compiler.
+//! A sender publishes and then looks whether somebody sleeps; a receiver says that it sleeps and
+//! then looks whether something was published. Between the two steps each needs a full barrier
+//! (Dekker), which costs the sender as much as a second read-modify-write.
+//! `membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED)` makes every processor that runs a *registered*
+//! process pass through a full barrier, so the sleeper can pay for both sides, and the sender needs
+//! only to stop the compiler.
 //!
-//! The system call interrupts other processors, 20 microseconds on some machines: too much for those who sleep often, and nothing to
-//! those who sleep seldom. So an [event](crate::sync::event) remembers in its word that somebody has slept lately, and as long as
-//! it does both sides fence for themselves.
+//! The system call interrupts other processors, 20 microseconds on some machines: too much for
+//! those who sleep often, and nothing to those who sleep seldom. So an [event](crate::sync::event)
+//! remembers in its word that somebody has slept lately, and as long as it does both sides fence
+//! for themselves.
 //!
-//! It is right only if every process that notifies has registered, or fences for itself. A segment therefore records at creation whether
-//! its sleepers rely on this, and a process that attaches to such a segment and cannot register, as in a sandbox, fences. Where
-//! `membarrier` is missing at creation, both sides use `fence(SeqCst)`.
+//! It is right only if every process that notifies has registered, or fences for itself. A segment
+//! therefore records at creation whether its sleepers rely on this, and a process that attaches to
+//! such a segment and cannot register, as in a sandbox, fences. Where `membarrier` is missing at
+//! creation, both sides use `fence(SeqCst)`.
 //!
 //! # Source
 //! membarrier(2); Dice, Huang and Yang, "Asymmetric Dekker Synchronization" (2001).
@@ -29,18 +34,21 @@ pub(crate) enum Fences {
     Symmetric,
     /// A compiler fence when notifying, `membarrier` when going to sleep.
     Asymmetric,
-    /// The others are asymmetric, and this process could not register: `fence(SeqCst)` when notifying, and as the others going to sleep.
+    /// The others are asymmetric, and this process could not register: `fence(SeqCst)` when
+    /// notifying, and as the others going to sleep.
     Unregistered,
 }
 
 impl Fences {
-    /// Whether notifiers may leave their fence out, so that whoever goes to sleep has to ask the kernel for one.
+    /// Whether notifiers may leave their fence out, so that whoever goes to sleep has to ask the
+    /// kernel for one.
     #[inline]
     pub(crate) fn are_asymmetric(self) -> bool {
         self != Fences::Symmetric
     }
 
-    /// Orders an earlier publishing store before a later load of the sleepers' flag. Pairs with [`full`] and [`barrier`].
+    /// Orders an earlier publishing store before a later load of the sleepers' flag. Pairs with
+    /// [`full`] and [`barrier`].
     #[inline]
     pub(crate) fn light(self) {
         match self {
@@ -59,9 +67,10 @@ pub(crate) fn full() {
     fence(Ordering::SeqCst);
 }
 
-/// As [`full`], for every thread of every registered process: stores that came before a load which has been executed by now are seen
-/// by whoever knows that this has returned. False if the kernel refuses, as a sandbox may after attach: a sleep is then only as good as
-/// its slice, which bounds the harm.
+/// As [`full`], for every thread of every registered process: stores that came before a load which
+/// has been executed by now are seen by whoever knows that this has returned. False if the kernel
+/// refuses, as a sandbox may after attach: a sleep is then only as good as its slice, which bounds
+/// the harm.
 #[cfg(not(loom))]
 pub(crate) fn barrier() -> bool {
     membarrier(MembarrierCommand::GlobalExpedited).is_ok()
@@ -93,7 +102,8 @@ pub(crate) fn in_vain() -> bool {
     false
 }
 
-/// Registers this process for barriers that other processes ask for. A forked child must register for itself.
+/// Registers this process for barriers that other processes ask for. A forked child must register
+/// for itself.
 #[cfg(not(loom))]
 pub(crate) fn register() -> Result<(), OsError> {
     membarrier(MembarrierCommand::RegisterGlobalExpedited).map_err(OsError::in_call("membarrier"))

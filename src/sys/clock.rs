@@ -55,7 +55,10 @@ pub(crate) fn nanos() -> u64 {
 #[cfg(not(loom))]
 pub(crate) fn sleep(time: Duration) {
     use rustix::thread::{Timespec, nanosleep};
-    let time = Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() };
+    let time = Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    };
     let _ = nanosleep(&time);
 }
 
@@ -68,7 +71,9 @@ mod tests {
         let slice = Duration::from_millis(50);
         assert_eq!(Deadline::NEVER.clip(slice), Some(slice));
         assert_eq!(Deadline::after(Duration::from_secs(3600)).clip(slice), Some(slice));
-        let short = Deadline::after(Duration::from_millis(10)).clip(slice).expect("ten milliseconds are left");
+        let short = Deadline::after(Duration::from_millis(10))
+            .clip(slice)
+            .expect("ten milliseconds are left");
         assert!(short <= Duration::from_millis(10));
         assert_eq!(Deadline::at(Instant::now()).clip(slice), None);
     }

@@ -1,8 +1,9 @@
 //! Descriptors of our own: close-on-exec, and never 0, 1 or 2.
 //!
-//! A program that has closed its standard streams, as daemons do, gets their numbers for the next files that it opens. Whatever it prints
-//! then lands there: in the header of a segment, in the value that a child returns. So a descriptor with such a number is not used: it
-//! keeps the number taken while another one is made, and is closed then.
+//! A program that has closed its standard streams, as daemons do, gets their numbers for the next
+//! files that it opens. Whatever it prints then lands there: in the header of a segment, in the
+//! value that a child returns. So a descriptor with such a number is not used: it keeps the number
+//! taken while another one is made, and is closed then.
 
 #![expect(unsafe_code, reason = "looks at descriptors by their numbers")]
 
@@ -20,8 +21,8 @@ use crate::sys::error::OsError;
 /// The first number that no standard stream has.
 const FIRST: RawFd = 3;
 
-/// Makes a descriptor beyond those of the standard streams. `make` is called again as long as it gives one of theirs; what it made before
-/// is dropped at the end.
+/// Makes a descriptor beyond those of the standard streams. `make` is called again as long as it
+/// gives one of theirs; what it made before is dropped at the end.
 pub(crate) fn beyond_stdio<F: AsRawFd, E>(mut make: impl FnMut() -> Result<F, E>) -> Result<F, E> {
     // At most three: each of them takes a number away.
     let mut placeholders = Vec::new();
@@ -34,7 +35,8 @@ pub(crate) fn beyond_stdio<F: AsRawFd, E>(mut make: impl FnMut() -> Result<F, E>
     }
 }
 
-/// Takes the numbers of standard streams that are closed, so that no descriptor that comes meanwhile gets them.
+/// Takes the numbers of standard streams that are closed, so that no descriptor that comes
+/// meanwhile gets them.
 pub(crate) fn take_stdio() -> Result<Vec<OwnedFd>, OsError> {
     let mut taken = Vec::new();
     loop {
@@ -57,7 +59,8 @@ pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), OsError> {
             self.0.as_raw_fd().min(self.1.as_raw_fd())
         }
     }
-    let make = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map(|(reader, writer)| Pipe(reader, writer));
+    let make =
+        || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map(|(reader, writer)| Pipe(reader, writer));
     let Pipe(reader, writer) = beyond_stdio(make).map_err(OsError::in_call("pipe2"))?;
     Ok((reader, writer))
 }
@@ -67,34 +70,49 @@ pub(crate) fn duplicate(fd: impl AsFd) -> Result<OwnedFd, OsError> {
     rustix::io::fcntl_dupfd_cloexec(fd, FIRST).map_err(OsError::in_call("fcntl"))
 }
 
-/// Opens a file that exists. It does not become the controlling terminal of this process, and nothing is waited for.
+/// Opens a file that exists. It does not become the controlling terminal of this process, and
+/// nothing is waited for.
 pub(crate) fn open(path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
     let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     beyond_stdio(|| rustix::fs::open(path, flags, Mode::empty()))
 }
 
-/// Opens a file once more. Unlike a duplicate, the new descriptor has locks, a position and flags of its own.
+/// Opens a file once more. Unlike a duplicate, the new descriptor has locks, a position and flags
+/// of its own.
 ///
-/// Needs `/proc`. What stands there in its place, in a folder that somebody has made to look like it, is not taken for the file.
+/// Needs `/proc`. What stands there in its place, in a folder that somebody has made to look like
+/// it, is not taken for the file.
 pub(crate) fn reopen(file: &OwnFile, access: OFlags) -> Result<OwnFile, OsError> {
-    let reopened = open(file.path().as_ref(), access).map_err(OsError::in_call("open /proc/self/fd"))?;
+    let reopened =
+        open(file.path().as_ref(), access).map_err(OsError::in_call("open /proc/self/fd"))?;
     let reopened = OwnFile::new(reopened)?;
-    if reopened.id == file.id { Ok(reopened) } else { Err(OsError { call: "open /proc/self/fd", errno: Errno::STALE }) }
+    if reopened.id == file.id {
+        Ok(reopened)
+    } else {
+        Err(OsError { call: "open /proc/self/fd", errno: Errno::STALE })
+    }
 }
 
 /// Whether the file can be found by [`reopen`]. Opens nothing.
 pub(crate) fn can_be_reopened(file: &OwnFile) -> bool {
-    rustix::fs::statat(CWD, file.path(), AtFlags::empty()).is_ok_and(|stat| FileId::from(stat) == file.id)
+    rustix::fs::statat(CWD, file.path(), AtFlags::empty())
+        .is_ok_and(|stat| FileId::from(stat) == file.id)
 }
 
-/// The contents of a file in `/proc`, as far as they fit into `buffer`. An error's call is `names[0]` if the file could not be opened, and
-/// `names[1]` if it could not be read.
-pub(crate) fn read_proc<'a>(path: &str, names: [&'static str; 2], buffer: &'a mut [u8]) -> Result<&'a str, OsError> {
+/// The contents of a file in `/proc`, as far as they fit into `buffer`. An error's call is
+/// `names[0]` if the file could not be opened, and `names[1]` if it could not be read.
+pub(crate) fn read_proc<'a>(
+    path: &str,
+    names: [&'static str; 2],
+    buffer: &'a mut [u8],
+) -> Result<&'a str, OsError> {
     let [name_of_open, name_of_read] = names;
     let file = open(path.as_ref(), OFlags::RDONLY).map_err(OsError::in_call(name_of_open))?;
     let mut len = 0;
     while len < buffer.len() {
-        match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer[len..])).map_err(OsError::in_call(name_of_read))? {
+        match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer[len..]))
+            .map_err(OsError::in_call(name_of_read))?
+        {
             0 => break,
             more => len += more,
         }
@@ -102,19 +120,25 @@ pub(crate) fn read_proc<'a>(path: &str, names: [&'static str; 2], buffer: &'a mu
     str::from_utf8(&buffer[..len]).map_err(|_| OsError { call: name_of_read, errno: Errno::ILSEQ })
 }
 
-/// The number in the text of a link in `/proc/.../ns`, which tells one namespace of its kind from the others.
+/// The number in the text of a link in `/proc/.../ns`, which tells one namespace of its kind from
+/// the others.
 pub(crate) fn namespace(link: &str, kind: &str) -> Result<u32, Errno> {
     let mut text = [core::mem::MaybeUninit::<u8>::uninit(); 64];
     let (text, _) = rustix::fs::readlinkat_raw(CWD, link, &mut text)?;
     let text = str::from_utf8(text).map_err(|_| Errno::ILSEQ)?;
-    let number = text.strip_prefix(kind).and_then(|rest| rest.strip_prefix(":[")?.strip_suffix(']'));
+    let number =
+        text.strip_prefix(kind).and_then(|rest| rest.strip_prefix(":[")?.strip_suffix(']'));
     number.and_then(|number| number.parse().ok()).ok_or(Errno::INVAL)
 }
 
 /// How many links a folder has; no descriptor is needed for that.
 pub(crate) fn links(path: &str) -> Result<u64, Errno> {
     let stat = rustix::fs::statat(CWD, path, AtFlags::empty())?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory { Ok(stat.st_nlink as u64) } else { Err(Errno::NOTDIR) }
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        Ok(stat.st_nlink as u64)
+    } else {
+        Err(Errno::NOTDIR)
+    }
 }
 
 /// Which file a descriptor stands for.
@@ -161,7 +185,8 @@ impl std::fmt::Display for FileId {
     }
 }
 
-/// A descriptor that a program may have taken from us: by closing all that there are, so that its number stands for another file by now.
+/// A descriptor that a program may have taken from us: by closing all that there are, so that its
+/// number stands for another file by now.
 ///
 /// It is closed only if it still stands for our file.
 #[derive(Debug)]
@@ -188,7 +213,11 @@ impl OwnFile {
 
     /// The descriptor, if it still stands for the file. Costs a system call.
     pub(crate) fn checked(&self) -> Result<BorrowedFd<'_>, OsError> {
-        if FileId::of(&*self.fd)? == self.id { Ok(self.fd.as_fd()) } else { Err(OsError { call: "fstat", errno: Errno::BADF }) }
+        if FileId::of(&*self.fd)? == self.id {
+            Ok(self.fd.as_fd())
+        } else {
+            Err(OsError { call: "fstat", errno: Errno::BADF })
+        }
     }
 
     /// The descriptor's number and what it stands for, for a forked child.
@@ -218,7 +247,8 @@ impl AsFd for OwnFile {
     }
 }
 
-/// A descriptor that this process has from the one that it was forked from, if nobody has closed it since.
+/// A descriptor that this process has from the one that it was forked from, if nobody has closed it
+/// since.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FdName {
     fd: RawFd,
@@ -243,7 +273,8 @@ impl FdName {
     /// # Safety
     /// While this runs nobody closes the descriptor, if it is open.
     pub(crate) unsafe fn is_open(self) -> bool {
-        // SAFETY: at worst the number stands for nothing or for another file, of which only the identity is asked.
+        // SAFETY: at worst the number stands for nothing or for another file, of which only the
+        // identity is asked.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
         FileId::of(fd) == Ok(self.id)
     }
@@ -251,7 +282,8 @@ impl FdName {
     /// Closes the descriptor, in a process that got it by being forked.
     ///
     /// # Safety
-    /// It is open. Nothing in this process will use it any more, and its owner in the copied memory does not take another file for it.
+    /// It is open. Nothing in this process will use it any more, and its owner in the copied memory
+    /// does not take another file for it.
     pub(crate) unsafe fn close(self) {
         // SAFETY: the caller's promise.
         unsafe { rustix::io::close(self.fd) };
@@ -309,7 +341,8 @@ mod tests {
         let own = OwnFile::new(tempfile::tempfile().expect("a file")).expect("fstat");
         own.checked().expect("it is still there");
         let other = tempfile::tempfile().expect("a file");
-        rustix::io::dup3(&other, &mut OwnedFdMut::of(&own).0, rustix::io::DupFlags::CLOEXEC).expect("dup3");
+        rustix::io::dup3(&other, &mut OwnedFdMut::of(&own).0, rustix::io::DupFlags::CLOEXEC)
+            .expect("dup3");
         assert_eq!(own.checked().expect_err("another file").errno, Errno::BADF);
         let name = own.name();
         drop(own);
@@ -326,7 +359,9 @@ mod tests {
         fn of(own: &OwnFile) -> OwnedFdMut {
             use std::os::fd::FromRawFd;
             // SAFETY: the descriptor is open, and this owner is never dropped.
-            OwnedFdMut(std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(own.fd.as_raw_fd()) }))
+            OwnedFdMut(std::mem::ManuallyDrop::new(unsafe {
+                OwnedFd::from_raw_fd(own.fd.as_raw_fd())
+            }))
         }
     }
 

@@ -1,11 +1,12 @@
 //! Words that a process can sleep on.
 //!
-//! Never the PRIVATE flag: waiter and waker are different processes. A wait ends when woken, when the word no longer holds the
-//! expected value, when the time is over, or for no reason; callers look again in every case, so none is reported. Where a sandbox
-//! refuses the call, a wait is a short sleep.
+//! Never the PRIVATE flag: waiter and waker are different processes. A wait ends when woken, when
+//! the word no longer holds the expected value, when the time is over, or for no reason; callers
+//! look again in every case, so none is reported. Where a sandbox refuses the call, a wait is a
+//! short sleep.
 //!
-//! Under loom a word carries a mutex and a condition variable in the kernel's place, so that a lost wake-up is a deadlock that
-//! loom reports.
+//! Under loom a word carries a mutex and a condition variable in the kernel's place, so that a lost
+//! wake-up is a deadlock that loom reports.
 //!
 //! # Source
 //! futex(2).
@@ -20,7 +21,8 @@ mod imp {
     use rustix::io::Errno;
     use rustix::thread::futex::{self, Flags, Timespec};
 
-    /// How long a sleep lasts where the kernel refuses to put anybody to sleep on a word: a sandbox may.
+    /// How long a sleep lasts where the kernel refuses to put anybody to sleep on a word: a sandbox
+    /// may.
     const WITHOUT_FUTEX: Duration = Duration::from_millis(1);
 
     #[repr(transparent)]
@@ -36,15 +38,18 @@ mod imp {
 
     impl Word32 {
         pub(crate) fn wait(&self, expected: u32, timeout: Duration) {
-            let limit =
-                Timespec { tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), tv_nsec: timeout.subsec_nanos().into() };
+            let limit = Timespec {
+                tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: timeout.subsec_nanos().into(),
+            };
             match futex::wait(&self.0, Flags::empty(), expected, Some(&limit)) {
                 Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
                 Err(_) => clock::sleep(timeout.min(WITHOUT_FUTEX)),
             }
         }
 
-        /// How many were woken. Where the kernel refuses, those who sleep find out at the end of their slice.
+        /// How many were woken. Where the kernel refuses, those who sleep find out at the end of
+        /// their slice.
         pub(crate) fn wake(&self, count: u32) -> u32 {
             futex::wake(&self.0, Flags::empty(), count).map_or(0, |woken| woken as u32)
         }

@@ -60,12 +60,15 @@ fn allocate(fd: impl AsFd, mode: FallocateFlags, offset: u64, len: u64) -> Resul
         return Ok(());
     }
     // A signal interrupts it before it has done anything, or after it has done all.
-    rustix::io::retry_on_intr(|| rustix::fs::fallocate(&fd, mode, offset, len)).map_err(OsError::in_call("fallocate"))
+    rustix::io::retry_on_intr(|| rustix::fs::fallocate(&fd, mode, offset, len))
+        .map_err(OsError::in_call("fallocate"))
 }
 
-/// The most that one mapping should ask for: limits of the address space and of file sizes, `u64::MAX` where there are none.
+/// The most that one mapping should ask for: limits of the address space and of file sizes,
+/// `u64::MAX` where there are none.
 ///
-/// A quarter of the address space is left to one mapping, since a forked child keeps the old range closed and maps anew.
+/// A quarter of the address space is left to one mapping, since a forked child keeps the old range
+/// closed and maps anew.
 pub(crate) fn mapping_limit() -> u64 {
     (limit(Resource::RLIMIT_AS) / 4).min(file_limit())
 }
@@ -75,7 +78,8 @@ pub(crate) fn file_limit() -> u64 {
     limit(Resource::RLIMIT_FSIZE)
 }
 
-/// `u64::MAX` where there is none, or where the kernel does not say: then the call that comes next does.
+/// `u64::MAX` where there is none, or where the kernel does not say: then the call that comes next
+/// does.
 fn limit(resource: Resource) -> u64 {
     match getrlimit(resource) {
         Ok((current, _)) if current != RLIM_INFINITY => current,
@@ -83,11 +87,17 @@ fn limit(resource: Resource) -> u64 {
     }
 }
 
-/// Maps the whole of `file` shared, readable and writable, reserving nothing. Forked children do not get the mapping.
+/// Maps the whole of `file` shared, readable and writable, reserving nothing. Forked children do
+/// not get the mapping.
 pub(crate) fn map_shared(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, OsError> {
-    let map = MmapOptions::new().len(size).no_reserve_swap().map_raw(&file).map_err(OsError::in_call("mmap"))?;
+    let map = MmapOptions::new()
+        .len(size)
+        .no_reserve_swap()
+        .map_raw(&file)
+        .map_err(OsError::in_call("mmap"))?;
     map.advise(Advice::DontFork).map_err(OsError::in_call("madvise"))?;
-    // A core dump should hold what this process did, not all that a tree of processes shares. Without it, it is only larger.
+    // A core dump should hold what this process did, not all that a tree of processes shares.
+    // Without it, it is only larger.
     let _ = map.advise(Advice::DontDump);
     Ok(map)
 }
@@ -97,18 +107,20 @@ pub(crate) fn map_shared(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, O
 /// # Safety
 /// The range is one whole mapping of this process, and nothing points into it any more.
 pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
-    // SAFETY: the caller's promise. The call can only fail for a bad range, which the promise rules out.
+    // SAFETY: the caller's promise. The call can only fail for a bad range, which the promise rules
+    // out.
     let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast(), len) };
 }
 
-/// Closes an empty address range for good: whatever still points there faults instead of meeting something new. Refused with `EEXIST` if
-/// something lies in the range by now.
+/// Closes an empty address range for good: whatever still points there faults instead of meeting
+/// something new. Refused with `EEXIST` if something lies in the range by now.
 ///
 /// Makes one system call, allocates nothing and takes no lock.
 pub(crate) fn close_range(base: usize, len: usize) -> Result<(), Errno> {
     let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE;
     let address = core::ptr::without_provenance_mut(base);
-    // SAFETY: nothing that is there already is replaced, and memory that may not be accessed holds nothing.
+    // SAFETY: nothing that is there already is replaced, and memory that may not be accessed holds
+    // nothing.
     let mapped = unsafe { rustix::mm::mmap_anonymous(address, len, ProtFlags::empty(), flags) }?;
     if mapped.addr() == base {
         return Ok(());
@@ -119,7 +131,8 @@ pub(crate) fn close_range(base: usize, len: usize) -> Result<(), Errno> {
     Err(Errno::EXIST)
 }
 
-/// A private page that reads as zero in every forked child (`MADV_WIPEONFORK`), whoever forked it and however.
+/// A private page that reads as zero in every forked child (`MADV_WIPEONFORK`), whoever forked it
+/// and however.
 #[derive(Debug)]
 pub(crate) struct WipedPage {
     map: memmap2::MmapMut,
@@ -127,10 +140,15 @@ pub(crate) struct WipedPage {
 
 impl WipedPage {
     pub(crate) fn new() -> Result<WipedPage, OsError> {
-        let map = MmapOptions::new().len(rustix::param::page_size()).map_anon().map_err(OsError::in_call("mmap"))?;
+        let map = MmapOptions::new()
+            .len(rustix::param::page_size())
+            .map_anon()
+            .map_err(OsError::in_call("mmap"))?;
         // SAFETY: the page is ours, private and anonymous, as the advice demands.
-        unsafe { rustix::mm::madvise(map.as_ptr().cast_mut().cast(), map.len(), Madvice::LinuxWipeOnFork) }
-            .map_err(OsError::in_call("madvise"))?;
+        unsafe {
+            rustix::mm::madvise(map.as_ptr().cast_mut().cast(), map.len(), Madvice::LinuxWipeOnFork)
+        }
+        .map_err(OsError::in_call("madvise"))?;
         Ok(WipedPage { map })
     }
 

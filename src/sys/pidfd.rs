@@ -1,14 +1,19 @@
 //! Who a process is, and whether it still runs, as only the kernel can say.
 //!
-//! A pid alone is a name that is given away again. A process is told from its successors by when it was *started*: by the inode of its
-//! pidfd where pidfds have a file system of their own (Linux 6.9: unique per boot), else by its start time in clock ticks, as whoever
-//! lives in one time namespace sees it. What one is compared with says of which kind it is, and two of different kinds, or one that could not
-//! be found out, are evidence of nothing.
+//! A pid alone is a name that is given away again. A process is told from its successors by when it
+//! was *started*: by the inode of its pidfd where pidfds have a file system of their own (Linux
+//! 6.9: unique per boot), else by its start time in clock ticks, as whoever lives in one time
+//! namespace sees it. What one is compared with says of which kind it is, and two of different
+//! kinds, or one that could not be found out, are evidence of nothing.
 //!
 //! # Source
-//! pidfd_open(2); unix(7), SO_PEERPIDFD; proc_pid_stat(5), field 22; proc_pid_fdinfo(5); tgkill(2); time_namespaces(7).
+//! pidfd_open(2); unix(7), SO_PEERPIDFD; proc_pid_stat(5), field 22; proc_pid_fdinfo(5); tgkill(2);
+//! time_namespaces(7).
 
-#![expect(unsafe_code, reason = "SO_PEERPIDFD, tgkill and an ioctl have no wrapper in our dependencies")]
+#![expect(
+    unsafe_code,
+    reason = "SO_PEERPIDFD, tgkill and an ioctl have no wrapper in our dependencies"
+)]
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
@@ -24,7 +29,8 @@ use crate::sys::error::OsError;
 /// `f_type` of the pidfd file system.
 const PID_FS_MAGIC: i64 = 0x5049_4446;
 
-/// When a process was started, in a way that tells it from all others that have its pid at another time.
+/// When a process was started, in a way that tells it from all others that have its pid at another
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     /// The kernel would not say, now or when it was asked.
@@ -46,7 +52,9 @@ impl Start {
         match self {
             Start::Unknown => [0, 0],
             Start::Inode(inode) => [word(KIND_INODE, inode), 0],
-            Start::Ticks { ticks, time_namespace } => [word(KIND_TICKS, ticks), time_namespace.into()],
+            Start::Ticks { ticks, time_namespace } => {
+                [word(KIND_TICKS, ticks), time_namespace.into()]
+            }
         }
     }
 
@@ -64,9 +72,10 @@ impl Start {
     pub(crate) fn differs_from(self, other: Start) -> bool {
         match (self, other) {
             (Start::Inode(a), Start::Inode(b)) => a != b,
-            (Start::Ticks { ticks: a, time_namespace: here }, Start::Ticks { ticks: b, time_namespace: there }) => {
-                here == there && a != b
-            }
+            (
+                Start::Ticks { ticks: a, time_namespace: here },
+                Start::Ticks { ticks: b, time_namespace: there },
+            ) => here == there && a != b,
             _ => false,
         }
     }
@@ -88,7 +97,9 @@ impl Identity {
             Err(OsError { errno: Errno::NOSYS, .. }) => open_own_by_socket().ok(),
             other => other.ok(),
         };
-        let start = pidfd.and_then(|pidfd| OwnFile::new(pidfd).ok()).map_or(Start::Unknown, |pidfd| start_of(&pidfd));
+        let start = pidfd
+            .and_then(|pidfd| OwnFile::new(pidfd).ok())
+            .map_or(Start::Unknown, |pidfd| start_of(&pidfd));
         Identity { pid, start }
     }
 
@@ -98,15 +109,20 @@ impl Identity {
     }
 }
 
-/// Whether a process that had this pid has ended: no instruction of it will ever run again. `is_another` says whether the one that has
-/// the pid now is certainly not that one.
+/// Whether a process that had this pid has ended: no instruction of it will ever run again.
+/// `is_another` says whether the one that has the pid now is certainly not that one.
 ///
-/// What cannot be found out counts as alive. A process that is stopped, traced or swapped out is alive.
+/// What cannot be found out counts as alive. A process that is stopped, traced or swapped out is
+/// alive.
 pub(crate) fn has_ended(pid: u32, is_another: impl FnOnce(&Identity) -> bool) -> bool {
     match open(pid) {
-        Ok(pidfd) => has_exited(&pidfd) || OwnFile::new(pidfd).is_ok_and(|pidfd| is_another(&Identity::of(&pidfd, pid))),
+        Ok(pidfd) => {
+            has_exited(&pidfd)
+                || OwnFile::new(pidfd).is_ok_and(|pidfd| is_another(&Identity::of(&pidfd, pid)))
+        }
         Err(OsError { errno, .. }) => match is_there(pid) {
-            // The number stands for no process, but may stand for a thread, or for a group whose leader has ended.
+            // The number stands for no process, but may stand for a thread, or for a group whose
+            // leader has ended.
             Ok(false) => true,
             // There is somebody, and that is all that can be said.
             Ok(true) => false,
@@ -124,8 +140,9 @@ pub(crate) fn open(pid: u32) -> Result<OwnedFd, OsError> {
     beyond_stdio(|| pidfd_open(pid, PidfdFlags::empty())).map_err(refused)
 }
 
-/// Opens a pidfd of the process that has this pid, if there is one. In the moment in which a process is forgotten the kernel calls its pid invalid, or
-/// says that there is no such file, which others may say for other reasons.
+/// Opens a pidfd of the process that has this pid, if there is one. In the moment in which a
+/// process is forgotten the kernel calls its pid invalid, or says that there is no such file, which
+/// others may say for other reasons.
 pub(crate) fn open_if_there(pid: u32) -> Result<Option<OwnedFd>, OsError> {
     match open(pid) {
         Ok(pidfd) => Ok(Some(pidfd)),
@@ -134,10 +151,11 @@ pub(crate) fn open_if_there(pid: u32) -> Result<Option<OwnedFd>, OsError> {
     }
 }
 
-/// Whether a process, alive or not yet waited for, has this pid. Needs no descriptor, and asks in another way than [`open`] does.
+/// Whether a process, alive or not yet waited for, has this pid. Needs no descriptor, and asks in
+/// another way than [`open`] does.
 fn is_there(pid: u32) -> Result<bool, Errno> {
-    // Signal 0 is none: it is only looked whether there is a thread of this number that leads the process of the same number.
-    // SAFETY: takes integers, and sends nothing.
+    // Signal 0 is none: it is only looked whether there is a thread of this number that leads the
+    // process of the same number. SAFETY: takes integers, and sends nothing.
     match unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) } {
         0 => Ok(true),
         _ => match Errno::from_io_error(&std::io::Error::last_os_error()) {
@@ -150,8 +168,8 @@ fn is_there(pid: u32) -> Result<bool, Errno> {
 
 /// A pidfd of this process, from a socket that it is the peer of (Linux 6.5).
 ///
-/// For where `pidfd_open` is unknown though the kernel has it, as under valgrind 3.19. The identity has to be the one that the others
-/// see, so what it is read from has to be a pidfd.
+/// For where `pidfd_open` is unknown though the kernel has it, as under valgrind 3.19. The identity
+/// has to be the one that the others see, so what it is read from has to be a pidfd.
 fn open_own_by_socket() -> Result<OwnedFd, OsError> {
     let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let (socket, _peer) = pair().map_err(OsError::in_call("socketpair"))?;
@@ -159,8 +177,11 @@ fn open_own_by_socket() -> Result<OwnedFd, OsError> {
         let mut fd: libc::c_int = -1;
         let mut len = size_of::<libc::c_int>() as libc::socklen_t;
         let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERPIDFD);
-        // SAFETY: the kernel writes at most `len` bytes to `fd`, which is as large, and the length to `len`.
-        let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut fd).cast(), &raw mut len) };
+        // SAFETY: the kernel writes at most `len` bytes to `fd`, which is as large, and the length
+        // to `len`.
+        let result = unsafe {
+            libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut fd).cast(), &raw mut len)
+        };
         if result != 0 {
             return Err(OsError::in_call("getsockopt")(std::io::Error::last_os_error()));
         }
@@ -185,7 +206,8 @@ fn start_of(pidfd: &OwnFile) -> Start {
     }
 }
 
-/// Whether this kernel's pidfds have a file system of their own; `None` if it cannot be found out. Asked of the kernel until it answers.
+/// Whether this kernel's pidfds have a file system of their own; `None` if it cannot be found out.
+/// Asked of the kernel until it answers.
 fn pidfds_have_inodes(pidfd: &OwnFile) -> Option<bool> {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     if ANSWER.get().is_none() {
@@ -195,15 +217,23 @@ fn pidfds_have_inodes(pidfd: &OwnFile) -> Option<bool> {
     ANSWER.get().copied()
 }
 
-/// The start time that `/proc` tells of the process, whatever number it has there: a process that has changed its root may see the
-/// `/proc` of another pid namespace, in which the process has another number, or none.
+/// The start time that `/proc` tells of the process, whatever number it has there: a process that
+/// has changed its root may see the `/proc` of another pid namespace, in which the process has
+/// another number, or none.
 fn ticks_of(pidfd: &OwnFile) -> Option<Start> {
     let mut text = [0; 1024];
-    let info =
-        descriptor::read_proc(&format!("/proc/self/fdinfo/{}", pidfd.name().number()), ["open", "read"], &mut text).ok()?;
+    let info = descriptor::read_proc(
+        &format!("/proc/self/fdinfo/{}", pidfd.name().number()),
+        ["open", "read"],
+        &mut text,
+    )
+    .ok()?;
     let pid: u32 = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
-    let ticks = parse_start(descriptor::read_proc(&format!("/proc/{pid}/stat"), ["open", "read"], &mut text).ok()?)?;
-    // Where there are no time namespaces (before Linux 5.6, or if it was built without) all see the same ticks.
+    let ticks = parse_start(
+        descriptor::read_proc(&format!("/proc/{pid}/stat"), ["open", "read"], &mut text).ok()?,
+    )?;
+    // Where there are no time namespaces (before Linux 5.6, or if it was built without) all see the
+    // same ticks.
     let time_namespace = match descriptor::namespace("/proc/self/ns/time", "time") {
         Err(Errno::NOENT) => 0,
         other => other.ok()?,
@@ -211,7 +241,8 @@ fn ticks_of(pidfd: &OwnFile) -> Option<Start> {
     Some(Start::Ticks { ticks, time_namespace })
 }
 
-/// The 22nd field. The second is the program's name in parentheses and may hold anything, so counting starts behind the last parenthesis.
+/// The 22nd field. The second is the program's name in parentheses and may hold anything, so
+/// counting starts behind the last parenthesis.
 fn parse_start(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
@@ -219,11 +250,13 @@ fn parse_start(stat: &str) -> Option<u64> {
 
 /// Number of this process's pid namespace, within which pids have a meaning.
 pub(crate) fn pid_namespace() -> Result<u32, OsError> {
-    // Of the calling thread: `/proc/self` is the main thread, which may have ended and then has no namespaces any more.
+    // Of the calling thread: `/proc/self` is the main thread, which may have ended and then has no
+    // namespaces any more.
     namespace("/proc/thread-self/ns/pid", PIDFD_GET_PID_NAMESPACE)
 }
 
-/// Number of the pid namespace that children of this process are born into. Refused for one that was made and has no process yet.
+/// Number of the pid namespace that children of this process are born into. Refused for one that
+/// was made and has no process yet.
 pub(crate) fn pid_namespace_of_children() -> Result<u32, OsError> {
     namespace("/proc/thread-self/ns/pid_for_children", PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE)
 }
@@ -232,7 +265,8 @@ pub(crate) fn pid_namespace_of_children() -> Result<u32, OsError> {
 const PIDFD_GET_PID_NAMESPACE: libc::Ioctl = 0xff05;
 const PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE: libc::Ioctl = 0xff06;
 
-/// By the text of a link in `/proc`, which is quicker than to ask what it points to; without `/proc`, by a descriptor of the namespace.
+/// By the text of a link in `/proc`, which is quicker than to ask what it points to; without
+/// `/proc`, by a descriptor of the namespace.
 fn namespace(link: &'static str, request: libc::Ioctl) -> Result<u32, OsError> {
     descriptor::namespace(link, "pid").or_else(|refused| {
         let by_pidfd = || {
@@ -287,7 +321,9 @@ mod tests {
         let own = Identity::own();
         let other = match own.start {
             Start::Inode(inode) => Start::Inode(inode ^ 1),
-            Start::Ticks { ticks, time_namespace } => Start::Ticks { ticks: ticks ^ 1, time_namespace },
+            Start::Ticks { ticks, time_namespace } => {
+                Start::Ticks { ticks: ticks ^ 1, time_namespace }
+            }
             Start::Unknown => panic!("no start"),
         };
         assert!(Identity { start: other, ..own }.has_ended());
@@ -342,12 +378,15 @@ mod tests {
         let (number, tell) = std::sync::mpsc::channel();
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            number.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).expect("somebody listens");
+            number
+                .send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned())
+                .expect("somebody listens");
             let _ = stopped.recv();
         });
         let tid = tell.recv().expect("a number");
         assert_eq!(is_there(tid), Ok(false));
-        // Whoever had this number as a process has ended, although the kernel does not say that nobody has it.
+        // Whoever had this number as a process has ended, although the kernel does not say that
+        // nobody has it.
         assert!(Identity { pid: tid, start: Identity::own().start }.has_ended());
         drop(stop);
         thread.join().expect("it ends");
@@ -357,8 +396,10 @@ mod tests {
     fn both_ways_to_ask_for_a_namespace_agree() {
         let own = pid_namespace().expect("a namespace");
         assert_eq!(pid_namespace_of_children(), Ok(own));
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
-        let numbers: Vec<u32> = release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+        let release =
+            std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+        let numbers: Vec<u32> =
+            release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
         // Another processor may be emulated, by a program that does not know the request.
         let may_be_emulated = cfg!(not(target_arch = "x86_64"));
         for request in [PIDFD_GET_PID_NAMESPACE, PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE] {
@@ -366,7 +407,10 @@ mod tests {
                 Ok(number) => assert_eq!(number, own),
                 Err(refused) => {
                     assert_eq!(refused.errno, Errno::NOENT);
-                    assert!(numbers < vec![6, 11] || may_be_emulated, "Linux {release} has this request");
+                    assert!(
+                        numbers < vec![6, 11] || may_be_emulated,
+                        "Linux {release} has this request"
+                    );
                 }
             }
         }
@@ -374,7 +418,8 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
-        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21 22 23 24 888 26";
+        let stat =
+            "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21 22 23 24 888 26";
         assert_eq!(parse_start(stat), Some(777));
         assert_eq!(parse_start(""), None);
     }

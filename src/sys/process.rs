@@ -1,46 +1,56 @@
 //! Making, ending and waiting for processes. Used by the room [`process`](crate::process) alone.
 //!
 //! # Parent death
-//! A child has to end when its parent *process* ends, and not when the thread that forked it does. Two arrangements together do it;
-//! either suffices where the other cannot work.
+//! A child has to end when its parent *process* ends, and not when the thread that forked it does.
+//! Two arrangements together do it; either suffices where the other cannot work.
 //!
-//! **The [lifeline](Lifeline)** is a pipe that nobody writes to. The parent alone holds the writing end; the child holds the reading end, in
-//! signal-driven mode (`O_ASYNC`) with `SIGKILL` as the signal and itself as the owner. When the last thread of the parent is gone
-//! the kernel closes the writing end, and that sends the signal. It is about the process, not about a thread; it reaches a child that
-//! is stopped, and one that blocks every signal; no code of the child has to run. The parent makes the arrangement, right after the
-//! fork, and opens the writing end only then, so that the child never has it: a child that is stopped before its first instruction ends
-//! with its parent, too. The writing ends of elder siblings' lifelines are closed in it before any code of the program runs, as in every
-//! child that libc's `fork` makes ([`at_fork`]). The lifeline fails while some other process holds the writing end, which only a child made by a
-//! bare system call can; or if the child closes its reading end.
+//! **The [lifeline](Lifeline)** is a pipe that nobody writes to. The parent alone holds the writing
+//! end; the child holds the reading end, in signal-driven mode (`O_ASYNC`) with `SIGKILL` as the
+//! signal and itself as the owner. When the last thread of the parent is gone the kernel closes the
+//! writing end, and that sends the signal. It is about the process, not about a thread; it reaches
+//! a child that is stopped, and one that blocks every signal; no code of the child has to run. The
+//! parent makes the arrangement, right after the fork, and opens the writing end only then, so that
+//! the child never has it: a child that is stopped before its first instruction ends with its
+//! parent, too. The writing ends of elder siblings' lifelines are closed in it before any code of
+//! the program runs, as in every child that libc's `fork` makes ([`at_fork`]). The lifeline fails
+//! while some other process holds the writing end, which only a child made by a bare system call
+//! can; or if the child closes its reading end.
 //!
-//! **The parent-death signal** (`PR_SET_PDEATHSIG`) covers that. The kernel sends it when the forking *thread* ends, after it has made
-//! another living thread of the same process the parent, or, if there is none, a process further up; and it sends it again when that
-//! thread ends. So the signal is [`SIGSTKFLT`](Signal::STKFLT), which no kernel sends for anything else, with a handler that asks
-//! `getppid`: the same pid means that only a thread ended; any other means that the process did, and the child kills itself.
-//! The new parent cannot have the old one's pid: it is an ancestor and lived beside it. What this one cannot do: a child that is stopped
-//! ends only when it is continued, and one that blocks the signal ends when it unblocks it.
+//! **The parent-death signal** (`PR_SET_PDEATHSIG`) covers that. The kernel sends it when the
+//! forking *thread* ends, after it has made another living thread of the same process the parent,
+//! or, if there is none, a process further up; and it sends it again when that thread ends. So the
+//! signal is [`SIGSTKFLT`](Signal::STKFLT), which no kernel sends for anything else, with a handler
+//! that asks `getppid`: the same pid means that only a thread ended; any other means that the
+//! process did, and the child kills itself. The new parent cannot have the old one's pid: it is an
+//! ancestor and lived beside it. What this one cannot do: a child that is stopped ends only when it
+//! is continued, and one that blocks the signal ends when it unblocks it.
 //!
-//! Until its parent has made the arrangement a child does nothing but look whether it still has its parent, so no code of the program runs in a
-//! child that would not end. One that is *stopped* in this short time, and whose parent is killed in it, too, finds out when it is continued.
+//! Until its parent has made the arrangement a child does nothing but look whether it still has its
+//! parent, so no code of the program runs in a child that would not end. One that is *stopped* in
+//! this short time, and whose parent is killed in it, too, finds out when it is continued.
 //!
-//! The kernel takes both away from a child that changes its user, unless its parent is root: it forgets the parent-death signal, and
-//! the lifeline's signal is refused, as its sender is another user. [`end_with_parent`] makes them again.
+//! The kernel takes both away from a child that changes its user, unless its parent is root: it
+//! forgets the parent-death signal, and the lifeline's signal is refused, as its sender is another
+//! user. [`end_with_parent`] makes them again.
 //!
-//! Without `/proc` the writing end cannot be opened after the fork. Then the child inherits it, and it is closed there as a sibling's is.
+//! Without `/proc` the writing end cannot be opened after the fork. Then the child inherits it, and
+//! it is closed there as a sibling's is.
 //!
-//! After an `exec` in the child the lifeline is closed (it is close-on-exec) and the handler is gone, so the parent-death signal has its
-//! default action: the new program ends with the thread that forked it. A parent that replaces itself by `exec` closes the lifeline:
-//! its children end.
+//! After an `exec` in the child the lifeline is closed (it is close-on-exec) and the handler is
+//! gone, so the parent-death signal has its default action: the new program ends with the thread
+//! that forked it. A parent that replaces itself by `exec` closes the lifeline: its children end.
 //!
 //! # What the child touches
-//! After a fork the first touch of a page costs a page fault: of data, as it is copied when it is written, and of program text, as the tables for it
-//! are not inherited. One takes as long as ten cheap system calls, so for a child with little to do they are what a fork costs. Hence the parent
-//! does beforehand what it can, in pages that it touches anyway; and the calls of the child go to the kernel from here, where they would
-//! each be in another part of libc.
+//! After a fork the first touch of a page costs a page fault: of data, as it is copied when it is
+//! written, and of program text, as the tables for it are not inherited. One takes as long as ten
+//! cheap system calls, so for a child with little to do they are what a fork costs. Hence the
+//! parent does beforehand what it can, in pages that it touches anyway; and the calls of the child
+//! go to the kernel from here, where they would each be in another part of libc.
 //!
 //! # Source
-//! fork(2), prctl(2), fcntl(2), pipe(7), waitid(2), pidfd_open(2), unshare(2), proc_pid_stat(5). The order in which the kernel reparents and then
-//! signals is that of `forget_original_parent` in its `kernel/exit.c`.
+//! fork(2), prctl(2), fcntl(2), pipe(7), waitid(2), pidfd_open(2), unshare(2), proc_pid_stat(5).
+//! The order in which the kernel reparents and then signals is that of `forget_original_parent` in
+//! its `kernel/exit.c`.
 
 #![expect(unsafe_code, reason = "fork, signal handlers and a few calls that have no safe wrapper")]
 
@@ -72,10 +82,13 @@ const LARGEST_ERROR: u32 = 4095;
 pub(crate) fn user() -> Result<u32, OsError> {
     // SAFETY: takes no pointer.
     let user = unsafe { libc::geteuid() };
-    // The call always succeeds, so libc does not look for an error, and rustix panics in a debug build; but a sandbox may make one. No user
-    // has such a number.
+    // The call always succeeds, so libc does not look for an error, and rustix panics in a debug
+    // build; but a sandbox may make one. No user has such a number.
     if user > u32::MAX - LARGEST_ERROR {
-        return Err(OsError { call: "geteuid", errno: Errno::from_raw_os_error(user.wrapping_neg().cast_signed()) });
+        return Err(OsError {
+            call: "geteuid",
+            errno: Errno::from_raw_os_error(user.wrapping_neg().cast_signed()),
+        });
     }
     Ok(user)
 }
@@ -93,21 +106,26 @@ pub(crate) enum NotAlone {
     Unknown(OsError),
 }
 
-/// Looks beyond which threads that are on their way out, and never gone, count as running. Each gives way to others.
+/// Looks beyond which threads that are on their way out, and never gone, count as running. Each
+/// gives way to others.
 const MOST_LOOKS: u32 = 10_000;
 /// As many, where nobody says which threads run.
 const LOOKS_WITHOUT_PROC: u32 = 1000;
 
 impl OnlyThread {
-    /// Asks the kernel whether the calling thread is the only one that will ever again run in this memory.
+    /// Asks the kernel whether the calling thread is the only one that will ever again run in this
+    /// memory.
     ///
-    /// `unshare(CLONE_VM)` is the exact question: it changes nothing, and fails with `EINVAL` where memory is shared. Where a sandbox
-    /// forbids it, the kernel's count of this process's threads decides: 1 is alone. No list of threads can say that: while it is read,
-    /// a thread that was not on it yet may be started by one that is gone from it since.
+    /// `unshare(CLONE_VM)` is the exact question: it changes nothing, and fails with `EINVAL` where
+    /// memory is shared. Where a sandbox forbids it, the kernel's count of this process's threads
+    /// decides: 1 is alone. No list of threads can say that: while it is read, a thread that was
+    /// not on it yet may be started by one that is gone from it since.
     ///
-    /// Both also count threads that are on their way out: one that was joined a moment ago, or a main thread that ended before the others.
-    /// A list does tell whether some other thread *runs*, which is a refusal. If none does, the question is asked again until the last one is
-    /// gone. A main thread that has ended never goes; then the count is 2, of whom one is this thread and the other can start no more.
+    /// Both also count threads that are on their way out: one that was joined a moment ago, or a
+    /// main thread that ended before the others. A list does tell whether some other thread *runs*,
+    /// which is a refusal. If none does, the question is asked again until the last one is gone. A
+    /// main thread that has ended never goes; then the count is 2, of whom one is this thread and
+    /// the other can start no more.
     pub(crate) fn ask() -> Result<OnlyThread, NotAlone> {
         let alone = OnlyThread(PhantomData);
         for look in 0..MOST_LOOKS {
@@ -115,19 +133,22 @@ impl OnlyThread {
                 Ok(()) => return Ok(alone),
                 Err(refused) => refused,
             };
-            // In this order: a main thread that has ended before the count was taken started none after it.
-            let (main_has_ended, count) = match main_thread_has_ended().and_then(|ended| Ok((ended, count_threads()?))) {
-                Ok(counted) => counted,
-                // A thread that was joined a moment ago is gone a moment later; one that runs is not.
-                Err(_) if refused == Errno::INVAL && look < LOOKS_WITHOUT_PROC => {
-                    std::thread::yield_now();
-                    continue;
-                }
-                Err(unknown) => return Err(NotAlone::Unknown(unknown)),
-            };
+            // In this order: a main thread that has ended before the count was taken started none
+            // after it.
+            let (main_has_ended, count) =
+                match main_thread_has_ended().and_then(|ended| Ok((ended, count_threads()?))) {
+                    Ok(counted) => counted,
+                    // A thread that was joined a moment ago is gone a moment later; one that runs
+                    // is not.
+                    Err(_) if refused == Errno::INVAL && look < LOOKS_WITHOUT_PROC => {
+                        std::thread::yield_now();
+                        continue;
+                    }
+                    Err(unknown) => return Err(NotAlone::Unknown(unknown)),
+                };
             if count == 1 + usize::from(main_has_ended) {
-                // With one thread and `EINVAL` the last of the others has gone, but has not let go of all that it shared; or another process
-                // shares this memory.
+                // With one thread and `EINVAL` the last of the others has gone, but has not let go
+                // of all that it shared; or another process shares this memory.
                 if refused != Errno::INVAL || main_has_ended {
                     return Ok(alone);
                 }
@@ -144,7 +165,8 @@ impl OnlyThread {
 }
 
 fn unshare_memory() -> Result<(), Errno> {
-    // SAFETY: takes no pointer. With this flag alone the call only checks that memory is not shared, and changes nothing.
+    // SAFETY: takes no pointer. With this flag alone the call only checks that memory is not
+    // shared, and changes nothing.
     match unsafe { libc::unshare(libc::CLONE_VM) } {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::PERM)),
@@ -153,8 +175,10 @@ fn unshare_memory() -> Result<(), Errno> {
 
 /// Threads of this process that the kernel has not forgotten, as it counts them itself.
 fn count_threads() -> Result<usize, OsError> {
-    // The folder of a process's threads has a link for each, and the two that every empty folder has.
-    let links = descriptor::links("/proc/self/task").map_err(OsError::in_call("stat /proc/self/task"))?;
+    // The folder of a process's threads has a link for each, and the two that every empty folder
+    // has.
+    let links =
+        descriptor::links("/proc/self/task").map_err(OsError::in_call("stat /proc/self/task"))?;
     Ok(usize::try_from(links.saturating_sub(2)).unwrap_or(usize::MAX))
 }
 
@@ -166,11 +190,16 @@ fn main_thread_has_ended() -> Result<bool, OsError> {
         return Ok(false);
     }
     let mut text = [0; 1024];
-    let stat = descriptor::read_proc("/proc/self/stat", ["open /proc/self/stat", "read /proc/self/stat"], &mut text)?;
+    let stat = descriptor::read_proc(
+        "/proc/self/stat",
+        ["open /proc/self/stat", "read /proc/self/stat"],
+        &mut text,
+    )?;
     Ok(is_ending(stat))
 }
 
-/// Threads that may still run the program's code, the caller included, as far as a list tells that is not read at one moment.
+/// Threads that may still run the program's code, the caller included, as far as a list tells that
+/// is not read at one moment.
 fn running_threads() -> Result<usize, OsError> {
     let refused = OsError::in_call("open /proc/self/task");
     let tasks = match std::fs::read_dir("/proc/self/task") {
@@ -182,15 +211,20 @@ fn running_threads() -> Result<usize, OsError> {
     for task in tasks {
         let Ok(task) = task else { continue };
         let path = format!("/proc/self/task/{}/stat", task.file_name().to_string_lossy());
-        // A thread whose file cannot be read has ended since the list was read, or is asked about again.
-        running += usize::from(descriptor::read_proc(&path, ["open", "read"], &mut text).is_ok_and(|stat| !is_ending(stat)));
+        // A thread whose file cannot be read has ended since the list was read, or is asked about
+        // again.
+        running += usize::from(
+            descriptor::read_proc(&path, ["open", "read"], &mut text)
+                .is_ok_and(|stat| !is_ending(stat)),
+        );
     }
     Ok(running)
 }
 
 /// Whether a line of `/proc/PID/stat` is that of a thread which has left user space for good.
 ///
-/// The ninth field holds the kernel's flags. The second is a name in parentheses and may hold anything, so counting starts behind it.
+/// The ninth field holds the kernel's flags. The second is a name in parentheses and may hold
+/// anything, so counting starts behind it.
 fn is_ending(stat: &str) -> bool {
     const PF_EXITING: u64 = 0x4;
     let flags = stat
@@ -200,13 +234,16 @@ fn is_ending(stat: &str) -> bool {
     flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
-/// Whether children of this process, which lives in the pid namespace `own`, would be born into another one (after an
-/// `unshare(CLONE_NEWPID)`). Where it cannot be found out, the child finds that it cannot see its parent, and ends.
+/// Whether children of this process, which lives in the pid namespace `own`, would be born into
+/// another one (after an `unshare(CLONE_NEWPID)`). Where it cannot be found out, the child finds
+/// that it cannot see its parent, and ends.
 pub(crate) fn children_leave_pid_namespace(own: u32) -> bool {
     match pidfd::pid_namespace_of_children() {
         Ok(theirs) => theirs != own,
         // One that was made and has no process yet, and `/proc` is there to say so.
-        Err(OsError { errno: Errno::NOENT, .. }) => descriptor::namespace("/proc/thread-self/ns/pid", "pid").is_ok(),
+        Err(OsError { errno: Errno::NOENT, .. }) => {
+            descriptor::namespace("/proc/thread-self/ns/pid", "pid").is_ok()
+        }
         Err(_) => false,
     }
 }
@@ -227,9 +264,11 @@ type Signals = u64;
 const ALL: Signals = !(0b11 << 31);
 const PARENT_DEATH: Signals = 1 << (libc::SIGSTKFLT - 1);
 
-/// What a fork is wrapped in: every signal that can be blocked is, in this thread, and the handler of the parent-death signal is in place.
+/// What a fork is wrapped in: every signal that can be blocked is, in this thread, and the handler
+/// of the parent-death signal is in place.
 ///
-/// In the parent both are put back when the value is dropped. The child drops nothing; it calls [`let_signals_in`](Wrapped::let_signals_in).
+/// In the parent both are put back when the value is dropped. The child drops nothing; it calls
+/// [`let_signals_in`](Wrapped::let_signals_in).
 #[derive(Debug)]
 pub(crate) struct Wrapped {
     blocked_before: Signals,
@@ -245,9 +284,10 @@ impl Wrapped {
             SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
             SigSet::empty(),
         );
-        // SAFETY: the handler calls only async-signal-safe functions and touches only atomics. Nobody else uses this signal: the kernel
-        // never sends it by itself. A handler that the program had for it is replaced in a child only, as documented: in this process the
-        // signal is blocked until that handler is back.
+        // SAFETY: the handler calls only async-signal-safe functions and touches only atomics.
+        // Nobody else uses this signal: the kernel never sends it by itself. A handler that the
+        // program had for it is replaced in a child only, as documented: in this process the signal
+        // is blocked until that handler is back.
         match unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &action) } {
             Ok(handled_before) => Ok(Wrapped { blocked_before, handled_before }),
             Err(refused) => {
@@ -257,7 +297,8 @@ impl Wrapped {
         }
     }
 
-    /// In the child: gives back the mask that the parent had, except that the parent-death signal is let through.
+    /// In the child: gives back the mask that the parent had, except that the parent-death signal
+    /// is let through.
     pub(crate) fn let_signals_in(&self) {
         give_mask_back(self.blocked_before & !PARENT_DEATH);
     }
@@ -268,7 +309,9 @@ impl Drop for Wrapped {
         // Once more, as below.
         for _ in 0..2 {
             // SAFETY: what the program had installed is what it gets back.
-            if unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &self.handled_before) }.is_ok() {
+            if unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &self.handled_before) }
+                .is_ok()
+            {
                 break;
             }
         }
@@ -276,12 +319,14 @@ impl Drop for Wrapped {
     }
 }
 
-/// Blocks what was blocked before. The kernel has let us block all signals, so a refusal now is an accident: the second time it will do.
+/// Blocks what was blocked before. The kernel has let us block all signals, so a refusal now is an
+/// accident: the second time it will do.
 fn give_mask_back(blocked: Signals) {
     let _ = swap_mask(blocked).or_else(|_| swap_mask(blocked));
 }
 
-/// Sets the signals that are blocked in this thread, and gives those that were. By the bare call, see the module's text.
+/// Sets the signals that are blocked in this thread, and gives those that were. By the bare call,
+/// see the module's text.
 #[doc(alias = "sigprocmask")]
 fn swap_mask(blocked: Signals) -> Result<Signals, OsError> {
     change_mask(libc::SIG_SETMASK, blocked)
@@ -314,10 +359,12 @@ pub(crate) enum Side {
 
 /// Makes a copy of this process.
 ///
-/// It is libc's `fork` and not a raw `clone`: libc has caches of its own (thread id, robust list, heap locks) to put right in the child.
+/// It is libc's `fork` and not a raw `clone`: libc has caches of its own (thread id, robust list,
+/// heap locks) to put right in the child.
 pub(crate) fn fork(_alone: &OnlyThread) -> Result<Side, OsError> {
-    // SAFETY: the caller has evidence that this is the only thread. So no other thread can have held a lock or been halfway through a
-    // change in the memory that the child gets a copy of, and the child may go on as the parent does.
+    // SAFETY: the caller has evidence that this is the only thread. So no other thread can have
+    // held a lock or been halfway through a change in the memory that the child gets a copy of, and
+    // the child may go on as the parent does.
     match unsafe { libc::fork() } {
         -1 => Err(OsError::in_call("fork")(io::Error::last_os_error())),
         0 => Ok(Side::Child),
@@ -332,17 +379,20 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// The last process in this line, from the root to this process, that has forked: in a new child its parent, and after a fork of its own itself.
+/// The last process in this line, from the root to this process, that has forked: in a new child
+/// its parent, and after a fork of its own itself.
 static FORKER: AtomicI32 = AtomicI32::new(0);
 /// What `FORKER` was before: where that is this process, the parent of it.
 static FORKER_BEFORE: AtomicI32 = AtomicI32::new(0);
 
-/// Has the handler of the parent-death signal know its parent in a coming child, which so need not write to a page of its own.
+/// Has the handler of the parent-death signal know its parent in a coming child, which so need not
+/// write to a page of its own.
 ///
 /// Only while the signal is blocked, as the handler must not see one word without the other.
 fn note_forker() {
     let own = pid().cast_signed();
-    // Relaxed, here and in the handler: only this thread exists, and the handler runs in it or in threads that it starts.
+    // Relaxed, here and in the handler: only this thread exists, and the handler runs in it or in
+    // threads that it starts.
     let forker = FORKER.load(Ordering::Relaxed);
     if forker != own {
         FORKER_BEFORE.store(forker, Ordering::Relaxed);
@@ -350,7 +400,8 @@ fn note_forker() {
     }
 }
 
-/// Handler of the parent-death signal; see the module's text. Calls nothing that is not async-signal-safe, and leaves `errno` alone.
+/// Handler of the parent-death signal; see the module's text. Calls nothing that is not
+/// async-signal-safe, and leaves `errno` alone.
 extern "C" fn parent_or_its_thread_ended(_signal: libc::c_int) {
     // SAFETY: takes no pointer, cannot fail.
     let own = unsafe { libc::getpid() };
@@ -380,7 +431,8 @@ fn kill_self() -> ! {
 /// The pipe that ends a child with its parent; see the module's text.
 #[derive(Debug)]
 pub(crate) struct Lifeline {
-    /// What the child inherits and keeps. Parent and child share its flags, its signal and its owner.
+    /// What the child inherits and keeps. Parent and child share its flags, its signal and its
+    /// owner.
     childs_end: OwnFile,
     /// The writing end, where it has to be made before the fork.
     parents_end: Option<ParentsEnd>,
@@ -405,16 +457,19 @@ impl Drop for ParentsEnd {
 }
 
 impl Lifeline {
-    /// Prepares one for a coming child. What can be refused is asked for now, before there is a child.
+    /// Prepares one for a coming child. What can be refused is asked for now, before there is a
+    /// child.
     pub(crate) fn new() -> Result<Lifeline, OsError> {
         let (childs_end, parents_end) = descriptor::pipe()?;
-        let [signal, mode] = [libc::SIGKILL, libc::O_ASYNC | libc::O_NONBLOCK].map(libc::c_long::from);
+        let [signal, mode] =
+            [libc::SIGKILL, libc::O_ASYNC | libc::O_NONBLOCK].map(libc::c_long::from);
         control(&childs_end, F_SETSIG, signal)?;
         // Without an owner nothing is sent yet.
         control(&childs_end, libc::F_SETFL, mode)?;
         let childs_end = OwnFile::new(childs_end)?;
         let later = descriptor::can_be_reopened(&childs_end);
-        let parents_end = if later { None } else { Some(ParentsEnd::new(OwnFile::new(parents_end)?)) };
+        let parents_end =
+            if later { None } else { Some(ParentsEnd::new(OwnFile::new(parents_end)?)) };
         Ok(Lifeline { childs_end, parents_end })
     }
 
@@ -440,14 +495,17 @@ impl Lifeline {
     }
 }
 
-/// Looks that take no longer than the parent does if it runs; those that come after are made at a distance.
+/// Looks that take no longer than the parent does if it runs; those that come after are made at a
+/// distance.
 const QUICK_LOOKS: u32 = 1000;
 const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_micros(100);
 
-/// Arranges in a new child, this process `own`, that it ends with the process `parent`, and ends it here if that is dead already. See the
-/// module's text. The handler of the parent-death signal is in place since before the fork.
+/// Arranges in a new child, this process `own`, that it ends with the process `parent`, and ends it
+/// here if that is dead already. See the module's text. The handler of the parent-death signal is
+/// in place since before the fork.
 ///
-/// An error if it cannot be found out whether the parent has made its arrangement, and the other one does not work, either.
+/// An error if it cannot be found out whether the parent has made its arrangement, and the other
+/// one does not work, either.
 pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) -> Result<(), OsError> {
     let asked = rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT)).is_ok();
     let mut look = 0_u32;
@@ -471,18 +529,25 @@ pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) -> Res
 /// Makes both arrangements again in a child that has changed its user since; see the module's text.
 pub(crate) fn end_with_parent(childs_end: BorrowedFd<'_>) -> Result<(), OsError> {
     control(childs_end, libc::F_SETOWN, pid().into())?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT)).map_err(OsError::in_call("prctl"))?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT))
+        .map_err(OsError::in_call("prctl"))?;
     // The parent may have died before.
     parent_or_its_thread_ended(libc::SIGSTKFLT);
     Ok(())
 }
 
-/// `F_SETSIG` of fcntl(2), the same on every architecture; the crate libc has it not for all of them.
+/// `F_SETSIG` of fcntl(2), the same on every architecture; the crate libc has it not for all of
+/// them.
 const F_SETSIG: libc::c_int = 10;
 
 /// A command of fcntl(2) that takes an integer.
-fn control(fd: impl AsFd, command: libc::c_int, argument: libc::c_long) -> Result<libc::c_long, OsError> {
-    // SAFETY: these commands take an integer and touch no memory; the descriptor is open, as it is borrowed.
+fn control(
+    fd: impl AsFd,
+    command: libc::c_int,
+    argument: libc::c_long,
+) -> Result<libc::c_long, OsError> {
+    // SAFETY: these commands take an integer and touch no memory; the descriptor is open, as it is
+    // borrowed.
     match unsafe { libc::syscall(libc::SYS_fcntl, fd.as_fd().as_raw_fd(), command, argument) } {
         -1 => Err(OsError::in_call("fcntl")(io::Error::last_os_error())),
         result => Ok(result),
@@ -496,7 +561,8 @@ pub(crate) enum Ending {
     Exited(i32),
     /// By this signal, with or without a core dump.
     Killed(i32),
-    /// It has ended, and its status is gone: somebody else waited for it, or the program ignores `SIGCHLD`.
+    /// It has ended, and its status is gone: somebody else waited for it, or the program ignores
+    /// `SIGCHLD`.
     Unknown,
 }
 
@@ -528,17 +594,27 @@ fn wait_with(child: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<End
     }
 }
 
-/// Waits until one of the descriptors is readable, for at most `timeout`, and says which are. A signal ends the wait early.
-pub(crate) fn readable<F: AsFd>(fds: &[F], timeout: std::time::Duration) -> Result<Vec<bool>, OsError> {
+/// Waits until one of the descriptors is readable, for at most `timeout`, and says which are. A
+/// signal ends the wait early.
+pub(crate) fn readable<F: AsFd>(
+    fds: &[F],
+    timeout: std::time::Duration,
+) -> Result<Vec<bool>, OsError> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-    let timeout = Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() };
+    let timeout = Timespec {
+        tv_sec: timeout.as_secs().cast_signed(),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
     match poll(&mut polled, Some(&timeout)) {
-        Ok(_) | Err(Errno::INTR) => Ok(polled.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect()),
+        Ok(_) | Err(Errno::INTR) => {
+            Ok(polled.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect())
+        }
         Err(refused) => Err(OsError::in_call("poll")(refused)),
     }
 }
 
-/// Kills the child `pid` and takes its status. Only for a child that nobody can have waited for, so that the pid is still its own.
+/// Kills the child `pid` and takes its status. Only for a child that nobody can have waited for, so
+/// that the pid is still its own.
 pub(crate) fn kill_unseen(pid: u32) {
     let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) else {
         return;
@@ -550,17 +626,21 @@ pub(crate) fn kill_unseen(pid: u32) {
     }
     // Both fail only if the child is dead and forgotten, which is what is wanted.
     let _ = rustix::process::kill_process(pid, Signal::KILL);
-    let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
+    let _ = rustix::io::retry_on_intr(|| {
+        rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
+    });
 }
 
-/// Sends a signal to the process that the descriptor names, and to no later one with its pid. 0 is none: it is only looked whether one
-/// could be sent.
+/// Sends a signal to the process that the descriptor names, and to no later one with its pid. 0 is
+/// none: it is only looked whether one could be sent.
 #[doc(alias = "pidfd_send_signal")]
 pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), OsError> {
     let no_info = core::ptr::null::<libc::siginfo_t>();
-    // Not by rustix, whose signals are neither 0 nor those of real time.
-    // SAFETY: a null `info` asks the kernel to fill it in as `kill` does; the descriptor is open, as it is borrowed.
-    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, no_info, 0) } {
+    // Not by rustix, whose signals are neither 0 nor those of real time. SAFETY: a null `info` asks
+    // the kernel to fill it in as `kill` does; the descriptor is open, as it is borrowed.
+    match unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, no_info, 0)
+    } {
         0 => Ok(()),
         _ => Err(OsError::in_call("pidfd_send_signal")(io::Error::last_os_error())),
     }
@@ -611,7 +691,10 @@ mod tests {
         send_signal(pidfd.as_fd(), libc::SIGTERM).expect("signal");
         assert_eq!(wait(pidfd.as_fd()).expect("wait"), Ending::Killed(libc::SIGTERM));
         assert_eq!(wait(pidfd.as_fd()).expect("wait"), Ending::Unknown);
-        assert_eq!(send_signal(pidfd.as_fd(), libc::SIGTERM).expect_err("nobody there").errno, Errno::SRCH);
+        assert_eq!(
+            send_signal(pidfd.as_fd(), libc::SIGTERM).expect_err("nobody there").errno,
+            Errno::SRCH
+        );
         // Only to let the standard library know; the status is ours.
         let _ = child.wait();
     }

@@ -1,16 +1,22 @@
-//! Locks on bytes of a file that tell whether a mapping still exists: the kernel's own word on who is alive.
+//! Locks on bytes of a file that tell whether a mapping still exists: the kernel's own word on who
+//! is alive.
 //!
-//! An *open file description* lock belongs to what `open` has made, and not to a descriptor or a process. A mapping keeps the description
-//! alive by which it was made. So a process opens the file once more, locks a byte of its own far beyond the end of the file, maps the
-//! file by that description and closes the descriptor: from then on nothing but the mapping keeps the lock. The kernel takes it away when
-//! the mapping is gone, which is when the process has ended, however that happened, or has become another program by `exec`; not when
-//! it is stopped, and not when it closes every descriptor that it has. A forked child does not inherit the mapping, and so not the lock.
+//! An *open file description* lock belongs to what `open` has made, and not to a descriptor or a
+//! process. A mapping keeps the description alive by which it was made. So a process opens the file
+//! once more, locks a byte of its own far beyond the end of the file, maps the file by that
+//! description and closes the descriptor: from then on nothing but the mapping keeps the lock. The
+//! kernel takes it away when the mapping is gone, which is when the process has ended, however that
+//! happened, or has become another program by `exec`; not when it is stopped, and not when it
+//! closes every descriptor that it has. A forked child does not inherit the mapping, and so not the
+//! lock.
 //!
-//! Whoever has any other descriptor of the file may ask whether a byte is locked. It takes no descriptor, no `/proc`, no right over the
-//! process that is asked about, and does not depend on its number.
+//! Whoever has any other descriptor of the file may ask whether a byte is locked. It takes no
+//! descriptor, no `/proc`, no right over the process that is asked about, and does not depend on
+//! its number.
 //!
 //! # Source
-//! fcntl(2), "Open file description locks". Byte locks that tell who is alive: LMDB's reader table (`mdb_reader_pid`), by locks of the process.
+//! fcntl(2), "Open file description locks". Byte locks that tell who is alive: LMDB's reader table
+//! (`mdb_reader_pid`), by locks of the process.
 
 use std::os::fd::AsFd;
 
@@ -33,7 +39,8 @@ fn record(byte: u64, share: Option<Share>) -> libc::flock {
         Some(Share::Exclusive) => libc::F_WRLCK,
         None => libc::F_UNLCK,
     };
-    // Both are small constants on every architecture, and a byte that is too large is none that the kernel takes.
+    // Both are small constants on every architecture, and a byte that is too large is none that the
+    // kernel takes.
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -43,7 +50,8 @@ fn record(byte: u64, share: Option<Share>) -> libc::flock {
     }
 }
 
-/// Locks a byte for the open file description, or changes its lock; false if another description's lock is in the way. Never waits.
+/// Locks a byte for the open file description, or changes its lock; false if another description's
+/// lock is in the way. Never waits.
 pub(crate) fn try_lock(file: impl AsFd, byte: u64, share: Share) -> Result<bool, OsError> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&record(byte, Some(share)))) {
         Ok(_) => Ok(true),
@@ -55,7 +63,9 @@ pub(crate) fn try_lock(file: impl AsFd, byte: u64, share: Share) -> Result<bool,
 
 /// Gives the lock of this open file description up.
 pub(crate) fn unlock(file: impl AsFd, byte: u64) -> Result<(), OsError> {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&record(byte, None))).map(drop).map_err(OsError::in_call("fcntl"))
+    fcntl(file, FcntlArg::F_OFD_SETLK(&record(byte, None)))
+        .map(drop)
+        .map_err(OsError::in_call("fcntl"))
 }
 
 /// Whether another open file description than this one has locked the byte.
@@ -93,7 +103,8 @@ mod tests {
     fn shared_locks_keep_only_exclusive_ones_out() {
         let file = tempfile::tempfile().expect("a file");
         let file = OwnFile::new(file).expect("fstat");
-        let [a, b] = [(); 2].map(|()| descriptor::reopen(&file, OFlags::RDWR).expect("/proc is mounted"));
+        let [a, b] =
+            [(); 2].map(|()| descriptor::reopen(&file, OFlags::RDWR).expect("/proc is mounted"));
         assert!(try_lock(&a, BYTE, Share::Shared).expect("fcntl"));
         assert!(try_lock(&b, BYTE, Share::Shared).expect("fcntl"));
         assert!(!try_lock(&b, BYTE, Share::Exclusive).expect("fcntl"), "the other has it, too");

@@ -14,13 +14,16 @@ pub fn segments_of(process: u32) -> BTreeSet<u64> {
     unless_it_ended(read_segments(process)).unwrap_or_default()
 }
 
-/// The processes that have the file with this inode open or mapped, of those that this one may look into. What it has started is among them.
+/// The processes that have the file with this inode open or mapped, of those that this one may look
+/// into. What it has started is among them.
 pub fn holders_of(inode: u64) -> Vec<u32> {
     let has_it = |process: &u32| match read_segments(*process) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => false,
         segments => unless_it_ended(segments).is_some_and(|segments| segments.contains(&inode)),
     };
-    let entries = std::fs::read_dir("/proc").expect("/proc is mounted").map(|entry| entry.expect("an entry").file_name());
+    let entries = std::fs::read_dir("/proc")
+        .expect("/proc is mounted")
+        .map(|entry| entry.expect("an entry").file_name());
     entries.filter_map(|name| name.to_string_lossy().parse().ok()).filter(has_it).collect()
 }
 
@@ -42,7 +45,8 @@ fn read_segments(process: u32) -> io::Result<BTreeSet<u64>> {
     Ok(found)
 }
 
-/// What was read, or nothing if the process has ended or closed it meanwhile. Any other error is one of the test's.
+/// What was read, or nothing if the process has ended or closed it meanwhile. Any other error is
+/// one of the test's.
 fn unless_it_ended<T>(read: io::Result<T>) -> Option<T> {
     match read {
         Ok(value) => Some(value),

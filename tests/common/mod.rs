@@ -1,4 +1,5 @@
-//! What the tests that fork share: a runner that stays in one thread, a limit for every wait, and eyes for what is left behind.
+//! What the tests that fork share: a runner that stays in one thread, a limit for every wait, and
+//! eyes for what is left behind.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -20,10 +21,11 @@ pub use processes::{children, state};
 /// What has not come to pass by then never will. No promise on time, a watchdog.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs the tests one after the other in the main thread of a process that has no other, whatever the command line says about threads.
+/// Runs the tests one after the other in the main thread of a process that has no other, whatever
+/// the command line says about threads.
 ///
-/// After each test no child may be left, alive or dead, and no descriptor; a test that hangs is ended and fails; and when all have run, no
-/// process may be left that any of them has started.
+/// After each test no child may be left, alive or dead, and no descriptor; a test that hangs is
+/// ended and fails; and when all have run, no process may be left that any of them has started.
 pub fn run(tests: &[(&'static str, fn())]) -> ExitCode {
     run_after(|| (), tests)
 }
@@ -77,7 +79,8 @@ fn leaves_nothing(test: fn()) -> Result<(), Failed> {
 /// Ends what a failed test has left, so that it does not count against the next one.
 fn clear_up() {
     children().into_iter().for_each(|(pid, _)| kill_and_wait(pid));
-    // At a fork the crate parts with those whose handles were dropped. Whether this one works is not what failed.
+    // At a fork the crate parts with those whose handles were dropped. Whether this one works is
+    // not what failed.
     drop(catch_unwind(AssertUnwindSafe(|| offspring::fork(|| ()).map(offspring::Child::join))));
 }
 
@@ -106,7 +109,8 @@ pub fn descriptors() -> BTreeMap<i32, String> {
     found
 }
 
-/// Waits until the condition holds; panics, and says what it has waited for, if that takes longer than anything may.
+/// Waits until the condition holds; panics, and says what it has waited for, if that takes longer
+/// than anything may.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -4,7 +4,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::{Pid, getppid};
 
-/// Has this process killed when `parent`, which has just made it, ends; also if it has ended already.
+/// Has this process killed when `parent`, which has just made it, ends; also if it has ended
+/// already.
 pub fn end_with(parent: Pid) {
     set_pdeathsig(Signal::SIGKILL).expect("prctl");
     // The first process of a pid namespace sees no parent.

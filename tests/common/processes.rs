@@ -1,4 +1,5 @@
-//! Processes as the kernel tells of them: who is whose child, in what state each is, and how to be rid of them.
+//! Processes as the kernel tells of them: who is whose child, in what state each is, and how to be
+//! rid of them.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::time::{Duration, Instant};
@@ -8,7 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// What was killed, or dies with its parent, is gone within this time. No promise on time, a watchdog.
+/// What was killed, or dies with its parent, is gone within this time. No promise on time, a
+/// watchdog.
 pub const DYING: Duration = Duration::from_secs(30);
 
 /// Has every process below this one whose parent ends become a child of this one.
@@ -42,7 +44,8 @@ pub fn children_of(process: u32) -> Vec<(u32, char)> {
 
 /// State letter of a process; `None` if there is none with this pid.
 pub fn state(pid: u32) -> Option<char> {
-    state_and_parent(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(state, _)| state)
+    state_and_parent(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        .map(|(state, _)| state)
 }
 
 fn state_and_parent(stat: &str) -> Option<(char, u32)> {
@@ -55,10 +58,14 @@ pub fn kill_and_wait(child: u32) {
     let child = Pid::from_raw(child.cast_signed());
     kill(child, Signal::SIGKILL).expect("a child");
     // One that was traced may tell of an earlier stop first.
-    while matches!(waitpid(child, None), Ok(WaitStatus::Stopped(..) | WaitStatus::PtraceEvent(..)) | Err(Errno::EINTR)) {}
+    while matches!(
+        waitpid(child, None),
+        Ok(WaitStatus::Stopped(..) | WaitStatus::PtraceEvent(..)) | Err(Errno::EINTR)
+    ) {}
 }
 
-/// Waits until this process has no child any more; those that live when the time is over are killed, and named.
+/// Waits until this process has no child any more; those that live when the time is over are
+/// killed, and named.
 pub fn bury_all(patience: Duration) -> Vec<String> {
     let start = Instant::now();
     let mut survivors = Vec::new();
@@ -81,5 +88,10 @@ pub fn bury_all(patience: Duration) -> Vec<String> {
 /// A process, and what it is about.
 pub fn describe(pid: u32) -> String {
     let read = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    format!("process {pid} {}, state {:?}, in {:?}", read("comm").trim(), state(pid), read("wchan").trim())
+    format!(
+        "process {pid} {}, state {:?}, in {:?}",
+        read("comm").trim(),
+        state(pid),
+        read("wchan").trim()
+    )
 }

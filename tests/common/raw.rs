@@ -1,6 +1,8 @@
-//! Processes that the crate knows nothing of: made by libc's `fork`, or by a bare system call. And memory that they share.
+//! Processes that the crate knows nothing of: made by libc's `fork`, or by a bare system call. And
+//! memory that they share.
 //!
-//! The tests that use this run in one thread, so a copy of the process may go on as the process itself does.
+//! The tests that use this run in one thread, so a copy of the process may go on as the process
+//! itself does.
 #![expect(unsafe_code, reason = "fork, wait and shared pages by hand")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -10,7 +12,8 @@ use std::time::Duration;
 
 use nix::unistd::{Pid, getpid};
 
-/// As [`tests!`](crate::tests), for tests that leak what they must: each runs in a process of its own.
+/// As [`tests!`](crate::tests), for tests that leak what they must: each runs in a process of its
+/// own.
 #[macro_export]
 macro_rules! tests_apart {
     ($($name:ident),* $(,)?) => {
@@ -37,8 +40,8 @@ pub struct Raw {
     ended: Option<Ended>,
 }
 
-/// Runs `life` in a copy of this process that libc's `fork` makes. It exits with 0, or with 101 if `life` panics, and is killed
-/// if this process ends before.
+/// Runs `life` in a copy of this process that libc's `fork` makes. It exits with 0, or with 101 if
+/// `life` panics, and is killed if this process ends before.
 pub fn fork(life: impl FnOnce()) -> Raw {
     let own = getpid();
     // SAFETY: this process has one thread.
@@ -120,7 +123,9 @@ impl Raw {
     /// Kills it, and leaves it a zombie until this value is dropped.
     pub fn kill_and_leave(&self) {
         signal(self.pid, libc::SIGKILL);
-        crate::common::wait_until("the process ends", || matches!(crate::common::state(self.id()), Some('Z') | None));
+        crate::common::wait_until("the process ends", || {
+            matches!(crate::common::state(self.id()), Some('Z') | None)
+        });
     }
 
     fn end(&mut self) {
@@ -147,12 +152,13 @@ struct Page {
     text: [std::cell::UnsafeCell<u8>; TEXT],
 }
 
-/// Some words and a text that a process shares with all its descendants, and by no means of the crate's. It needs no descriptor,
-/// and stays mapped.
+/// Some words and a text that a process shares with all its descendants, and by no means of the
+/// crate's. It needs no descriptor, and stays mapped.
 #[derive(Clone, Copy)]
 pub struct Board(&'static Page);
 
-// SAFETY: words are atomic; the text is written by one process, which then stores its length, and read only after that.
+// SAFETY: words are atomic; the text is written by one process, which then stores its length, and
+// read only after that.
 unsafe impl Send for Board {}
 // SAFETY: as above.
 unsafe impl Sync for Board {}
@@ -162,9 +168,11 @@ impl Board {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping, somewhere.
-        let page = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Page>(), access, flags, -1, 0) };
+        let page =
+            unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Page>(), access, flags, -1, 0) };
         assert_ne!(page, libc::MAP_FAILED);
-        // SAFETY: it is as large as a `Page` and all zero, which is a good one, and it is never unmapped.
+        // SAFETY: it is as large as a `Page` and all zero, which is a good one, and it is never
+        // unmapped.
         Board(unsafe { &*page.cast::<Page>() })
     }
 
@@ -191,7 +199,13 @@ impl Board {
     pub fn say(&self, text: &str) {
         let text = &text.as_bytes()[..text.len().min(TEXT)];
         // SAFETY: there is room for so much, and nobody reads before the length is stored.
-        unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), self.0.text.as_ptr().cast_mut().cast(), text.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                text.as_ptr(),
+                self.0.text.as_ptr().cast_mut().cast(),
+                text.len(),
+            )
+        };
         self.0.len.store(text.len() as u64, Ordering::SeqCst);
     }
 

@@ -1,4 +1,5 @@
-//! Test binaries that play a role of their own: started again by one of their own tests, with nothing behind them.
+//! Test binaries that play a role of their own: started again by one of their own tests, with
+//! nothing behind them.
 #![expect(unsafe_code, reason = "what runs between fork and exec")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 

@@ -1,5 +1,5 @@
-//! Surroundings in which a process may less than it is used to: refused system calls, no `/proc`, another pid namespace, another
-//! user.
+//! Surroundings in which a process may less than it is used to: refused system calls, no `/proc`,
+//! another pid namespace, another user.
 #![expect(unsafe_code, reason = "seccomp, chroot and namespaces have no safe words")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -9,10 +9,12 @@ use std::path::Path;
 
 use crate::raw::{self, Board, Ended, Raw};
 
-/// Whether a process without `/proc` can find out in which pid namespace it lives: by its pidfd, since Linux 6.11.
+/// Whether a process without `/proc` can find out in which pid namespace it lives: by its pidfd,
+/// since Linux 6.11.
 pub fn namespace_is_known_without_proc() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
-    let numbers: Vec<u32> = release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+    let numbers: Vec<u32> =
+        release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
     let known = numbers >= vec![6, 11];
     if !known {
         skip("before Linux 6.11 a process without /proc is refused");
@@ -24,7 +26,8 @@ pub fn namespace_is_known_without_proc() -> bool {
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     pub call: i64,
-    /// Number of an argument, and the bits of it that must have this value for the call to be refused.
+    /// Number of an argument, and the bits of it that must have this value for the call to be
+    /// refused.
     pub only: Option<(u32, u32, u32)>,
     pub errno: i32,
 }
@@ -41,12 +44,14 @@ pub fn install(rules: &[Rule]) {
     const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
     const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const ANSWER: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    /// Where `struct seccomp_data` has the number of the call, and the low half of its first argument.
+    /// Where `struct seccomp_data` has the number of the call, and the low half of its first
+    /// argument.
     const NUMBER: u32 = 0;
     const ARGUMENTS: u32 = 16;
 
     let word = |code: u16, k: u32| libc::sock_filter { code, jt: 0, jf: 0, k };
-    let unless_equal_skip = |k: u32, skip: u8| libc::sock_filter { code: IF_EQUAL, jt: 0, jf: skip, k };
+    let unless_equal_skip =
+        |k: u32, skip: u8| libc::sock_filter { code: IF_EQUAL, jt: 0, jf: skip, k };
     let mut filter = Vec::new();
     for rule in rules {
         let answer = word(ANSWER, libc::SECCOMP_RET_ERRNO | rule.errno.cast_unsigned());
@@ -67,7 +72,8 @@ pub fn install(rules: &[Rule]) {
     // SAFETY: takes integers.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
     // SAFETY: the program and its length are what they say, and are copied.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    let result =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
 }
 
@@ -80,8 +86,8 @@ pub fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
 
-/// Makes this folder the root of this process. An ordinary user needs a user namespace of its own for that. False if it is not to
-/// be had.
+/// Makes this folder the root of this process. An ordinary user needs a user namespace of its own
+/// for that. False if it is not to be had.
 pub fn enter(folder: &Path) -> bool {
     let folder = CString::new(folder.as_os_str().as_bytes()).expect("no NUL");
     // SAFETY: the path ends with a NUL.
@@ -101,7 +107,8 @@ pub fn can_enter() -> bool {
     possible
 }
 
-/// The first process of a pid namespace, and one outside that waits for it. Both are killed when this is dropped.
+/// The first process of a pid namespace, and one outside that waits for it. Both are killed when
+/// this is dropped.
 pub struct Inside {
     outside: Raw,
     pid: i32,
@@ -126,8 +133,8 @@ impl Inside {
     }
 }
 
-/// Runs `life` in the first process of a new pid namespace; `None`, with a message, if this machine lets us have none. `/proc`
-/// stays as it is.
+/// Runs `life` in the first process of a new pid namespace; `None`, with a message, if this machine
+/// lets us have none. `/proc` stays as it is.
 pub fn fork_into_pid_namespace(life: impl FnOnce()) -> Option<Inside> {
     let board = Board::new();
     let mut outside = raw::fork(|| {
@@ -152,7 +159,8 @@ pub fn fork_into_pid_namespace(life: impl FnOnce()) -> Option<Inside> {
     None
 }
 
-/// Has the next children of this process be born into a new pid namespace; false if that is refused.
+/// Has the next children of this process be born into a new pid namespace; false if that is
+/// refused.
 pub fn leave_pid_namespace() -> bool {
     // SAFETY: takes an integer.
     if unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0 {

@@ -1,11 +1,15 @@
 //! A process above the tests: it ends a test that hangs, and whatever process a test leaves behind.
 //!
-//! The tests run in a child of it, in one thread, as `offspring::fork` demands. No watchdog can live beside them there: a thread would be in
-//! the way, and a signal would not come through where all are blocked. From outside it needs neither.
+//! The tests run in a child of it, in one thread, as `offspring::fork` demands. No watchdog can
+//! live beside them there: a thread would be in the way, and a signal would not come through where
+//! all are blocked. From outside it needs neither.
 //!
-//! It is a *subreaper*: a process whose parent has ended becomes its child. So it knows every process that the tests have started, by
-//! whatever way, and none can outlive them unseen.
-#![expect(unsafe_code, reason = "fork, a page that two processes share, and waits that have no safe wrapper")]
+//! It is a *subreaper*: a process whose parent has ended becomes its child. So it knows every
+//! process that the tests have started, by whatever way, and none can outlive them unseen.
+#![expect(
+    unsafe_code,
+    reason = "fork, a page that two processes share, and waits that have no safe wrapper"
+)]
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +22,13 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::processes::{DYING, adopt_orphans, bury_all, children_of, describe};
 
-/// A test that takes longer hangs. No promise on time: the longest takes a twentieth of it. `OFFSPRING_TEST_SECONDS` gives more to an
-/// emulated processor.
+/// A test that takes longer hangs. No promise on time: the longest takes a twentieth of it.
+/// `OFFSPRING_TEST_SECONDS` gives more to an emulated processor.
 fn limit() -> Duration {
-    Duration::from_secs(std::env::var("OFFSPRING_TEST_SECONDS").map_or(120, |seconds| seconds.parse().expect("a number")))
+    Duration::from_secs(
+        std::env::var("OFFSPRING_TEST_SECONDS")
+            .map_or(120, |seconds| seconds.parse().expect("a number")),
+    )
 }
 
 /// Exit code of a program whose tests failed, as that of the harness.
@@ -38,7 +45,9 @@ impl Board {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let address = unsafe { libc::mmap(core::ptr::null_mut(), size_of::<Board>(), protection, flags, -1, 0) };
+        let address = unsafe {
+            libc::mmap(core::ptr::null_mut(), size_of::<Board>(), protection, flags, -1, 0)
+        };
         assert_ne!(address, libc::MAP_FAILED, "mmap");
         // SAFETY: mapped to the end of the process, aligned to pages, zeroed, and all atomics.
         unsafe { &*address.cast::<Board>() }
@@ -69,7 +78,8 @@ fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Runs `tests` in a child of this process, which has one thread, and gives the exit code of the program.
+/// Runs `tests` in a child of this process, which has one thread, and gives the exit code of the
+/// program.
 pub fn supervise(names: &[&str], tests: impl FnOnce(&'static Board) -> ExitCode) -> ExitCode {
     let board = Board::new();
     adopt_orphans();
@@ -91,12 +101,17 @@ pub fn supervise(names: &[&str], tests: impl FnOnce(&'static Board) -> ExitCode)
             FAILED
         }
         None => {
-            eprintln!("\ntest {} FAILED: it hung, and was ended after {} s; then there were:", name(), limit().as_secs());
+            eprintln!(
+                "\ntest {} FAILED: it hung, and was ended after {} s; then there were:",
+                name(),
+                limit().as_secs()
+            );
             print_descendants(std::process::id(), 1);
             FAILED
         }
     };
-    // Whoever is dying may take its time; only when the tests have failed nobody need be waited for.
+    // Whoever is dying may take its time; only when the tests have failed nobody need be waited
+    // for.
     let patience = if code == 0 { DYING } else { Duration::ZERO };
     let survivors = bury_all(patience);
     if survivors.is_empty() || code != 0 {
@@ -106,7 +121,8 @@ pub fn supervise(names: &[&str], tests: impl FnOnce(&'static Board) -> ExitCode)
     ExitCode::from(FAILED)
 }
 
-/// Waits for the worker to end; `None` if a test of it takes too long. Waits for orphans on the way, so that none stays a zombie.
+/// Waits for the worker to end; `None` if a test of it takes too long. Waits for orphans on the
+/// way, so that none stays a zombie.
 fn watch(worker: Pid, board: &Board) -> Option<WaitStatus> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
@@ -116,7 +132,11 @@ fn watch(worker: Pid, board: &Board) -> Option<WaitStatus> {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) => break,
-                Ok(ended @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..))) if pid == worker => return Some(ended),
+                Ok(ended @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)))
+                    if pid == worker =>
+                {
+                    return Some(ended);
+                }
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(other) => panic!("waitpid: {other}"),
             }

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use offspring::{Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, TryLockError, TryRecvError, fork};
+use offspring::{
+    Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, TryLockError, TryRecvError, fork,
+};
 
 use crate::raw::{self, Board, Raw};
 use crate::trace::{Next, Tracee, mark};
 
-/// How often the others go round: as often as a counter of twelve bits can tell apart, and so as any shorter one can.
+/// How often the others go round: as often as a counter of twelve bits can tell apart, and so as
+/// any shorter one can.
 const TURNS: u64 = 1 << 12;
 
 /// Words of the board.
@@ -25,11 +28,12 @@ impl HeldUp {
         HeldUp(Tracee::start(life))
     }
 
-    /// Lets it go on up to the first swap of a word that has a state in its upper bits. If there is to be a `verdict` before
-    /// that, up to the first after it has asked the kernel about somebody.
+    /// Lets it go on up to the first swap of a word that has a state in its upper bits. If there is
+    /// to be a `verdict` before that, up to the first after it has asked the kernel about somebody.
     fn go_on_to_swap(&mut self, verdict: bool) {
         // About the lock of a mapping, or about a process.
-        const ASKS: [i64; 4] = [libc::SYS_fcntl, libc::SYS_pidfd_open, libc::SYS_poll, libc::SYS_ppoll];
+        const ASKS: [i64; 4] =
+            [libc::SYS_fcntl, libc::SYS_pidfd_open, libc::SYS_poll, libc::SYS_ppoll];
         let mut asked = !verdict;
         // The mark itself is the next instruction.
         for _ in 0..1_000_000 {
@@ -55,9 +59,11 @@ impl HeldUp {
     }
 }
 
-/// Whether the instruction is a compare-and-swap of eight bytes: `lock cmpxchg` with a prefix that says "wide".
+/// Whether the instruction is a compare-and-swap of eight bytes: `lock cmpxchg` with a prefix that
+/// says "wide".
 fn is_swap(address: u64) -> bool {
-    // SAFETY: the process is a fork of this one that has loaded nothing since, so this process has the same program text there.
+    // SAFETY: the process is a fork of this one that has loaded nothing since, so this process has
+    // the same program text there.
     let code = unsafe { core::ptr::read_unaligned(address as *const [u8; 4]) };
     code[0] == 0xf0 && code[1] & 0xf8 == 0x48 && code[2..] == [0x0f, 0xb1]
 }
@@ -85,7 +91,8 @@ fn alive_after(board: Board, act: impl FnOnce()) -> Raw {
     process
 }
 
-/// So many processes come, use the segment and leave, one after the other, each in the place of the last.
+/// So many processes come, use the segment and leave, one after the other, each in the place of the
+/// last.
 fn others_come_and_go(segment: &Segment, count: u64) {
     let lock = Lock::new_in(segment, 0_u64).expect("a lock");
     for _ in 0..count {
@@ -137,8 +144,11 @@ pub fn a_lock_is_not_taken_from_a_later_owner() {
 pub fn a_message_is_not_taken_from_a_later_reader() {
     let segment = Segment::create(1 << 20).expect("a segment");
     let mut options = QueueOptions::new();
-    let queue: Queue<u64> =
-        options.capacity(2).on_receiver_death(OnReceiverDeath::Redeliver).create_in(&segment).expect("a queue");
+    let queue: Queue<u64> = options
+        .capacity(2)
+        .on_receiver_death(OnReceiverDeath::Redeliver)
+        .create_in(&segment)
+        .expect("a queue");
     let board = Board::new();
     let mut judge = HeldUp::at_mark(|| {
         assert!(queue.is_empty());
@@ -224,14 +234,18 @@ pub fn an_entry_is_not_taken_from_a_later_process() {
     board.wait(READY, 1);
     judge.let_go();
     assert_eq!(board.get(SAID), 1, "it cleared up after {} living processes", board.get(SAID) - 1);
-    assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)), "the living process has lost its lock");
+    assert!(
+        matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
+        "the living process has lost its lock"
+    );
     board.set(GO_ON, 1);
     later.join();
 }
 
 pub fn a_block_is_not_freed_under_later_handles() {
     let segment = Segment::create(1 << 20).expect("a segment");
-    let (board, other) = (Board::new(), Queue::<u64>::with_capacity_in(&segment, 1).expect("a queue"));
+    let (board, other) =
+        (Board::new(), Queue::<u64>::with_capacity_in(&segment, 1).expect("a queue"));
     // A process that knows nothing of the queue that comes.
     let holder = raw::fork(|| {
         assert!(other.is_empty());
@@ -239,7 +253,8 @@ pub fn a_block_is_not_freed_under_later_handles() {
         board.wait(GO_ON, 1);
         let handle: Handle = bytemuck::cast([10, 11, 12].map(|word| board.get(word)));
         // The first of them is the one that counts; none is dropped.
-        let handles: Vec<_> = (0..TURNS).map(|_| Queue::<[u64; 8]>::open(&segment, handle)).collect();
+        let handles: Vec<_> =
+            (0..TURNS).map(|_| Queue::<[u64; 8]>::open(&segment, handle)).collect();
         assert!(handles.iter().all(Result::is_ok));
         board.set(DONE, 1);
         board.wait(GO_ON, 2);

@@ -1,21 +1,26 @@
-//! The explorer: every interleaving of the steps of a few processes, with a kill at every one of them.
+//! The explorer: every interleaving of the steps of a few processes, with a kill at every one of
+//! them.
 //!
 //! # States
-//! A state is the words that somebody writes, the place of each process, and what the model's monitor remembers. States are visited
-//! breadth first, each once, so a schedule that leads to a violation is a shortest one.
+//! A state is the words that somebody writes, the place of each process, and what the model's
+//! monitor remembers. States are visited breadth first, each once, so a schedule that leads to a
+//! violation is a shortest one.
 //!
 //! # Places
-//! A process's place is a node in a tree of results: its operation from the start, and the results of its steps since. At the end of
-//! an operation the place is told by what the process remembers ([`Local`]), so histories that no longer matter are one. The same goes
-//! for a process that wakes: what it does next depends on what it finds, and on what it has said by [`world::phase`].
+//! A process's place is a node in a tree of results: its operation from the start, and the results
+//! of its steps since. At the end of an operation the place is told by what the process remembers
+//! ([`Local`]), so histories that no longer matter are one. The same goes for a process that wakes:
+//! what it does next depends on what it finds, and on what it has said by [`world::phase`].
 //!
 //! The code under test runs once for each new node, and not once for each state.
 //!
 //! # What is checked
 //! - The monitor, at every step and every note.
-//! - From every state all that live can reach their end without another kill (AG EF); else somebody is stuck.
+//! - From every state all that live can reach their end without another kill (AG EF); else somebody
+//!   is stuck.
 //! - When all have ended, the model's last check.
-//! - A process that sleeps while nobody else can move, and could go on, has missed a wake-up. Nobody may, unless somebody was killed.
+//! - A process that sleeps while nobody else can move, and could go on, has missed a wake-up.
+//!   Nobody may, unless somebody was killed.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -30,7 +35,8 @@ use crate::world::{self, Access, End, Fate, Local, Memory, Note, Op, Script};
 pub enum Slices {
     /// At any time, so often; then as with `LastResort`.
     Anytime(u64),
-    /// When nobody else can move. A sleeper that needs this has missed a wake-up, which is a violation unless somebody was killed.
+    /// When nobody else can move. A sleeper that needs this has missed a wake-up, which is a
+    /// violation unless somebody was killed.
     LastResort,
     /// Never: what the crate would be without slices.
     Never,
@@ -45,7 +51,8 @@ pub struct Process {
     pub mortal: bool,
     /// At its end it is dead for the oracle, and not merely idle.
     pub exits: bool,
-    /// It does each operation in one step, and stands for the rest of the world: others do not wait for it.
+    /// It does each operation in one step, and stands for the rest of the world: others do not wait
+    /// for it.
     pub atomic: bool,
     /// Whether it may run, given the fates of all.
     pub may_run: Box<MayRun>,
@@ -73,7 +80,12 @@ impl Process {
         may_run: impl Fn(&[Fate]) -> bool + 'static,
         script: impl Fn(Local) -> Option<Local> + 'static,
     ) -> Process {
-        Process { mortal: false, atomic: true, may_run: Box::new(may_run), ..Process::new(name, script) }
+        Process {
+            mortal: false,
+            atomic: true,
+            may_run: Box::new(may_run),
+            ..Process::new(name, script)
+        }
     }
 }
 
@@ -116,7 +128,13 @@ pub trait Monitor {
     }
 
     /// After a process made something known.
-    fn noted(&self, _process: usize, note: Note, _view: &View<'_>, _ghost: &mut Ghost) -> Result<(), String> {
+    fn noted(
+        &self,
+        _process: usize,
+        note: Note,
+        _view: &View<'_>,
+        _ghost: &mut Ghost,
+    ) -> Result<(), String> {
         Err(format!("an unexpected note: {note:?}"))
     }
 
@@ -151,15 +169,19 @@ pub struct Model {
     /// How many may be killed.
     pub deaths: usize,
     pub slices: Slices,
-    /// How often a process is put aside for another in the middle of an operation, unless it sleeps, at the most. For configurations that
-    /// are too large otherwise.
+    /// How often a process is put aside for another in the middle of an operation, unless it
+    /// sleeps, at the most. For configurations that are too large otherwise.
     pub preemptions: Option<u64>,
     /// The oracle calls this living process dead: what the crate would be with a wrong one.
     pub slandered: Option<usize>,
 }
 
 impl Model {
-    pub fn new(object: &'static str, configuration: String, monitor: impl Monitor + 'static) -> Model {
+    pub fn new(
+        object: &'static str,
+        configuration: String,
+        monitor: impl Monitor + 'static,
+    ) -> Model {
         Model {
             object,
             configuration,
@@ -437,11 +459,21 @@ impl<'a> Explorer<'a> {
         }
         let (process, root) = (node.process, node.root);
         if node.depth > LONGEST_OPERATION {
-            return Err(format!("{} has an operation that does not end", self.model.processes[process].name));
+            return Err(format!(
+                "{} has an operation that does not end",
+                self.model.processes[process].name
+            ));
         }
         let script = &self.model.processes[process].script;
-        let (steps, end) =
-            world::run(process, script, self.locals[&root], self.history(place), AHEAD, &state.words, &state.fates());
+        let (steps, end) = world::run(
+            process,
+            script,
+            self.locals[&root],
+            self.history(place),
+            AHEAD,
+            &state.words,
+            &state.fates(),
+        );
         let (_, grew) = world::memory();
         self.grew |= grew;
         if self.grew {
@@ -458,7 +490,9 @@ impl<'a> Explorer<'a> {
         match end {
             End::Paused => {}
             End::Finished(notes, local) => self.learn(at, notes, Next::Finish(local)),
-            End::Panicked(message) => return Err(format!("{} panicked: {message}", self.model.processes[process].name)),
+            End::Panicked(message) => {
+                return Err(format!("{} panicked: {message}", self.model.processes[process].name));
+            }
         }
         Ok(self.nodes[place as usize].next)
     }
@@ -469,12 +503,16 @@ impl<'a> Explorer<'a> {
             node.next = next;
             node.notes = notes;
         } else {
-            assert!(node.next == next, "a process depends on something that the model does not know: {:?}, {next:?}", node.next);
+            assert!(
+                node.next == next,
+                "a process depends on something that the model does not know: {:?}, {next:?}",
+                node.next
+            );
         }
     }
 
-    /// Lets a process that has come to its place go on to its next step: notes what it notes, and begins its next operation. True if
-    /// an operation ended.
+    /// Lets a process that has come to its place go on to its next step: notes what it notes, and
+    /// begins its next operation. True if an operation ended.
     fn settle(&mut self, state: &mut State, process: usize) -> Outcome<bool> {
         let mut finished = false;
         loop {
@@ -494,7 +532,8 @@ impl<'a> Explorer<'a> {
                     state.standings[process].place = self.root(process, local);
                 }
                 Next::Finish(None) => {
-                    let fate = if self.model.processes[process].exits { Fate::Dead } else { Fate::Ended };
+                    let fate =
+                        if self.model.processes[process].exits { Fate::Dead } else { Fate::Ended };
                     state.standings[process] = Standing { place: 0, asleep: None, fate };
                     return Ok(true);
                 }
@@ -515,7 +554,8 @@ impl<'a> Explorer<'a> {
             standings: vec![standing; processes],
         };
         for process in 0..processes {
-            state.standings[process].place = self.root(process, self.model.processes[process].start);
+            state.standings[process].place =
+                self.root(process, self.model.processes[process].start);
         }
         for process in 0..processes {
             self.settle(&mut state, process)?;
@@ -532,7 +572,9 @@ impl<'a> Explorer<'a> {
     }
 
     fn sleepers(state: &State, word: usize) -> impl Iterator<Item = usize> + '_ {
-        let asleep = move |&(_, standing): &(usize, &Standing)| standing.asleep == Some(word) && standing.fate == Fate::Running;
+        let asleep = move |&(_, standing): &(usize, &Standing)| {
+            standing.asleep == Some(word) && standing.fate == Fate::Running
+        };
         state.standings.iter().enumerate().filter(asleep).map(|(process, _)| process)
     }
 
@@ -574,10 +616,13 @@ impl<'a> Explorer<'a> {
 
     fn may_step(&self, state: &State, fates: &[Fate], process: usize) -> bool {
         let standing = state.standings[process];
-        standing.fate == Fate::Running && standing.asleep.is_none() && (self.model.processes[process].may_run)(fates)
+        standing.fate == Fate::Running
+            && standing.asleep.is_none()
+            && (self.model.processes[process].may_run)(fates)
     }
 
-    /// Whether a step of the process puts another aside that is in the middle of an operation and could go on.
+    /// Whether a step of the process puts another aside that is in the middle of an operation and
+    /// could go on.
     fn is_preemption(&self, state: &State, process: usize) -> bool {
         self.model.preemptions.is_some()
             && !self.model.processes[process].atomic
@@ -595,7 +640,8 @@ impl<'a> Explorer<'a> {
                     let before = state.words[word];
                     let after = access.apply(before);
                     state.words[word] = after;
-                    let touch = Touch { process, offset: self.memory.offset(word), access, before, after };
+                    let touch =
+                        Touch { process, offset: self.memory.offset(word), access, before, after };
                     let fates = state.fates();
                     let view = View { memory: &self.memory, words: &state.words, fates: &fates };
                     self.model.monitor.touched(touch, &view, &mut state.ghost)?;
@@ -609,7 +655,11 @@ impl<'a> Explorer<'a> {
                 }
                 Op::Wake(word, count) => {
                     let sleepers: Vec<usize> = Self::sleepers(state, word).collect();
-                    let woken = if count == 1 { sleepers.get(choice).into_iter().copied().collect() } else { sleepers };
+                    let woken = if count == 1 {
+                        sleepers.get(choice).into_iter().copied().collect()
+                    } else {
+                        sleepers
+                    };
                     for &sleeper in &woken {
                         state.standings[sleeper].asleep = None;
                     }
@@ -624,17 +674,18 @@ impl<'a> Explorer<'a> {
                         world::dead(&state.fates(), process)
                     }
                 }
-                Op::HaveEnded(set) => u64::from(
-                    state
-                        .standings
-                        .iter()
-                        .enumerate()
-                        .all(|(other, standing)| set >> other & 1 == 0 || standing.fate != Fate::Running),
-                ),
+                Op::HaveEnded(set) => {
+                    u64::from(state.standings.iter().enumerate().all(|(other, standing)| {
+                        set >> other & 1 == 0 || standing.fate != Fate::Running
+                    }))
+                }
             };
             state.standings[process].place = self.after(standing.place, result);
             let finished = self.settle(state, process)?;
-            if finished || !self.model.processes[process].atomic || state.standings[process].asleep.is_some() {
+            if finished
+                || !self.model.processes[process].atomic
+                || state.standings[process].asleep.is_some()
+            {
                 return Ok(());
             }
         }
@@ -642,17 +693,24 @@ impl<'a> Explorer<'a> {
 
     /// Whether a sleeper would find what it waits for.
     fn could_go_on(&self, state: &State, process: usize) -> bool {
-        world::by_itself(process, &state.words, &state.fates(), || self.model.monitor.could_go_on(process))
+        world::by_itself(process, &state.words, &state.fates(), || {
+            self.model.monitor.could_go_on(process)
+        })
     }
 
     fn at_the_end(&self, state: &State) -> Outcome<()> {
         let fates = state.fates();
-        world::by_itself(fates.len(), &state.words, &fates, || self.model.monitor.at_the_end(&fates, &state.ghost))
+        world::by_itself(fates.len(), &state.words, &fates, || {
+            self.model.monitor.at_the_end(&fates, &state.ghost)
+        })
     }
 
     fn tell(&self, state: &State, action: Action) -> String {
-        let name = |process: u8| format!("{process} {:<10}", self.model.processes[usize::from(process)].name);
-        let tell = |word: usize, value: u64| self.model.monitor.tell(self.memory.offset(word), value);
+        let name = |process: u8| {
+            format!("{process} {:<10}", self.model.processes[usize::from(process)].name)
+        };
+        let tell =
+            |word: usize, value: u64| self.model.monitor.tell(self.memory.offset(word), value);
         match action {
             Action::Kill(process) => format!("{} is killed", name(process)),
             Action::Wake(process) => format!("{} wakes as its slice ends", name(process)),
@@ -666,10 +724,19 @@ impl<'a> Explorer<'a> {
                     let what = match access {
                         Access::Load => format!("loads      {}", tell(word, before)),
                         Access::CompareExchange(from, to) if from != before => {
-                            format!("fails CAS  {} (expected {}, to {})", tell(word, before), tell(word, from), tell(word, to))
+                            format!(
+                                "fails CAS  {} (expected {}, to {})",
+                                tell(word, before),
+                                tell(word, from),
+                                tell(word, to)
+                            )
                         }
-                        Access::CompareExchange(..) => format!("CAS        {} -> {}", tell(word, before), tell(word, after)),
-                        Access::Store(_) => format!("stores     {} -> {}", tell(word, before), tell(word, after)),
+                        Access::CompareExchange(..) => {
+                            format!("CAS        {} -> {}", tell(word, before), tell(word, after))
+                        }
+                        Access::Store(_) => {
+                            format!("stores     {} -> {}", tell(word, before), tell(word, after))
+                        }
                         _ => format!("changes    {} -> {}", tell(word, before), tell(word, after)),
                     };
                     format!("{} {what}", name(process))
@@ -677,7 +744,9 @@ impl<'a> Explorer<'a> {
                 Op::Sleep(word, expected, _) if state.words[word] as u32 == expected => {
                     format!("{} sleeps on  {}", name(process), tell(word, state.words[word]))
                 }
-                Op::Sleep(word, ..) => format!("{} does not sleep on {}", name(process), tell(word, state.words[word])),
+                Op::Sleep(word, ..) => {
+                    format!("{} does not sleep on {}", name(process), tell(word, state.words[word]))
+                }
                 Op::Wake(word, count) => {
                     let sleepers: Vec<usize> = Self::sleepers(state, word).collect();
                     format!(
@@ -746,7 +815,8 @@ pub fn explore(model: &Model) -> Report {
         let mut explorer = Explorer::new(model, memory);
         if let Some(mut report) = explore_with(&mut explorer) {
             if let Some(violation) = &mut report.violation {
-                violation.story = explorer.replay(&violation.schedule).unwrap_or_else(|message| message);
+                violation.story =
+                    explorer.replay(&violation.schedule).unwrap_or_else(|message| message);
             }
             return report;
         }
@@ -766,7 +836,8 @@ pub fn replay(model: &Model, schedule: &str) -> String {
     }
 }
 
-/// `None` if a word turned out to be written that was taken for a constant: then all is to be done again.
+/// `None` if a word turned out to be written that was taken for a constant: then all is to be done
+/// again.
 fn explore_with(explorer: &mut Explorer<'_>) -> Option<Report> {
     let mut report = Report::default();
     let mut trail = Trail { parents: vec![(0, Action::Kill(u8::MAX))] };
@@ -798,7 +869,9 @@ fn explore_with(explorer: &mut Explorer<'_>) -> Option<Report> {
         let mut moved = false;
         for atomic in [false, true] {
             for process in 0..fates.len() {
-                if explorer.model.processes[process].atomic != atomic || !explorer.may_step(&state, &fates, process) {
+                if explorer.model.processes[process].atomic != atomic
+                    || !explorer.may_step(&state, &fates, process)
+                {
                     continue;
                 }
                 if state.preemptions == 0 && explorer.is_preemption(&state, process) {
@@ -812,13 +885,19 @@ fn explore_with(explorer: &mut Explorer<'_>) -> Option<Report> {
                 }
             }
             if !atomic && !moved && explorer.model.slices != Slices::Never {
-                let stranded = (0..fates.len())
-                    .find(|&process| state.standings[process].asleep.is_some() && explorer.could_go_on(&state, process));
+                let stranded = (0..fates.len()).find(|&process| {
+                    state.standings[process].asleep.is_some()
+                        && explorer.could_go_on(&state, process)
+                });
                 if let Some(process) = stranded {
                     if state.deaths() == 0 && explorer.model.slices == Slices::LastResort {
                         let name = explorer.model.processes[process].name;
-                        report.violation =
-                            fail(&trail, current, None, format!("lost wake-up: {process} {name} sleeps and could go on"));
+                        report.violation = fail(
+                            &trail,
+                            current,
+                            None,
+                            format!("lost wake-up: {process} {name} sleeps and could go on"),
+                        );
                         report.states = trail.parents.len();
                         return Some(report);
                     }
@@ -840,7 +919,12 @@ fn explore_with(explorer: &mut Explorer<'_>) -> Option<Report> {
             if slices_end && standing.asleep.is_some() {
                 if explorer.model.slices == Slices::LastResort && state.deaths() == 0 {
                     let name = explorer.model.processes[process].name;
-                    report.violation = fail(&trail, current, None, format!("lost wake-up: {process} {name} sleeps for ever"));
+                    report.violation = fail(
+                        &trail,
+                        current,
+                        None,
+                        format!("lost wake-up: {process} {name} sleeps for ever"),
+                    );
                     report.states = trail.parents.len();
                     return Some(report);
                 }
@@ -896,7 +980,12 @@ fn explore_with(explorer: &mut Explorer<'_>) -> Option<Report> {
     }
     report.states = trail.parents.len();
     if let Some(stuck) = first_stuck(report.states, edges, &ends) {
-        report.violation = fail(&trail, stuck, None, "stuck: from here not all that live can reach their end".into());
+        report.violation = fail(
+            &trail,
+            stuck,
+            None,
+            "stuck: from here not all that live can reach their end".into(),
+        );
     }
     Some(report)
 }

@@ -1,4 +1,5 @@
-//! The model's atomics, in place of the crate's: sequentially consistent, and every access to a shared one is a step.
+//! The model's atomics, in place of the crate's: sequentially consistent, and every access to a
+//! shared one is a step.
 
 pub(crate) use core::sync::atomic::Ordering;
 
@@ -6,7 +7,8 @@ use crate::world::{self, Access};
 
 macro_rules! atomic {
     ($name:ident, $int:ident) => {
-        /// A word. In the arena its contents are known to the explorer; elsewhere it belongs to one process and is an ordinary one.
+        /// A word. In the arena its contents are known to the explorer; elsewhere it belongs to one
+        /// process and is an ordinary one.
         #[derive(Debug)]
         #[repr(transparent)]
         pub(crate) struct $name(core::sync::atomic::$name);
@@ -37,10 +39,17 @@ macro_rules! atomic {
             }
 
             pub(crate) fn swap(&self, value: $int, _: Ordering) -> $int {
-                self.step(Access::Swap(value.into())).unwrap_or_else(|| self.0.swap(value, Ordering::Relaxed))
+                self.step(Access::Swap(value.into()))
+                    .unwrap_or_else(|| self.0.swap(value, Ordering::Relaxed))
             }
 
-            pub(crate) fn compare_exchange(&self, from: $int, to: $int, _: Ordering, _: Ordering) -> Result<$int, $int> {
+            pub(crate) fn compare_exchange(
+                &self,
+                from: $int,
+                to: $int,
+                _: Ordering,
+                _: Ordering,
+            ) -> Result<$int, $int> {
                 match self.step(Access::CompareExchange(from.into(), to.into())) {
                     Some(old) => {
                         if old == from {
@@ -54,7 +63,8 @@ macro_rules! atomic {
             }
 
             pub(crate) fn fetch_add(&self, value: $int, _: Ordering) -> $int {
-                self.step(Access::Add(value.into(), Self::BITS)).unwrap_or_else(|| self.0.fetch_add(value, Ordering::Relaxed))
+                self.step(Access::Add(value.into(), Self::BITS))
+                    .unwrap_or_else(|| self.0.fetch_add(value, Ordering::Relaxed))
             }
 
             pub(crate) fn fetch_sub(&self, value: $int, order: Ordering) -> $int {
@@ -62,11 +72,13 @@ macro_rules! atomic {
             }
 
             pub(crate) fn fetch_or(&self, value: $int, _: Ordering) -> $int {
-                self.step(Access::Or(value.into())).unwrap_or_else(|| self.0.fetch_or(value, Ordering::Relaxed))
+                self.step(Access::Or(value.into()))
+                    .unwrap_or_else(|| self.0.fetch_or(value, Ordering::Relaxed))
             }
 
             pub(crate) fn fetch_and(&self, value: $int, _: Ordering) -> $int {
-                self.step(Access::And(value.into())).unwrap_or_else(|| self.0.fetch_and(value, Ordering::Relaxed))
+                self.step(Access::And(value.into()))
+                    .unwrap_or_else(|| self.0.fetch_and(value, Ordering::Relaxed))
             }
 
             /// A load and compare-and-swaps, as in the standard library.

@@ -1,9 +1,12 @@
-//! The world that the code under test runs in: a memory in which every access is a step, and an exact oracle.
+//! The world that the code under test runs in: a memory in which every access is a step, and an
+//! exact oracle.
 //!
-//! The model's atomics live at real addresses of an arena, so that the crate's own layouts and casts work, but hold nothing there: what
-//! a word contains is known to the explorer. A process is a plain function. It is run from the start of an operation with the results
-//! that its steps have had so far, and is unwound at the first step whose result is not known yet; so a process is the same thing as
-//! the list of its results, and can be put aside, resumed or killed at any step without a thread or a stack of its own.
+//! The model's atomics live at real addresses of an arena, so that the crate's own layouts and
+//! casts work, but hold nothing there: what a word contains is known to the explorer. A process is
+//! a plain function. It is run from the start of an operation with the results that its steps have
+//! had so far, and is unwound at the first step whose result is not known yet; so a process is the
+//! same thing as the list of its results, and can be put aside, resumed or killed at any step
+//! without a thread or a stack of its own.
 
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
@@ -11,7 +14,8 @@ use std::panic::{self, AssertUnwindSafe};
 /// What a process remembers between two operations.
 pub type Local = [u64; 4];
 
-/// One operation of a process: from what it remembers to what it remembers then, or `None` at its end.
+/// One operation of a process: from what it remembers to what it remembers then, or `None` at its
+/// end.
 pub type Script = Box<dyn Fn(Local) -> Option<Local>>;
 
 /// Bytes of the arena.
@@ -61,16 +65,19 @@ pub type Word = usize;
 pub enum Op {
     /// Gives the word's value before.
     Access(Word, Access),
-    /// Sleeps while the low half of the word is as expected. The last field stands for all that the process knows when it goes on: what
-    /// it has said by [`phase`], and how many other words it has changed since it began again.
+    /// Sleeps while the low half of the word is as expected. The last field stands for all that the
+    /// process knows when it goes on: what it has said by [`phase`], and how many other words it
+    /// has changed since it began again.
     Sleep(Word, u32, u64),
     /// Wakes so many; gives how many were there.
     Wake(Word, u32),
     /// Asks the kernel whether this process is dead; gives 1 or 0.
     IsDead(usize),
-    /// No step: an operation that has changed nothing begins anew, for the so many-th time, and nothing that it saw matters any more.
+    /// No step: an operation that has changed nothing begins anew, for the so many-th time, and
+    /// nothing that it saw matters any more.
     Again(u64),
-    /// Asks whether all of these processes have ended, one bit for each; gives 1 or 0. No part of the code under test.
+    /// Asks whether all of these processes have ended, one bit for each; gives 1 or 0. No part of
+    /// the code under test.
     HaveEnded(u64),
 }
 
@@ -110,7 +117,8 @@ pub enum End {
     Panicked(String),
 }
 
-/// Which words the explorer keeps: those that some process writes. All others are constant, and reading them is no step.
+/// Which words the explorer keeps: those that some process writes. All others are constant, and
+/// reading them is no step.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// Every word as the setup left it, by place.
@@ -167,7 +175,8 @@ struct Replay {
     history: Vec<u64>,
     /// Steps taken.
     at: usize,
-    /// Memory on which the process runs on by itself when its history ends, as long as this is not used up.
+    /// Memory on which the process runs on by itself when its history ends, as long as this is not
+    /// used up.
     words: Vec<u64>,
     fates: Vec<Fate>,
     ahead: usize,
@@ -210,7 +219,8 @@ thread_local! {
             grew: false,
         })
     };
-    /// Bytes with addresses. Nobody writes them but `Copy` values that the code under test puts into slots, which nobody reads.
+    /// Bytes with addresses. Nobody writes them but `Copy` values that the code under test puts
+    /// into slots, which nobody reads.
     static BASE: *mut u8 = Box::into_raw(Box::new(Arena([0; ARENA]))).cast();
 }
 
@@ -267,7 +277,10 @@ pub fn sleep(address: usize, expected: u32) {
         // The last checks are made by one process alone; nobody would wake it.
         Mode::Direct { .. } => Asked::Known(0),
         Mode::Replay(replay) => {
-            let others = replay.changed[replay.forgotten..].iter().filter(|&&changed| changed != place).count() as u64;
+            let others = replay.changed[replay.forgotten..]
+                .iter()
+                .filter(|&&changed| changed != place)
+                .count() as u64;
             Asked::Step(Op::Sleep(world.memory.keep(place), expected, world.phase << 16 | others))
         }
         Mode::Idle => panic!("a step outside of a process"),
@@ -300,7 +313,8 @@ pub fn have_ended(set: u64) -> bool {
     }) != 0
 }
 
-/// Says that the operation looks everything up from here on. Taken at its word only as long as the operation has changed nothing.
+/// Says that the operation looks everything up from here on. Taken at its word only as long as the
+/// operation has changed nothing.
 pub fn begin_again() {
     let idle = WORLD.with_borrow_mut(|world| match &mut world.mode {
         Mode::Replay(replay) if replay.changed.is_empty() => {
@@ -317,12 +331,18 @@ pub fn begin_again() {
     }
 }
 
-/// Says that of all that the process knows only `extra` matters from here on, and what it has read last from the word at this address.
+/// Says that of all that the process knows only `extra` matters from here on, and what it has read
+/// last from the word at this address.
 pub fn forget_but(address: usize, extra: u64) {
     let place = offset_of(address).expect("a shared word") / GRAIN;
     let number = WORLD.with_borrow(|world| match &world.mode {
         Mode::Replay(replay) if !replay.paused => {
-            let last = replay.read.iter().rev().find(|&&(read, _)| read == place).map_or(0, |&(_, value)| value + 1);
+            let last = replay
+                .read
+                .iter()
+                .rev()
+                .find(|&&(read, _)| read == place)
+                .map_or(0, |&(_, value)| value + 1);
             Some(1 << 63 | extra << 32 | last)
         }
         _ => None,
@@ -343,7 +363,8 @@ pub fn note(what: &'static str, a: u64, b: u64) {
     });
 }
 
-/// Says what the process knows, so that two sleeps after which it would go on differently are told apart.
+/// Says what the process knows, so that two sleeps after which it would go on differently are told
+/// apart.
 pub fn phase(phase: u64) {
     WORLD.with_borrow_mut(|world| world.phase = phase);
 }
@@ -374,7 +395,11 @@ fn step(ask: impl FnOnce(&mut World) -> Asked) -> u64 {
             Asked::Step(op) => op,
         };
         let grown = world.memory.kept();
-        let accessed = if let Op::Access(word, access) = op { Some((world.memory.kept[word], access)) } else { None };
+        let accessed = if let Op::Access(word, access) = op {
+            Some((world.memory.kept[word], access))
+        } else {
+            None
+        };
         let Mode::Replay(replay) = &mut world.mode else {
             panic!("a step outside of a process");
         };
@@ -398,7 +423,8 @@ fn step(ask: impl FnOnce(&mut World) -> Asked) -> u64 {
 }
 
 impl Replay {
-    /// Guesses that nobody interferes. Right or wrong, it is one of the results that the step may have.
+    /// Guesses that nobody interferes. Right or wrong, it is one of the results that the step may
+    /// have.
     fn run_ahead(&mut self, op: Op, kept: usize) -> Option<u64> {
         self.ahead = self.ahead.checked_sub(1)?;
         if self.words.len() < kept {
@@ -427,7 +453,8 @@ pub fn set_up(build: impl FnOnce()) {
     build();
     WORLD.with_borrow_mut(|world| {
         if let Mode::Direct { words, .. } = std::mem::replace(&mut world.mode, Mode::Idle) {
-            world.memory = Memory { index: vec![None; words.len()], initial: words, kept: Vec::new() };
+            world.memory =
+                Memory { index: vec![None; words.len()], initial: words, kept: Vec::new() };
         }
         world.grew = false;
     });
@@ -453,7 +480,8 @@ pub fn memory() -> (Memory, bool) {
     WORLD.with_borrow_mut(|world| (world.memory.clone(), std::mem::take(&mut world.grew)))
 }
 
-/// A run of one operation of process `me`: through `history`, and then up to `ahead` steps on `words`.
+/// A run of one operation of process `me`: through `history`, and then up to `ahead` steps on
+/// `words`.
 pub fn run(
     me: usize,
     script: &Script,
@@ -486,7 +514,8 @@ pub fn run(
     let Mode::Replay(replay) = mode else {
         unreachable!("only this function ends a run");
     };
-    // Who waits for a word to change must look at it by a step, even if nobody has been found yet who changes it.
+    // Who waits for a word to change must look at it by a step, even if nobody has been found yet
+    // who changes it.
     if replay.steps.is_empty() && matches!(&outcome, Ok(next) if *next == Some(local)) {
         WORLD.with_borrow_mut(|world| {
             let place = world.constant.expect("an operation that does nothing for ever");
@@ -499,7 +528,11 @@ pub fn run(
         Err(payload) if payload.is::<Pause>() => End::Paused,
         Err(payload) => {
             let message = payload.downcast_ref::<String>().cloned();
-            End::Panicked(message.or_else(|| payload.downcast_ref::<&str>().map(|&text| text.into())).unwrap_or_default())
+            End::Panicked(
+                message
+                    .or_else(|| payload.downcast_ref::<&str>().map(|&text| text.into()))
+                    .unwrap_or_default(),
+            )
         }
     };
     (replay.steps, end)

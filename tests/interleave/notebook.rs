@@ -1,4 +1,5 @@
-//! Memory in which processes note what they did, and which outlives them. It is not part of what is tested.
+//! Memory in which processes note what they did, and which outlives them. It is not part of what is
+//! tested.
 #![expect(unsafe_code, reason = "an anonymous shared mapping")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,9 @@ impl Notebook {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let address = unsafe { libc::mmap(core::ptr::null_mut(), size_of::<Notebook>(), protection, flags, -1, 0) };
+        let address = unsafe {
+            libc::mmap(core::ptr::null_mut(), size_of::<Notebook>(), protection, flags, -1, 0)
+        };
         assert_ne!(address, libc::MAP_FAILED, "mmap");
         // SAFETY: mapped to the end of the process, aligned to pages, zeroed, and all atomics.
         unsafe { &*address.cast::<Notebook>() }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use offspring::{
-    Fault, Handle, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, TryLockError, TryRecvError, Wait,
+    Fault, Handle, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment,
+    TryLockError, TryRecvError, Wait,
 };
 
 use crate::fd::SegmentFd;
@@ -58,7 +59,8 @@ fn sealed(number: u64) -> Message {
 
 const RECEIVES: u64 = 1;
 const SENDS: u64 = 2;
-/// Words of a life: what it does, how many it was to send and has sent, whether it was killed, and how many messages it has begun to release.
+/// Words of a life: what it does, how many it was to send and has sent, whether it was killed, and
+/// how many messages it has begun to release.
 const ROLE: usize = 0;
 const QUOTA: usize = 1;
 const SENT: usize = 2;
@@ -109,7 +111,11 @@ fn receive_all(queue: &Queue<Message>, life: &Life) {
 fn queue(mut dice: Dice, policy: OnReceiverDeath) -> Result<Outcome, String> {
     let segment = small_segment();
     let capacity = 1 + dice.below(4) as usize;
-    let queue = QueueOptions::new().capacity(capacity).on_receiver_death(policy).wait(Wait::Sleep).create_in::<Message>(&segment);
+    let queue = QueueOptions::new()
+        .capacity(capacity)
+        .on_receiver_death(policy)
+        .wait(Wait::Sleep)
+        .create_in::<Message>(&segment);
     let queue = queue.expect("a queue");
     for _ in 0..dice.below(4) {
         queue.try_send(sealed(0)).expect("room");
@@ -184,8 +190,9 @@ fn account(
 ) -> Result<Outcome, String> {
     let lives = &notebook.lives[..used];
     let mut received: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-    // Receivers that were killed: with a message they had noted; as they were releasing one, which may have been released or not; and all
-    // others, of whom each may have had a message that it had not noted.
+    // Receivers that were killed: with a message they had noted; as they were releasing one, which
+    // may have been released or not; and all others, of whom each may have had a message that it
+    // had not noted.
     let (mut holders, mut releasing, mut others) = (0_u64, 0, 0_u64);
     for life in lives.iter().filter(|life| life.get(ROLE) == RECEIVES) {
         let notes = life.notes();
@@ -212,7 +219,9 @@ fn account(
     let (mut missing, mut uncertain) = (0, 0);
     for (index, life) in lives.iter().enumerate().filter(|(_, life)| life.get(ROLE) == SENDS) {
         let number = |sequence: u64| ((index as u64) << 16) + sequence;
-        missing += (0..life.get(SENT)).filter(|&sequence| !received.contains_key(&number(sequence))).count() as u64;
+        missing += (0..life.get(SENT))
+            .filter(|&sequence| !received.contains_key(&number(sequence)))
+            .count() as u64;
         if life.get(KILLED) == 0 && life.get(SENT) != life.get(QUOTA) {
             return Err(format!("sender {index} has not done its work"));
         }
@@ -229,8 +238,9 @@ fn account(
     }
     let again = received.values().flatten().filter(|&note| note & FLAGGED_BIT != 0).count() as u64;
     let (least, most) = match policy {
-        // Every message that is missing went with a receiver that had not noted it, and each such receiver, and each that had noted one, is
-        // counted. Only a process that was killed as it cleared up may leave the count one short; nobody counts what nobody had.
+        // Every message that is missing went with a receiver that had not noted it, and each such
+        // receiver, and each that had noted one, is counted. Only a process that was killed as it
+        // cleared up may leave the count one short; nobody counts what nobody had.
         OnReceiverDeath::Drop => (
             (missing + holders).saturating_sub(chronicle.knowing_kills),
             missing + holders + releasing + uncertain.min(others.saturating_sub(missing)),
@@ -252,12 +262,14 @@ fn account(
     Ok(Outcome { chronicle, done: received.len() as u64, lost: missing, again })
 }
 
-/// Words of a life with the lock or the heap: turns made, turns it was to make, deaths of owners that it was told, and where it stands.
+/// Words of a life with the lock or the heap: turns made, turns it was to make, deaths of owners
+/// that it was told, and where it stands.
 const MADE: usize = 1;
 const TURNS: usize = 2;
 const TOLD: usize = 3;
 const PLACE: usize = 4;
-/// Where one stands: elsewhere; or at the lock, which it wants and may have, has, gives up and may have.
+/// Where one stands: elsewhere; or at the lock, which it wants and may have, has, gives up and may
+/// have.
 const OUTSIDE: u64 = 0;
 const WANTS: u64 = 1;
 const HAS: u64 = 2;
@@ -300,7 +312,8 @@ fn count_up(lock: &Lock<[u64; 2]>, notebook: &Notebook, index: usize) {
 /// Who was killed, the reaper included, and what the probe said before and after.
 type Killed = Vec<(usize, [String; 2])>;
 
-/// Three processes, each taking as many turns as it was told; who is killed gets a successor for the rest.
+/// Three processes, each taking as many turns as it was told; who is killed gets a successor for
+/// the rest.
 fn three(
     segment: &Segment,
     mut dice: Dice,
@@ -356,7 +369,8 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
     let notebook = Notebook::new();
     let attach = || drop(other.try_lock());
     let work = |index| count_up(&lock, notebook, index);
-    // Whether the lock is that of a dead owner: asked in a copy of this process, after which all is as it was.
+    // Whether the lock is that of a dead owner: asked in a copy of this process, after which all is
+    // as it was.
     let is_left_by_the_dead = || {
         let mut watch = Watch::new(segment.as_fd());
         let before = watch.snapshot();
@@ -370,7 +384,8 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
         watch.restore(&before);
         answer
     };
-    let (chronicle, killed) = three(&segment, dice, notebook, TURNS_EACH, &attach, &work, Some(&is_left_by_the_dead))?;
+    let (chronicle, killed) =
+        three(&segment, dice, notebook, TURNS_EACH, &attach, &work, Some(&is_left_by_the_dead))?;
     let sum = |word| notebook.lives.iter().map(|life| life.get(word)).sum::<u64>();
     let (guard, last_told) = match lock.lock() {
         Ok(guard) => (guard, 0),
@@ -381,14 +396,17 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
         Err(other) => return Err(other.to_string()),
     };
     let (made, told) = (sum(MADE), sum(TOLD) + last_told);
-    // Owners that were killed; and those of them that may have been successors who had not noted yet that they were told.
+    // Owners that were killed; and those of them that may have been successors who had not noted
+    // yet that they were told.
     let (mut owners, mut silent) = (0, 0);
     let mut uncounted = 0;
     for (index, [before, after]) in &killed {
         let owned = before != DIED && after == DIED;
         let place = if *index == REAPER { OUTSIDE } else { notebook.lives[*index].get(PLACE) };
         if (place == HAS && !(before == HELD && owned)) || (place == OUTSIDE && owned) {
-            return Err(format!("the lock was {before}, and {after} when life {index} was killed at place {place}"));
+            return Err(format!(
+                "the lock was {before}, and {after} when life {index} was killed at place {place}"
+            ));
         }
         owners += u64::from(owned);
         silent += u64::from(owned && place == WANTS);
@@ -398,7 +416,9 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
     let told_right = (owners - silent..=owners).contains(&told);
     let counted_right = guard[0] == guard[1] && (made..=made + uncounted).contains(&guard[1]);
     if !told_right || !counted_right || made != 3 * TURNS_EACH {
-        return Err(format!("{guard:?} after {made} turns; told {told} times of {owners} dead owners, {silent} of them silent"));
+        return Err(format!(
+            "{guard:?} after {made} turns; told {told} times of {owners} dead owners, {silent} of them silent"
+        ));
     }
     drop(guard);
     drop(lock.try_lock().map_err(|error| error.to_string())?);
@@ -412,16 +432,22 @@ fn make_and_drop(segment: &Segment, notebook: &Notebook, index: usize) {
     let life = &notebook.lives[index];
     while life.get(MADE) < life.get(TURNS) {
         let turn = life.get(MADE) as usize;
-        let mine = Queue::<Message>::with_capacity_in(segment, 1 + (index + turn) % 5).expect("room");
+        let mine =
+            Queue::<Message>::with_capacity_in(segment, 1 + (index + turn) % 5).expect("room");
         mine.try_send(sealed(turn as u64)).expect("room");
         let name: [u64; 3] = bytemuck::cast(mine.handle());
         name.into_iter().enumerate().for_each(|(word, value)| life.set(NAME + word, value));
         let theirs = (1..LIVES).map(|distance| &notebook.lives[(index + turn + distance) % LIVES]);
-        if let Some(theirs) = theirs.into_iter().find(|theirs| theirs.get(NAME) != 0 && !std::ptr::eq(*theirs, life)) {
+        if let Some(theirs) =
+            theirs.into_iter().find(|theirs| theirs.get(NAME) != 0 && !std::ptr::eq(*theirs, life))
+        {
             let name: Handle = bytemuck::cast([0, 1, 2].map(|word| theirs.get(NAME + word)));
             match Queue::<Message>::open(segment, name) {
-                Ok(opened) => assert!((1..=5).contains(&opened.capacity()) && opened.len() <= 1, "{opened:?}"),
-                // Dropped by its maker, or by the reaper of its maker; or the name was read while it changed.
+                Ok(opened) => {
+                    assert!((1..=5).contains(&opened.capacity()) && opened.len() <= 1, "{opened:?}")
+                }
+                // Dropped by its maker, or by the reaper of its maker; or the name was read while
+                // it changed.
                 Err(Fault::Stale) => {}
                 Err(other) => panic!("{other}"),
             }

@@ -1,9 +1,11 @@
 //! A few processes of which one runs at a time, for as many instructions as a random number says.
 //!
-//! What the kernel would say depends on the time, and a run must come out the same whenever it is repeated. So three of its answers are
-//! given by the test: when a sleep on a word of the segment ends (when it is woken, or when the dice say that its time is over), whether a
-//! process lives (it does until the test has killed it), and what time it is (a microsecond later with every instruction). Every other system
-//! call is made. What else would differ is random numbers: those that hash maps begin with, and the name of the segment.
+//! What the kernel would say depends on the time, and a run must come out the same whenever it is
+//! repeated. So three of its answers are given by the test: when a sleep on a word of the segment
+//! ends (when it is woken, or when the dice say that its time is over), whether a process lives (it
+//! does until the test has killed it), and what time it is (a microsecond later with every
+//! instruction). Every other system call is made. What else would differ is random numbers: those
+//! that hash maps begin with, and the name of the segment.
 
 #![expect(unsafe_code, reason = "stands in for a function of libc's")]
 
@@ -91,7 +93,8 @@ pub struct World<'a> {
     dead: BTreeSet<u64>,
     pub dice: Dice,
     pub chronicle: Chronicle,
-    /// How many may yet be killed. Without any, nobody may sleep through anything, and no sleep ends by itself.
+    /// How many may yet be killed. Without any, nobody may sleep through anything, and no sleep
+    /// ends by itself.
     kills_left: u64,
     peaceful: bool,
     /// What the author wants to know right before and right after a kill.
@@ -144,7 +147,8 @@ impl<'a> World<'a> {
         self.actors[index].state = State::Runs;
     }
 
-    /// Goes on until somebody was killed or is done; `None` when nobody is left who could do anything.
+    /// Goes on until somebody was killed or is done; `None` when nobody is left who could do
+    /// anything.
     pub fn go_on(&mut self) -> Result<Option<Event>, String> {
         loop {
             if self.chronicle.steps > MOST_STEPS {
@@ -156,13 +160,17 @@ impl<'a> World<'a> {
             if !self.peaceful && !self.asleep.is_empty() && self.dice.once_in(40) {
                 self.time_passes();
             }
-            let ready: Vec<usize> = (0..self.actors.len()).filter(|&index| self.actors[index].state == State::Runs).collect();
+            let ready: Vec<usize> = (0..self.actors.len())
+                .filter(|&index| self.actors[index].state == State::Runs)
+                .collect();
             if ready.is_empty() {
                 if self.asleep.is_empty() {
                     return Ok(None);
                 }
                 if self.peaceful {
-                    return Err("nobody was killed, and everybody sleeps: a wake-up was lost".to_owned());
+                    return Err(
+                        "nobody was killed, and everybody sleeps: a wake-up was lost".to_owned()
+                    );
                 }
                 self.chronicle.all_slept += 1;
                 self.time_passes();
@@ -238,8 +246,13 @@ impl<'a> World<'a> {
             }
             Next::Clock => actor.tracee.pretend_time(self.chronicle.steps * 1000),
             // What `/proc` says of a process: nothing either.
-            Next::Call(call) if call.number == libc::SYS_openat => actor.tracee.pretend(-i64::from(libc::EMFILE)),
-            Next::Call(call) if call.number == libc::SYS_futex && self.watch.contains(actor.base, call.arguments[0]) => {
+            Next::Call(call) if call.number == libc::SYS_openat => {
+                actor.tracee.pretend(-i64::from(libc::EMFILE))
+            }
+            Next::Call(call)
+                if call.number == libc::SYS_futex
+                    && self.watch.contains(actor.base, call.arguments[0]) =>
+            {
                 self.futex(index, &call);
                 word |= 1 << 32;
             }
@@ -249,7 +262,8 @@ impl<'a> World<'a> {
                 }
             }
         }
-        self.chronicle.fingerprint = (self.chronicle.fingerprint ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(5);
+        self.chronicle.fingerprint =
+            (self.chronicle.fingerprint ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(5);
         Ok(())
     }
 
@@ -270,7 +284,10 @@ impl<'a> World<'a> {
         assert_eq!(operation as i32, libc::FUTEX_WAKE);
         let mut woken = 0;
         while woken < i64::from(value as i32)
-            && let Some(at) = self.asleep.iter().position(|&sleeper| self.actors[sleeper].state == State::Sleeps(offset))
+            && let Some(at) = self
+                .asleep
+                .iter()
+                .position(|&sleeper| self.actors[sleeper].state == State::Sleeps(offset))
             && let Some(sleeper) = self.asleep.remove(at)
         {
             self.end_sleep(sleeper, 0);
@@ -312,7 +329,8 @@ pub fn small_segment() -> Segment {
     segment
 }
 
-/// What takes the place of libc's `getrandom` in this program: the standard library's hash maps begin with its bytes.
+/// What takes the place of libc's `getrandom` in this program: the standard library's hash maps
+/// begin with its bytes.
 ///
 /// # Safety
 /// As that function: `buffer` points to `len` bytes.

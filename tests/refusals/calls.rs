@@ -22,7 +22,9 @@ impl Call {
             libc::SYS_membarrier | libc::SYS_prctl => first,
             libc::SYS_madvise => third,
             // Private memory of no name, or a file.
-            libc::SYS_mmap => self.arguments[3] & (libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE) as u64,
+            libc::SYS_mmap => {
+                self.arguments[3] & (libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE) as u64
+            }
             _ => 0,
         };
         Kind { number: self.number, command }
@@ -90,7 +92,9 @@ impl Kind {
     pub fn names(self) -> &'static [&'static str] {
         match self.number {
             libc::SYS_openat | libc::SYS_open => &["open"],
-            libc::SYS_newfstatat | libc::SYS_stat | libc::SYS_fstat | libc::SYS_statx => &["stat", "open", "fork"],
+            libc::SYS_newfstatat | libc::SYS_stat | libc::SYS_fstat | libc::SYS_statx => {
+                &["stat", "open", "fork"]
+            }
             libc::SYS_clone | libc::SYS_clone3 | libc::SYS_fork => &["fork"],
             libc::SYS_ppoll | libc::SYS_poll => &["poll"],
             libc::SYS_prlimit64 | libc::SYS_getrlimit => &["getrlimit"],
@@ -104,10 +108,12 @@ impl Kind {
             libc::SYS_fcntl => &["fcntl", "not sealed"],
             // What it decides can be found out in another way, if that is not refused, too.
             libc::SYS_unshare => &["unshare", "stat", "open", "thread"],
-            _ => std::slice::from_ref(match NAMES.iter().find(|(number, _)| *number == self.number) {
-                Some((_, name)) => name,
-                None => &"?",
-            }),
+            _ => std::slice::from_ref(
+                match NAMES.iter().find(|(number, _)| *number == self.number) {
+                    Some((_, name)) => name,
+                    None => &"?",
+                },
+            ),
         }
     }
 }
@@ -198,15 +204,27 @@ pub fn out_of_scope(call: &Call) -> Option<&'static str> {
     let page = 4096;
     match call.number {
         libc::SYS_brk | libc::SYS_mremap | libc::SYS_mprotect => Some("libc's allocator"),
-        libc::SYS_mmap if third != 0 && fourth & libc::MAP_ANONYMOUS as u64 != 0 && second != page => Some("libc's allocator"),
+        libc::SYS_mmap
+            if third != 0 && fourth & libc::MAP_ANONYMOUS as u64 != 0 && second != page =>
+        {
+            Some("libc's allocator")
+        }
         libc::SYS_exit | libc::SYS_exit_group => Some("does not return"),
-        libc::SYS_getpid | libc::SYS_gettid => Some("the standard library's way to tell a process and a thread; cannot fail"),
+        libc::SYS_getpid | libc::SYS_gettid => {
+            Some("the standard library's way to tell a process and a thread; cannot fail")
+        }
         libc::SYS_sched_yield => Some("the standard library's; its result says nothing"),
         libc::SYS_write if first <= 2 => Some("standard streams, by the standard library"),
-        libc::SYS_set_robust_list | libc::SYS_rseq | libc::SYS_rt_sigreturn => Some("libc's, for a thread"),
-        libc::SYS_futex if second & libc::FUTEX_PRIVATE_FLAG as u64 != 0 => Some("locks of the standard library"),
+        libc::SYS_set_robust_list | libc::SYS_rseq | libc::SYS_rt_sigreturn => {
+            Some("libc's, for a thread")
+        }
+        libc::SYS_futex if second & libc::FUTEX_PRIVATE_FLAG as u64 != 0 => {
+            Some("locks of the standard library")
+        }
         libc::SYS_getrandom if third != 0 => Some("hash maps of the standard library"),
-        libc::SYS_clock_gettime => Some("the clock: no call where there is a vDSO, and taken to be infallible"),
+        libc::SYS_clock_gettime => {
+            Some("the clock: no call where there is a vDSO, and taken to be infallible")
+        }
         libc::SYS_close => Some("by the standard library, which takes a refusal for done"),
         libc::SYS_restart_syscall => Some("the kernel's own, after a stop"),
         libc::SYS_getcwd => Some("the standard library's, for a backtrace"),

@@ -1,4 +1,5 @@
-//! Places in which much is missing or different. What an operation does there must be what it does elsewhere, or an error that says why.
+//! Places in which much is missing or different. What an operation does there must be what it does
+//! elsewhere, or an error that says why.
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -30,11 +31,19 @@ struct Place {
     errors: &'static [&'static str],
 }
 
-const fn alone(name: &'static str, enter: fn() -> nix::Result<()>, errors: &'static [&'static str]) -> Place {
+const fn alone(
+    name: &'static str,
+    enter: fn() -> nix::Result<()>,
+    errors: &'static [&'static str],
+) -> Place {
     Place { name, together: || Ok(()), alone: enter, errors }
 }
 
-const fn together(name: &'static str, enter: fn() -> nix::Result<()>, errors: &'static [&'static str]) -> Place {
+const fn together(
+    name: &'static str,
+    enter: fn() -> nix::Result<()>,
+    errors: &'static [&'static str],
+) -> Place {
     Place { name, together: enter, alone: || Ok(()), errors }
 }
 
@@ -64,7 +73,11 @@ const PLACES: &[Place] = &[
     alone("a mount namespace", own_mounts, &[]),
     alone("a pid namespace, for children", || unshare(CloneFlags::CLONE_NEWPID), NAMESPACE),
     together("a pid namespace, for all", pid_namespace, &[]),
-    together("a pid namespace, for all, with the /proc of another", || enter_as_child(libc::CLONE_NEWPID), NO_PROC),
+    together(
+        "a pid namespace, for all, with the /proc of another",
+        || enter_as_child(libc::CLONE_NEWPID),
+        NO_PROC,
+    ),
     alone("a time namespace, for children", time_namespace, NAMESPACE),
     together("a time namespace, for all", time_namespace, &[]),
     together("ulimit -v, 256 MiB more, for all", || address_space(256 << 20), &[]),
@@ -79,7 +92,8 @@ const PLACES: &[Place] = &[
     alone("ulimit -f 16", || limit(Resource::RLIMIT_FSIZE, 16 << 10), TOO_LARGE),
 ];
 
-/// The argument by which this program plays the scenes [where addresses are not random](without_randomization).
+/// The argument by which this program plays the scenes [where addresses are not
+/// random](without_randomization).
 pub const WITHOUT_RANDOMIZATION: &str = "--without-randomization";
 
 fn close(fds: &[i32]) -> nix::Result<()> {
@@ -98,7 +112,8 @@ fn limit(resource: Resource, to: u64) -> nix::Result<()> {
 /// So many bytes may still be mapped.
 fn address_space(left: u64) -> nix::Result<()> {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc");
-    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number of pages");
+    let pages: u64 =
+        statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number of pages");
     limit(Resource::RLIMIT_AS, pages * 4096 + left)
 }
 
@@ -138,7 +153,8 @@ fn enter_as_child(namespaces: i32) -> nix::Result<()> {
     // SAFETY: takes flags.
     Errno::result(unsafe { libc::unshare(namespaces) })?;
     if namespaces == CLONE_NEWTIME {
-        std::fs::write("/proc/self/timens_offsets", "monotonic 86400 0\nboottime 172800 0\n").expect("no process is in it yet");
+        std::fs::write("/proc/self/timens_offsets", "monotonic 86400 0\nboottime 172800 0\n")
+            .expect("no process is in it yet");
     }
     let own = nix::unistd::getpid();
     // SAFETY: this process has one thread, so the copy may go on as this one does.
@@ -191,7 +207,8 @@ pub fn play_all() -> Vec<String> {
     let again = std::env::current_exe().and_then(|program| {
         let mut command = Command::new(program);
         command.arg(WITHOUT_RANDOMIZATION);
-        let enter = || personality::set(Persona::ADDR_NO_RANDOMIZE).map(drop).map_err(std::io::Error::from);
+        let enter =
+            || personality::set(Persona::ADDR_NO_RANDOMIZE).map(drop).map_err(std::io::Error::from);
         // SAFETY: one system call.
         unsafe { command.pre_exec(enter) }.status()
     });
@@ -205,7 +222,10 @@ pub fn play_all() -> Vec<String> {
 /// Plays all scenes where `execve` has made nothing random.
 pub fn without_randomization() -> Vec<String> {
     let mut failures = Vec::new();
-    assert!(personality::get().is_ok_and(|persona| persona.contains(Persona::ADDR_NO_RANDOMIZE)), "inherited");
+    assert!(
+        personality::get().is_ok_and(|persona| persona.contains(Persona::ADDR_NO_RANDOMIZE)),
+        "inherited"
+    );
     play_in(&together("addresses are not random", || Ok(()), &[]), &mut failures);
     failures
 }
@@ -213,14 +233,20 @@ pub fn without_randomization() -> Vec<String> {
 /// Plays all scenes in one place, unless we are not allowed to enter it.
 fn play_in(place: &Place, failures: &mut Vec<String>) -> bool {
     let mut counts = Counts::default();
-    let scenes: Vec<usize> = (0..SCENES.len()).filter(|&scene| SCENES[scene].can_be_played()).collect();
+    let scenes: Vec<usize> =
+        (0..SCENES.len()).filter(|&scene| SCENES[scene].can_be_played()).collect();
     let verdicts = on_all_processors(scenes.len(), |number| play(place, scenes[number]));
     for (scene, verdict) in scenes.iter().map(|&scene| &SCENES[scene]).zip(verdicts) {
         let (count, failure) = match verdict {
             Verdict::Works => (&mut counts.works, None),
             Verdict::Alive => (&mut counts.alive, None),
-            Verdict::Error(text) if place.errors.iter().any(|word| text.contains(word)) => (&mut counts.errors, None),
-            Verdict::Error(text) => (&mut counts.failures, Some(format!("an error that has nothing to do with it: {text}"))),
+            Verdict::Error(text) if place.errors.iter().any(|word| text.contains(word)) => {
+                (&mut counts.errors, None)
+            }
+            Verdict::Error(text) => (
+                &mut counts.failures,
+                Some(format!("an error that has nothing to do with it: {text}")),
+            ),
             Verdict::Failure(text) => (&mut counts.failures, Some(text)),
             Verdict::NotReached => unreachable!("nothing is refused"),
             Verdict::NotAllowed(text) => {
@@ -246,7 +272,8 @@ fn play(place: &Place, scene: usize) -> Verdict {
         match (place.together)() {
             Err(error) => verdict = unparse(&Verdict::NotAllowed(error.to_string())),
             Ok(()) => {
-                let (player, mut answer) = start(scene, || (place.alone)().map_err(|error| error.to_string()));
+                let (player, mut answer) =
+                    start(scene, || (place.alone)().map_err(|error| error.to_string()));
                 answer.read_to_string(&mut verdict).expect("readable");
                 // Its counterparts end with this process.
                 let ended = waitpid(player, None).expect("it is ours");

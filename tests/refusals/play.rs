@@ -83,7 +83,8 @@ pub fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == WITHOUT_RANDOMIZATION) {
         return end(&places::without_randomization());
     }
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wants = |text: &str| wanted.iter().all(|word| text.contains(word.as_str()));
     let name = |scene: &Scene| format!("{}: {}", scene.at, scene.name);
     // A word may be that of a scene or of a call, so scenes are chosen when their calls are known.
@@ -98,9 +99,15 @@ pub fn main() -> ExitCode {
         }
         let rehearsal = play(Job { scene: number, refusal: Refusal::Nothing });
         if !matches!(rehearsal.verdict, Verdict::Works) {
-            failures.push(format!("{}, with nothing refused: {:?}", name(scene), rehearsal.verdict));
+            failures.push(format!(
+                "{}, with nothing refused: {:?}",
+                name(scene),
+                rehearsal.verdict
+            ));
         }
-        let jobs = jobs(number, &rehearsal.calls, |kind| wants(&format!("{} {}", name(scene), kind.name())));
+        let jobs = jobs(number, &rehearsal.calls, |kind| {
+            wants(&format!("{} {}", name(scene), kind.name()))
+        });
         if !jobs.is_empty() {
             let verdicts = on_all_processors(jobs.len(), |number| play(jobs[number]).verdict);
             let mut row = Row::default();
@@ -113,10 +120,21 @@ pub fn main() -> ExitCode {
         rehearsals.push(rehearsal);
     }
     table.print(rehearsals.iter().map(|played| played.calls.len()).sum());
-    let kinds: BTreeSet<String> = rehearsals.iter().flat_map(|played| &played.calls).map(|(_, kind, _)| kind.name()).collect();
-    let others: BTreeSet<String> =
-        rehearsals.iter().flat_map(|played| &played.others).map(|(kind, reason)| format!("{} ({reason})", kind.name())).collect();
-    println!("\n{} kinds of calls: {}", kinds.len(), kinds.into_iter().collect::<Vec<_>>().join(", "));
+    let kinds: BTreeSet<String> = rehearsals
+        .iter()
+        .flat_map(|played| &played.calls)
+        .map(|(_, kind, _)| kind.name())
+        .collect();
+    let others: BTreeSet<String> = rehearsals
+        .iter()
+        .flat_map(|played| &played.others)
+        .map(|(kind, reason)| format!("{} ({reason})", kind.name()))
+        .collect();
+    println!(
+        "\n{} kinds of calls: {}",
+        kinds.len(),
+        kinds.into_iter().collect::<Vec<_>>().join(", ")
+    );
     println!("\nout of scope: {}", others.into_iter().collect::<Vec<_>>().join(", "));
     if table.total.plays == table.total.not_reached {
         failures.push("nothing was refused".to_owned());
@@ -125,18 +143,27 @@ pub fn main() -> ExitCode {
         failures.extend(table.missing());
         failures.extend(places::play_all());
     }
-    println!("\n{} plays, {} failures, {:.1} s", table.total.plays, failures.len(), start.elapsed().as_secs_f64());
+    println!(
+        "\n{} plays, {} failures, {:.1} s",
+        table.total.plays,
+        failures.len(),
+        start.elapsed().as_secs_f64()
+    );
     end(&failures)
 }
 
 /// All that is to be refused in a scene which makes these calls.
 fn jobs(scene: usize, calls: &[(Who, Kind, usize)], wants: impl Fn(Kind) -> bool) -> Vec<Job> {
-    let kinds: BTreeSet<(Who, Kind)> = calls.iter().map(|&(who, kind, _)| (who, kind)).filter(|&(_, kind)| wants(kind)).collect();
+    let kinds: BTreeSet<(Who, Kind)> =
+        calls.iter().map(|&(who, kind, _)| (who, kind)).filter(|&(_, kind)| wants(kind)).collect();
     let mut jobs = Vec::new();
     for (who, kind) in kinds {
         let made = calls.iter().filter(|&&(whose, which, _)| (whose, which) == (who, kind)).count();
         for &errno in errors() {
-            jobs.extend((0..made.min(MOST_OF_A_KIND)).map(|nth| Job { scene, refusal: Refusal::Once { who, kind, nth, errno } }));
+            jobs.extend(
+                (0..made.min(MOST_OF_A_KIND))
+                    .map(|nth| Job { scene, refusal: Refusal::Once { who, kind, nth, errno } }),
+            );
             // A call that is interrupted is made again; whoever interrupts it for ever wants that.
             if errno != libc::EINTR {
                 jobs.push(Job { scene, refusal: Refusal::Always { who, kind, errno } });
@@ -230,33 +257,43 @@ fn play(job: Job) -> Played {
             verdict = "n".to_owned();
         }
         let mut lines = vec![verdict];
+        lines.extend(seen.calls.iter().map(|(who, kind, nth)| {
+            format!("{}{} {nth}", if *who == Who::Player { 'p' } else { 'c' }, kind.to_text())
+        }));
         lines.extend(
-            seen.calls
-                .iter()
-                .map(|(who, kind, nth)| format!("{}{} {nth}", if *who == Who::Player { 'p' } else { 'c' }, kind.to_text())),
+            seen.others.iter().map(|(kind, reason)| format!("o{} {reason}", kind.to_text())),
         );
-        lines.extend(seen.others.iter().map(|(kind, reason)| format!("o{} {reason}", kind.to_text())));
         theirs.write_all(lines.join("\n").as_bytes()).expect("somebody listens");
     });
     let mut text = String::new();
     results.read_to_string(&mut text).expect("readable");
-    let mut played = Played { verdict: Verdict::Failure("no answer".to_owned()), calls: Vec::new(), others: Vec::new() };
+    let mut played = Played {
+        verdict: Verdict::Failure("no answer".to_owned()),
+        calls: Vec::new(),
+        others: Vec::new(),
+    };
     for (number, line) in text.lines().enumerate() {
         match (number, line.split_at_checked(1)) {
             (0, Some(_)) => played.verdict = judge(parse(line), job.refusal),
-            (_, Some(("o", rest))) => {
-                played.others.push(Kind::parse(rest).map(|(kind, reason)| (kind, reason.to_owned())).expect("a kind"))
-            }
+            (_, Some(("o", rest))) => played.others.push(
+                Kind::parse(rest).map(|(kind, reason)| (kind, reason.to_owned())).expect("a kind"),
+            ),
             (_, Some((who, rest))) => {
                 let (kind, nth) = Kind::parse(rest).expect("a kind");
-                played.calls.push((if who == "p" { Who::Player } else { Who::Child }, kind, nth.parse().expect("a number")));
+                played.calls.push((
+                    if who == "p" { Who::Player } else { Who::Child },
+                    kind,
+                    nth.parse().expect("a number"),
+                ));
             }
             _ => {}
         }
     }
     match waitpid(stage, None).expect("it is ours") {
         WaitStatus::Exited(_, 0) => {}
-        WaitStatus::Signaled(_, Signal::SIGKILL, _) => played.verdict = Verdict::Failure("HUNG".to_owned()),
+        WaitStatus::Signaled(_, Signal::SIGKILL, _) => {
+            played.verdict = Verdict::Failure("HUNG".to_owned())
+        }
         other => played.verdict = Verdict::Failure(format!("the stage ended by {other:?}")),
     }
     played
@@ -264,7 +301,8 @@ fn play(job: Job) -> Played {
 
 /// Starts a process that plays the scene and tells what came of it; if it can do `first`.
 pub fn start(scene: usize, first: impl FnOnce() -> Result<(), String>) -> (Pid, PipeReader) {
-    // What it has is the player's: dropped here, objects would be gone before the player came to use them.
+    // What it has is the player's: dropped here, objects would be gone before the player came to
+    // use them.
     let ready = ManuallyDrop::new((SCENES[scene].prepare)());
     // Not before, as whoever was prepared would have it, too.
     let (answer, mut tell) = std::io::pipe().expect("a pipe");
@@ -309,8 +347,14 @@ fn judge(verdict: Verdict, refusal: Refusal) -> Verdict {
         Refusal::Nothing => None,
     };
     match (verdict, kind) {
-        (Verdict::Error(text), Some(kind)) if kind.names().iter().any(|name| text.contains(name)) => Verdict::Error(text),
-        (Verdict::Error(text), _) => Verdict::Failure(format!("an error that does not name the call: {text}")),
+        (Verdict::Error(text), Some(kind))
+            if kind.names().iter().any(|name| text.contains(name)) =>
+        {
+            Verdict::Error(text)
+        }
+        (Verdict::Error(text), _) => {
+            Verdict::Failure(format!("an error that does not name the call: {text}"))
+        }
         (verdict, _) => verdict,
     }
 }
@@ -341,7 +385,9 @@ impl Row {
     fn print(&self, name: &str, calls: Option<usize>) {
         let calls = calls.map_or(String::new(), |calls| calls.to_string());
         let Row { plays, works, errors, alive, not_reached, failures } = self;
-        println!("{name:<58} {calls:>6} {plays:>6} {works:>6} {errors:>6} {alive:>6} {not_reached:>6} {failures:>8}");
+        println!(
+            "{name:<58} {calls:>6} {plays:>6} {works:>6} {errors:>6} {alive:>6} {not_reached:>6} {failures:>8}"
+        );
     }
 }
 
@@ -362,7 +408,10 @@ struct Table {
 
 impl Table {
     fn add(&mut self, job: &Job, verdict: &Verdict, failures: &mut Vec<String>) {
-        let (Refusal::Once { kind, errno, .. } | Refusal::Always { kind, errno, .. }) = job.refusal else { return };
+        let (Refusal::Once { kind, errno, .. } | Refusal::Always { kind, errno, .. }) = job.refusal
+        else {
+            return;
+        };
         self.moments.entry(SCENES[job.scene].at).or_default().add(verdict);
         self.kinds.entry(kind.name()).or_default().add(verdict);
         self.total.add(verdict);
@@ -374,7 +423,8 @@ impl Table {
                 Refusal::Nothing => String::new(),
             };
             // Ten errors are one failure.
-            let text = text.replace(&std::io::Error::from_raw_os_error(errno).to_string(), "(the error)");
+            let text =
+                text.replace(&std::io::Error::from_raw_os_error(errno).to_string(), "(the error)");
             failures.push(format!("{at}, {name}, {}, {how}: {text}", kind.name()));
         }
     }
@@ -383,10 +433,22 @@ impl Table {
     fn missing(&self) -> Vec<String> {
         let never = |row: Option<&Row>| row.is_none_or(|row| row.plays == row.not_reached);
         let moments = SCENES.iter().map(|scene| scene.at).collect::<BTreeSet<_>>();
-        let moments = moments.into_iter().filter(|&at| never(self.moments.get(at))).map(str::to_owned);
-        // Without these a sleep, a wake-up, a verdict, a fork and a reservation were something else. Others are made by chance only.
-        let expected = ["futex(wait)", "futex(wake)", "fcntl(F_OFD_GETLK)", "pidfd_open", "ppoll", "clone", "prctl", "fallocate"];
-        let expected = expected.into_iter().filter(|&kind| never(self.kinds.get(kind))).map(str::to_owned);
+        let moments =
+            moments.into_iter().filter(|&at| never(self.moments.get(at))).map(str::to_owned);
+        // Without these a sleep, a wake-up, a verdict, a fork and a reservation were something
+        // else. Others are made by chance only.
+        let expected = [
+            "futex(wait)",
+            "futex(wake)",
+            "fcntl(F_OFD_GETLK)",
+            "pidfd_open",
+            "ppoll",
+            "clone",
+            "prctl",
+            "fallocate",
+        ];
+        let expected =
+            expected.into_iter().filter(|&kind| never(self.kinds.get(kind))).map(str::to_owned);
         moments.chain(expected).map(|what| format!("{what} was never refused")).collect()
     }
 

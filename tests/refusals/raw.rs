@@ -8,7 +8,8 @@ use nix::unistd::{Pid, getpid};
 
 use crate::parent;
 
-/// Runs `life` in a copy of this process, which ends with it, and ends when this process does. What it captures is dropped here.
+/// Runs `life` in a copy of this process, which ends with it, and ends when this process does. What
+/// it captures is dropped here.
 pub fn raw_fork(life: impl FnOnce()) -> Pid {
     let own = getpid();
     // SAFETY: this process has one thread, so the copy may go on as this one does.
@@ -31,18 +32,25 @@ pub fn sleep_for_ever() -> ! {
     }
 }
 
-/// Has this process killed in so many seconds, and all that run this program named before, with what they are waiting for.
+/// Has this process killed in so many seconds, and all that run this program named before, with
+/// what they are waiting for.
 pub fn end_within(seconds: u32) {
     extern "C" fn tell(_: i32) {
         // Whoever hangs is in a system call, so this may do what a signal handler may not.
         let mut lines = Vec::new();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            let read =
+                |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
             let stat = read("stat");
             let Some((_, fields)) = stat.rsplit_once(") ") else { continue };
             if stat.contains("(refusals") {
                 let fields: Vec<&str> = fields.split(' ').take(2).collect();
-                lines.push(format!("{} {fields:?} {} {}", entry.file_name().display(), read("wchan"), read("syscall").trim()));
+                lines.push(format!(
+                    "{} {fields:?} {} {}",
+                    entry.file_name().display(),
+                    read("wchan"),
+                    read("syscall").trim()
+                ));
             }
         }
         eprintln!("process {} hangs:\n{}", std::process::id(), lines.join("\n"));

@@ -14,8 +14,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use offspring::spsc::{Producer, ring_in};
 use offspring::{
-    Child, CreateError, Fault, ForkError, Handle, JoinError, Lock, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions,
-    RecvTimeoutError, Segment, SendTimeoutError, TryLockError, fork,
+    Child, CreateError, Fault, ForkError, Handle, JoinError, Lock, LockTimeoutError,
+    OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment, SendTimeoutError,
+    TryLockError, fork,
 };
 
 use crate::raw::{raw_fork, sleep_for_ever};
@@ -78,10 +79,12 @@ pub struct Scene {
 const WITHOUT_BYTE: &str = "without a locked byte";
 
 impl Scene {
-    /// Before Linux 6.11 nobody finds out in which pid namespace it lives without `/proc`, and so is refused.
+    /// Before Linux 6.11 nobody finds out in which pid namespace it lives without `/proc`, and so
+    /// is refused.
     pub fn can_be_played(&self) -> bool {
         static ATTACHES: OnceLock<bool> = OnceLock::new();
-        let ends_well = |pid| waitid(Id::Pid(pid), WaitPidFlag::WEXITED) == Ok(WaitStatus::Exited(pid, 0));
+        let ends_well =
+            |pid| waitid(Id::Pid(pid), WaitPidFlag::WEXITED) == Ok(WaitStatus::Exited(pid, 0));
         // In a process of its own, as whoever plays a scene is to be the first of a family.
         let attaches = || {
             ends_well(raw_fork(|| {
@@ -126,22 +129,74 @@ pub const SCENES: &[Scene] = &[
     Scene { at: "fork", name: "fork, join a long text", prepare: || attached(fork_and_join_text) },
     Scene { at: "fork", name: "fork, join a panic", prepare: || attached(fork_and_join_panic) },
     Scene { at: "fork", name: "fork with siblings", prepare: || attached(fork_siblings) },
-    Scene { at: "fork", name: "fork, kill, join with a time-out", prepare: || attached(fork_kill_join) },
+    Scene {
+        at: "fork",
+        name: "fork, kill, join with a time-out",
+        prepare: || attached(fork_kill_join),
+    },
     Scene { at: "fork", name: "fork, drop the child", prepare: || attached(fork_and_drop) },
-    Scene { at: "fork", name: "fork where SIGCHLD is ignored", prepare: || attached(fork_without_status) },
-    Scene { at: "verdict", name: "lock behind a living owner", prepare: || behind_lock(Owner::Lives) },
+    Scene {
+        at: "fork",
+        name: "fork where SIGCHLD is ignored",
+        prepare: || attached(fork_without_status),
+    },
+    Scene {
+        at: "verdict",
+        name: "lock behind a living owner",
+        prepare: || behind_lock(Owner::Lives),
+    },
     Scene { at: "verdict", name: "lock behind a zombie", prepare: || behind_lock(Owner::Zombie) },
     Scene { at: "verdict", name: "lock behind the dead", prepare: || behind_lock(Owner::Gone) },
-    Scene { at: "verdict", name: "lock behind one who became another program", prepare: || behind_lock(Owner::Other) },
-    Scene { at: "verdict", name: "lock behind a zombie without a locked byte", prepare: || behind_lock(Owner::ZombieByPid) },
-    Scene { at: "verdict", name: "lock behind the dead without a locked byte", prepare: || behind_lock(Owner::GoneByPid) },
-    Scene { at: "verdict", name: "lock behind the living without a locked byte", prepare: || behind_lock(Owner::LivesByPid) },
-    Scene { at: "verdict", name: "send behind a living writer", prepare: || behind_writer(Owner::Lives) },
-    Scene { at: "verdict", name: "send behind a dead writer", prepare: || behind_writer(Owner::Zombie) },
-    Scene { at: "verdict", name: "receive again what a dead reader had", prepare: || behind_reader(Owner::Zombie) },
-    Scene { at: "verdict", name: "receive again what a living reader has", prepare: || behind_reader(Owner::Lives) },
-    Scene { at: "verdict", name: "take the role of the living", prepare: || take_role(Owner::Lives) },
-    Scene { at: "verdict", name: "take the role of the dead", prepare: || take_role(Owner::Zombie) },
+    Scene {
+        at: "verdict",
+        name: "lock behind one who became another program",
+        prepare: || behind_lock(Owner::Other),
+    },
+    Scene {
+        at: "verdict",
+        name: "lock behind a zombie without a locked byte",
+        prepare: || behind_lock(Owner::ZombieByPid),
+    },
+    Scene {
+        at: "verdict",
+        name: "lock behind the dead without a locked byte",
+        prepare: || behind_lock(Owner::GoneByPid),
+    },
+    Scene {
+        at: "verdict",
+        name: "lock behind the living without a locked byte",
+        prepare: || behind_lock(Owner::LivesByPid),
+    },
+    Scene {
+        at: "verdict",
+        name: "send behind a living writer",
+        prepare: || behind_writer(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "send behind a dead writer",
+        prepare: || behind_writer(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive again what a dead reader had",
+        prepare: || behind_reader(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive again what a living reader has",
+        prepare: || behind_reader(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "take the role of the living",
+        prepare: || take_role(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "take the role of the dead",
+        prepare: || take_role(Owner::Zombie),
+    },
     Scene { at: "verdict", name: "reap beside the living", prepare: || reap(Owner::Lives) },
     Scene { at: "verdict", name: "reap after the dead", prepare: || reap(Owner::Zombie) },
     Scene { at: "sleep", name: "receive what comes later", prepare: receive_later },
@@ -149,7 +204,11 @@ pub const SCENES: &[Scene] = &[
     Scene { at: "wake", name: "send to one who sleeps", prepare: wake_receiver },
     Scene { at: "wake", name: "unlock before one who sleeps", prepare: wake_locker },
     Scene { at: "memory", name: "make and drop a large queue", prepare: || attached(large_queue) },
-    Scene { at: "memory", name: "spend the budget, drop, spend it again", prepare: || ready(spend) },
+    Scene {
+        at: "memory",
+        name: "spend the budget, drop, spend it again",
+        prepare: || ready(spend),
+    },
 ];
 
 fn use_queue(segment: &Segment) -> Outcome {
@@ -177,8 +236,10 @@ fn create_file() -> Ready {
         let path = folder.join("segment");
         let made = Segment::create_file(&path, 1 << 16);
         // There complete, or not at all, and nothing else is.
-        let listed =
-            unseen(|| std::fs::read_dir(&folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>()));
+        let listed = unseen(|| {
+            std::fs::read_dir(&folder)
+                .map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>())
+        });
         if let Ok(names) = listed {
             assert_eq!(names, if made.is_ok() { vec![path] } else { vec![] }, "{made:?}");
         }
@@ -314,10 +375,13 @@ fn join<T: serde::de::DeserializeOwned>(mut child: Child<T>) -> Result<T, JoinEr
     }
 }
 
-/// A child that did not come to its closure, and says why, or whose status is gone. Every other ending is wrong.
+/// A child that did not come to its closure, and says why, or whose status is gone. Every other
+/// ending is wrong.
 fn ended_badly(error: JoinError) -> Outcome {
     match error {
-        JoinError::NotStarted(_) | JoinError::Os { .. } | JoinError::Unsendable(_) => refused(error),
+        JoinError::NotStarted(_) | JoinError::Os { .. } | JoinError::Unsendable(_) => {
+            refused(error)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -327,7 +391,11 @@ fn no_child(error: ForkError) -> Outcome {
     let mut status = 0;
     // SAFETY: the status is a valid place to write.
     let left = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    assert_eq!((left, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::ECHILD)), "{error} leaves a child");
+    assert_eq!(
+        (left, std::io::Error::last_os_error().raw_os_error()),
+        (-1, Some(libc::ECHILD)),
+        "{error} leaves a child"
+    );
     refused(error)
 }
 
@@ -506,7 +574,11 @@ fn owner<T>(owner: Owner, take: impl FnOnce() -> T) {
         if !owner.lives() && owner != Owner::Other {
             kill(pid, Signal::SIGKILL).expect("it is ours");
             // A zombie stays one.
-            let keep = if matches!(owner, Owner::Gone | Owner::GoneByPid) { WaitPidFlag::empty() } else { WaitPidFlag::WNOWAIT };
+            let keep = if matches!(owner, Owner::Gone | Owner::GoneByPid) {
+                WaitPidFlag::empty()
+            } else {
+                WaitPidFlag::WNOWAIT
+            };
             waitid(Id::Pid(pid), WaitPidFlag::WEXITED | keep).expect("it is ours");
         }
         theirs.write_all(b"x").expect("somebody listens");
@@ -515,7 +587,8 @@ fn owner<T>(owner: Owner, take: impl FnOnce() -> T) {
     ready.read_exact(&mut [0]).expect("the owner is ready");
 }
 
-/// Has this process see no `/proc`, as in an empty root; as a normal user, in a user namespace of its own.
+/// Has this process see no `/proc`, as in an empty root; as a normal user, in a user namespace of
+/// its own.
 fn hide_proc() {
     let empty = folder();
     let enter = || nix::unistd::chroot(&empty);
@@ -568,7 +641,11 @@ fn behind_writer(whose: Owner) -> Ready {
 }
 
 fn behind_reader(whose: Owner) -> Ready {
-    let queue = QueueOptions::new().capacity(4).on_receiver_death(OnReceiverDeath::Redeliver).create().expect("a queue");
+    let queue = QueueOptions::new()
+        .capacity(4)
+        .on_receiver_death(OnReceiverDeath::Redeliver)
+        .create()
+        .expect("a queue");
     let queue: Queue<u64> = queue;
     queue.send(7).expect("room");
     owner(whose, || std::mem::forget(queue.recv_ref().expect("a message")));
@@ -590,7 +667,11 @@ fn take_role(whose: Owner) -> Ready {
     let handle = sender.handle();
     drop(sender);
     let name = handle;
-    owner(whose, || std::mem::forget(Producer::<u64>::open(&Segment::commons().expect("the commons"), name).expect("free")));
+    owner(whose, || {
+        std::mem::forget(
+            Producer::<u64>::open(&Segment::commons().expect("the commons"), name).expect("free"),
+        )
+    });
     attached(move || {
         let _receiver = receiver;
         match Producer::<u64>::open(&segment, handle) {
@@ -680,7 +761,11 @@ fn wait_until_asleep() {
 }
 
 fn wake_receiver() -> Ready {
-    let queue = QueueOptions::new().capacity(4).wait(offspring::Wait::Sleep).create::<u64>().expect("a queue");
+    let queue = QueueOptions::new()
+        .capacity(4)
+        .wait(offspring::Wait::Sleep)
+        .create::<u64>()
+        .expect("a queue");
     let (mut answer, mut tell) = talk();
     let theirs = queue.clone();
     raw_fork(move || {

@@ -1,7 +1,8 @@
 //! Lets a process run from one system call to the next, and refuses some of them.
 //!
-//! The traced process is a child of the one that prepares the scene, and so are the children that it makes. Its calls count from the first
-//! [mark](mark) to the second; those of its children from their birth on.
+//! The traced process is a child of the one that prepares the scene, and so are the children that
+//! it makes. Its calls count from the first [mark](mark) to the second; those of its children from
+//! their birth on.
 
 use std::collections::HashMap;
 
@@ -44,10 +45,14 @@ impl Refusal {
     /// The error with which this call is refused, if it is.
     fn errno(self, who: Who, kind: Kind, nth: usize) -> Option<i32> {
         match self {
-            Refusal::Once { who: whose, kind: which, nth: when, errno } if (whose, which, when) == (who, kind, nth) => {
+            Refusal::Once { who: whose, kind: which, nth: when, errno }
+                if (whose, which, when) == (who, kind, nth) =>
+            {
                 Some(errno)
             }
-            Refusal::Always { who: whose, kind: which, errno } if (whose, which) == (who, kind) => Some(errno),
+            Refusal::Always { who: whose, kind: which, errno } if (whose, which) == (who, kind) => {
+                Some(errno)
+            }
             _ => None,
         }
     }
@@ -93,12 +98,22 @@ struct Traced {
     numbers: HashMap<Kind, usize>,
 }
 
-/// Follows `player`, which stops itself once it has asked to be traced, to the end of it and of its children.
+/// Follows `player`, which stops itself once it has asked to be traced, to the end of it and of its
+/// children.
 pub fn follow(player: Pid, refusal: Refusal) -> Seen {
     let mut seen = Seen::default();
     let mut all: HashMap<Pid, Traced> = HashMap::new();
-    let traced = |who, unborn| Traced { who, unborn, counts: who == Who::Child, pretend: None, numbers: HashMap::new() };
-    assert!(matches!(waitpid(player, None), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))), "the player stops itself");
+    let traced = |who, unborn| Traced {
+        who,
+        unborn,
+        counts: who == Who::Child,
+        pretend: None,
+        numbers: HashMap::new(),
+    };
+    assert!(
+        matches!(waitpid(player, None), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))),
+        "the player stops itself"
+    );
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACECLONE
@@ -115,15 +130,19 @@ pub fn follow(player: Pid, refusal: Refusal) -> Seen {
                 at_call(pid, process, refusal, &mut seen);
                 go_on(pid, None);
             }
-            // Its child is waited for, too, though nothing may have been heard of it when its parent has ended.
+            // Its child is waited for, too, though nothing may have been heard of it when its
+            // parent has ended.
             WaitStatus::PtraceEvent(pid, ..) => {
                 if let Ok(child) = ptrace::getevent(pid) {
-                    all.entry(Pid::from_raw(child as i32)).or_insert_with(|| traced(Who::Child, true));
+                    all.entry(Pid::from_raw(child as i32))
+                        .or_insert_with(|| traced(Who::Child, true));
                 }
                 go_on(pid, None);
             }
             // Born before its parent has told of it, or after.
-            WaitStatus::Stopped(pid, Signal::SIGSTOP) if all.get(&pid).is_none_or(|process| process.unborn) => {
+            WaitStatus::Stopped(pid, Signal::SIGSTOP)
+                if all.get(&pid).is_none_or(|process| process.unborn) =>
+            {
                 all.insert(pid, traced(Who::Child, false));
                 go_on(pid, None);
             }
@@ -158,7 +177,8 @@ fn at_call(pid: Pid, process: &mut Traced, refusal: Refusal, seen: &mut Seen) {
     if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
         return;
     }
-    let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+    let arguments =
+        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
     let call = Call { number: registers.orig_rax as i64, arguments };
     if call.number == libc::SYS_getpgid && call.arguments[0] == MARK as u64 {
         process.counts = !process.counts;

@@ -1,4 +1,5 @@
-//! Cases of the heap: making, opening and dropping objects. Whatever a kill leaves, all of the memory can be had again.
+//! Cases of the heap: making, opening and dropping objects. Whatever a kill leaves, all of the
+//! memory can be had again.
 
 use std::io::{Read, Write};
 
@@ -173,7 +174,11 @@ fn check(segment: &Segment, held: &Queue<Message>, shared: Handle, how: How) -> 
     }
     let descriptors = std::fs::read_dir("/proc/self/fd").expect("/proc").count();
     let found = room(segment);
-    assert_eq!(std::fs::read_dir("/proc/self/fd").expect("/proc").count(), descriptors, "descriptors left");
+    assert_eq!(
+        std::fs::read_dir("/proc/self/fd").expect("/proc").count(),
+        descriptors,
+        "descriptors left"
+    );
     found
 }
 
@@ -206,7 +211,8 @@ impl Estate {
     fn new(op: Op, others: usize) -> Estate {
         let segment = Segment::create(op.len()).expect("a segment");
         let held = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
-        let mut filled: Vec<Lock<u64>> = (0..others).map(|_| Lock::new_in(&segment, 0).expect("a lock")).collect();
+        let mut filled: Vec<Lock<u64>> =
+            (0..others).map(|_| Lock::new_in(&segment, 0).expect("a lock")).collect();
         // A hole in the middle.
         drop(filled.drain(others / 2..).next());
         let stale = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue").handle();
@@ -214,7 +220,8 @@ impl Estate {
         let baseline = Errand::send(30, || room(&segment)).answer().expect("a number");
         segment.reap().expect("attached");
         if op == Op::CreateFromTheDead {
-            Helper::start(|| Queue::<Message>::with_capacity_in(&segment, 1800).expect("room")).kill();
+            Helper::start(|| Queue::<Message>::with_capacity_in(&segment, 1800).expect("room"))
+                .kill();
         }
         Estate { segment, held, _filled: filled, shared, stale, baseline, holder }
     }
@@ -245,7 +252,8 @@ fn plan(op: Op, others: usize) -> Plan {
     })
 }
 
-/// Lines of victims: one makes or drops an object, and those who come after it make one, or clear up.
+/// Lines of victims: one makes or drops an object, and those who come after it make one, or clear
+/// up.
 fn line(object: &'static str, op: Op, reaps: bool, samples: &'static [usize]) -> Plan {
     let operation = if reaps { "heap: reap" } else { "heap: create" };
     Plan::new(object, operation, op.name().to_owned(), move |tally: &mut Tally| {
@@ -262,10 +270,15 @@ fn line(object: &'static str, op: Op, reaps: bool, samples: &'static [usize]) ->
             0 => Err("it did nothing".to_owned()),
             _ => Ok(vec![vec![estate.baseline.clone()]]),
         };
-        let create = || Queue::<Message>::with_capacity_in(&estate.segment, 300).map(std::mem::forget).is_ok();
+        let create = || {
+            Queue::<Message>::with_capacity_in(&estate.segment, 300).map(std::mem::forget).is_ok()
+        };
         let creates = Heir { name: "create", start: &|_| victim(&create), expected: &expected };
-        let clears_up =
-            Heir { name: "reap", start: &|_| victim(&|| estate.segment.reap().is_ok_and(|dead| dead > 0)), expected: &expected };
+        let clears_up = Heir {
+            name: "reap",
+            start: &|_| victim(&|| estate.segment.reap().is_ok_and(|dead| dead > 0)),
+            expected: &expected,
+        };
         let line = Line {
             segment: estate.segment.as_fd(),
             first: &|| estate.victim(op),
@@ -278,7 +291,8 @@ fn line(object: &'static str, op: Op, reaps: bool, samples: &'static [usize]) ->
     })
 }
 
-/// All lines of victims, begun in fewer states unless `full`. To clear up is long, so that begins in few.
+/// All lines of victims, begun in fewer states unless `full`. To clear up is long, so that begins
+/// in few.
 pub fn lines(full: bool) -> Vec<Plan> {
     if !full {
         let two = line("two victims", Op::CreateQueue, false, &[2]);
@@ -296,6 +310,8 @@ pub fn lines(full: bool) -> Vec<Plan> {
 
 /// All cases; fewer unless `full`: those in which the dead are cleared up after are long.
 pub fn plans(full: bool) -> Vec<Plan> {
-    let ops = Op::ALL.into_iter().filter(|op| full || !matches!(op, Op::CreateTooLarge | Op::CreateFromTheDead));
+    let ops = Op::ALL
+        .into_iter()
+        .filter(|op| full || !matches!(op, Op::CreateTooLarge | Op::CreateFromTheDead));
     ops.flat_map(|op| [0, 3].map(|others| plan(op, others))).collect()
 }

@@ -1,4 +1,5 @@
-//! Cases of the lock: the two words of its value are written one after the other, and only who is told so may find them different.
+//! Cases of the lock: the two words of its value are written one after the other, and only who is
+//! told so may find them different.
 
 use std::time::Duration;
 
@@ -50,7 +51,9 @@ impl Op {
         mark();
         match self {
             Op::Lock => {
-                if let Ok(guard) = lock.lock_timeout(Duration::from_millis(2)).or_else(LockTimeoutError::recover) {
+                if let Ok(guard) =
+                    lock.lock_timeout(Duration::from_millis(2)).or_else(LockTimeoutError::recover)
+                {
                     write(guard, 6);
                 }
             }
@@ -168,7 +171,11 @@ fn plan(op: Op, start: Start, real: bool) -> Plan {
             },
             expected: found(expected(op, start)),
             check: &|how| check(&segment, &lock, how),
-            beside: if start == Start::OwnerAlive { Some(&|| check_beside(&segment, &lock)) } else { None },
+            beside: if start == Start::OwnerAlive {
+                Some(&|| check_beside(&segment, &lock))
+            } else {
+                None
+            },
             helpers,
             hows: BOTH,
         };
@@ -176,15 +183,18 @@ fn plan(op: Op, start: Start, real: bool) -> Plan {
     })
 }
 
-/// What survivors may find of a victim that takes the lock, after what they would have found without it.
+/// What survivors may find of a victim that takes the lock, after what they would have found
+/// without it.
 fn expected_of_heir(before: &str, written: Option<u64>) -> Vec<Vec<String>> {
     let (news, value) = before.split_once(' ').expect("news and a value");
     let (first, second) = value.trim_matches(['[', ']']).split_once(", ").expect("two words");
     let mut list = vec![before.to_owned(), format!("died [{first}, {second}]")];
     match written {
-        Some(word) => {
-            list.extend([format!("died [{word}, {second}]"), format!("died [{word}, {word}]"), format!("clean [{word}, {word}]")])
-        }
+        Some(word) => list.extend([
+            format!("died [{word}, {second}]"),
+            format!("died [{word}, {word}]"),
+            format!("clean [{word}, {word}]"),
+        ]),
         None if news == "clean" => list.push(before.to_owned()),
         None => list.push(format!("poisoned [{first}, {second}]")),
     }
@@ -192,7 +202,8 @@ fn expected_of_heir(before: &str, written: Option<u64>) -> Vec<Vec<String>> {
     list.into_iter().map(|text| vec![text]).collect()
 }
 
-/// Lines of victims: one takes the lock and writes, and those who come after it do too or let it go as it is, or clear up.
+/// Lines of victims: one takes the lock and writes, and those who come after it do too or let it go
+/// as it is, or clear up.
 fn line(object: &'static str, start: Start, reaps: bool, samples: &'static [usize]) -> Plan {
     let operation = if reaps { "lock: reap" } else { "lock: write, leave" };
     Plan::new(object, operation, format!("{start:?}"), move |tally: &mut Tally| {
@@ -207,8 +218,13 @@ fn line(object: &'static str, start: Start, reaps: bool, samples: &'static [usiz
             })
         };
         let taken = || lock.lock_timeout(Duration::from_millis(2));
-        let writer = |word| victim(&|| taken().or_else(LockTimeoutError::recover).map(|guard| write(guard, word)).is_ok());
-        let did = |what: u64, list| if what == 0 { Err("it did nothing".to_owned()) } else { Ok(list) };
+        let writer = |word| {
+            victim(&|| {
+                taken().or_else(LockTimeoutError::recover).map(|guard| write(guard, word)).is_ok()
+            })
+        };
+        let did =
+            |what: u64, list| if what == 0 { Err("it did nothing".to_owned()) } else { Ok(list) };
         let writes = Heir {
             name: "lock, recover, write, unlock",
             start: &|number| writer(6 + number),
@@ -216,7 +232,14 @@ fn line(object: &'static str, start: Start, reaps: bool, samples: &'static [usiz
         };
         let leaves = Heir {
             name: "lock, unlock",
-            start: &|_| victim(&|| !matches!(taken(), Err(LockTimeoutError::Timeout | LockTimeoutError::WouldDeadlock))),
+            start: &|_| {
+                victim(&|| {
+                    !matches!(
+                        taken(),
+                        Err(LockTimeoutError::Timeout | LockTimeoutError::WouldDeadlock)
+                    )
+                })
+            },
             expected: &|_, before, done| did(done, expected_of_heir(before, None)),
         };
         let clears_up = Heir {
@@ -235,21 +258,25 @@ fn line(object: &'static str, start: Start, reaps: bool, samples: &'static [usiz
     })
 }
 
-/// All lines of victims, begun in fewer states unless `full`. To clear up is long, so that begins in few.
+/// All lines of victims, begun in fewer states unless `full`. To clear up is long, so that begins
+/// in few.
 pub fn lines(full: bool) -> Vec<Plan> {
     if !full {
         let two = line("two victims", Start::OwnerDead, false, &[2]);
         return vec![two, line("three victims", Start::OwnerDead, false, &[1, 1])];
     }
-    let plans = [Start::Free, Start::OwnerDead, Start::Poisoned]
-        .map(|start| [line("two victims", start, false, &[8]), line("three victims", start, false, &[4, 3])]);
+    let plans = [Start::Free, Start::OwnerDead, Start::Poisoned].map(|start| {
+        [line("two victims", start, false, &[8]), line("three victims", start, false, &[4, 3])]
+    });
     plans.into_iter().flatten().chain([line("two victims", Start::Free, true, &[2])]).collect()
 }
 
 /// All cases.
 pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
-    for start in [Start::Free, Start::OwnerDead, Start::OwnerReaped, Start::Poisoned, Start::OwnerAlive] {
+    for start in
+        [Start::Free, Start::OwnerDead, Start::OwnerReaped, Start::Poisoned, Start::OwnerAlive]
+    {
         for op in [Op::Lock, Op::TryLock, Op::Leave, Op::CloneDrop] {
             plans.push(plan(op, start, start == Start::Free));
         }

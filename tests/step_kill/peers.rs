@@ -1,4 +1,5 @@
-//! Cases of the peer table: processes that arrive, leave, clear up after others, take the place of the dead, and fork.
+//! Cases of the peer table: processes that arrive, leave, clear up after others, take the place of
+//! the dead, and fork.
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
@@ -7,7 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use offspring::spsc::{Consumer, Producer, ring_in};
-use offspring::{Handle, JoinError, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, SegmentOptions};
+use offspring::{
+    Handle, JoinError, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, SegmentOptions,
+};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::Plan;
@@ -23,7 +26,8 @@ use crate::watch::{Album, Watch};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Where the peer table lies, how many entries it has and of which size: drawn in `src/segment/layout.rs` and `src/peer/table.rs`.
+/// Where the peer table lies, how many entries it has and of which size: drawn in
+/// `src/segment/layout.rs` and `src/peer/table.rs`.
 const TABLE: usize = 4096;
 const ENTRIES: usize = 1024;
 const ENTRY: usize = 64;
@@ -49,7 +53,10 @@ impl Estate {
     /// Makes them, and a helper that claims something of each.
     fn new(segment: &Segment) -> (Estate, Helper) {
         let queue = Queue::with_capacity_in(segment, 3).expect("a queue");
-        let again = QueueOptions::new().capacity(2).on_receiver_death(OnReceiverDeath::Redeliver).create_in(segment);
+        let again = QueueOptions::new()
+            .capacity(2)
+            .on_receiver_death(OnReceiverDeath::Redeliver)
+            .create_in(segment);
         let again: Queue<Message> = again.expect("a queue");
         let lock = Lock::new_in(segment, [5, 5]).expect("a lock");
         let (sender, receiver) = ring_in::<Message>(segment, 2).expect("a ring");
@@ -71,9 +78,13 @@ impl Estate {
         (estate, helper)
     }
 
-    /// What is left when everything was cleared up: which objects still need work, and how much memory there is.
+    /// What is left when everything was cleared up: which objects still need work, and how much
+    /// memory there is.
     fn check(&self, segment: &Segment, how: How) -> String {
-        let ring = (Producer::<Message>::open(segment, self.ring), Consumer::<Message>::open(segment, self.ring));
+        let ring = (
+            Producer::<Message>::open(segment, self.ring),
+            Consumer::<Message>::open(segment, self.ring),
+        );
         // A ring that only the dead held is gone once somebody has cleared up after them.
         assert_eq!(ring.0.is_ok(), ring.1.is_ok());
         drop(ring);
@@ -83,9 +94,13 @@ impl Estate {
         assert_eq!(number_of(&message), 2);
         for lap in 0..2 {
             (0..3).for_each(|number| {
-                self.queue.send_timeout(sealed(lap * 3 + number), LONG).expect("the whole capacity");
+                self.queue
+                    .send_timeout(sealed(lap * 3 + number), LONG)
+                    .expect("the whole capacity");
             });
-            (0..3).for_each(|number| assert_eq!(self.queue.try_recv().map(|message| message[0]), Ok(lap * 3 + number)));
+            (0..3).for_each(|number| {
+                assert_eq!(self.queue.try_recv().map(|message| message[0]), Ok(lap * 3 + number))
+            });
         }
         let lost = self.queue.lost();
         let again = self.again.recv_ref_timeout(LONG).expect("it came back");
@@ -102,60 +117,83 @@ impl Estate {
 /// Clears up after the dead helper, or finds the table full and takes its place.
 fn reap_plan(table_is_full: bool) -> Plan {
     let operation = if table_is_full { "first use, table full of dead" } else { "Segment::reap" };
-    Plan::new("peer table", operation, "claims of every kind".to_owned(), move |tally: &mut Tally| {
-        with_estate(|segment, kept, estate, expected| {
-            if table_is_full {
-                // The stage has the first entry and the helper the second.
-                let mut watch = Watch::new(segment.as_fd());
-                (2..ENTRIES).for_each(|index| watch.copy_within(TABLE + ENTRY, TABLE + index * ENTRY, ENTRY));
-            }
-            let victim = || {
-                Tracee::start(|| {
-                    if !table_is_full {
-                        std::hint::black_box(kept.len());
-                    }
-                    mark();
-                    if table_is_full {
-                        kept.try_send(sealed(1)).expect("room");
-                    } else {
-                        segment.reap().expect("attached");
-                    }
-                    mark();
-                })
-            };
-            visit_estate(tally, segment, kept, estate, expected, &victim);
-        });
-    })
+    Plan::new(
+        "peer table",
+        operation,
+        "claims of every kind".to_owned(),
+        move |tally: &mut Tally| {
+            with_estate(|segment, kept, estate, expected| {
+                if table_is_full {
+                    // The stage has the first entry and the helper the second.
+                    let mut watch = Watch::new(segment.as_fd());
+                    (2..ENTRIES).for_each(|index| {
+                        watch.copy_within(TABLE + ENTRY, TABLE + index * ENTRY, ENTRY)
+                    });
+                }
+                let victim = || {
+                    Tracee::start(|| {
+                        if !table_is_full {
+                            std::hint::black_box(kept.len());
+                        }
+                        mark();
+                        if table_is_full {
+                            kept.try_send(sealed(1)).expect("room");
+                        } else {
+                            segment.reap().expect("attached");
+                        }
+                        mark();
+                    })
+                };
+                visit_estate(tally, segment, kept, estate, expected, &victim);
+            });
+        },
+    )
 }
 
-/// Lines of victims: each clears up, after the dead helper and after a reaper that was killed while it did.
+/// Lines of victims: each clears up, after the dead helper and after a reaper that was killed while
+/// it did.
 fn line(object: &'static str, samples: &'static [usize]) -> Plan {
-    Plan::new(object, "peer table: reap", "claims of every kind".to_owned(), move |tally: &mut Tally| {
-        with_estate(|segment, kept, estate, _| {
-            let reaper = || {
-                Tracee::start(|| {
-                    std::hint::black_box(kept.len());
-                    mark();
-                    mark_telling(segment.reap().expect("attached") as u64);
-                })
-            };
-            let heir = Heir {
-                name: "reap",
-                start: &|_| reaper(),
-                expected: &|_, before, reaped| match reaped {
-                    0 => Err("it found nobody dead".to_owned()),
-                    // Killed between taking the slot from the dead and counting its message, a reaper leaves the count one short.
-                    _ => Ok(vec![vec![before.to_owned(), before.replacen("lost 1", "lost 0", 1)]]),
-                },
-            };
-            let check = |how| {
-                while kept.try_recv().is_ok() {}
-                estate.check(segment, how)
-            };
-            let line = Line { segment: segment.as_fd(), first: &reaper, heirs: &[heir], check: &check, samples };
-            line.visit(tally);
-        });
-    })
+    Plan::new(
+        object,
+        "peer table: reap",
+        "claims of every kind".to_owned(),
+        move |tally: &mut Tally| {
+            with_estate(|segment, kept, estate, _| {
+                let reaper = || {
+                    Tracee::start(|| {
+                        std::hint::black_box(kept.len());
+                        mark();
+                        mark_telling(segment.reap().expect("attached") as u64);
+                    })
+                };
+                let heir = Heir {
+                    name: "reap",
+                    start: &|_| reaper(),
+                    expected: &|_, before, reaped| match reaped {
+                        0 => Err("it found nobody dead".to_owned()),
+                        // Killed between taking the slot from the dead and counting its message, a
+                        // reaper leaves the count one short.
+                        _ => Ok(vec![vec![
+                            before.to_owned(),
+                            before.replacen("lost 1", "lost 0", 1),
+                        ]]),
+                    },
+                };
+                let check = |how| {
+                    while kept.try_recv().is_ok() {}
+                    estate.check(segment, how)
+                };
+                let line = Line {
+                    segment: segment.as_fd(),
+                    first: &reaper,
+                    heirs: &[heir],
+                    check: &check,
+                    samples,
+                };
+                line.visit(tally);
+            });
+        },
+    )
 }
 
 /// All lines of victims. To clear up is long, so only if `full`.
@@ -165,7 +203,8 @@ pub fn lines(full: bool) -> Vec<Plan> {
 
 type Kept = Queue<Message>;
 
-/// Makes a segment with the claims of a dead process in it, and says what survivors are to find there.
+/// Makes a segment with the claims of a dead process in it, and says what survivors are to find
+/// there.
 fn with_estate(act: impl FnOnce(&Segment, &Kept, &Estate, Vec<Found>)) {
     let segment = Segment::create(1 << 16).expect("a segment");
     let kept = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
@@ -179,7 +218,8 @@ fn with_estate(act: impl FnOnce(&Segment, &Kept, &Estate, Vec<Found>)) {
     });
     let room = room.answer().expect("a number");
     watch.restore(&before);
-    // Killed between taking the slot from the dead and counting its message, a reaper leaves the count one short.
+    // Killed between taking the slot from the dead and counting its message, a reaper leaves the
+    // count one short.
     let mut expected = found([1, 0, 1].map(|lost| format!("lost {lost}, {room}")));
     expected.iter_mut().for_each(|finding| finding.optional = true);
     act(&segment, &kept, &estate, expected);
@@ -197,12 +237,20 @@ fn visit_estate(
         while kept.try_recv().is_ok() {}
         estate.check(segment, how)
     };
-    let scene =
-        Scene { segment: segment.as_fd(), victim, expected, check: &check, beside: None, helpers: Vec::new(), hows: BOTH };
+    let scene = Scene {
+        segment: segment.as_fd(),
+        victim,
+        expected,
+        check: &check,
+        beside: None,
+        helpers: Vec::new(),
+        hows: BOTH,
+    };
     scene.visit(tally, None);
 }
 
-/// Takes what is in the queue, and tells that, what room there is, and how many entries are taken once all was cleared up.
+/// Takes what is in the queue, and tells that, what room there is, and how many entries are taken
+/// once all was cleared up.
 fn look(segment: &Segment, queue: &Queue<Message>, how: How) -> String {
     if how == How::Reaped {
         segment.reap().expect("attached");
@@ -213,15 +261,20 @@ fn look(segment: &Segment, queue: &Queue<Message>, how: How) -> String {
     }
     for lap in 0..2 {
         let numbers = lap * 10..lap * 10 + queue.capacity() as u64;
-        numbers.clone().for_each(|number| queue.send_timeout(sealed(number), LONG).expect("the whole capacity"));
-        numbers.for_each(|number| assert_eq!(queue.try_recv().map(|message| number_of(&message)), Ok(number)));
+        numbers.clone().for_each(|number| {
+            queue.send_timeout(sealed(number), LONG).expect("the whole capacity")
+        });
+        numbers.for_each(|number| {
+            assert_eq!(queue.try_recv().map(|message| number_of(&message)), Ok(number))
+        });
     }
     let room = room(segment);
     segment.reap().expect("attached");
     format!("{messages:?}, {room}, {} peers", peers(segment.as_fd()))
 }
 
-/// What survivors are to find if the victim has sent one message, or not, and nothing is left of it otherwise.
+/// What survivors are to find if the victim has sent one message, or not, and nothing is left of it
+/// otherwise.
 fn sent_or_not(segment: &Segment, queue: &Queue<Message>) -> Vec<Found> {
     let nothing = Errand::send(60, || look(segment, queue, How::Reaped)).answer().expect("a text");
     segment.reap().expect("attached");
@@ -230,27 +283,32 @@ fn sent_or_not(segment: &Segment, queue: &Queue<Message>) -> Vec<Found> {
 
 /// The first use of a segment in a process that was forked by other code.
 fn first_use_plan() -> Plan {
-    Plan::new("peer table", "first use after a raw fork", "try_send".to_owned(), |tally: &mut Tally| {
-        let segment = Segment::create(1 << 16).expect("a segment");
-        let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
-        let _more = [0, 1, 2].map(|_| Lock::new_in(&segment, 0_u64).expect("a lock"));
-        let scene = Scene {
-            segment: segment.as_fd(),
-            victim: &|| {
-                Tracee::start(|| {
-                    mark();
-                    queue.try_send(sealed(1)).expect("room");
-                    mark();
-                })
-            },
-            expected: sent_or_not(&segment, &queue),
-            check: &|how| look(&segment, &queue, how),
-            beside: None,
-            helpers: Vec::new(),
-            hows: BOTH,
-        };
-        scene.visit(tally, None);
-    })
+    Plan::new(
+        "peer table",
+        "first use after a raw fork",
+        "try_send".to_owned(),
+        |tally: &mut Tally| {
+            let segment = Segment::create(1 << 16).expect("a segment");
+            let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+            let _more = [0, 1, 2].map(|_| Lock::new_in(&segment, 0_u64).expect("a lock"));
+            let scene = Scene {
+                segment: segment.as_fd(),
+                victim: &|| {
+                    Tracee::start(|| {
+                        mark();
+                        queue.try_send(sealed(1)).expect("room");
+                        mark();
+                    })
+                },
+                expected: sent_or_not(&segment, &queue),
+                check: &|how| look(&segment, &queue, how),
+                beside: None,
+                helpers: Vec::new(),
+                hows: BOTH,
+            };
+            scene.visit(tally, None);
+        },
+    )
 }
 
 /// The small commons of a family.
@@ -287,7 +345,8 @@ fn child_plan(at_its_end: bool) -> Plan {
                 }
             })
         };
-        // Without the parent's word survivors cannot tell that a child is dead which never used its place: it stays reserved.
+        // Without the parent's word survivors cannot tell that a child is dead which never used its
+        // place: it stays reserved.
         let text = |how| {
             let text = look(&segment, &queue, how);
             text.rsplit_once(", ").expect("peers come last").0.to_owned()
@@ -312,13 +371,15 @@ fn child_plan(at_its_end: bool) -> Plan {
         let before = Watch::new(segment.as_fd()).snapshot();
         scene.visit(tally, None);
         Watch::new(segment.as_fd()).restore(&before);
-        // The parent's word: killed after each change of the segment, the child is cleared up after when it is joined.
+        // The parent's word: killed after each change of the segment, the child is cleared up after
+        // when it is joined.
         for change in 0.. {
             let (mut tracee, child) = start();
             let finished = Watch::new(segment.as_fd()).follow(&mut tracee, change);
             tracee.kill_for_its_parent();
             let joined = child.join();
-            // At its end it may have sent its value before it was killed, and then it counts as returned.
+            // At its end it may have sent its value before it was killed, and then it counts as
+            // returned.
             let as_expected = match joined {
                 Ok(()) => at_its_end,
                 Err(JoinError::Killed(9)) => !(at_its_end && finished),
@@ -331,7 +392,9 @@ fn child_plan(at_its_end: bool) -> Plan {
             tally.kills += 1;
             let taken = peers(segment.as_fd());
             if taken != 1 {
-                tally.fail(format!("killed after change {change} and joined: {taken} entries are taken"));
+                tally.fail(format!(
+                    "killed after change {change} and joined: {taken} entries are taken"
+                ));
             }
             if finished {
                 break;
@@ -376,7 +439,8 @@ fn fork_plan() -> Plan {
     })
 }
 
-/// The parent is killed for real between the first instruction in which it has a child and its last, while the child works.
+/// The parent is killed for real between the first instruction in which it has a child and its
+/// last, while the child works.
 fn fork_kills_plan() -> Plan {
     Plan::new("fork", "offspring::fork", "a child at work".to_owned(), |tally: &mut Tally| {
         let segment = commons();
@@ -389,9 +453,14 @@ fn fork_kills_plan() -> Plan {
                 std::hint::black_box(queue.len());
                 mark();
                 let child = offspring::fork(move || {
-                    (&their_pids).write_all(&std::process::id().to_le_bytes()).expect("somebody listens");
+                    (&their_pids)
+                        .write_all(&std::process::id().to_le_bytes())
+                        .expect("somebody listens");
                     loop {
-                        std::hint::black_box((theirs.try_send(sealed(1)).is_ok(), theirs.try_recv().is_ok()));
+                        std::hint::black_box((
+                            theirs.try_send(sealed(1)).is_ok(),
+                            theirs.try_recv().is_ok(),
+                        ));
                     }
                 });
                 mark();
@@ -436,7 +505,8 @@ fn fork_kills_plan() -> Plan {
             if let Err(reason) = check.answer() {
                 return tally.fail(format!("killed {point} instructions after the call: {reason}"));
             }
-            // Every instruction right behind the call; then some, at a distance that falls on each kind in time.
+            // Every instruction right behind the call; then some, at a distance that falls on each
+            // kind in time.
             point += if point < 16 {
                 1
             } else if cfg!(debug_assertions) {
@@ -449,12 +519,14 @@ fn fork_kills_plan() -> Plan {
     })
 }
 
-/// Waits for the death of the process that holds the other end of the pipe, into which it has written its number if it came so far.
+/// Waits for the death of the process that holds the other end of the pipe, into which it has
+/// written its number if it came so far.
 fn wait_for_end(mut pids: PipeReader) -> Result<(), String> {
     let mut bytes = Vec::new();
     loop {
         let patience = rustix::event::Timespec { tv_sec: LONG.as_secs().cast_signed(), tv_nsec: 0 };
-        let ready = rustix::event::poll(&mut [PollFd::new(&pids, PollFlags::IN)], Some(&patience)).expect("poll");
+        let ready = rustix::event::poll(&mut [PollFd::new(&pids, PollFlags::IN)], Some(&patience))
+            .expect("poll");
         if ready == 0 {
             return Err(format!("the child has outlived its parent by {} s", LONG.as_secs()));
         }
@@ -490,60 +562,80 @@ fn look_without_messages(segment: &Segment, queue: &Queue<Message>) -> usize {
 
 /// Opens a segment that this process has never had, and sends into a queue there.
 fn open_plan(in_file: bool) -> Plan {
-    let operation = if in_file { "open_file, Queue::open, send" } else { "open, Queue::open, send" };
-    Plan::new("segment", operation, "a process that never had it".to_owned(), move |tally: &mut Tally| {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("segment");
-        let (mut name, mut theirs) = std::io::pipe().expect("a pipe");
-        // The segment is made by a helper: here in the stage nothing is known of it but a file.
-        let holder = Helper::start(|| {
-            let segment = if in_file { Segment::create_file(&path, 1 << 16) } else { Segment::create(1 << 16) };
-            let segment = segment.expect("a segment");
-            let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
-            theirs.write_all(bytemuck::bytes_of(&queue.handle())).expect("somebody listens");
-            theirs.write_all(&segment.as_raw_fd().to_le_bytes()).expect("somebody listens");
-            (segment, queue)
-        });
-        let mut handle = [0; size_of::<Handle>()];
-        name.read_exact(&mut handle).expect("a name");
-        let handle: Handle = bytemuck::pod_read_unaligned(&handle);
-        let mut fd = [0; 4];
-        name.read_exact(&mut fd).expect("a descriptor");
-        let path = if in_file { path } else { format!("/proc/{}/fd/{}", holder.pid(), i32::from_le_bytes(fd)).into() };
-        let file = File::options().read(true).write(true).open(&path).expect("the segment's file");
-        let open = || {
-            let segment = if in_file { Segment::open_file(&path) } else { Segment::open(&file) }.expect("a segment");
-            let queue = Queue::<Message>::open(&segment, handle).expect("somebody holds it");
-            (segment, queue)
-        };
-        let check = |how| {
-            let (segment, queue) = open();
-            look(&segment, &queue, how)
-        };
-        let nothing = Errand::send(60, || check(How::Reaped)).answer().expect("a text");
-        Errand::send(60, || open().0.reap().map(|_| String::new()).expect("attached")).answer().expect("reaped");
-        let scene = Scene {
-            segment: file.as_fd(),
-            victim: &|| {
-                Tracee::start(|| {
-                    mark();
-                    let (_segment, queue) = open();
-                    queue.try_send(sealed(1)).expect("room");
-                    mark();
-                })
-            },
-            expected: found([nothing.clone(), nothing.replacen("[]", "[1]", 1)]),
-            check: &check,
-            beside: None,
-            helpers: Vec::new(),
-            hows: BOTH,
-        };
-        scene.visit(tally, None);
-        holder.kill();
-    })
+    let operation =
+        if in_file { "open_file, Queue::open, send" } else { "open, Queue::open, send" };
+    Plan::new(
+        "segment",
+        operation,
+        "a process that never had it".to_owned(),
+        move |tally: &mut Tally| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("segment");
+            let (mut name, mut theirs) = std::io::pipe().expect("a pipe");
+            // The segment is made by a helper: here in the stage nothing is known of it but a file.
+            let holder = Helper::start(|| {
+                let segment = if in_file {
+                    Segment::create_file(&path, 1 << 16)
+                } else {
+                    Segment::create(1 << 16)
+                };
+                let segment = segment.expect("a segment");
+                let queue = Queue::<Message>::with_capacity_in(&segment, 4).expect("a queue");
+                theirs.write_all(bytemuck::bytes_of(&queue.handle())).expect("somebody listens");
+                theirs.write_all(&segment.as_raw_fd().to_le_bytes()).expect("somebody listens");
+                (segment, queue)
+            });
+            let mut handle = [0; size_of::<Handle>()];
+            name.read_exact(&mut handle).expect("a name");
+            let handle: Handle = bytemuck::pod_read_unaligned(&handle);
+            let mut fd = [0; 4];
+            name.read_exact(&mut fd).expect("a descriptor");
+            let path = if in_file {
+                path
+            } else {
+                format!("/proc/{}/fd/{}", holder.pid(), i32::from_le_bytes(fd)).into()
+            };
+            let file =
+                File::options().read(true).write(true).open(&path).expect("the segment's file");
+            let open = || {
+                let segment =
+                    if in_file { Segment::open_file(&path) } else { Segment::open(&file) }
+                        .expect("a segment");
+                let queue = Queue::<Message>::open(&segment, handle).expect("somebody holds it");
+                (segment, queue)
+            };
+            let check = |how| {
+                let (segment, queue) = open();
+                look(&segment, &queue, how)
+            };
+            let nothing = Errand::send(60, || check(How::Reaped)).answer().expect("a text");
+            Errand::send(60, || open().0.reap().map(|_| String::new()).expect("attached"))
+                .answer()
+                .expect("reaped");
+            let scene = Scene {
+                segment: file.as_fd(),
+                victim: &|| {
+                    Tracee::start(|| {
+                        mark();
+                        let (_segment, queue) = open();
+                        queue.try_send(sealed(1)).expect("room");
+                        mark();
+                    })
+                },
+                expected: found([nothing.clone(), nothing.replacen("[]", "[1]", 1)]),
+                check: &check,
+                beside: None,
+                helpers: Vec::new(),
+                hows: BOTH,
+            };
+            scene.visit(tally, None);
+            holder.kill();
+        },
+    )
 }
 
-/// Makes a segment in a file. The file is there complete, or not at all, and nothing else is left in the folder.
+/// Makes a segment in a file. The file is there complete, or not at all, and nothing else is left
+/// in the folder.
 fn create_file_plan() -> Plan {
     Plan::new("segment", "create_file", "an empty folder".to_owned(), |tally: &mut Tally| {
         let folder = tempfile::tempdir().expect("a folder");
@@ -585,7 +677,11 @@ fn create_file_plan() -> Plan {
             }
             victim.kill();
             tally.kills += 1;
-            let names: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|entry| entry.path()).collect();
+            let names: Vec<_> = std::fs::read_dir(folder.path())
+                .expect("a folder")
+                .flatten()
+                .map(|entry| entry.path())
+                .collect();
             let there = names == [path.clone()];
             let complete_or_absent = there || (names.is_empty() && !there_before);
             if !complete_or_absent {
@@ -624,7 +720,10 @@ fn create_plan() -> Plan {
                 std::hint::black_box(queue.len());
                 mark();
                 let own = Segment::create(1 << 16).expect("a segment");
-                Queue::<Message>::with_capacity_in(&own, 4).expect("a queue").try_send(sealed(1)).expect("room");
+                Queue::<Message>::with_capacity_in(&own, 4)
+                    .expect("a queue")
+                    .try_send(sealed(1))
+                    .expect("room");
                 mark();
             })
         };

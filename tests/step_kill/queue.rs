@@ -1,9 +1,11 @@
-//! Cases of the queue: each operation at each fill level on both sides of the wrap, with and without somebody in the way.
+//! Cases of the queue: each operation at each fill level on both sides of the wrap, with and
+//! without somebody in the way.
 
 use std::time::Duration;
 
 use offspring::{
-    OnReceiverDeath, Queue, QueueOptions, Received, RecvTimeoutError, Segment, SendTimeoutError, TryRecvError, TrySendError, Wait,
+    OnReceiverDeath, Queue, QueueOptions, Received, RecvTimeoutError, Segment, SendTimeoutError,
+    TryRecvError, TrySendError, Wait,
 };
 
 use crate::Plan;
@@ -62,11 +64,21 @@ struct Start {
 
 impl Start {
     fn new(capacity: usize, offset: u64, policy: OnReceiverDeath) -> Start {
-        Start { capacity, offset, policy, before: 0, claimed: Claimed::Nobody, after: 0, closed: false }
+        Start {
+            capacity,
+            offset,
+            policy,
+            before: 0,
+            claimed: Claimed::Nobody,
+            after: 0,
+            closed: false,
+        }
     }
 
     fn free(&self) -> usize {
-        self.capacity - (self.before + self.after) as usize - usize::from(self.claimed != Claimed::Nobody)
+        self.capacity
+            - (self.before + self.after) as usize
+            - usize::from(self.claimed != Claimed::Nobody)
     }
 
     fn alive(&self) -> bool {
@@ -101,16 +113,24 @@ impl View {
     /// What [`View::text`] has made of one.
     fn of_text(text: &str) -> View {
         let numbers = |list: &str| -> Vec<u64> {
-            let numbers = list.trim_matches(['[', ']']).split(", ").filter(|number| !number.is_empty());
+            let numbers =
+                list.trim_matches(['[', ']']).split(", ").filter(|number| !number.is_empty());
             numbers.map(|number| number.parse().expect("a number")).collect()
         };
         let (messages, rest) = text.split_once(" again ").expect("messages");
         let (again, rest) = rest.split_once(" lost ").expect("messages that came again");
-        let (lost, closed) = rest.strip_suffix(" closed").map_or((rest, false), |lost| (lost, true));
-        View { messages: numbers(messages), again: numbers(again), lost: lost.parse().expect("a number"), closed }
+        let (lost, closed) =
+            rest.strip_suffix(" closed").map_or((rest, false), |lost| (lost, true));
+        View {
+            messages: numbers(messages),
+            again: numbers(again),
+            lost: lost.parse().expect("a number"),
+            closed,
+        }
     }
 
-    /// This one; and, as long as somebody clears up after a dead receiver whose message is lost, the same with the message not counted.
+    /// This one; and, as long as somebody clears up after a dead receiver whose message is lost,
+    /// the same with the message not counted.
     fn or_not_counted(&self) -> Vec<String> {
         let mut texts = vec![self.text()];
         if self.lost > 0 {
@@ -152,7 +172,8 @@ enum Op {
 }
 
 impl Op {
-    const SENDING: [Op; 6] = [Op::TrySend, Op::Send, Op::ReserveCommit, Op::ReserveDrop, Op::TrySendMany, Op::SendMany];
+    const SENDING: [Op; 6] =
+        [Op::TrySend, Op::Send, Op::ReserveCommit, Op::ReserveDrop, Op::TrySendMany, Op::SendMany];
     const RECEIVING: [Op; 5] = [Op::TryRecv, Op::Recv, Op::RecvRef, Op::TryRecvMany, Op::RecvMany];
     const OTHER: [Op; 3] = [Op::Close, Op::Look, Op::CloneDrop];
 
@@ -185,7 +206,10 @@ impl Op {
 
     /// Whether it may wait.
     fn waits(self) -> bool {
-        matches!(self, Op::Send | Op::ReserveCommit | Op::SendMany | Op::Recv | Op::RecvRef | Op::RecvMany)
+        matches!(
+            self,
+            Op::Send | Op::ReserveCommit | Op::SendMany | Op::Recv | Op::RecvRef | Op::RecvMany
+        )
     }
 
     fn perform(self, queue: &Queue<Message>) {
@@ -216,7 +240,13 @@ impl Op {
             Op::RecvMany => drop(queue.recv_many_timeout(&mut received, 3, time)),
             Op::Close => queue.close(),
             Op::Look => {
-                std::hint::black_box((queue.len(), queue.is_empty(), queue.is_full(), queue.is_closed(), queue.lost()));
+                std::hint::black_box((
+                    queue.len(),
+                    queue.is_empty(),
+                    queue.is_full(),
+                    queue.is_closed(),
+                    queue.lost(),
+                ));
             }
             Op::CloneDrop => drop(queue.clone()),
         }
@@ -242,13 +272,17 @@ impl Op {
         // The slot of a dead claimant is had when it is the next one, and no message lies in it.
         let reader = matches!(start.claimed, Claimed::Reader { .. });
         let drops = start.policy == OnReceiverDeath::Drop;
-        let claimed_by_dead = matches!(start.claimed, Claimed::Writer { alive: false } | Claimed::Reader { alive: false });
+        let claimed_by_dead = matches!(
+            start.claimed,
+            Claimed::Writer { alive: false } | Claimed::Reader { alive: false }
+        );
         let in_the_way = claimed_by_dead && start.before == 0;
         let recovered = in_the_way && (!reader || drops);
         let places = start.free() + usize::from(recovered);
         for index in 0..self.count().min(places + usize::from(in_the_way)) {
             if index == start.free() && in_the_way && reader && drops {
-                // Killed between taking the slot from the dead and counting its message, the victim leaves the count one short.
+                // Killed between taking the slot from the dead and counting its message, the victim
+                // leaves the count one short.
                 view.lost -= 1;
                 list.push(view.may());
                 view.lost += 1;
@@ -291,7 +325,11 @@ impl Op {
             }
             list.push(view.must());
         }
-        if start.closed && drops && start.claimed == (Claimed::Reader { alive: false }) && takes.len() < self.count() {
+        if start.closed
+            && drops
+            && start.claimed == (Claimed::Reader { alive: false })
+            && takes.len() < self.count()
+        {
             // As in `expect_sent`: the end of a closed queue lies behind the slot of the dead.
             view.lost -= 1;
             list.push(view.may());
@@ -319,7 +357,8 @@ fn set_up(segment: &Segment, start: &Start) -> (Queue<Message>, Vec<Helper>) {
     if matches!(start.claimed, Claimed::Writer { .. }) {
         helpers.push(Helper::start(|| std::mem::forget(queue.try_reserve().expect("room"))));
     }
-    (1..=start.after).for_each(|number| queue.try_send(sealed(start.before + number)).expect("room"));
+    (1..=start.after)
+        .for_each(|number| queue.try_send(sealed(start.before + number)).expect("room"));
     if start.closed {
         queue.close();
     }
@@ -342,7 +381,10 @@ fn check(segment: &Segment, queue: &Queue<Message>, how: How) -> View {
     drain(queue, how, &mut view);
     view.again.sort_unstable();
     if closed {
-        assert!(queue.try_send(sealed(0)).is_err_and(|error| error.is_closed()), "sent into a closed queue");
+        assert!(
+            queue.try_send(sealed(0)).is_err_and(|error| error.is_closed()),
+            "sent into a closed queue"
+        );
         segment.reap().expect("attached");
     } else {
         (0..2).for_each(|lap| use_all_of_it(queue, how, lap * 1000));
@@ -357,12 +399,15 @@ fn drain(queue: &Queue<Message>, how: How, view: &mut View) {
     let mut patience = if how == How::Reaped { Duration::ZERO } else { LONG };
     loop {
         let attempt = match (how, sentinel_is_in) {
-            // Reaped, nothing is in the way. Before there is a sentinel nobody can tell how long to wait.
-            (How::Reaped, _) | (How::Alone, false) => queue.try_recv_ref().map_err(|error| match error {
-                TryRecvError::Empty => RecvTimeoutError::Timeout,
-                TryRecvError::Closed => RecvTimeoutError::Closed,
-                TryRecvError::Broken(fault) => RecvTimeoutError::Broken(fault),
-            }),
+            // Reaped, nothing is in the way. Before there is a sentinel nobody can tell how long to
+            // wait.
+            (How::Reaped, _) | (How::Alone, false) => {
+                queue.try_recv_ref().map_err(|error| match error {
+                    TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    TryRecvError::Closed => RecvTimeoutError::Closed,
+                    TryRecvError::Broken(fault) => RecvTimeoutError::Broken(fault),
+                })
+            }
             (How::Alone, true) => queue.recv_ref_timeout(patience),
         };
         match attempt {
@@ -395,8 +440,16 @@ fn use_all_of_it(queue: &Queue<Message>, how: How, first: u64) {
             How::Reaped => queue.try_send(sealed(number)).expect("the whole capacity"),
         }
     }
-    assert!(matches!(queue.try_send(sealed(0)), Err(TrySendError::Full(_))), "more than its capacity");
-    assert!(queue.is_full() && queue.len() == queue.capacity(), "full, and says {} and {}", queue.is_full(), queue.len());
+    assert!(
+        matches!(queue.try_send(sealed(0)), Err(TrySendError::Full(_))),
+        "more than its capacity"
+    );
+    assert!(
+        queue.is_full() && queue.len() == queue.capacity(),
+        "full, and says {} and {}",
+        queue.is_full(),
+        queue.len()
+    );
     for number in numbers {
         assert_eq!(queue.try_recv().map(|message| number_of(&message)), Ok(number));
     }
@@ -412,18 +465,26 @@ fn check_beside(segment: &Segment, queue: &Queue<Message>, start: &Start) {
     }
     assert!(got.is_sorted(), "{got:?}");
     match start.claimed {
-        Claimed::Writer { .. } => assert!(got.iter().all(|&number| number <= start.before), "overtook a living sender: {got:?}"),
+        Claimed::Writer { .. } => assert!(
+            got.iter().all(|&number| number <= start.before),
+            "overtook a living sender: {got:?}"
+        ),
         _ => assert!(!got.contains(&TAKEN), "took a message from a living receiver"),
     }
     while queue.try_send(sealed(300)).is_ok() {}
-    assert!(queue.send_timeout(sealed(300), Duration::from_millis(2)).is_err(), "took the slot of the living");
+    assert!(
+        queue.send_timeout(sealed(300), Duration::from_millis(2)).is_err(),
+        "took the slot of the living"
+    );
 }
 
 fn plan(op: Op, start: Start, real: bool) -> Plan {
     let group = match (start.closed, start.claimed) {
         (true, _) => "closed queue",
         (_, Claimed::Nobody) => "queue",
-        (_, Claimed::Writer { alive: false } | Claimed::Reader { alive: false }) => "queue behind the dead",
+        (_, Claimed::Writer { alive: false } | Claimed::Reader { alive: false }) => {
+            "queue behind the dead"
+        }
         (_, Claimed::Orphan) => "queue with an orphan",
         _ => "queue behind the living",
     };
@@ -463,7 +524,11 @@ fn sender(queue: &Queue<Message>, victim: u64) -> Tracee {
         std::hint::black_box(queue.len());
         mark();
         let message = sealed(message_of(victim));
-        let sent = if victim < 2 { queue.send_timeout(message, SHORT).is_ok() } else { queue.try_send(message).is_ok() };
+        let sent = if victim < 2 {
+            queue.send_timeout(message, SHORT).is_ok()
+        } else {
+            queue.try_send(message).is_ok()
+        };
         mark_telling(sent.into());
     })
 }
@@ -483,8 +548,10 @@ fn receiver(queue: &Queue<Message>, victim: u64) -> Tracee {
     Tracee::start(|| {
         std::hint::black_box(queue.len());
         mark();
-        let received = if victim < 2 { queue.recv_ref_timeout(SHORT).ok() } else { queue.try_recv_ref().ok() };
-        let flag = |message: &Received<'_, Message>| if message.redelivered() { FLAGGED_BIT } else { 0 };
+        let received =
+            if victim < 2 { queue.recv_ref_timeout(SHORT).ok() } else { queue.try_recv_ref().ok() };
+        let flag =
+            |message: &Received<'_, Message>| if message.redelivered() { FLAGGED_BIT } else { 0 };
         mark_telling(received.map_or(0, |message| number_of(&message) | flag(&message)));
     })
 }
@@ -494,7 +561,11 @@ fn expected_of_receiver(drops: bool, before: &str, received: u64) -> Steps {
     let mut list = vec![view.or_not_counted()];
     let number = received & !FLAGGED_BIT;
     if received == 0 {
-        return if view.messages.is_empty() && view.again.is_empty() { Ok(list) } else { Err("it received nothing".to_owned()) };
+        return if view.messages.is_empty() && view.again.is_empty() {
+            Ok(list)
+        } else {
+            Err("it received nothing".to_owned())
+        };
     }
     if received & FLAGGED_BIT != 0 {
         if !view.again.contains(&number) {
@@ -521,7 +592,8 @@ fn expected_of_receiver(drops: bool, before: &str, received: u64) -> Steps {
 
 /// Lines of victims: one sends or receives, and those who come after it do too, or clear up.
 ///
-/// To clear up is to look at each entry of the peer table, a hundred times the instructions of the rest, so that begins in few states.
+/// To clear up is to look at each entry of the peer table, a hundred times the instructions of the
+/// rest, so that begins in few states.
 pub fn lines(full: bool) -> Vec<Plan> {
     let mut plans = Vec::new();
     let policies = [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver];
@@ -568,7 +640,13 @@ enum Heirs {
     Reap,
 }
 
-fn line(object: &'static str, start: Start, sends: bool, who: Heirs, samples: &'static [usize]) -> Plan {
+fn line(
+    object: &'static str,
+    start: Start,
+    sends: bool,
+    who: Heirs,
+    samples: &'static [usize],
+) -> Plan {
     let operation = if who == Heirs::Reap { "queue: reap" } else { "queue: send, recv" };
     let name = format!("{}, then {who:?}, {start:?}", if sends { "send" } else { "recv" });
     Plan::new(object, operation, name, move |tally: &mut Tally| {
@@ -590,7 +668,9 @@ fn line(object: &'static str, start: Start, sends: bool, who: Heirs, samples: &'
             Heir {
                 name: "recv",
                 start: &|victim| receiver(&queue, victim),
-                expected: &|_, before, received| expected_of_receiver(start.policy == OnReceiverDeath::Drop, before, received),
+                expected: &|_, before, received| {
+                    expected_of_receiver(start.policy == OnReceiverDeath::Drop, before, received)
+                },
             },
             Heir {
                 name: "reap",
@@ -624,14 +704,18 @@ pub fn plans(full: bool) -> Vec<Plan> {
     let both = [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver];
     let capacities: &[usize] = if full { &[1, 2, 3, 4] } else { &[2] };
     for &capacity in capacities {
-        // Up to one lap: after each the messages lie elsewhere, on either side of the wrap or across it.
+        // Up to one lap: after each the messages lie elsewhere, on either side of the wrap or
+        // across it.
         for offset in if full { 0..=capacity as u64 } else { 1..=1 } {
             for fill in 0..=capacity as u64 {
                 for policy in both {
                     let start = Start { before: fill, ..Start::new(capacity, offset, policy) };
                     // The policy is about receivers.
-                    let senders = if policy == OnReceiverDeath::Drop { &Op::SENDING[..] } else { &[] };
-                    plans.extend(senders.iter().chain(&Op::RECEIVING).map(|&op| plan(op, start, false)));
+                    let senders =
+                        if policy == OnReceiverDeath::Drop { &Op::SENDING[..] } else { &[] };
+                    plans.extend(
+                        senders.iter().chain(&Op::RECEIVING).map(|&op| plan(op, start, false)),
+                    );
                     if offset <= 1 && policy == OnReceiverDeath::Drop {
                         plans.extend(Op::OTHER.map(|op| plan(op, start, false)));
                     }
@@ -643,28 +727,49 @@ pub fn plans(full: bool) -> Vec<Plan> {
     for &capacity in capacities {
         for offset in if full { vec![0, capacity as u64 - 1] } else { vec![1] } {
             for (claimed, policy) in claims() {
-                // Each look whether a living process lives is thousands of instructions in the kernel's files.
-                let living = matches!(claimed, Claimed::Writer { alive: true } | Claimed::Reader { alive: true });
+                // Each look whether a living process lives is thousands of instructions in the
+                // kernel's files.
+                let living = matches!(
+                    claimed,
+                    Claimed::Writer { alive: true } | Claimed::Reader { alive: true }
+                );
                 if living && capacity > 2 {
                     continue;
                 }
                 let room = capacity as u64 - 1;
                 for before in 0..=if matches!(claimed, Claimed::Writer { .. }) { room } else { 0 } {
                     for after in 0..=room - before {
-                        let start = Start { before, claimed, after, ..Start::new(capacity, offset, policy) };
+                        let start = Start {
+                            before,
+                            claimed,
+                            after,
+                            ..Start::new(capacity, offset, policy)
+                        };
                         let ops = [&Op::SENDING[..], &Op::RECEIVING[..]].concat();
                         let wanted = |op: &Op| (full || !op.waits()) && !(living && op.count() > 1);
-                        plans.extend(ops.into_iter().filter(wanted).map(|op| plan(op, start, false)));
+                        plans.extend(
+                            ops.into_iter().filter(wanted).map(|op| plan(op, start, false)),
+                        );
                     }
                 }
             }
         }
     }
     for policy in both {
-        for claimed in [Claimed::Nobody, Claimed::Writer { alive: false }, Claimed::Reader { alive: false }] {
+        for claimed in
+            [Claimed::Nobody, Claimed::Writer { alive: false }, Claimed::Reader { alive: false }]
+        {
             for after in if full { 0..=2 } else { 1..=1 } {
                 let start = Start { claimed, after, closed: true, ..Start::new(3, 2, policy) };
-                let ops = [Op::TrySend, Op::Send, Op::TryRecv, Op::Recv, Op::RecvRef, Op::RecvMany, Op::Close];
+                let ops = [
+                    Op::TrySend,
+                    Op::Send,
+                    Op::TryRecv,
+                    Op::Recv,
+                    Op::RecvRef,
+                    Op::RecvMany,
+                    Op::Close,
+                ];
                 plans.extend(ops.map(|op| plan(op, start, false)));
             }
         }

@@ -2,7 +2,8 @@
 
 use offspring::{CreateError, Lock, Queue, Segment};
 
-/// How many objects of some sizes can be had. Making them clears up after the dead when the memory is spent.
+/// How many objects of some sizes can be had. Making them clears up after the dead when the memory
+/// is spent.
 pub fn room(segment: &Segment) -> String {
     let measure = || {
         let locks = all_of(|| Lock::new_in(segment, 0_u64));

@@ -25,12 +25,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(object: &'static str, operation: &'static str, name: String, run: impl Fn(&mut Tally) + 'static) -> Plan {
+    pub fn new(
+        object: &'static str,
+        operation: &'static str,
+        name: String,
+        run: impl Fn(&mut Tally) + 'static,
+    ) -> Plan {
         Plan { object, operation, name, run: Box::new(run) }
     }
 }
 
-/// Where a victim of its own is killed: at each instruction, or, in code that was not optimised, at some and at all that matter.
+/// Where a victim of its own is killed: at each instruction, or, in code that was not optimised, at
+/// some and at all that matter.
 pub fn at_every_instruction(point: u64, length: u64, changed: bool) -> bool {
     !cfg!(debug_assertions) || changed || point == length || point.is_multiple_of(97)
 }
@@ -55,41 +61,55 @@ fn stage(plan: &Plan, mut results: impl Write) {
 fn read_tally(plan: &Plan, mut results: PipeReader, status: WaitStatus) -> Tally {
     let text = read_what_is_there(&mut results);
     let mut parts = text.split('\0');
-    let numbers: Vec<u64> = parts.next().unwrap_or("").split_whitespace().map_while(|number| number.parse().ok()).collect();
+    let numbers: Vec<u64> = parts
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .map_while(|number| number.parse().ok())
+        .collect();
     let mut tally = match numbers[..] {
         [points, states, kills, sampled, left] => {
             let failures = parts.map(str::to_owned).collect();
             Tally { points, states, kills, sampled: [sampled, left], failures }
         }
-        _ => Tally { failures: vec![format!("its results cannot be read: {text:?}")], ..Tally::default() },
+        _ => Tally {
+            failures: vec![format!("its results cannot be read: {text:?}")],
+            ..Tally::default()
+        },
     };
     match status {
         WaitStatus::Exited(_, 0) => {}
         WaitStatus::Signaled(_, Signal::SIGALRM, _) => tally.failures.push("hung".to_owned()),
         other => tally.failures.push(format!("{other:?}")),
     }
-    tally
-        .failures
-        .iter_mut()
-        .for_each(|failure| *failure = format!("{}, {}, {}: {failure}", plan.object, plan.operation, plan.name));
+    tally.failures.iter_mut().for_each(|failure| {
+        *failure = format!("{}, {}, {}: {failure}", plan.object, plan.operation, plan.name)
+    });
     tally
 }
 
-/// What a process that has ended left in a pipe. Others may have inherited its end and live on, so there need be no end of file.
+/// What a process that has ended left in a pipe. Others may have inherited its end and live on, so
+/// there need be no end of file.
 fn read_what_is_there(pipe: &mut PipeReader) -> String {
     rustix::io::ioctl_fionbio(&*pipe, true).expect("ioctl");
     let mut bytes = Vec::new();
     match pipe.read_to_end(&mut bytes) {
-        Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("a pipe cannot be read: {error}"),
+        Err(error) if error.kind() != ErrorKind::WouldBlock => {
+            panic!("a pipe cannot be read: {error}")
+        }
         _ => String::from_utf8_lossy(&bytes).into_owned(),
     }
 }
 
 /// Runs them all; the table goes to standard output.
 pub fn run(plans: Vec<Plan>) -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let wants =
-        |plan: &Plan| wanted.iter().all(|word| format!("{} {} {}", plan.object, plan.operation, plan.name).contains(word));
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wants = |plan: &Plan| {
+        wanted
+            .iter()
+            .all(|word| format!("{} {} {}", plan.object, plan.operation, plan.name).contains(word))
+    };
     let plans: Vec<Plan> = plans.into_iter().filter(|plan| wants(plan)).collect();
     if plans.is_empty() {
         println!("FAILURE nothing is called so: {wanted:?}");
@@ -119,7 +139,8 @@ pub fn run(plans: Vec<Plan>) -> ExitCode {
             tallies[index] = Some(read_tally(&plans[index], results, status));
         }
     }
-    let mut tallies: Vec<Tally> = tallies.into_iter().map(|tally| tally.expect("each has run")).collect();
+    let mut tallies: Vec<Tally> =
+        tallies.into_iter().map(|tally| tally.expect("each has run")).collect();
     let survivors = bury_all(DYING);
     if !survivors.is_empty() {
         tallies[0].failures.push(format!("some plan has left processes: {survivors:?}"));
@@ -144,7 +165,10 @@ fn table(plans: &[Plan], tallies: Vec<Tally>, start: Instant) -> ExitCode {
     rows.sort_by_key(|(key, ..)| plans.iter().position(|plan| plan.object == key.0));
     let line = |object: &str, operation: &str, count: u64, tally: &Tally| {
         let Tally { points, states, kills, failures, .. } = tally;
-        println!("{object:<24} {operation:<34} {count:>6} {points:>9} {states:>8} {kills:>6} {:>8}", failures.len());
+        println!(
+            "{object:<24} {operation:<34} {count:>6} {points:>9} {states:>8} {kills:>6} {:>8}",
+            failures.len()
+        );
     };
     println!(
         "{:<24} {:<34} {:>6} {:>9} {:>8} {:>6} {:>8}",
@@ -157,10 +181,14 @@ fn table(plans: &[Plan], tallies: Vec<Tally>, start: Instant) -> ExitCode {
     println!(
         "points: instructions after which a victim may be killed, each visited; states: distinct contents of the segment that"
     );
-    println!("survivors recovered from; kills: victims killed by the kernel in the middle. A system call is one step.");
+    println!(
+        "survivors recovered from; kills: victims killed by the kernel in the middle. A system call is one step."
+    );
     let [sampled, left] = total.sampled;
     if left > 0 {
-        println!("two and three victims: the next one began from {sampled} of the {left} states that those before it had left.");
+        println!(
+            "two and three victims: the next one began from {sampled} of the {left} states that those before it had left."
+        );
     }
     println!("{:.1} s", start.elapsed().as_secs_f64());
     for failure in total.failures.iter().take(50) {

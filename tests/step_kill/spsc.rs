@@ -1,4 +1,5 @@
-//! Cases of the ring with one sender and one receiver: its operations and the roles that are taken, given up and taken over.
+//! Cases of the ring with one sender and one receiver: its operations and the roles that are taken,
+//! given up and taken over.
 
 use std::time::Duration;
 
@@ -36,8 +37,16 @@ enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 8] =
-        [Op::TrySend, Op::Send, Op::TryRecv, Op::Recv, Op::OpenProducer, Op::OpenConsumer, Op::DropProducer, Op::DropConsumer];
+    const ALL: [Op; 8] = [
+        Op::TrySend,
+        Op::Send,
+        Op::TryRecv,
+        Op::Recv,
+        Op::OpenProducer,
+        Op::OpenConsumer,
+        Op::DropProducer,
+        Op::DropConsumer,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -54,15 +63,20 @@ impl Op {
 
     fn perform(self, segment: &Segment, handle: Handle) {
         let time = Duration::from_millis(2);
-        let producer = || Producer::<Message>::open(segment, handle).expect("nobody living has the role");
-        let consumer = || Consumer::<Message>::open(segment, handle).expect("nobody living has the role");
+        let producer =
+            || Producer::<Message>::open(segment, handle).expect("nobody living has the role");
+        let consumer =
+            || Consumer::<Message>::open(segment, handle).expect("nobody living has the role");
         match self {
             Op::TrySend | Op::Send => {
                 let mut end = producer();
                 end.set_wait(Wait::Sleep);
                 mark();
-                let sent =
-                    if self == Op::Send { end.send_timeout(sealed(51), time).is_ok() } else { end.try_send(sealed(51)).is_ok() };
+                let sent = if self == Op::Send {
+                    end.send_timeout(sealed(51), time).is_ok()
+                } else {
+                    end.try_send(sealed(51)).is_ok()
+                };
                 mark();
                 std::mem::forget((end, sent));
             }
@@ -70,7 +84,11 @@ impl Op {
                 let mut end = consumer();
                 end.set_wait(Wait::Sleep);
                 mark();
-                let received = if self == Op::Recv { end.recv_timeout(time).is_ok() } else { end.try_recv().is_ok() };
+                let received = if self == Op::Recv {
+                    end.recv_timeout(time).is_ok()
+                } else {
+                    end.try_recv().is_ok()
+                };
                 mark();
                 std::mem::forget((end, received));
             }
@@ -113,7 +131,8 @@ impl Op {
     }
 }
 
-/// Makes the ring. This process keeps no end of it: both roles are free, and a helper that idles holds the object.
+/// Makes the ring. This process keeps no end of it: both roles are free, and a helper that idles
+/// holds the object.
 fn set_up(segment: &Segment, start: &Start, op: Op) -> (Handle, Vec<Helper>) {
     let (mut sender, mut receiver) = ring_in::<Message>(segment, start.capacity).expect("a ring");
     for number in 0..start.offset {
@@ -150,9 +169,16 @@ fn check(segment: &Segment, handle: Handle, how: How) -> String {
     }
     for lap in 0..2 {
         let numbers = lap * 1000..lap * 1000 + receiver.capacity() as u64;
-        numbers.clone().for_each(|number| sender.try_send(sealed(number)).expect("the whole capacity"));
-        assert!(matches!(sender.try_send(sealed(0)), Err(TrySendError::Full(_))), "more than its capacity");
-        numbers.for_each(|number| assert_eq!(receiver.try_recv().map(|message| number_of(&message)), Ok(number)));
+        numbers
+            .clone()
+            .for_each(|number| sender.try_send(sealed(number)).expect("the whole capacity"));
+        assert!(
+            matches!(sender.try_send(sealed(0)), Err(TrySendError::Full(_))),
+            "more than its capacity"
+        );
+        numbers.for_each(|number| {
+            assert_eq!(receiver.try_recv().map(|message| number_of(&message)), Ok(number))
+        });
         assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
     }
     format!("{messages:?}")
@@ -199,13 +225,15 @@ fn line(object: &'static str, op: Op, start: Start, samples: &'static [usize]) -
             })
         };
         let send = |number| {
-            let mut end = Producer::<Message>::open(&segment, handle).expect("nobody living has the role");
+            let mut end =
+                Producer::<Message>::open(&segment, handle).expect("nobody living has the role");
             let sent = end.try_send(sealed(message_of(number))).is_ok();
             std::mem::forget(end);
             sent.into()
         };
         let receive = || {
-            let mut end = Consumer::<Message>::open(&segment, handle).expect("nobody living has the role");
+            let mut end =
+                Consumer::<Message>::open(&segment, handle).expect("nobody living has the role");
             let received = end.try_recv().map_or(0, |message| number_of(&message));
             std::mem::forget(end);
             received
@@ -218,7 +246,11 @@ fn line(object: &'static str, op: Op, start: Start, samples: &'static [usize]) -
                     let mut messages = numbers(before);
                     let mut list = vec![vec![before.to_owned()]];
                     if sent == 0 {
-                        return if messages.len() == start.capacity { Ok(list) } else { Err("it was full".to_owned()) };
+                        return if messages.len() == start.capacity {
+                            Ok(list)
+                        } else {
+                            Err("it was full".to_owned())
+                        };
                     }
                     messages.push(message_of(number));
                     list.push(vec![format!("{messages:?}")]);
@@ -233,7 +265,10 @@ fn line(object: &'static str, op: Op, start: Start, samples: &'static [usize]) -
                     if messages.first().copied().unwrap_or(0) != received {
                         return Err(format!("it received {received}"));
                     }
-                    let rest = messages.get(1..).filter(|_| received != 0).map(|rest| vec![format!("{rest:?}")]);
+                    let rest = messages
+                        .get(1..)
+                        .filter(|_| received != 0)
+                        .map(|rest| vec![format!("{rest:?}")]);
                     Ok([Some(vec![before.to_owned()]), rest].into_iter().flatten().collect())
                 },
             },
@@ -252,7 +287,14 @@ fn line(object: &'static str, op: Op, start: Start, samples: &'static [usize]) -
 
 /// All lines of victims, begun in fewer states unless `full`.
 pub fn lines(full: bool) -> Vec<Plan> {
-    let ops = [Op::TrySend, Op::TryRecv, Op::OpenProducer, Op::OpenConsumer, Op::DropProducer, Op::DropConsumer];
+    let ops = [
+        Op::TrySend,
+        Op::TryRecv,
+        Op::OpenProducer,
+        Op::OpenConsumer,
+        Op::DropProducer,
+        Op::DropConsumer,
+    ];
     let ops = ops.into_iter().filter(|&op| full || op == Op::TrySend);
     let plans = ops.map(|op| {
         let start = Start { capacity: 2, offset: 1, fill: 1, role_of_the_dead: true };
@@ -271,9 +313,14 @@ pub fn plans(full: bool) -> Vec<Plan> {
                 for role_of_the_dead in [false, true] {
                     let start = Start { capacity, offset, fill, role_of_the_dead };
                     let roles = offset == 1 && fill == 1;
-                    let ops = Op::ALL.into_iter().filter(|op| if role_of_the_dead { roles } else { roles || (*op as u8) < 4 });
+                    let ops = Op::ALL.into_iter().filter(|op| {
+                        if role_of_the_dead { roles } else { roles || (*op as u8) < 4 }
+                    });
                     plans.extend(ops.map(|op| {
-                        let real = capacity == 2 && roles && !role_of_the_dead && matches!(op, Op::TrySend | Op::TryRecv);
+                        let real = capacity == 2
+                            && roles
+                            && !role_of_the_dead
+                            && matches!(op, Op::TrySend | Op::TryRecv);
                         plan(op, start, real)
                     }));
                 }

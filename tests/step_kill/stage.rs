@@ -1,13 +1,18 @@
-//! One configuration: a victim, every state that it leaves the segment in, and the survivors that each state is handed to.
+//! One configuration: a victim, every state that it leaves the segment in, and the survivors that
+//! each state is handed to.
 //!
-//! The victim is stepped through its operation once. After every instruction that changed the segment a snapshot is taken, with everybody
-//! else idle. Then the victim is killed, so that the identity that the snapshots name is really dead, and each distinct snapshot is put back
-//! and given to a new process, which recovers and says what it found. An instruction that left the segment as it was is a kill point with
-//! the state before it; memory that only the victim could see is gone with it.
+//! The victim is stepped through its operation once. After every instruction that changed the
+//! segment a snapshot is taken, with everybody else idle. Then the victim is killed, so that the
+//! identity that the snapshots name is really dead, and each distinct snapshot is put back and
+//! given to a new process, which recovers and says what it found. An instruction that left the
+//! segment as it was is a kill point with the state before it; memory that only the victim could
+//! see is gone with it.
 //!
-//! That this equals killing at each instruction is checked for the short operations by doing just that, and comparing what is found.
+//! That this equals killing at each instruction is checked for the short operations by doing just
+//! that, and comparing what is found.
 //!
-//! A victim is killed before its end. What its author expects there is checked by one more, the rehearsal, which runs to its end.
+//! A victim is killed before its end. What its author expects there is checked by one more, the
+//! rehearsal, which runs to its end.
 
 use std::fmt::Write as _;
 use std::os::fd::BorrowedFd;
@@ -83,7 +88,8 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts one; returns when `work` is done. What `work` returns is kept, not dropped, by the helper.
+    /// Starts one; returns when `work` is done. What `work` returns is kept, not dropped, by the
+    /// helper.
     pub fn start<T>(work: impl FnOnce() -> T) -> Helper {
         let (mut ready, mut theirs) = std::io::pipe().expect("a pipe");
         let pid = raw_fork(|| {
@@ -109,7 +115,8 @@ impl Helper {
 /// A configuration that is set up and waits for its victim.
 pub struct Scene<'a> {
     pub segment: BorrowedFd<'a>,
-    /// Starts a victim, which waits at the mark before the operation; behind it is a second mark, or its end.
+    /// Starts a victim, which waits at the mark before the operation; behind it is a second mark,
+    /// or its end.
     pub victim: &'a dyn Fn() -> Tracee,
     pub expected: Vec<Found>,
     /// What a survivor does and finds.
@@ -157,7 +164,8 @@ fn step(victim: &mut Tracee, watch: &mut Watch, number: u64) -> Step {
     if !victim.step() {
         return Step::End;
     }
-    // The next call tells of new pages at once; this is for those that were backed by others and are touched for the first time.
+    // The next call tells of new pages at once; this is for those that were backed by others and
+    // are touched for the first time.
     let pages = match call {
         Some(call) => watch.after_call(victim.pid(), &call),
         None => number.is_multiple_of(256) && watch.look_for_pages(),
@@ -177,8 +185,11 @@ pub fn step_through(victim: &mut Tracee, watch: &mut Watch) -> Result<Path, Stri
             Step::Mark => return Ok(Path { album, course, length, told: victim.told() }),
             Step::End => {
                 return match victim.ended() {
-                    // The last it did was to give back what it held; the call that ends it changes nothing.
-                    Some(WaitStatus::Exited(_, 0)) => Ok(Path { album, course, length: length + 1, told: 0 }),
+                    // The last it did was to give back what it held; the call that ends it changes
+                    // nothing.
+                    Some(WaitStatus::Exited(_, 0)) => {
+                        Ok(Path { album, course, length: length + 1, told: 0 })
+                    }
                     other => Err(format!("the victim ended by itself: {other:?}")),
                 };
             }
@@ -195,7 +206,8 @@ pub fn step_through(victim: &mut Tracee, watch: &mut Watch) -> Result<Path, Stri
     }
 }
 
-/// Runs a victim to its very end, as none is that is killed, so that what its author expects there is checked, too.
+/// Runs a victim to its very end, as none is that is killed, so that what its author expects there
+/// is checked, too.
 pub fn rehearse(victim: Tracee) -> Result<(), String> {
     match victim.run_to_end() {
         WaitStatus::Exited(_, 0) => Ok(()),
@@ -204,7 +216,12 @@ pub fn rehearse(victim: Tracee) -> Result<(), String> {
 }
 
 /// A survivor's finding, in a state or in what is there.
-pub fn survive(watch: &mut Watch, state: Option<&Snapshot>, check: &dyn Fn(How) -> String, how: How) -> Result<String, String> {
+pub fn survive(
+    watch: &mut Watch,
+    state: Option<&Snapshot>,
+    check: &dyn Fn(How) -> String,
+    how: How,
+) -> Result<String, String> {
     if let Some(state) = state {
         watch.restore(state);
     }
@@ -212,9 +229,11 @@ pub fn survive(watch: &mut Watch, state: Option<&Snapshot>, check: &dyn Fn(How) 
 }
 
 impl Scene<'_> {
-    /// Visits every kill point; with `real`, also kills a victim of its own at those that it says yes to.
+    /// Visits every kill point; with `real`, also kills a victim of its own at those that it says
+    /// yes to.
     ///
-    /// `real` is told the number of the instruction, how many there are, and whether the last one changed the segment.
+    /// `real` is told the number of the instruction, how many there are, and whether the last one
+    /// changed the segment.
     pub fn visit(mut self, tally: &mut Tally, real: Option<fn(u64, u64, bool) -> bool>) {
         let mut watch = Watch::new(self.segment);
         let before = watch.snapshot();
@@ -249,7 +268,11 @@ impl Scene<'_> {
         self.helpers.drain(..).for_each(Helper::kill);
         let mut findings = Vec::new();
         for &how in self.hows {
-            let found = path.album.states.iter().map(|state| survive(&mut watch, Some(state), self.check, how));
+            let found = path
+                .album
+                .states
+                .iter()
+                .map(|state| survive(&mut watch, Some(state), self.check, how));
             let found: Vec<_> = found.collect();
             if let Err(reason) = compare(&self.expected, &found, &path.course) {
                 tally.fail(format!("{how:?}: {reason}"));
@@ -261,10 +284,12 @@ impl Scene<'_> {
         }
     }
 
-    /// Kills victims in the middle, and compares what survivors find with what they found in the snapshot of the same moment.
+    /// Kills victims in the middle, and compares what survivors find with what they found in the
+    /// snapshot of the same moment.
     ///
-    /// The same moment is that after as many changes of the segment, and not after as many instructions: these can be some more or fewer in
-    /// another process, as the digits of its number are written out and the clock is read again when the kernel was just setting it.
+    /// The same moment is that after as many changes of the segment, and not after as many
+    /// instructions: these can be some more or fewer in another process, as the digits of its
+    /// number are written out and the clock is read again when the kernel was just setting it.
     /// Which changes an operation makes, and in which order, is the same for all.
     fn kill_for_real(
         &self,
@@ -277,7 +302,9 @@ impl Scene<'_> {
     ) {
         let kills = tally.kills;
         for (turn, point) in (0..=path.length)
-            .filter(|&point| real(point, path.length, path.course.iter().any(|&(at, _)| at == point)))
+            .filter(|&point| {
+                real(point, path.length, path.course.iter().any(|&(at, _)| at == point))
+            })
             .enumerate()
         {
             watch.restore(before);
@@ -312,7 +339,11 @@ impl Scene<'_> {
 }
 
 /// Checks that the findings come in the expected order, and that none is left out.
-fn compare(expected: &[Found], findings: &[Result<String, String>], course: &[(u64, usize)]) -> Result<(), String> {
+fn compare(
+    expected: &[Found],
+    findings: &[Result<String, String>],
+    course: &[(u64, usize)],
+) -> Result<(), String> {
     let mut at = 0;
     for (step, &(instruction, state)) in course.iter().enumerate() {
         let finding = match &findings[state] {
@@ -323,12 +354,19 @@ fn compare(expected: &[Found], findings: &[Result<String, String>], course: &[(u
             continue;
         }
         let mut later = at + 1;
-        while later < expected.len() && expected[later].optional && expected[later].text != *finding {
+        while later < expected.len() && expected[later].optional && expected[later].text != *finding
+        {
             later += 1;
         }
         let first_optional = step == 0 && expected[at].optional;
-        if (step == 0 && !first_optional) || later >= expected.len() || expected[later].text != *finding {
-            let mut text = format!("after instruction {instruction}: found \"{finding}\", expected \"{}\"", expected[at].text);
+        if (step == 0 && !first_optional)
+            || later >= expected.len()
+            || expected[later].text != *finding
+        {
+            let mut text = format!(
+                "after instruction {instruction}: found \"{finding}\", expected \"{}\"",
+                expected[at].text
+            );
             expected[at + 1..].iter().for_each(|finding| {
                 let _ = write!(text, " then \"{}\"", finding.text);
             });

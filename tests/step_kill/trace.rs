@@ -1,9 +1,11 @@
 //! A process that another lets run one instruction at a time.
 //!
-//! The traced process is a raw fork of the tracer, so the two have program and libraries at the same addresses, and the tracer reads the next
-//! instruction in its own memory. A system call is one step, whatever happens inside the kernel.
+//! The traced process is a raw fork of the tracer, so the two have program and libraries at the
+//! same addresses, and the tracer reads the next instruction in its own memory. A system call is
+//! one step, whatever happens inside the kernel.
 //!
-//! A mark is the instruction `int3`: it delimits the operation that is to be stepped through, and adds no instruction of libc's to it.
+//! A mark is the instruction `int3`: it delimits the operation that is to be stepped through, and
+//! adds no instruction of libc's to it.
 #![expect(unsafe_code, reason = "fork, a trap instruction and a look at program text")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -34,7 +36,8 @@ pub fn let_trace() {
     ptrace::traceme().expect("nobody traces it yet");
 }
 
-/// Runs `life` in a copy of this process, which ends with it, and ends when this process does. It does not count as a child of the crate's.
+/// Runs `life` in a copy of this process, which ends with it, and ends when this process does. It
+/// does not count as a child of the crate's.
 pub fn raw_fork(life: impl FnOnce()) -> Pid {
     let own = nix::unistd::getpid();
     // SAFETY: this process has one thread, so the copy may go on as this one does.
@@ -64,7 +67,10 @@ pub fn alarm(seconds: u32) {
 /// Kills a child and waits until it is dead.
 pub fn kill_and_wait(pid: Pid) {
     kill(pid, Signal::SIGKILL).expect("it is ours");
-    while !matches!(waitpid(pid, None).expect("it is ours"), WaitStatus::Signaled(..) | WaitStatus::Exited(..)) {}
+    while !matches!(
+        waitpid(pid, None).expect("it is ours"),
+        WaitStatus::Signaled(..) | WaitStatus::Exited(..)
+    ) {}
 }
 
 /// A copy of this process that works something out.
@@ -130,7 +136,8 @@ pub struct Call {
 pub enum Next {
     Plain,
     Call(Call),
-    /// It is about to ask for the time, in the code that the kernel has put into every process for that.
+    /// It is about to ask for the time, in the code that the kernel has put into every process for
+    /// that.
     Clock,
     /// It has come to a mark, and has not passed it.
     Mark,
@@ -166,7 +173,8 @@ impl Tracee {
         Tracee::adopt(pid.as_raw().cast_unsigned())
     }
 
-    /// Takes over a process that has asked to be traced, and waits until it has come to its first mark.
+    /// Takes over a process that has asked to be traced, and waits until it has come to its first
+    /// mark.
     pub fn adopt(pid: u32) -> Tracee {
         let pid = Pid::from_raw(pid.cast_signed());
         let mut tracee = Tracee { pid, pending: None, ended: None };
@@ -209,8 +217,9 @@ impl Tracee {
         if (vdso()..vdso() + VDSO_LEN).contains(&registers.rip) {
             return Next::Clock;
         }
-        // SAFETY: the process is a fork of this one that has loaded nothing since, so at the address that it is about to execute this
-        // process has the same program text, and no instruction is the last byte of a mapping.
+        // SAFETY: the process is a fork of this one that has loaded nothing since, so at the
+        // address that it is about to execute this process has the same program text, and no
+        // instruction is the last byte of a mapping.
         let code = unsafe { core::ptr::read(registers.rip as *const [u8; 2]) };
         if code[0] == TRAP {
             return Next::Mark;
@@ -218,7 +227,14 @@ impl Tracee {
         if code != SYSCALL {
             return Next::Plain;
         }
-        let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+        let arguments = [
+            registers.rdi,
+            registers.rsi,
+            registers.rdx,
+            registers.r10,
+            registers.r8,
+            registers.r9,
+        ];
         Next::Call(Call { number: registers.rax as i64, arguments })
     }
 
@@ -253,12 +269,14 @@ impl Tracee {
     pub fn pretend_time(&self, nanoseconds: u64) {
         let mut registers = self.registers();
         let word = |address: u64| address as ptrace::AddressType;
-        let [seconds, rest] = [nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000].map(u64::cast_signed);
+        let [seconds, rest] =
+            [nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000].map(u64::cast_signed);
         // clock_gettime(2): the second argument is where the time goes.
         ptrace::write(self.pid, word(registers.rsi), seconds).expect("its own memory");
         ptrace::write(self.pid, word(registers.rsi + 8), rest).expect("its own memory");
         // And back to where it was called from.
-        registers.rip = ptrace::read(self.pid, word(registers.rsp)).expect("its own stack").cast_unsigned();
+        registers.rip =
+            ptrace::read(self.pid, word(registers.rsp)).expect("its own stack").cast_unsigned();
         registers.rsp += 8;
         registers.rax = 0;
         ptrace::setregs(self.pid, registers).expect("stopped");
@@ -298,7 +316,8 @@ impl Tracee {
         false
     }
 
-    /// As [`Tracee::run_to_call`], up to its next wait on a word, or waking of those who wait there, as `operation` of futex(2) says.
+    /// As [`Tracee::run_to_call`], up to its next wait on a word, or waking of those who wait
+    /// there, as `operation` of futex(2) says.
     pub fn run_to_futex(&mut self, operation: i32) -> bool {
         while self.run_to_call(libc::SYS_futex) {
             if self.registers().rsi as i32 == operation {
@@ -308,11 +327,20 @@ impl Tracee {
         false
     }
 
-    /// How long the wait on a word may last that it is about to begin, as [`Tracee::run_to_futex`] has left it.
+    /// How long the wait on a word may last that it is about to begin, as [`Tracee::run_to_futex`]
+    /// has left it.
     pub fn timeout(&self) -> Duration {
         let address = self.registers().r10;
-        let word = |at: u64| ptrace::read(self.pid, at as ptrace::AddressType).expect("its own memory").cast_unsigned();
-        if address == 0 { Duration::MAX } else { Duration::from_secs(word(address)) + Duration::from_nanos(word(address + 8)) }
+        let word = |at: u64| {
+            ptrace::read(self.pid, at as ptrace::AddressType)
+                .expect("its own memory")
+                .cast_unsigned()
+        };
+        if address == 0 {
+            Duration::MAX
+        } else {
+            Duration::from_secs(word(address)) + Duration::from_nanos(word(address + 8))
+        }
     }
 
     /// Has the system call that it is about to begin not made, and return `result`.

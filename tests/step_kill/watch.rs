@@ -1,7 +1,8 @@
 //! The bytes of a segment: what an instruction changed, and how to bring back what they were.
 //!
-//! Only pages that exist are looked at, as a look at a hole would fill it. Which there are is asked after every system call; pages that the
-//! victim has just backed, and not touched yet, are known from the arguments of its call.
+//! Only pages that exist are looked at, as a look at a hole would fill it. Which there are is asked
+//! after every system call; pages that the victim has just backed, and not touched yet, are known
+//! from the arguments of its call.
 #![expect(unsafe_code, reason = "a mapping of the segment's descriptor and views of its pages")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -72,9 +73,19 @@ impl Watch {
         let len = usize::try_from(stat.size()).expect("64 bits");
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let map = unsafe { libc::mmap(core::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let map = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                len,
+                protection,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
         assert_ne!(map, libc::MAP_FAILED, "mmap");
-        let mut watch = Watch { file, inode: stat.ino(), map: map.cast(), len, pages: BTreeMap::new() };
+        let mut watch =
+            Watch { file, inode: stat.ino(), map: map.cast(), len, pages: BTreeMap::new() };
         watch.look_for_pages();
         watch
     }
@@ -86,7 +97,8 @@ impl Watch {
     }
 
     fn read(&self, number: u64) -> &[u8; PAGE] {
-        // SAFETY: in bounds; every process that may write is stopped, asleep or dead while the test looks.
+        // SAFETY: in bounds; every process that may write is stopped, asleep or dead while the test
+        // looks.
         unsafe { &*self.page(number) }
     }
 
@@ -115,7 +127,12 @@ impl Watch {
     /// Asks which pages exist; true if that has changed.
     pub fn look_for_pages(&mut self) -> bool {
         let existing = self.existing();
-        let gone: Vec<u64> = self.pages.keys().copied().filter(|number| existing.binary_search(number).is_err()).collect();
+        let gone: Vec<u64> = self
+            .pages
+            .keys()
+            .copied()
+            .filter(|number| existing.binary_search(number).is_err())
+            .collect();
         let mut changed = !gone.is_empty();
         for number in gone {
             self.pages.remove(&number);
@@ -132,8 +149,12 @@ impl Watch {
     /// As [`Watch::look_for_pages`], after a system call of the victim's.
     pub fn after_call(&mut self, victim: Pid, call: &Call) -> bool {
         let [fd, mode, offset, len, ..] = call.arguments;
-        let ours = || std::fs::metadata(format!("/proc/{victim}/fd/{fd}")).is_ok_and(|stat| stat.ino() == self.inode);
-        if call.number == libc::SYS_fallocate && mode == libc::FALLOC_FL_KEEP_SIZE as u64 && ours() {
+        let ours = || {
+            std::fs::metadata(format!("/proc/{victim}/fd/{fd}"))
+                .is_ok_and(|stat| stat.ino() == self.inode)
+        };
+        if call.number == libc::SYS_fallocate && mode == libc::FALLOC_FL_KEEP_SIZE as u64 && ours()
+        {
             let end = (offset + len).div_ceil(PAGE as u64).min((self.len / PAGE) as u64);
             for number in offset / PAGE as u64..end {
                 if !self.pages.contains_key(&number) {
@@ -146,15 +167,20 @@ impl Watch {
 
     /// Compares with what was noted last and notes what is now; true if that differs.
     pub fn has_changed(&mut self) -> bool {
-        let changed: Vec<u64> =
-            self.pages.iter().filter(|(number, page)| *self.read(**number) != *page.bytes).map(|(&number, _)| number).collect();
+        let changed: Vec<u64> = self
+            .pages
+            .iter()
+            .filter(|(number, page)| *self.read(**number) != *page.bytes)
+            .map(|(&number, _)| number)
+            .collect();
         for &number in &changed {
             self.take(number);
         }
         !changed.is_empty()
     }
 
-    /// Lets a victim go on until it has changed the segment so often; true if it came to its next mark, or its end, before.
+    /// Lets a victim go on until it has changed the segment so often; true if it came to its next
+    /// mark, or its end, before.
     pub fn follow(&mut self, victim: &mut Tracee, changes: u64) -> bool {
         let mut seen = 0;
         while seen < changes {
@@ -221,14 +247,17 @@ impl Watch {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let offset = (number as usize * PAGE) as libc::off_t;
         // SAFETY: takes a descriptor and integers.
-        let done = unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset, PAGE as libc::off_t) };
+        let done =
+            unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset, PAGE as libc::off_t) };
         assert_eq!(done, 0, "fallocate");
     }
 
-    /// Copies `len` bytes at `from` to `to`: for states that would take thousands of processes to bring about.
+    /// Copies `len` bytes at `from` to `to`: for states that would take thousands of processes to
+    /// bring about.
     pub fn copy_within(&mut self, from: usize, to: usize, len: usize) {
         assert!(from.max(to) + len <= self.len && from.abs_diff(to) >= len);
-        // SAFETY: in bounds, and so are the `len` bytes from there; nobody else looks at the segment now.
+        // SAFETY: in bounds, and so are the `len` bytes from there; nobody else looks at the
+        // segment now.
         let source = unsafe { self.map.add(from) };
         // SAFETY: as above.
         let target = unsafe { self.map.add(to) };

@@ -1,7 +1,8 @@
 //! What a way for messages must be able to do to be measured.
 //!
-//! A message is an array of words, filled by the sender and read by the receiver. Both get the runner's buffer at hand: who copies
-//! fills it and sends a copy, who works in place leaves it alone.
+//! A message is an array of words, filled by the sender and read by the receiver. Both get the
+//! runner's buffer at hand: who copies fills it and sends a copy, who works in place leaves it
+//! alone.
 
 /// The end where messages are sent.
 pub(crate) trait Sender<const N: usize> {
@@ -42,7 +43,8 @@ pub(crate) fn buffer<const N: usize>() -> Box<[u64; N]> {
     words.try_into().expect("so many words")
 }
 
-/// Waits without sleeping, but gives way to others now and then: for peers that leave waiting to their users.
+/// Waits without sleeping, but gives way to others now and then: for peers that leave waiting to
+/// their users.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spinner(u32);
 

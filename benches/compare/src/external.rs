@@ -1,10 +1,13 @@
 //! Peers that are programs of their own, in other languages.
 //!
-//! A program gets as arguments which of its ways to use, a task and its numbers, the seconds to measure, and the processors of the two
-//! cores; see [`Task::arguments`]. It sets the scene itself, as the actors here do: one end on each core, a warm-up of a quarter of the
-//! time, messages compared before the clock starts. It prints lines:
-//! - `value NUMBER`: messages or operations per second, or seconds for one operation if the task is a free lock;
-//! - `latency NANOSECONDS COUNT`: how often a single operation took so long, if the task is a round trip or a child.
+//! A program gets as arguments which of its ways to use, a task and its numbers, the seconds to
+//! measure, and the processors of the two cores; see [`Task::arguments`]. It sets the scene itself,
+//! as the actors here do: one end on each core, a warm-up of a quarter of the time, messages
+//! compared before the clock starts. It prints lines:
+//! - `value NUMBER`: messages or operations per second, or seconds for one operation if the task is
+//!   a free lock;
+//! - `latency NANOSECONDS COUNT`: how often a single operation took so long, if the task is a round
+//!   trip or a child.
 //!
 //! Whatever else it prints on its standard error is told if it fails.
 
@@ -43,7 +46,9 @@ pub(crate) enum Task {
 impl Task {
     fn arguments(self) -> Vec<String> {
         match self {
-            Task::Stream { bytes, count } => vec!["stream".to_owned(), bytes.to_string(), count.to_string()],
+            Task::Stream { bytes, count } => {
+                vec!["stream".to_owned(), bytes.to_string(), count.to_string()]
+            }
             Task::Echo => vec!["echo".to_owned()],
             Task::Lock { contenders } => vec!["lock".to_owned(), contenders.to_string()],
             Task::Spawn { mebibytes } => vec!["spawn".to_owned(), mebibytes.to_string()],
@@ -69,7 +74,8 @@ struct Program {
     name: &'static str,
     /// Which of its ways can do a task, as it calls them.
     ways: fn(Task) -> &'static [&'static str],
-    /// Makes it ready to run, or says why it cannot be had on this machine. Gets a directory for what must be built.
+    /// Makes it ready to run, or says why it cannot be had on this machine. Gets a directory for
+    /// what must be built.
     prepare: fn(&Path) -> Result<Vec<PathBuf>, String>,
 }
 
@@ -104,20 +110,26 @@ fn prepare_python(directory: &Path) -> Result<Vec<PathBuf>, String> {
         return Err("python3 of at least 3.8, with multiprocessing, is not here".to_owned());
     }
     let script = directory.join("compare_peer.py");
-    fs::write(&script, include_str!("../python/peer.py")).map_err(|error| format!("{}: {error}", script.display()))?;
+    fs::write(&script, include_str!("../python/peer.py"))
+        .map_err(|error| format!("{}: {error}", script.display()))?;
     Ok(vec!["python3".into(), script])
 }
 
 fn prepare_boost(directory: &Path) -> Result<Vec<PathBuf>, String> {
     const SOURCE: &str = include_str!("../boost/peer.cpp");
     let (source, program) = (directory.join("compare_peer.cpp"), directory.join("compare_peer"));
-    let is_built = program.exists() && fs::read_to_string(&source).is_ok_and(|built| built == SOURCE);
+    let is_built =
+        program.exists() && fs::read_to_string(&source).is_ok_and(|built| built == SOURCE);
     if !is_built {
         // Before the source, which says of what the program was built.
         let _ = fs::remove_file(&program);
         fs::write(&source, SOURCE).map_err(|error| format!("{}: {error}", source.display()))?;
-        let compiler =
-            Command::new("g++").args(["-std=c++17", "-O2", "-pthread", "-o"]).arg(&program).arg(&source).arg("-lrt").output();
+        let compiler = Command::new("g++")
+            .args(["-std=c++17", "-O2", "-pthread", "-o"])
+            .arg(&program)
+            .arg(&source)
+            .arg("-lrt")
+            .output();
         let compiled = compiler.map_err(|error| format!("g++ does not run: {error}"))?;
         if !compiled.status.success() {
             let errors = String::from_utf8_lossy(&compiled.stderr);
@@ -151,7 +163,8 @@ impl Programs {
                         let command = command.clone();
                         case.peer(name, move |limit| {
                             let output = run(&command, stage, way, task, limit)?;
-                            task.sample(&output).ok_or_else(|| "the program has printed no figure".into())
+                            task.sample(&output)
+                                .ok_or_else(|| "the program has printed no figure".into())
                         });
                     }
                 }
@@ -170,7 +183,13 @@ struct Output {
 /// What takes longer than its limit, start and warm-up hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn run(command: &[PathBuf], stage: Stage, way: &str, task: Task, limit: Duration) -> Result<Output, Failure> {
+fn run(
+    command: &[PathBuf],
+    stage: Stage,
+    way: &str,
+    task: Task,
+    limit: Duration,
+) -> Result<Output, Failure> {
     let (program, arguments) = command.split_first().ok_or("no command")?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -195,7 +214,9 @@ fn run(command: &[PathBuf], stage: Stage, way: &str, task: Task, limit: Duration
         let mut words = line.split(' ');
         match (words.next(), words.next(), words.next()) {
             (Some("value"), Some(value), None) => output.value = Some(value.parse()?),
-            (Some("latency"), Some(time), Some(count)) => output.latencies.push((time.parse()?, count.parse()?)),
+            (Some("latency"), Some(time), Some(count)) => {
+                output.latencies.push((time.parse()?, count.parse()?))
+            }
             _ => return Err(format!("the program has printed: {line}").into()),
         }
     }
@@ -204,12 +225,18 @@ fn run(command: &[PathBuf], stage: Stage, way: &str, task: Task, limit: Duration
         if let Some(mut stderr) = child.stderr.take() {
             stderr.read_to_string(&mut errors)?;
         }
-        return Err(errors.lines().last().unwrap_or("the program has ended without a word").to_owned().into());
+        return Err(errors
+            .lines()
+            .last()
+            .unwrap_or("the program has ended without a word")
+            .to_owned()
+            .into());
     }
     Ok(output)
 }
 
-/// What the program prints until it ends. What it prints on its standard error must be less than a pipe holds.
+/// What the program prints until it ends. What it prints on its standard error must be less than a
+/// pipe holds.
 fn read_all(child: &mut Child, deadline: Instant) -> Result<String, Failure> {
     let mut stdout = child.stdout.take().ok_or("no standard output")?;
     let mut bytes = Vec::new();

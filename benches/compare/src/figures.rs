@@ -1,7 +1,8 @@
 //! What is measured: groups of cases, cases of entries, and the statistics over repetitions.
 //!
-//! All entries of a case take turns, so that whatever else the machine does meets all of them. A ratio is the median of the ratios
-//! within each repetition, and so not always that of the two medians.
+//! All entries of a case take turns, so that whatever else the machine does meets all of them. A
+//! ratio is the median of the ratios within each repetition, and so not always that of the two
+//! medians.
 
 use std::time::Duration;
 
@@ -112,18 +113,36 @@ impl Case {
         name: impl Into<String>,
         run: impl Fn(Duration) -> Result<Sample, Failure> + 'static,
     ) {
-        self.entries.push(Entry { name: name.into(), role, run: Box::new(run), samples: Vec::new(), failure: None });
+        self.entries.push(Entry {
+            name: name.into(),
+            role,
+            run: Box::new(run),
+            samples: Vec::new(),
+            failure: None,
+        });
     }
 
-    pub(crate) fn ours(&mut self, name: impl Into<String>, run: impl Fn(Duration) -> Result<Sample, Failure> + 'static) {
+    pub(crate) fn ours(
+        &mut self,
+        name: impl Into<String>,
+        run: impl Fn(Duration) -> Result<Sample, Failure> + 'static,
+    ) {
         self.add(Role::Ours, name, run);
     }
 
-    pub(crate) fn limit(&mut self, name: impl Into<String>, run: impl Fn(Duration) -> Result<Sample, Failure> + 'static) {
+    pub(crate) fn limit(
+        &mut self,
+        name: impl Into<String>,
+        run: impl Fn(Duration) -> Result<Sample, Failure> + 'static,
+    ) {
         self.add(Role::Limit, name, run);
     }
 
-    pub(crate) fn peer(&mut self, name: impl Into<String>, run: impl Fn(Duration) -> Result<Sample, Failure> + 'static) {
+    pub(crate) fn peer(
+        &mut self,
+        name: impl Into<String>,
+        run: impl Fn(Duration) -> Result<Sample, Failure> + 'static,
+    ) {
         self.add(Role::Peer, name, run);
     }
 
@@ -135,10 +154,17 @@ impl Case {
         }
     }
 
-    /// Measures all entries `repetitions` times in turn. An entry that fails is left out from then on.
-    pub(crate) fn measure(&mut self, limit: Duration, repetitions: usize, mut progress: impl FnMut(&str, &str)) {
+    /// Measures all entries `repetitions` times in turn. An entry that fails is left out from then
+    /// on.
+    pub(crate) fn measure(
+        &mut self,
+        limit: Duration,
+        repetitions: usize,
+        mut progress: impl FnMut(&str, &str),
+    ) {
         for repetition in 0..repetitions {
-            // The order turns with each repetition, so that nobody always runs after the same other.
+            // The order turns with each repetition, so that nobody always runs after the same
+            // other.
             let count = self.entries.len();
             for place in 0..count {
                 let entry = &mut self.entries[(place + repetition) % count];
@@ -198,7 +224,8 @@ impl Entry {
 
     /// All latencies of all repetitions, by size.
     pub(crate) fn latencies(&self) -> Vec<(u64, u64)> {
-        let mut all: Vec<(u64, u64)> = self.samples.iter().flat_map(|sample| sample.latencies.iter().copied()).collect();
+        let mut all: Vec<(u64, u64)> =
+            self.samples.iter().flat_map(|sample| sample.latencies.iter().copied()).collect();
         all.sort_unstable();
         all
     }
@@ -214,8 +241,9 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// The mean of the middle half. Disturbed blocks do not count, as in a median; but where something is now in one state and now in
-/// another, as rings are that run full or empty, a median would be that of either by chance.
+/// The mean of the middle half. Disturbed blocks do not count, as in a median; but where something
+/// is now in one state and now in another, as rings are that run full or empty, a median would be
+/// that of either by chance.
 pub(crate) fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let quarter = values.len() / 4;

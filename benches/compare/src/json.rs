@@ -28,10 +28,20 @@ pub(crate) fn write(file: &Path, measured: &[Measured]) -> Result<(), Failure> {
                 for (index, metric) in case.metrics.iter().enumerate() {
                     let Some([median, min, max]) = entry.spread(index) else { continue };
                     let (group, case, name) = (group.name, case.name.as_str(), entry.name.as_str());
-                    figures.push(Figure { group, case, name, metric: metric.name, unit: metric.unit, median, min, max });
+                    figures.push(Figure {
+                        group,
+                        case,
+                        name,
+                        metric: metric.name,
+                        unit: metric.unit,
+                        median,
+                        min,
+                        max,
+                    });
                 }
             }
         }
     }
-    fs::write(file, serde_json::to_string_pretty(&figures)? + "\n").map_err(|error| format!("{}: {error}", file.display()).into())
+    fs::write(file, serde_json::to_string_pretty(&figures)? + "\n")
+        .map_err(|error| format!("{}: {error}", file.display()).into())
 }

@@ -10,7 +10,8 @@ use crate::stage::Stage;
 /// Processor, kernel and cores, in one line.
 pub(crate) fn short(stage: Stage) -> Result<String, Failure> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let model =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let (model, kernel) = (model.unwrap_or(std::env::consts::ARCH).trim(), kernel.trim());
     Ok(format!("{model}, Linux {kernel}, on {}", stage.describe()))
@@ -33,10 +34,14 @@ pub(crate) fn heading(stage: Stage, seconds: f64, repetitions: u16) -> Result<St
 /// How to measure this again.
 pub(crate) fn command() -> String {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("cargo run --release --manifest-path benches/compare/Cargo.toml -- {}", arguments.join(" "))
+    format!(
+        "cargo run --release --manifest-path benches/compare/Cargo.toml -- {}",
+        arguments.join(" ")
+    )
 }
 
-/// Messages of a mebibyte are passed by value, some copies deep: more than the usual 8 MiB of stack.
+/// Messages of a mebibyte are passed by value, some copies deep: more than the usual 8 MiB of
+/// stack.
 pub(crate) fn allow_large_messages() -> Result<(), Failure> {
     const STACK: u64 = 64 << 20;
     let (soft, hard) = getrlimit(Resource::RLIMIT_STACK)?;

@@ -5,28 +5,38 @@
 //! ```
 //!
 //! # What is compared
-//! A *group* has *cases*; a case has *entries* that are compared with each other: offspring, what the bare machine needs (the limit), and
-//! peers. All entries of a case take turns over the repetitions, in the same set-up: two actors on two cores, or more actors than cores,
-//! evenly distributed; processes for what works between processes, threads of one process for what does not.
+//! A *group* has *cases*; a case has *entries* that are compared with each other: offspring, what
+//! the bare machine needs (the limit), and peers. All entries of a case take turns over the
+//! repetitions, in the same set-up: two actors on two cores, or more actors than cores, evenly
+//! distributed; processes for what works between processes, threads of one process for what does
+//! not.
 //!
-//! With no group named, all are measured; `--case` and `--peer` choose among cases and peers by a part of the name.
+//! With no group named, all are measured; `--case` and `--peer` choose among cases and peers by a
+//! part of the name.
 //!
-//! `--seconds` is the measuring time of an entry, all repetitions together. Each repetition adds a quarter of its share for warm-up,
-//! and the start of processes. Every message is checked: the first ones of each run wholly, before its clock starts, the others by their
-//! number, their end and their order.
+//! `--seconds` is the measuring time of an entry, all repetitions together. Each repetition adds a
+//! quarter of its share for warm-up, and the start of processes. Every message is checked: the
+//! first ones of each run wholly, before its clock starts, the others by their number, their end
+//! and their order.
 //!
 //! # How it is measured
-//! Where there are as many actors as cores, a figure of one repetition is the mean of the middle half of blocks of operations, so that a
-//! block in which something else ran does not count; where more than the cores are wanted, everything from warm-up to limit counts, as
-//! stalls belong to the matter. With more than four senders, each share of `--seconds` is longer, so that everybody gets some turns.
+//! Where there are as many actors as cores, a figure of one repetition is the mean of the middle
+//! half of blocks of operations, so that a block in which something else ran does not count; where
+//! more than the cores are wanted, everything from warm-up to limit counts, as stalls belong to the
+//! matter. With more than four senders, each share of `--seconds` is longer, so that everybody gets
+//! some turns.
 //!
-//! The table has the median over repetitions with the least and the most; a ratio is the median of ratios within each repetition.
+//! The table has the median over repetitions with the least and the most; a ratio is the median of
+//! ratios within each repetition.
 //!
 //! # How to add
-//! - *A peer for messages:* a file in `peers` that implements `Way`, and a line in `peers::visit_ways`. It is then in every group.
+//! - *A peer for messages:* a file in `peers` that implements `Way`, and a line in
+//!   `peers::visit_ways`. It is then in every group.
 //! - *A lock:* a file in `peers` that implements `Door`, and a line in `peers::visit_doors`.
-//! - *A program in another language:* a line in `external::PROGRAMS`; `external` tells what it must print.
-//! - *A group:* a file in `groups` with a function that gives its cases, and a line in `groups::ALL`. Table, JSON and plots follow.
+//! - *A program in another language:* a line in `external::PROGRAMS`; `external` tells what it must
+//!   print.
+//! - *A group:* a file in `groups` with a function that gives its cases, and a line in
+//!   `groups::ALL`. Table, JSON and plots follow.
 
 mod acts;
 mod channel;
@@ -117,13 +127,15 @@ fn run(options: &Options) -> Result<(), Failure> {
             let mut cases = cases(&kit)?;
             cases.retain(|case| case.name.contains(&options.case));
             for case in &mut cases {
-                case.entries.retain(|entry| entry.role != Role::Peer || entry.name.contains(&options.peer));
+                case.entries
+                    .retain(|entry| entry.role != Role::Peer || entry.name.contains(&options.peer));
             }
             measured.push(Measured { name, cases });
         }
     }
     let repetitions = usize::from(options.repetitions);
-    let entries: usize = measured.iter().flat_map(|group| &group.cases).map(|case| case.entries.len()).sum();
+    let entries: usize =
+        measured.iter().flat_map(|group| &group.cases).map(|case| case.entries.len()).sum();
     let progress = progress(entries * repetitions)?;
     let limit = Duration::from_secs_f64(options.seconds / f64::from(options.repetitions));
     for group in &mut measured {
@@ -142,7 +154,11 @@ fn run(options: &Options) -> Result<(), Failure> {
         println!("figures: {}", file.display());
     }
     if let Some(directory) = &options.plots {
-        for chart in plots::draw(directory, &measured, &format!("{}\n{}", machine::short(stage)?, machine::command()))? {
+        for chart in plots::draw(
+            directory,
+            &measured,
+            &format!("{}\n{}", machine::short(stage)?, machine::command()),
+        )? {
             println!("chart: {}", chart.display());
         }
     }
@@ -162,6 +178,7 @@ fn keep_children_quiet() {
 
 /// A bar without a thread of its own: a program with two threads could not fork.
 fn progress(steps: usize) -> Result<ProgressBar, Failure> {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed} of about {duration}  {msg}")?;
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed} of about {duration}  {msg}")?;
     Ok(ProgressBar::new(steps as u64).with_style(style))
 }

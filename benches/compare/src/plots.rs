@@ -1,6 +1,8 @@
-//! Charts of what was measured, as SVG: how latencies are distributed, and how costs change with size and number.
+//! Charts of what was measured, as SVG: how latencies are distributed, and how costs change with
+//! size and number.
 //!
-//! Everything is placed by hand, as the axes are logarithmic in several ways and the names of the lines stand beside them.
+//! Everything is placed by hand, as the axes are logarithmic in several ways and the names of the
+//! lines stand beside them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,11 @@ use crate::figures::{Case, Chart, Plot, Role};
 use crate::{Failure, Measured};
 
 /// Draws all charts that the measured cases contribute to, and gives their files.
-pub(crate) fn draw(directory: &Path, measured: &[Measured], machine: &str) -> Result<Vec<PathBuf>, Failure> {
+pub(crate) fn draw(
+    directory: &Path,
+    measured: &[Measured],
+    machine: &str,
+) -> Result<Vec<PathBuf>, Failure> {
     fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let cases: Vec<&Case> = measured.iter().flat_map(|group| &group.cases).collect();
     let mut pictures: Vec<Picture> = cases.iter().filter_map(|case| latencies(case)).collect();
@@ -76,7 +82,8 @@ fn latencies(case: &Case) -> Option<Picture> {
             let nines = -(1.0 - seen as f64 / all as f64).log10();
             seen += count;
             let latency = (nanoseconds as f64 / 1e3).log10();
-            // The last few say nothing about a share, and thousands of points nothing more than some hundreds.
+            // The last few say nothing about a share, and thousands of points nothing more than
+            // some hundreds.
             let is_new = points.last().is_none_or(|(x, y)| nines - x > 0.01 || latency - y > 0.01);
             if nines <= MOST_NINES && all - seen >= 2 && is_new {
                 points.push((nines, latency));
@@ -87,10 +94,14 @@ fn latencies(case: &Case) -> Option<Picture> {
         }
     }
     let ticks = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"];
-    let ticks = ticks.iter().enumerate().map(|(nines, text)| (nines as f64, (*text).to_owned())).collect();
+    let ticks =
+        ticks.iter().enumerate().map(|(nines, text)| (nines as f64, (*text).to_owned())).collect();
     let label = "share of round trips that took no longer".to_owned();
-    let words: Vec<&str> =
-        case.name.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = case
+        .name
+        .split(|letter: char| !letter.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
     Some(Picture {
         file: format!("latency_{}", words.join("_").to_lowercase()),
         title: format!("Round trip between two cores: {}", case.name),
@@ -114,7 +125,11 @@ fn over(chart: &Chart, cases: &[&Case]) -> Picture {
             let point = (x.log10(), median.log10());
             match lines.iter_mut().find(|line| line.name == entry.name) {
                 Some(line) => line.points.push(point),
-                None => lines.push(Line { name: entry.name.clone(), role: entry.role, points: vec![point] }),
+                None => lines.push(Line {
+                    name: entry.name.clone(),
+                    role: entry.role,
+                    points: vec![point],
+                }),
             }
         }
     }
@@ -141,16 +156,24 @@ fn bytes(count: f64) -> String {
 /// With a space between thousands.
 fn thousands(count: f64) -> String {
     let digits = format!("{count:.0}");
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .filter_map(|group| std::str::from_utf8(group).ok())
+        .collect();
     groups.join(" ")
 }
 
 fn span(places: impl Iterator<Item = f64>) -> (f64, f64) {
-    places.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), place| (low.min(place), high.max(place)))
+    places.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), place| {
+        (low.min(place), high.max(place))
+    })
 }
 
 impl Axis {
-    /// Of the lines' y, with a tick at every power of ten, or at 1, 2 and 5 if there are few of these.
+    /// Of the lines' y, with a tick at every power of ten, or at 1, 2 and 5 if there are few of
+    /// these.
     fn of_values(label: String, lines: &[Line]) -> Axis {
         let (low, high) = span(lines.iter().flat_map(|line| line.points.iter().map(|(_, y)| *y)));
         let margin = (high - low).max(0.3) * 0.04;
@@ -163,7 +186,11 @@ impl Axis {
                     let value = step * 10_f64.powi(decade);
                     if (low..=high).contains(&value.log10()) {
                         let digits = decade.min(0).unsigned_abs() as usize;
-                        let text = if value < 1000.0 { format!("{value:.digits$}") } else { thousands(value) };
+                        let text = if value < 1000.0 {
+                            format!("{value:.digits$}")
+                        } else {
+                            thousands(value)
+                        };
                         ticks.push((value.log10(), text));
                     }
                 }
@@ -193,7 +220,8 @@ const FAINT: RGBColor = RGBColor(110, 116, 126);
 const GRID: RGBColor = RGBColor(226, 229, 234);
 /// Ours stand out, and are told from each other.
 const OURS: [RGBColor; 3] = [RGBColor(208, 40, 30), RGBColor(240, 130, 20), RGBColor(150, 20, 80)];
-/// Peers, told from each other also by those who see colours in another way: hues and lightnesses alternate.
+/// Peers, told from each other also by those who see colours in another way: hues and lightnesses
+/// alternate.
 const PEERS: [RGBColor; 12] = [
     RGBColor(31, 119, 180),
     RGBColor(44, 140, 60),
@@ -218,22 +246,32 @@ impl Picture {
         root.fill(&WHITE)?;
         text(&root, &self.title, (LEFT, 26), 21, INK, HPos::Left)?;
         for (line, words) in machine.lines().enumerate() {
-            text(&root, words, (LEFT, SIZE.1 as i32 - 32 + 17 * line as i32), 12, FAINT, HPos::Left)?;
+            text(
+                &root,
+                words,
+                (LEFT, SIZE.1 as i32 - 32 + 17 * line as i32),
+                12,
+                FAINT,
+                HPos::Left,
+            )?;
         }
         self.draw_axes(&root)?;
         let (mut ours, mut limits) = (OURS.into_iter().cycle(), [INK, FAINT].into_iter().cycle());
         // Solid lines and dashed ones are told apart by that.
-        let (mut processes, mut threads) = (PEERS.into_iter().cycle(), PEERS.into_iter().rev().cycle());
+        let (mut processes, mut threads) =
+            (PEERS.into_iter().cycle(), PEERS.into_iter().rev().cycle());
         let mut names: Vec<((i32, i32), &Line, Stroke)> = Vec::new();
         for line in &self.lines {
-            let (colors, width, dash): (&mut dyn Iterator<Item = RGBColor>, u32, i32) = match line.role {
-                Role::Ours => (&mut ours, 4, 0),
-                Role::Limit => (&mut limits, 2, 3),
-                Role::Peer if line.name.ends_with("threads") => (&mut threads, 2, 7),
-                Role::Peer => (&mut processes, 2, 0),
-            };
+            let (colors, width, dash): (&mut dyn Iterator<Item = RGBColor>, u32, i32) =
+                match line.role {
+                    Role::Ours => (&mut ours, 4, 0),
+                    Role::Limit => (&mut limits, 2, 3),
+                    Role::Peer if line.name.ends_with("threads") => (&mut threads, 2, 7),
+                    Role::Peer => (&mut processes, 2, 0),
+                };
             let stroke = Stroke { color: colors.next().unwrap_or(INK), width, dash };
-            let points: Vec<(i32, i32)> = line.points.iter().map(|&point| self.pixel(point)).collect();
+            let points: Vec<(i32, i32)> =
+                line.points.iter().map(|&point| self.pixel(point)).collect();
             stroke.draw(&root, &points)?;
             // Where there are few points, it matters where they are.
             if points.len() <= self.x.ticks.len() {
@@ -289,7 +327,10 @@ fn draw_names(root: &Root<'_>, mut names: Vec<((i32, i32), &Line, Stroke)>) -> D
     for ((end, line, stroke), place) in names.into_iter().zip(places) {
         // From far away the way to the name would cross other lines.
         if RIGHT - end.0 < 20 {
-            root.draw(&PathElement::new([(end.0 + 6, end.1), (NAMES - 38, place)], stroke.color.mix(0.5)))?;
+            root.draw(&PathElement::new(
+                [(end.0 + 6, end.1), (NAMES - 38, place)],
+                stroke.color.mix(0.5),
+            ))?;
         }
         stroke.draw(root, &[(NAMES - 34, place), (NAMES - 8, place)])?;
         let color = if line.role == Role::Ours { stroke.color } else { INK };
@@ -299,12 +340,20 @@ fn draw_names(root: &Root<'_>, mut names: Vec<((i32, i32), &Line, Stroke)>) -> D
 }
 
 fn style(size: u32, color: RGBColor, anchor: HPos) -> TextStyle<'static> {
-    let mut style = TextStyle::from(("sans-serif", size).into_font()).pos(Pos::new(anchor, VPos::Center));
+    let mut style =
+        TextStyle::from(("sans-serif", size).into_font()).pos(Pos::new(anchor, VPos::Center));
     style.color = color.to_backend_color();
     style
 }
 
-fn text(root: &Root<'_>, words: &str, place: (i32, i32), size: u32, color: RGBColor, anchor: HPos) -> Drawn {
+fn text(
+    root: &Root<'_>,
+    words: &str,
+    place: (i32, i32),
+    size: u32,
+    color: RGBColor,
+    anchor: HPos,
+) -> Drawn {
     root.draw(&Text::new(words.to_owned(), place, style(size, color, anchor)))?;
     Ok(())
 }
@@ -338,7 +387,10 @@ impl Stroke {
                 if ((walked / dash) as u64).is_multiple_of(2) {
                     let point = |way: f64| {
                         let share = way / length;
-                        (from.0 + (wide * share).round() as i32, from.1 + (high * share).round() as i32)
+                        (
+                            from.0 + (wide * share).round() as i32,
+                            from.1 + (high * share).round() as i32,
+                        )
                     };
                     root.draw(&PathElement::new([point(at), point(at + step)], style))?;
                 }

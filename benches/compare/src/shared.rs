@@ -47,7 +47,8 @@ impl<W: Word> Words<W> {
     /// Zeroed words.
     pub(crate) fn new(count: usize) -> io::Result<Words<W>> {
         let memory = memory(count * size_of::<W>())?;
-        let first = NonNull::new(memory.as_mut_ptr().cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let first =
+            NonNull::new(memory.as_mut_ptr().cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         // INVARIANT: a mapping begins at a page, and this one is made for so many words.
         Ok(Words { first, count, _memory: Arc::new(memory) })
     }
@@ -58,8 +59,8 @@ impl<W: Word> Deref for Words<W> {
 
     #[inline]
     fn deref(&self) -> &[W] {
-        // SAFETY: by the invariant in bounds and aligned, and mapped as long as `self`; zeroed memory is valid atomics, and nobody has
-        // them exclusively.
+        // SAFETY: by the invariant in bounds and aligned, and mapped as long as `self`; zeroed
+        // memory is valid atomics, and nobody has them exclusively.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
     }
 }
@@ -70,7 +71,8 @@ impl<W> Clone for Words<W> {
     }
 }
 
-/// A ring's memory: two counters, then slots with a sequence number and a message each. What they mean is the ring's matter.
+/// A ring's memory: two counters, then slots with a sequence number and a message each. What they
+/// mean is the ring's matter.
 ///
 /// # Invariants
 /// `first` points to the words that `Slots::new` asked for, within `_memory`.
@@ -81,7 +83,8 @@ pub(crate) struct Slots<const N: usize> {
     _memory: Arc<MmapRaw>,
 }
 
-// SAFETY: counters and sequence numbers are atomics; the messages are reached by unsafe functions only.
+// SAFETY: counters and sequence numbers are atomics; the messages are reached by unsafe functions
+// only.
 unsafe impl<const N: usize> Send for Slots<N> {}
 
 impl<const N: usize> Slots<N> {
@@ -91,7 +94,8 @@ impl<const N: usize> Slots<N> {
     pub(crate) fn new(count: usize) -> io::Result<Slots<N>> {
         assert!(count.is_power_of_two(), "slots are found by mask");
         let memory = memory((Slots::<N>::HEADER + count * (N + 1)) * size_of::<u64>())?;
-        let first = NonNull::new(memory.as_mut_ptr().cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let first =
+            NonNull::new(memory.as_mut_ptr().cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Slots { first, count, _memory: Arc::new(memory) })
     }
 
@@ -105,7 +109,8 @@ impl<const N: usize> Slots<N> {
     pub(crate) fn counter(&self, which: usize) -> &AtomicU64 {
         // SAFETY: the modulo keeps it within the header.
         let counter = unsafe { self.first.add(which % 2 * APART) };
-        // SAFETY: within the mapping by the invariant, zeroed at first, and only ever used as an atomic.
+        // SAFETY: within the mapping by the invariant, zeroed at first, and only ever used as an
+        // atomic.
         unsafe { counter.as_ref() }
     }
 
@@ -146,7 +151,8 @@ impl<const N: usize> Slots<N> {
     /// Nobody else may write that slot's message.
     #[inline]
     pub(crate) unsafe fn read(&self, position: u64) -> [u64; N] {
-        // SAFETY: in bounds, aligned for words, any bits are valid words, and by the contract nobody writes them.
+        // SAFETY: in bounds, aligned for words, any bits are valid words, and by the contract
+        // nobody writes them.
         unsafe { self.message(position).read() }
     }
 }

@@ -1,7 +1,9 @@
-//! Where everything is measured: actors on two cores, in processes or in threads, that start together and stop together.
+//! Where everything is measured: actors on two cores, in processes or in threads, that start
+//! together and stop together.
 //!
-//! The program itself stays a process with one thread, so that it can fork. Whatever is measured happens in children: each actor is a
-//! child of its own, or, for what works between threads only, all actors are threads of one child.
+//! The program itself stays a process with one thread, so that it can fork. Whatever is measured
+//! happens in children: each actor is a child of its own, or, for what works between threads only,
+//! all actors are threads of one child.
 
 use std::fs;
 use std::io;
@@ -45,7 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const STACK: usize = 64 << 20;
 
 impl Stage {
-    /// The first processor that this process may use, and the first of another core; `None` if there is but one core.
+    /// The first processor that this process may use, and the first of another core; `None` if
+    /// there is but one core.
     pub(crate) fn choose() -> Result<Option<Stage>, Failure> {
         let allowed = sched_getaffinity(None)?;
         let mut all = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor));
@@ -54,9 +57,11 @@ impl Stage {
         Ok(second.map(|second| Stage { processors: [first, second], hogs: 0, idlers: 0 }))
     }
 
-    /// Runs the actors that `make` makes, the i-th on core i modulo 2, and gives what they return, in order.
+    /// Runs the actors that `make` makes, the i-th on core i modulo 2, and gives what they return,
+    /// in order.
     ///
-    /// Actors in threads are made in their process, so that their memory is its own from the beginning.
+    /// Actors in threads are made in their process, so that their memory is its own from the
+    /// beginning.
     ///
     /// If one fails, the others are killed: they might wait for it for ever.
     pub(crate) fn run<R, M>(self, place: Place, limit: Duration, make: M) -> Result<Vec<R>, Failure>
@@ -117,7 +122,8 @@ impl Stage {
             let (sender, signals) = (sender.clone(), signals.clone());
             let body = move || {
                 self.pin(index);
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| actor(&signals)));
+                let result =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| actor(&signals)));
                 // Nobody listens only after another thread has failed.
                 let _ = sender.send((index, result.map_err(|panic| message_of(&*panic))));
             };
@@ -145,7 +151,10 @@ impl Stage {
 }
 
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a thread has panicked").to_owned()
 }
 
@@ -186,7 +195,10 @@ fn kill<R>(children: &[Child<R>]) {
 }
 
 /// Waits for all without looking again and again, which would disturb what is measured.
-fn join_all<R: DeserializeOwned>(mut children: Vec<Child<R>>, deadline: Instant) -> Result<Vec<R>, Failure> {
+fn join_all<R: DeserializeOwned>(
+    mut children: Vec<Child<R>>,
+    deadline: Instant,
+) -> Result<Vec<R>, Failure> {
     let mut results: Vec<Option<R>> = children.iter().map(|_| None).collect();
     loop {
         let mut failure = None;
@@ -213,8 +225,10 @@ fn join_all<R: DeserializeOwned>(mut children: Vec<Child<R>>, deadline: Instant)
             kill(&children);
             return Err("hangs; killed".into());
         }
-        let mut ends: Vec<PollFd<'_>> =
-            waiting.iter().map(|&index| PollFd::from_borrowed_fd(children[index].as_fd(), PollFlags::IN)).collect();
+        let mut ends: Vec<PollFd<'_>> = waiting
+            .iter()
+            .map(|&index| PollFd::from_borrowed_fd(children[index].as_fd(), PollFlags::IN))
+            .collect();
         match poll(&mut ends, Some(&Timespec::try_from(left)?)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -222,7 +236,8 @@ fn join_all<R: DeserializeOwned>(mut children: Vec<Child<R>>, deadline: Instant)
     }
 }
 
-/// How the actors of one run start together, stop together and agree on the time. Shared by threads and processes alike.
+/// How the actors of one run start together, stop together and agree on the time. Shared by threads
+/// and processes alike.
 #[derive(Clone, Debug)]
 pub(crate) struct Signals {
     words: Words<AtomicU64>,

@@ -6,12 +6,16 @@ use crate::figures::{Case, Entry, Role};
 /// Width of the column of names.
 const NAME: usize = 44;
 
-/// Prints a case as a table: the first metric with its spread and ratios, then the medians of the others.
+/// Prints a case as a table: the first metric with its spread and ratios, then the medians of the
+/// others.
 pub(crate) fn print(group: &str, case: &Case) {
     let metric = case.metrics[0];
     let better = if metric.more_is_better { "more is better" } else { "less is better" };
     println!("\n{group}: {} -- {}, {} ({better})", case.name, metric.name, metric.unit);
-    print!("{:NAME$} {:>9} {:>9} {:>9} {:>8} {:>8}", "", "median", "min", "max", "to ours", "to limit");
+    print!(
+        "{:NAME$} {:>9} {:>9} {:>9} {:>8} {:>8}",
+        "", "median", "min", "max", "to ours", "to limit"
+    );
     for metric in &case.metrics[1..] {
         print!(" {:>14}", format!("{} {}", metric.name, metric.unit));
     }
@@ -19,7 +23,11 @@ pub(crate) fn print(group: &str, case: &Case) {
     let (ours, limit) = (case.reference(Role::Ours), case.reference(Role::Limit));
     for entry in &case.entries {
         let Some(spread) = entry.spread(0) else {
-            println!("{:NAME$} {}", name(entry), entry.failure.as_deref().unwrap_or("not measured"));
+            println!(
+                "{:NAME$} {}",
+                name(entry),
+                entry.failure.as_deref().unwrap_or("not measured")
+            );
             continue;
         };
         print!("{:NAME$}", name(entry));
@@ -57,7 +65,9 @@ fn number(value: f64) -> String {
 
 /// Prints what the signs mean, and what was skipped and what failed, each with its reason once.
 pub(crate) fn print_end(measured: &[Measured]) {
-    println!("\n* ours, = limit of the machine; a ratio is the figure divided by that of the first of these");
+    println!(
+        "\n* ours, = limit of the machine; a ratio is the figure divided by that of the first of these"
+    );
     let mut missing: Vec<(&str, &str)> = Vec::new();
     for entry in measured.iter().flat_map(|group| &group.cases).flat_map(|case| &case.entries) {
         if let Some(failure) = entry.failure.as_deref() {

@@ -1,7 +1,8 @@
-//! Models of the ring: small, but with every interleaving and every stale value that the orderings allow.
+//! Models of the ring: small, but with every interleaving and every stale value that the orderings
+//! allow.
 //!
-//! Payloads lie in cells that report two accesses without order between them. A refusal as corrupt fails every model: it would
-//! mean that somebody saw a word older than its hint allows.
+//! Payloads lie in cells that report two accesses without order between them. A refusal as corrupt
+//! fails every model: it would mean that somebody saw a word older than its hint allows.
 #![expect(unsafe_code, reason = "payloads are reached by pointers, as in a segment")]
 
 use loom::cell::UnsafeCell;
@@ -56,7 +57,9 @@ impl Memory {
             orphans: AtomicU32::new(0),
             closed: AtomicU32::new(0),
             lost: AtomicU64::new(0),
-            words: (0..capacity).map(|_| AtomicU64::new(SlotWord::new(lap, Phase::Empty, 0).to_bits())).collect(),
+            words: (0..capacity)
+                .map(|_| AtomicU64::new(SlotWord::new(lap, Phase::Empty, 0).to_bits()))
+                .collect(),
             payloads: (0..capacity).map(|_| UnsafeCell::new(0)).collect(),
             policy,
         })
@@ -98,14 +101,16 @@ impl Memory {
     }
 
     fn recv(&self, me: u32) -> Result<u64, Refused> {
-        let refused = match self.ring().claim_read_at_hint(me).map_or_else(|| self.ring().claim_read(me), Ok) {
-            Ok(claim) => {
-                let value = self.read(&claim);
-                self.ring().release(claim);
-                return Ok(value);
-            }
-            Err(refused) => refused,
-        };
+        let refused =
+            match self.ring().claim_read_at_hint(me).map_or_else(|| self.ring().claim_read(me), Ok)
+            {
+                Ok(claim) => {
+                    let value = self.read(&claim);
+                    self.ring().release(claim);
+                    return Ok(value);
+                }
+                Err(refused) => refused,
+            };
         assert_ne!(refused, Refused::Corrupt);
         Err(refused)
     }
@@ -126,7 +131,8 @@ fn two_senders_and_a_receiver_over_one_slot() {
             thread::spawn(move || memory.send(me, u64::from(me)).then_some(u64::from(me)))
         });
         let mut received: Vec<u64> = memory.recv(MAIN).into_iter().collect();
-        let mut sent: Vec<u64> = senders.into_iter().filter_map(|sender| sender.join().unwrap()).collect();
+        let mut sent: Vec<u64> =
+            senders.into_iter().filter_map(|sender| sender.join().unwrap()).collect();
         received.extend(memory.drain());
         received.sort_unstable();
         sent.sort_unstable();
@@ -154,7 +160,8 @@ fn two_senders_and_a_receiver_over_two_slots() {
     });
 }
 
-/// The second message goes into the slot of the first. Acceptable: each receiver gets one or none, in the order sent.
+/// The second message goes into the slot of the first. Acceptable: each receiver gets one or none,
+/// in the order sent.
 #[test]
 fn a_sender_and_two_receivers_over_one_slot_that_is_used_again() {
     loom::model(|| {
@@ -165,7 +172,8 @@ fn a_sender_and_two_receivers_over_one_slot_that_is_used_again() {
             thread::spawn(move || memory.recv(me).ok())
         });
         let second = memory.send(MAIN, 2);
-        let mut received: Vec<u64> = receivers.into_iter().filter_map(|receiver| receiver.join().unwrap()).collect();
+        let mut received: Vec<u64> =
+            receivers.into_iter().filter_map(|receiver| receiver.join().unwrap()).collect();
         received.extend(memory.drain());
         received.sort_unstable();
         assert_eq!(received, if second { vec![1, 2] } else { vec![1] });
@@ -189,8 +197,8 @@ fn a_receiver_sees_a_sender_in_order_round_the_ring() {
     });
 }
 
-/// Whoever jumps because a slot is a lap ahead must also see the slots in between as they were when that one was claimed.
-/// Acceptable: of three senders two find room, in slots 1 and 0.
+/// Whoever jumps because a slot is a lap ahead must also see the slots in between as they were when
+/// that one was claimed. Acceptable: of three senders two find room, in slots 1 and 0.
 #[test]
 fn a_sender_with_a_hint_laps_behind_does_not_see_older_words_than_those_that_made_it_jump() {
     loom::model(|| {
@@ -203,13 +211,19 @@ fn a_sender_with_a_hint_laps_behind_does_not_see_older_words_than_those_that_mad
             thread::spawn(move || memory.send(me, u64::from(me)))
         });
         let mine = memory.send(MAIN, u64::from(MAIN));
-        let sent = senders.into_iter().map(|sender| sender.join().unwrap()).chain([mine]).filter(|&sent| sent).count();
+        let sent = senders
+            .into_iter()
+            .map(|sender| sender.join().unwrap())
+            .chain([mine])
+            .filter(|&sent| sent)
+            .count();
         assert_eq!(sent, 2);
         assert_eq!(memory.drain().len(), 2);
     });
 }
 
-/// Acceptable: the sender that lives has sent or was refused; after the recovery exactly what it sent is there.
+/// Acceptable: the sender that lives has sent or was refused; after the recovery exactly what it
+/// sent is there.
 #[test]
 fn a_sender_killed_after_its_claim_leaves_nothing() {
     for capacity in [1, 2] {
@@ -240,8 +254,8 @@ fn a_sender_killed_after_its_claim_leaves_nothing() {
     }
 }
 
-/// Only the recoverer knows that the dead is done with its payload; it must pass that on. Acceptable: the sender that lives finds
-/// the slot taken, or recovered and free.
+/// Only the recoverer knows that the dead is done with its payload; it must pass that on.
+/// Acceptable: the sender that lives finds the slot taken, or recovered and free.
 #[test]
 fn a_recovered_slot_is_written_only_after_the_dead_was_there() {
     for dies_writing in [true, false] {
@@ -271,7 +285,8 @@ fn a_recovered_slot_is_written_only_after_the_dead_was_there() {
     }
 }
 
-/// Acceptable: one of the two recovers; the message goes to one receiver, flagged, or is counted as lost.
+/// Acceptable: one of the two recovers; the message goes to one receiver, flagged, or is counted as
+/// lost.
 #[test]
 fn two_recover_from_a_dead_receiver_and_one_succeeds() {
     for policy in [OnReaderDeath::Drop, OnReaderDeath::Redeliver] {
@@ -304,12 +319,15 @@ fn two_recover_from_a_dead_receiver_and_one_succeeds() {
             let mine = recover_and_receive(&memory, MAIN);
             let other = other.join().unwrap();
             assert!(mine.0 != other.0, "one recovers, the other comes too late");
-            let received: Vec<u64> = [mine.1, other.1].into_iter().flatten().chain(memory.drain()).collect();
+            let received: Vec<u64> =
+                [mine.1, other.1].into_iter().flatten().chain(memory.drain()).collect();
             match policy {
                 OnReaderDeath::Drop => {
                     assert_eq!((received, memory.lost.load(Ordering::Relaxed)), (vec![], 1))
                 }
-                OnReaderDeath::Redeliver => assert_eq!((received, memory.lost.load(Ordering::Relaxed)), (vec![5], 0)),
+                OnReaderDeath::Redeliver => {
+                    assert_eq!((received, memory.lost.load(Ordering::Relaxed)), (vec![5], 0))
+                }
             }
             assert!(memory.send(MAIN, 6));
             assert_eq!(memory.drain(), [6]);
@@ -317,8 +335,8 @@ fn two_recover_from_a_dead_receiver_and_one_succeeds() {
     }
 }
 
-/// The flag of orphans is cleared by whoever finds none, while two more come up. Acceptable: both orphans are received, at the
-/// latest by whoever looks when all is over.
+/// The flag of orphans is cleared by whoever finds none, while two more come up. Acceptable: both
+/// orphans are received, at the latest by whoever looks when all is over.
 #[test]
 fn an_orphan_that_comes_up_while_the_flag_is_cleared_is_not_forgotten() {
     loom::model(|| {
@@ -342,8 +360,8 @@ fn an_orphan_that_comes_up_while_the_flag_is_cleared_is_not_forgotten() {
     });
 }
 
-/// Acceptable: the message was sent, and then it is received before the end; or the sender was turned back. Once the end was seen
-/// nothing more comes.
+/// Acceptable: the message was sent, and then it is received before the end; or the sender was
+/// turned back. Once the end was seen nothing more comes.
 #[test]
 fn close_against_send() {
     for policy in [OnReaderDeath::Drop, OnReaderDeath::Redeliver] {
@@ -372,7 +390,8 @@ fn close_against_send() {
     }
 }
 
-/// What was sent before the close is found before the end. Acceptable: the receiver gets it, or is told to come again.
+/// What was sent before the close is found before the end. Acceptable: the receiver gets it, or is
+/// told to come again.
 #[test]
 fn nobody_sees_the_end_before_what_was_sent_before_it() {
     loom::model(|| {
@@ -395,7 +414,8 @@ fn nobody_sees_the_end_before_what_was_sent_before_it() {
     });
 }
 
-/// Two receivers meet the end of a closed ring at once. Acceptable: one gets the message, then both are told of the end.
+/// Two receivers meet the end of a closed ring at once. Acceptable: one gets the message, then both
+/// are told of the end.
 #[test]
 fn two_receivers_of_a_closed_ring_share_what_is_left() {
     loom::model(|| {

@@ -74,7 +74,8 @@ impl Memory {
     }
 
     fn send_as(&self, me: u32, value: u64) -> Result<(), Refused> {
-        let claim = self.ring().claim_write_at_hint(me).map_or_else(|| self.ring().claim_write(me), Ok)?;
+        let claim =
+            self.ring().claim_write_at_hint(me).map_or_else(|| self.ring().claim_write(me), Ok)?;
         self.write(&claim, value);
         self.ring().publish(claim);
         Ok(())
@@ -86,7 +87,8 @@ impl Memory {
 
     /// The message, and whether it was flagged as delivered before.
     fn recv_as(&self, me: u32) -> Result<(u64, bool), Refused> {
-        let claim = self.ring().claim_read_at_hint(me).map_or_else(|| self.ring().claim_read(me), Ok)?;
+        let claim =
+            self.ring().claim_read_at_hint(me).map_or_else(|| self.ring().claim_read(me), Ok)?;
         let message = (self.read(&claim), claim.redelivered);
         self.ring().release(claim);
         Ok(message)
@@ -141,7 +143,11 @@ fn exactly_as_many_messages_as_slots_fit_and_come_out_in_order() {
 fn laps_wrap_without_anybody_noticing() {
     for capacity in CAPACITIES {
         for index in 0..capacity {
-            let memory = Memory::starting_at(Position::new(LAST_LAP - 1, index), capacity, OnReaderDeath::Drop);
+            let memory = Memory::starting_at(
+                Position::new(LAST_LAP - 1, index),
+                capacity,
+                OnReaderDeath::Drop,
+            );
             for value in 0..6 * capacity {
                 assert_eq!(memory.send(value), Ok(()));
                 assert_eq!(memory.ring().len(), 1);
@@ -421,8 +427,8 @@ fn hints_that_lag_by_any_amount_do_no_harm() {
     }
 }
 
-/// An aborted slot is already in its next lap while messages before it are unread. A receiver whose hint was laps behind took that
-/// for a sign that they had been read, and skipped them.
+/// An aborted slot is already in its next lap while messages before it are unread. A receiver whose
+/// hint was laps behind took that for a sign that they had been read, and skipped them.
 #[test]
 fn a_lagging_hint_does_not_jump_over_messages_before_an_aborted_claim() {
     let memory = Memory::new(3, OnReaderDeath::Drop);
@@ -464,8 +470,9 @@ fn hints_a_lap_ahead_are_corrupt() {
     }
 }
 
-/// A process may be stopped between its claim and the store of the hint, for minutes. Nobody can tell a hint that lags by half of the circle
-/// from one that leads by the other half, and none of ours leads.
+/// A process may be stopped between its claim and the store of the hint, for minutes. Nobody can
+/// tell a hint that lags by half of the circle from one that leads by the other half, and none of
+/// ours leads.
 #[test]
 fn hints_that_lag_however_far_are_made_up_for() {
     for capacity in CAPACITIES {
@@ -497,20 +504,34 @@ fn an_unknown_phase_is_corrupt() {
 /// Whatever the words hold, every operation ends, and claims slots that exist.
 #[test]
 fn scribbled_words_never_lead_to_a_panic_or_an_endless_loop() {
-    const PHASES: [Phase; 7] =
-        [Phase::Empty, Phase::Writing, Phase::Full, Phase::Reading, Phase::Orphan, Phase::Sealed, Phase::Unknown];
+    const PHASES: [Phase; 7] = [
+        Phase::Empty,
+        Phase::Writing,
+        Phase::Full,
+        Phase::Reading,
+        Phase::Orphan,
+        Phase::Sealed,
+        Phase::Unknown,
+    ];
     const LAPS: [u64; 9] = [0, 1, 2, 3, 4, 5, 1 << 29, LAST_LAP - 1, LAST_LAP];
     let mut random = Random(1);
     for policy in POLICIES {
         for case in 0..20_000 {
             let capacity = 1 + random.below(3);
-            let memory = Memory::starting_at(Position::new(LAPS[random.index(9)], 0), capacity, policy);
+            let memory =
+                Memory::starting_at(Position::new(LAPS[random.index(9)], 0), capacity, policy);
             for word in &memory.words {
-                let scribble = SlotWord::new(LAPS[random.index(9)], PHASES[random.index(7)], random.below(3) as u32);
+                let scribble = SlotWord::new(
+                    LAPS[random.index(9)],
+                    PHASES[random.index(7)],
+                    random.below(3) as u32,
+                );
                 word.store(scribble.to_bits(), Ordering::Relaxed);
             }
             if case % 2 == 0 {
-                let hint = |random: &mut Random| Position::new(LAPS[random.index(9)], random.below(5)).to_bits();
+                let hint = |random: &mut Random| {
+                    Position::new(LAPS[random.index(9)], random.below(5)).to_bits()
+                };
                 memory.tail.store(hint(&mut random), Ordering::Relaxed);
                 memory.head.store(hint(&mut random), Ordering::Relaxed);
             }
@@ -584,12 +605,19 @@ impl Twin {
 
     /// What stands in the way of the next sender.
     fn predecessor(&self) -> &Fate {
-        self.fates.len().checked_sub(self.capacity as usize).map_or(&Fate::Done, |last| &self.fates[last])
+        self.fates
+            .len()
+            .checked_sub(self.capacity as usize)
+            .map_or(&Fate::Done, |last| &self.fates[last])
     }
 
     fn hint(&self, position: usize) -> u64 {
         let position = position as u64;
-        Position::new(self.first_lap.wrapping_add(position / self.capacity), position % self.capacity).to_bits()
+        Position::new(
+            self.first_lap.wrapping_add(position / self.capacity),
+            position % self.capacity,
+        )
+        .to_bits()
     }
 
     fn check(&self) {
@@ -617,7 +645,11 @@ impl Twin {
             Fate::Full(_) => assert_eq!(claim, Err(Refused::NotNow(None))),
             Fate::Orphan(_) => {
                 assert_eq!(claim, Err(Refused::NotNow(None)));
-                assert_eq!(self.memory.orphans.load(Ordering::Relaxed), 1, "nobody will look for the orphan");
+                assert_eq!(
+                    self.memory.orphans.load(Ordering::Relaxed),
+                    1,
+                    "nobody will look for the orphan"
+                );
             }
         }
     }
@@ -630,7 +662,9 @@ impl Twin {
         if flagged && orphans {
             let claim = claim.unwrap();
             assert!(claim.redelivered);
-            let is_it = |(at, fate): (usize, &Fate)| matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index;
+            let is_it = |(at, fate): (usize, &Fate)| {
+                matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index
+            };
             let at = self.fates.iter().enumerate().position(is_it).expect("an orphan in this slot");
             let Fate::Orphan(value) = self.fates[at] else { unreachable!() };
             assert_eq!(self.memory.read(&claim), value);
@@ -665,7 +699,9 @@ impl Twin {
     }
 
     fn publish(&mut self, at: usize, value: u64) {
-        let Fate::Writing(claim, _) = std::mem::replace(&mut self.fates[at], Fate::Done) else { unreachable!() };
+        let Fate::Writing(claim, _) = std::mem::replace(&mut self.fates[at], Fate::Done) else {
+            unreachable!()
+        };
         self.memory.write(&claim, value);
         self.memory.ring().publish(claim);
         self.fates[at] = Fate::Full(value);
@@ -710,9 +746,15 @@ impl Twin {
             let front = self.front();
             match self.memory.ring().claim_read(ME) {
                 Ok(claim) if claim.redelivered => {
-                    let orphan =
-                        |(at, fate): (usize, &Fate)| matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index;
-                    let at = self.fates.iter().enumerate().position(orphan).expect("an orphan in this slot");
+                    let orphan = |(at, fate): (usize, &Fate)| {
+                        matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index
+                    };
+                    let at = self
+                        .fates
+                        .iter()
+                        .enumerate()
+                        .position(orphan)
+                        .expect("an orphan in this slot");
                     self.fates[at] = Fate::Done;
                     self.memory.ring().release(claim);
                 }
@@ -722,7 +764,11 @@ impl Twin {
                     self.memory.ring().release(claim);
                 }
                 Err(Refused::NotNow(None)) => {
-                    assert_eq!(self.memory.orphans.load(Ordering::Relaxed), 1, "only an orphan is a reason to look again");
+                    assert_eq!(
+                        self.memory.orphans.load(Ordering::Relaxed),
+                        1,
+                        "only an orphan is a reason to look again"
+                    );
                 }
                 Err(Refused::Closed) => {
                     assert!(self.fates.iter().all(|fate| *fate == Fate::Done), "ended too early");
@@ -741,17 +787,30 @@ fn random_operations_do_what_the_naive_twin_does() {
         let mut random = Random(seed << 32 | 1);
         let capacity = CAPACITIES[random.index(5)];
         let first_lap = LAST_LAP - random.below(4);
-        let memory = Memory::starting_at(Position::new(first_lap, 0), capacity, POLICIES[random.index(2)]);
+        let memory =
+            Memory::starting_at(Position::new(first_lap, 0), capacity, POLICIES[random.index(2)]);
         let mut twin = Twin { memory, first_lap, capacity, fates: Vec::new(), lost: 0 };
         let tidy = random.below(2) == 0;
         for value in 0..300 {
             let peer = 1 + random.below(3) as u32;
             match random.below(if tidy { 14 } else { 20 }) {
                 0..=3 => twin.claim_write(peer),
-                4..=6 => drop(twin.open(&mut random, Twin::is_writing).map(|at| twin.publish(at, value))),
+                4..=6 => {
+                    if let Some(at) = twin.open(&mut random, Twin::is_writing) {
+                        twin.publish(at, value);
+                    }
+                }
                 7..=10 => twin.claim_read(peer),
-                11..=13 => drop(twin.open(&mut random, Twin::is_reading).map(|at| twin.release(at))),
-                14 => drop(twin.open(&mut random, Twin::is_writing).map(|at| twin.release(at))),
+                11..=13 => {
+                    if let Some(at) = twin.open(&mut random, Twin::is_reading) {
+                        twin.release(at);
+                    }
+                }
+                14 => {
+                    if let Some(at) = twin.open(&mut random, Twin::is_writing) {
+                        twin.release(at);
+                    }
+                }
                 15 => twin.kill(peer),
                 16 | 17 => {
                     let lag = random.index(twin.fates.len() + 1);
@@ -773,7 +832,8 @@ fn random_operations_do_what_the_naive_twin_does() {
 fn threads_get_every_message_once_and_each_senders_in_order() {
     const MESSAGES: u64 = if cfg!(miri) { 50 } else { 20_000 };
     for capacity in [1, 2, 7] {
-        let memory = &Memory::starting_at(Position::new(LAST_LAP - 100, 0), capacity, OnReaderDeath::Drop);
+        let memory =
+            &Memory::starting_at(Position::new(LAST_LAP - 100, 0), capacity, OnReaderDeath::Drop);
         let send = |me: u32| {
             for number in 0..MESSAGES {
                 while let Err(refused) = memory.send_as(me, u64::from(me) << 32 | number) {
@@ -804,13 +864,15 @@ fn threads_get_every_message_once_and_each_senders_in_order() {
         });
         for messages in &received {
             for sender in [1, 2] {
-                let numbers: Vec<u64> = messages.iter().copied().filter(|message| message >> 32 == sender).collect();
+                let numbers: Vec<u64> =
+                    messages.iter().copied().filter(|message| message >> 32 == sender).collect();
                 assert!(numbers.is_sorted(), "out of order");
             }
         }
         let mut all = received.concat();
         all.sort_unstable();
-        let expected: Vec<u64> = [1, 2].into_iter().flat_map(|me| (0..MESSAGES).map(move |n| me << 32 | n)).collect();
+        let expected: Vec<u64> =
+            [1, 2].into_iter().flat_map(|me| (0..MESSAGES).map(move |n| me << 32 | n)).collect();
         assert_eq!(all, expected);
     }
 }

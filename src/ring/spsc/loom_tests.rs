@@ -1,7 +1,7 @@
 //! Models of the ring. Payloads lie in cells that report two accesses without order between them.
 //!
-//! Sides resume before their threads begin: loom reorders a store only against the last access to its word, and a load by the
-//! same thread just before would hide those of the other side.
+//! Sides resume before their threads begin: loom reorders a store only against the last access to
+//! its word, and a load by the same thread just before would hide those of the other side.
 #![expect(unsafe_code, reason = "payloads are reached by pointers, as in a segment")]
 
 use loom::cell::UnsafeCell;
@@ -45,7 +45,8 @@ impl Memory {
 
     fn write(&self, slot: u64, value: u64) {
         // SAFETY: the slot is the sender's; loom reports a receiver that is still there.
-        self.payloads[(slot % self.capacity()) as usize].with_mut(|payload| unsafe { *payload = value });
+        self.payloads[(slot % self.capacity()) as usize]
+            .with_mut(|payload| unsafe { *payload = value });
     }
 
     fn read(&self, slot: u64) -> u64 {
@@ -81,7 +82,9 @@ fn messages_pass_in_order_round_the_ring() {
             let memory = Memory::new(capacity);
             let sender = {
                 let (memory, mut side) = (memory.clone(), memory.sender());
-                thread::spawn(move || (0..4).take_while(|&value| memory.send(&mut side, value)).count() as u64)
+                thread::spawn(move || {
+                    (0..4).take_while(|&value| memory.send(&mut side, value)).count() as u64
+                })
             };
             let mut side = memory.receiver();
             let mut received: Vec<u64> = (0..3).filter_map(|_| memory.recv(&mut side)).collect();
@@ -120,8 +123,9 @@ fn a_batch_appears_at_once() {
     });
 }
 
-/// A receiver takes over from one that was killed between its read and its release, while the sender goes on. Acceptable: the
-/// message of the dead comes again, then what the sender had room for.
+/// A receiver takes over from one that was killed between its read and its release, while the
+/// sender goes on. Acceptable: the message of the dead comes again, then what the sender had room
+/// for.
 #[test]
 fn a_successor_gets_what_the_dead_receiver_had_not_released() {
     loom::model(|| {
@@ -150,8 +154,8 @@ fn a_successor_gets_what_the_dead_receiver_had_not_released() {
     });
 }
 
-/// A sender takes over from one that was killed before it published, while the receiver goes on. Acceptable: the receiver sees
-/// nothing of what the dead wrote.
+/// A sender takes over from one that was killed before it published, while the receiver goes on.
+/// Acceptable: the receiver sees nothing of what the dead wrote.
 #[test]
 fn a_successor_writes_over_what_the_dead_sender_had_not_published() {
     loom::model(|| {

@@ -145,14 +145,17 @@ fn a_successor_goes_on_where_the_dead_left_off() {
 #[test]
 fn words_that_do_not_belong_together_are_corrupt() {
     for capacity in CAPACITIES {
-        for (tail, head) in [(capacity + 1, 0), (0, 1), (u64::MAX, 0), (5, 6), (5, 6 + capacity), (1 << 63, 0)] {
+        for (tail, head) in
+            [(capacity + 1, 0), (0, 1), (u64::MAX, 0), (5, 6), (5, 6 + capacity), (1 << 63, 0)]
+        {
             let memory = Memory::new(capacity);
             let (mut sender, mut receiver) = (memory.sender(), memory.receiver());
             memory.tail.store(tail, Ordering::Relaxed);
             memory.head.store(head, Ordering::Relaxed);
             assert_eq!(resume_sender(&memory.tail, &memory.head, capacity).err(), Some(Corrupt));
             assert_eq!(resume_receiver(&memory.tail, &memory.head, capacity).err(), Some(Corrupt));
-            // One side sees the other's word only; that it has passed the own one is out of the question.
+            // One side sees the other's word only; that it has passed the own one is out of the
+            // question.
             if head != 0 {
                 assert_eq!(free_slots(&mut sender, &memory.head, capacity + 1), Err(Corrupt));
             }
@@ -213,7 +216,10 @@ fn random_operations_do_what_the_naive_twin_does() {
                     // A few at once, all that fit of them.
                     let wanted = 1 + random.below(capacity);
                     let free = free_slots(&mut sender, &memory.head, wanted).unwrap();
-                    assert!(free <= capacity - twin.len() as u64 && free >= wanted.min(capacity - twin.len() as u64));
+                    assert!(
+                        free <= capacity - twin.len() as u64
+                            && free >= wanted.min(capacity - twin.len() as u64)
+                    );
                     let count = free.min(wanted);
                     for at in 0..count {
                         let slot = (sender.slot() + at) % capacity;

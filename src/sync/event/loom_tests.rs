@@ -1,5 +1,5 @@
-//! Models of sleeping and waking through the blocking loop. The mocked kernel knows no timeouts, so a lost wake-up is a deadlock,
-//! which loom reports.
+//! Models of sleeping and waking through the blocking loop. The mocked kernel knows no timeouts, so
+//! a lost wake-up is a deadlock, which loom reports.
 #![expect(unsafe_code, reason = "what is published is reached by pointers, as in a segment")]
 
 use loom::cell::UnsafeCell;
@@ -12,8 +12,8 @@ use crate::sync::spin::Patience;
 use crate::sync::wait::{Obstacle, Wait, wait};
 use crate::sys::clock::Deadline;
 
-/// Explores the model with each kind of fences. loom does not know the kernel's barrier, so with asymmetric ones events are settled; a
-/// process that could not register needs no barrier.
+/// Explores the model with each kind of fences. loom does not know the kernel's barrier, so with
+/// asymmetric ones events are settled; a process that could not register needs no barrier.
 fn explore(model: impl Fn(Fences) + Copy + Send + Sync + 'static) {
     for fences in [Fences::Symmetric, Fences::Asymmetric, Fences::Unregistered] {
         loom::model(move || model(fences));
@@ -33,7 +33,8 @@ fn block<R>(event: EventRef<'_>, mut attempt: impl FnMut() -> Option<R>) -> R {
         return result;
     }
     let patience = Patience::new();
-    let result = wait(event, Wait::Sleep, &patience, Deadline::NEVER, |_| attempt().ok_or(Obstacle::Nobody));
+    let result =
+        wait(event, Wait::Sleep, &patience, Deadline::NEVER, |_| attempt().ok_or(Obstacle::Nobody));
     result.expect("there is no deadline")
 }
 
@@ -62,7 +63,12 @@ impl Things {
         block(self.event(), || {
             let mut count = self.count.load(Ordering::Relaxed);
             while count > 0 {
-                match self.count.compare_exchange(count, count - 1, Ordering::Acquire, Ordering::Relaxed) {
+                match self.count.compare_exchange(
+                    count,
+                    count - 1,
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                ) {
                     Ok(_) => return Some(()),
                     Err(now) => count = now,
                 }
@@ -72,7 +78,8 @@ impl Things {
     }
 }
 
-/// Acceptable: the sleeper wakes, or did not sleep, and sees what was written before the notification.
+/// Acceptable: the sleeper wakes, or did not sleep, and sees what was written before the
+/// notification.
 #[test]
 fn a_sleeper_never_misses_what_was_published() {
     struct Shared {
@@ -80,13 +87,18 @@ fn a_sleeper_never_misses_what_was_published() {
         payload: UnsafeCell<u32>,
         event: Event,
     }
-    // SAFETY: `payload` is written before `published` is set and read after that was seen, which is what the model checks.
+    // SAFETY: `payload` is written before `published` is set and read after that was seen, which is
+    // what the model checks.
     unsafe impl Sync for Shared {}
     // SAFETY: as for `Sync`.
     unsafe impl Send for Shared {}
 
     explore(|fences| {
-        let shared = Arc::new(Shared { published: AtomicU32::new(0), payload: UnsafeCell::new(0), event: new_event(fences) });
+        let shared = Arc::new(Shared {
+            published: AtomicU32::new(0),
+            payload: UnsafeCell::new(0),
+            event: new_event(fences),
+        });
         let publisher = {
             let shared = shared.clone();
             thread::spawn(move || {
@@ -98,7 +110,8 @@ fn a_sleeper_never_misses_what_was_published() {
         };
         let value = block(shared.event.with(fences), || {
             // SAFETY: nobody writes once `published` is set.
-            (shared.published.load(Ordering::Acquire) != 0).then(|| shared.payload.with(|payload| unsafe { *payload }))
+            (shared.published.load(Ordering::Acquire) != 0)
+                .then(|| shared.payload.with(|payload| unsafe { *payload }))
         });
         assert_eq!(value, 7);
         publisher.join().unwrap();
@@ -123,7 +136,8 @@ fn two_notifications_wake_two_sleepers() {
     });
 }
 
-/// Acceptable: a sleeper that waits for two things gets both, whichever of two notifiers clears the flag.
+/// Acceptable: a sleeper that waits for two things gets both, whichever of two notifiers clears the
+/// flag.
 #[test]
 fn two_notifiers_do_not_clear_the_flag_of_one_that_sleeps() {
     explore(|fences| {
@@ -140,8 +154,8 @@ fn two_notifiers_do_not_clear_the_flag_of_one_that_sleeps() {
     });
 }
 
-/// A sleeper was killed: its flag stands, and nobody is there to be woken. Acceptable: whoever clears the flag does not take that
-/// of a living sleeper with it.
+/// A sleeper was killed: its flag stands, and nobody is there to be woken. Acceptable: whoever
+/// clears the flag does not take that of a living sleeper with it.
 #[test]
 fn the_flag_of_a_dead_sleeper_hides_nobody() {
     explore(|fences| {
@@ -183,7 +197,9 @@ fn everybody_wakes_when_all_are_notified() {
             let sleepers = [(); 2].map(|()| {
                 let things = things.clone();
                 thread::spawn(move || {
-                    block(things.event(), || (things.count.load(Ordering::Acquire) != 0).then_some(()));
+                    block(things.event(), || {
+                        (things.count.load(Ordering::Acquire) != 0).then_some(())
+                    });
                 })
             });
             things.count.store(1, Ordering::Release);
@@ -199,7 +215,8 @@ fn everybody_wakes_when_all_are_notified() {
     }
 }
 
-/// A box for one message, with an event on each side, as a queue of capacity 1 has it. Acceptable: two messages pass, in order.
+/// A box for one message, with an event on each side, as a queue of capacity 1 has it. Acceptable:
+/// two messages pass, in order.
 #[test]
 fn both_sides_of_a_full_box_wake_each_other() {
     struct Mailbox {
@@ -214,13 +231,19 @@ fn both_sides_of_a_full_box_wake_each_other() {
     unsafe impl Send for Mailbox {}
 
     loom::model(|| {
-        let mailbox =
-            Arc::new(Mailbox { full: AtomicU32::new(0), message: UnsafeCell::new(0), items: Event::new(), space: Event::new() });
+        let mailbox = Arc::new(Mailbox {
+            full: AtomicU32::new(0),
+            message: UnsafeCell::new(0),
+            items: Event::new(),
+            space: Event::new(),
+        });
         let sender = {
             let mailbox = mailbox.clone();
             thread::spawn(move || {
                 for value in 1..=2 {
-                    block(mailbox.space.with(Fences::Symmetric), || (mailbox.full.load(Ordering::Acquire) == 0).then_some(()));
+                    block(mailbox.space.with(Fences::Symmetric), || {
+                        (mailbox.full.load(Ordering::Acquire) == 0).then_some(())
+                    });
                     // SAFETY: the box is empty and we are the only sender.
                     mailbox.message.with_mut(|message| unsafe { *message = value });
                     mailbox.full.store(1, Ordering::Release);
@@ -229,7 +252,9 @@ fn both_sides_of_a_full_box_wake_each_other() {
             })
         };
         for expected in 1..=2 {
-            block(mailbox.items.with(Fences::Symmetric), || (mailbox.full.load(Ordering::Acquire) == 1).then_some(()));
+            block(mailbox.items.with(Fences::Symmetric), || {
+                (mailbox.full.load(Ordering::Acquire) == 1).then_some(())
+            });
             // SAFETY: the box is full and we are the only receiver.
             let value = mailbox.message.with(|message| unsafe { *message });
             assert_eq!(value, expected);
@@ -245,7 +270,11 @@ fn both_sides_of_a_full_box_wake_each_other() {
 #[should_panic(expected = "deadlock")]
 fn a_sleeper_that_nobody_fences_for_misses_what_was_published() {
     loom::model(|| {
-        let things = Arc::new(Things { count: AtomicU32::new(0), event: Event::new(), fences: Fences::Asymmetric });
+        let things = Arc::new(Things {
+            count: AtomicU32::new(0),
+            event: Event::new(),
+            fences: Fences::Asymmetric,
+        });
         let putter = {
             let things = things.clone();
             thread::spawn(move || things.put())

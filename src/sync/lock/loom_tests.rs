@@ -1,5 +1,6 @@
-//! Models of the lock word, sleeping through the blocking loop. The mocked kernel knows no timeouts, so a lost wake-up is a
-//! deadlock, which loom reports. The locked data lie in a cell that reports two accesses without order between them.
+//! Models of the lock word, sleeping through the blocking loop. The mocked kernel knows no
+//! timeouts, so a lost wake-up is a deadlock, which loom reports. The locked data lie in a cell
+//! that reports two accesses without order between them.
 #![expect(unsafe_code, reason = "the locked data are reached by pointers, as in a segment")]
 
 use loom::cell::UnsafeCell;
@@ -34,19 +35,23 @@ impl Locked {
         Arc::new(Locked { lock: RawLock::new(), freed: Event::new(), data: UnsafeCell::new(0) })
     }
 
-    /// Locks, sleeping as long as need be. An owner in the way is taken for dead if `is_dead` says so.
+    /// Locks, sleeping as long as need be. An owner in the way is taken for dead if `is_dead` says
+    /// so.
     fn lock(&self, me: Owner, is_dead: impl Fn(u32) -> bool) -> Acquired {
         if self.lock.lock_free(me) {
             return Acquired::Clean;
         }
         let attempt = |_| match self.lock.try_lock(me) {
             Ok(acquired) => Ok(acquired),
-            Err(Refused::Held(held)) if is_dead(held.owner()) && self.lock.succeed(me, held) => Ok(Acquired::OwnerDied),
+            Err(Refused::Held(held)) if is_dead(held.owner()) && self.lock.succeed(me, held) => {
+                Ok(Acquired::OwnerDied)
+            }
             Err(Refused::Held(_)) => Err(Obstacle::Owner),
             Err(other) => panic!("{other:?}"),
         };
         let patience = Patience::new();
-        wait(self.event(), Wait::Sleep, &patience, Deadline::NEVER, attempt).expect("there is no deadline")
+        wait(self.event(), Wait::Sleep, &patience, Deadline::NEVER, attempt)
+            .expect("there is no deadline")
     }
 
     fn event(&self) -> EventRef<'_> {
@@ -135,7 +140,8 @@ fn two_sleepers_behind_an_owner_both_wake() {
     });
 }
 
-/// The reaper alone knows of the death, and the successor only of the free lock. Acceptable: it sees what the dead owner wrote.
+/// The reaper alone knows of the death, and the successor only of the free lock. Acceptable: it
+/// sees what the dead owner wrote.
 #[test]
 fn a_reaper_hands_on_what_the_dead_owner_wrote() {
     loom::model(|| {
@@ -166,7 +172,8 @@ fn a_reaper_hands_on_what_the_dead_owner_wrote() {
     });
 }
 
-/// Acceptable: the owner is told, whether others have begun to wait or not; another thread of its process is not.
+/// Acceptable: the owner is told, whether others have begun to wait or not; another thread of its
+/// process is not.
 #[test]
 fn an_owner_that_locks_again_is_told_so() {
     loom::model(|| {
@@ -178,13 +185,16 @@ fn an_owner_that_locks_again_is_told_so() {
         };
         assert_eq!(locked.lock.try_lock(MAIN), Err(Refused::WouldDeadlock));
         let sibling = Owner { thread: 2, ..MAIN };
-        assert!(matches!(locked.lock.try_lock(sibling), Err(Refused::Held(held)) if held.owner() == MAIN.peer));
+        assert!(
+            matches!(locked.lock.try_lock(sibling), Err(Refused::Held(held)) if held.owner() == MAIN.peer)
+        );
         locked.unlock(false);
         waiter.join().unwrap();
     });
 }
 
-/// Acceptable: exactly one of the next two is told that the data are poisoned, as it unlocks in good order.
+/// Acceptable: exactly one of the next two is told that the data are poisoned, as it unlocks in
+/// good order.
 #[test]
 fn a_poisoned_lock_is_poisoned_for_whoever_comes_next() {
     loom::model(|| {
@@ -197,11 +207,15 @@ fn a_poisoned_lock_is_poisoned_for_whoever_comes_next() {
         locked.unlock(true);
         let mine = locked.lock_add_unlock(MAIN);
         let waiters = waiter.join().unwrap();
-        assert!(matches!((mine, waiters), (Acquired::Poisoned, Acquired::Clean) | (Acquired::Clean, Acquired::Poisoned)));
+        assert!(matches!(
+            (mine, waiters),
+            (Acquired::Poisoned, Acquired::Clean) | (Acquired::Clean, Acquired::Poisoned)
+        ));
     });
 }
 
-/// Both find the owner dead at the same time. Acceptable: one succeeds it and is told; the other waits and finds the lock clean.
+/// Both find the owner dead at the same time. Acceptable: one succeeds it and is told; the other
+/// waits and finds the lock clean.
 #[test]
 fn one_of_two_successors_is_told_that_the_owner_died() {
     loom::model(|| {
@@ -218,13 +232,17 @@ fn one_of_two_successors_is_told_that_the_owner_died() {
         };
         let mine = lock_add_unlock(&locked, MAIN);
         let other = other.join().unwrap();
-        assert!(matches!((mine, other), (Acquired::OwnerDied, Acquired::Clean) | (Acquired::Clean, Acquired::OwnerDied)));
+        assert!(matches!(
+            (mine, other),
+            (Acquired::OwnerDied, Acquired::Clean) | (Acquired::Clean, Acquired::OwnerDied)
+        ));
         assert!(locked.lock.lock_free(MAIN));
         assert_eq!(locked.add(), 4);
     });
 }
 
-/// One sleeps behind the dead owner, another finds out. Acceptable: the successor is told, and wakes the sleeper when it unlocks.
+/// One sleeps behind the dead owner, another finds out. Acceptable: the successor is told, and
+/// wakes the sleeper when it unlocks.
 #[test]
 fn a_successor_wakes_who_slept_behind_the_dead_owner() {
     loom::model(|| {
@@ -240,7 +258,8 @@ fn a_successor_wakes_who_slept_behind_the_dead_owner() {
     });
 }
 
-/// Acceptable: the reaper's wake-up reaches a sleeper, the first to lock is told and wakes the other.
+/// Acceptable: the reaper's wake-up reaches a sleeper, the first to lock is told and wakes the
+/// other.
 #[test]
 fn sleepers_behind_a_dead_owner_wake_when_it_is_reaped() {
     loom::model(|| {
@@ -258,8 +277,8 @@ fn sleepers_behind_a_dead_owner_wake_when_it_is_reaped() {
     });
 }
 
-/// A reaper and a successor come at the same time, and then a second locks. Acceptable: one of the two is told, whoever wins; the
-/// reaper does not take the lock from the successor.
+/// A reaper and a successor come at the same time, and then a second locks. Acceptable: one of the
+/// two is told, whoever wins; the reaper does not take the lock from the successor.
 #[test]
 fn a_reaper_and_a_successor_do_not_both_take_the_word() {
     loom::model(|| {

@@ -1,5 +1,6 @@
-//! What the checker must find broken: rings and locks as others build them, our own with mistakes that we made, and the crate's code in
-//! a world that does not keep its promises. And a ring of our own without a mistake, in which it must find nothing.
+//! What the checker must find broken: rings and locks as others build them, our own with mistakes
+//! that we made, and the crate's code in a world that does not keep its promises. And a ring of our
+//! own without a mistake, in which it must find nothing.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, View};
 use crate::models::queue::{self, Calls, Close};
@@ -15,7 +16,10 @@ use crate::primitive::Ordering::SeqCst;
 
 fn word(offset: usize) -> &'static AtomicU64 {
     let mapping = Mapping::new(0);
-    mapping.region().and_then(|region| region.forever(offset as u64)).unwrap_or_else(|| panic!("no word at {offset}"))
+    mapping
+        .region()
+        .and_then(|region| region.forever(offset as u64))
+        .unwrap_or_else(|| panic!("no word at {offset}"))
 }
 
 fn free_word(index: usize) -> &'static AtomicU64 {
@@ -26,7 +30,13 @@ fn free_word(index: usize) -> &'static AtomicU64 {
 struct Nothing;
 
 impl Monitor for Nothing {
-    fn noted(&self, process: usize, note: Note, _view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+    fn noted(
+        &self,
+        process: usize,
+        note: Note,
+        _view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
         match note.what {
             "in" if ghost[0] != 0 => Err(format!("{process} and {} are both in", ghost[0] - 1)),
             "in" => {
@@ -57,7 +67,12 @@ impl Monitor for Nothing {
 }
 
 fn model(what: &str, deaths: usize, processes: Vec<Process>) -> Model {
-    Model { set_up: Box::new(|| region::lay_out(0, 0)), processes, deaths, ..Model::new("control", what.into(), Nothing) }
+    Model {
+        set_up: Box::new(|| region::lay_out(0, 0)),
+        processes,
+        deaths,
+        ..Model::new("control", what.into(), Nothing)
+    }
 }
 
 /// A ring that takes a position first and says later, or never, whose it is.
@@ -77,7 +92,8 @@ mod vyukov {
         // Sequences begin at 0 here, not at their index.
         let expected = position / CAPACITY * 2 + ready;
         let free = sequence(position).load(SeqCst) == expected;
-        (free && free_word(index).compare_exchange(position, position + 1, SeqCst, SeqCst).is_ok()).then_some(position)
+        (free && free_word(index).compare_exchange(position, position + 1, SeqCst, SeqCst).is_ok())
+            .then_some(position)
     }
 
     fn send(messages: u64, [sent, ..]: Local) -> Option<Local> {
@@ -127,7 +143,11 @@ fn lock_without_owner(deaths: usize) -> Model {
         free_word(0).store(0, SeqCst);
         Some([turn + 1, 0, 0, 0])
     };
-    model(&format!("a lock without owner, {deaths} die"), deaths, vec![Process::new("locks", take), Process::new("locks", take)])
+    model(
+        &format!("a lock without owner, {deaths} die"),
+        deaths,
+        vec![Process::new("locks", take), Process::new("locks", take)],
+    )
 }
 
 /// A lock that is looked at and then taken.
@@ -143,7 +163,11 @@ fn lock_in_two_steps() -> Model {
         free_word(0).store(0, SeqCst);
         None
     };
-    model("a lock taken in two steps", 0, vec![Process::new("locks", take), Process::new("locks", take)])
+    model(
+        "a lock taken in two steps",
+        0,
+        vec![Process::new("locks", take), Process::new("locks", take)],
+    )
 }
 
 /// A sleeper that looks before it says that it sleeps, and not after.
@@ -172,7 +196,8 @@ fn sleeper_that_does_not_look_again() -> Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mistake {
     None,
-    /// The jump rule of our first version: `EMPTY(L)` is taken to say that everything up to `(L-1, i)` was read.
+    /// The jump rule of our first version: `EMPTY(L)` is taken to say that everything up to
+    /// `(L-1, i)` was read.
     JumpsTooFar,
     /// The hint is compared with the place where the walk is, not with the one where it began.
     ComparesWithHere,
@@ -184,7 +209,8 @@ fn slot(index: u64) -> &'static AtomicU64 {
     word(queue::SLOTS + index as usize * queue::STRIDE)
 }
 
-/// A receiver of the crate's queue, in short, with room for mistakes. Gives the slot that it has claimed.
+/// A receiver of the crate's queue, in short, with room for mistakes. Gives the slot that it has
+/// claimed.
 fn claim_read(capacity: u64, mistake: Mistake) -> Option<(u64, SlotWord)> {
     let hint = || Position::from_bits(word(queue::HEAD).load(SeqCst));
     let mut head = hint();
@@ -195,7 +221,10 @@ fn claim_read(capacity: u64, mistake: Mistake) -> Option<(u64, SlotWord)> {
         match (ahead, seen.phase()) {
             (0, Phase::Full) => {
                 let reading = SlotWord::new(at.lap(), Phase::Reading, world::me() as u32);
-                if slot(at.index()).compare_exchange(seen.to_bits(), reading.to_bits(), SeqCst, SeqCst).is_ok() {
+                if slot(at.index())
+                    .compare_exchange(seen.to_bits(), reading.to_bits(), SeqCst, SeqCst)
+                    .is_ok()
+                {
                     word(queue::HEAD).store(at.next(capacity).to_bits(), SeqCst);
                     return Some((at.index(), reading));
                 }
@@ -206,7 +235,12 @@ fn claim_read(capacity: u64, mistake: Mistake) -> Option<(u64, SlotWord)> {
                     if mistake == Mistake::RecoversByStore {
                         slot(at.index()).store(empty, SeqCst);
                     } else {
-                        let _ = slot(at.index()).compare_exchange(seen.to_bits(), empty, SeqCst, SeqCst);
+                        let _ = slot(at.index()).compare_exchange(
+                            seen.to_bits(),
+                            empty,
+                            SeqCst,
+                            SeqCst,
+                        );
                     }
                 }
                 return None;
@@ -264,12 +298,17 @@ fn mistaken(mistake: Mistake, deaths: usize) -> Model {
     let mut processes = Vec::new();
     for (sender, count) in messages.into_iter().take(senders).enumerate() {
         let first = 1 + messages[..sender].iter().sum::<u64>();
-        processes.push(Process::new("sender", move |local| queue::send(Calls::Try, Some(first), count, aborts, local)));
+        processes.push(Process::new("sender", move |local| {
+            queue::send(Calls::Try, Some(first), count, aborts, local)
+        }));
     }
     for _ in 0..if mistake == Mistake::ComparesWithHere { 1 } else { 2 } {
         let all = (1 << senders) - 1;
         // A receiver that dies takes more than ours know how to recover.
-        processes.push(Process { mortal: false, ..Process::new("receiver", move |local| receive(2, mistake, all, local)) });
+        processes.push(Process {
+            mortal: false,
+            ..Process::new("receiver", move |local| receive(2, mistake, all, local))
+        });
     }
     let watch = Watch::of(&setting);
     let what = format!("our ring, mistake {mistake:?}, {deaths} die, 3 preemptions");
@@ -286,10 +325,13 @@ fn renamed(model: Model, what: &str) -> Model {
     Model { object: "control", configuration: what.into(), ..model }
 }
 
-/// Models, each with what its violation must say; those in which nothing must be found, with nothing.
+/// Models, each with what its violation must say; those in which nothing must be found, with
+/// nothing.
 pub fn models() -> Vec<(Model, Option<&'static str>)> {
-    let queue =
-        |calls, messages| queue::Setting { deaths: 1, ..queue::Setting::new(1, OnReceiverDeath::Drop, calls, &[messages], 1) };
+    let queue = |calls, messages| queue::Setting {
+        deaths: 1,
+        ..queue::Setting::new(1, OnReceiverDeath::Drop, calls, &[messages], 1)
+    };
     let lock = lock::Setting {
         turns: [1, 1, 0],
         processes: 2,
@@ -313,15 +355,24 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
         (mistaken(Mistake::ComparesWithHere, 1), Some("does not end")),
         (mistaken(Mistake::RecoversByStore, 1), Some("slot")),
         (
-            renamed(Model { slandered: Some(0), ..queue(Calls::Try, 1).model() }, "the queue, a living sender called dead"),
+            renamed(
+                Model { slandered: Some(0), ..queue(Calls::Try, 1).model() },
+                "the queue, a living sender called dead",
+            ),
             Some("a living sender lost its slot"),
         ),
         (
-            renamed(Model { slandered: Some(1), ..queue(Calls::Try, 2).model() }, "the queue, a living receiver called dead"),
+            renamed(
+                Model { slandered: Some(1), ..queue(Calls::Try, 2).model() },
+                "the queue, a living receiver called dead",
+            ),
             Some("a living receiver lost its message"),
         ),
         (
-            renamed(Model { slices: Slices::Never, ..queue(Calls::Block, 1).model() }, "the queue, sleeping without slices"),
+            renamed(
+                Model { slices: Slices::Never, ..queue(Calls::Block, 1).model() },
+                "the queue, sleeping without slices",
+            ),
             Some("stuck"),
         ),
         (renamed(lock.model(), "the lock, sleeping without slices"), Some("stuck")),

@@ -31,17 +31,27 @@ pub fn models() -> Vec<Model> {
         preemptions: Some(4),
     };
     vec![
-        // A sender made a message an orphan and was killed before it said so. Receivers looked for claimed slots of the dead and not for
-        // orphans, so in an open queue whose senders had ended nobody ever received it.
+        // A sender made a message an orphan and was killed before it said so. Receivers looked for
+        // claimed slots of the dead and not for orphans, so in an open queue whose senders had
+        // ended nobody ever received it.
         named(again.model(), "an orphan whose recoverer was killed before it said so is received"),
-        // A receiver of a closed queue looked for orphans, and then for messages that others still read. One that was read at the first
-        // look and an orphan at the second was missed, and the queue called drained.
-        named(drained.model(), "a closed queue with a message that has just come back is not drained"),
-        // A waiter that was woken and found the lock free took it as if it had never slept, and so without the mark that others sleep.
-        // They were not woken when it unlocked, and slept until their slices ended; no kill was needed for that.
+        // A receiver of a closed queue looked for orphans, and then for messages that others still
+        // read. One that was read at the first look and an orphan at the second was missed, and the
+        // queue called drained.
+        named(
+            drained.model(),
+            "a closed queue with a message that has just come back is not drained",
+        ),
+        // A waiter that was woken and found the lock free took it as if it had never slept, and so
+        // without the mark that others sleep. They were not woken when it unlocked, and slept until
+        // their slices ended; no kill was needed for that.
         named(crowd.model(), "a waiter that finds the lock free as it wakes passes the wake-up on"),
-        // A creator was killed between entering itself as a holder and sharing the block. The reaper tore the block down and left the
-        // bit, which then held every object that came to lie there.
-        named(heap::create_and_open(), "a creator killed as it shares a block leaves no hold on it"),
+        // A creator was killed between entering itself as a holder and sharing the block. The
+        // reaper tore the block down and left the bit, which then held every object that came to
+        // lie there.
+        named(
+            heap::create_and_open(),
+            "a creator killed as it shares a block leaves no hold on it",
+        ),
     ]
 }

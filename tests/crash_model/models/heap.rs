@@ -1,7 +1,8 @@
-//! Blocks of the heap: allocated, shared, attached to, released, inherited, and cleared up after the dead; with the crate's pool, peer
-//! table and reaper.
+//! Blocks of the heap: allocated, shared, attached to, released, inherited, and cleared up after
+//! the dead; with the crate's pool, peer table and reaper.
 //!
-//! A process writes into a block only while it owns it, and reads only while it holds it, which it makes known to the monitor.
+//! A process writes into a block only while it owns it, and reads only while it holds it, which it
+//! makes known to the monitor.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::{BlockId, Pool};
@@ -15,7 +16,8 @@ use crate::segment::region::{self, Mapping, Region};
 use crate::sys::pidfd::Identity;
 use crate::world::{self, Access, Fate, Local, Note, read, write};
 
-/// Where the creator puts the name of the block: its bits and its generation, plus one. Stands for a message.
+/// Where the creator puts the name of the block: its bits and its generation, plus one. Stands for
+/// a message.
 const MAIL: usize = FREE_WORDS as usize;
 /// What the child finds in its memory when it is forked: the `PeerId` that was promised to it.
 const PROMISE: usize = FREE_WORDS as usize + 8;
@@ -89,7 +91,8 @@ fn look_into(bits: u64) {
     }
 }
 
-/// Opens the object whose name it was sent, as `Holding::open` does; waits for the name unless the sender is dead.
+/// Opens the object whose name it was sent, as `Holding::open` does; waits for the name unless the
+/// sender is dead.
 fn open(process: usize, sender: usize, _: Local) -> Option<Local> {
     let name = read(MAIL);
     if name == 0 {
@@ -159,7 +162,9 @@ fn parent(process: usize, child: usize, [step, promised, ..]: Local) -> Option<L
             _ if world::is_dead(child) => {
                 let pid_of_child = Identity::of_process(child).pid;
                 let child = PeerId::from_bits(promised).expect("a peer");
-                reaper::reap_child(table, me, child, pid_of_child, |dead| clear::clear(mapping, region, dead, me));
+                reaper::reap_child(table, me, child, pid_of_child, |dead| {
+                    clear::clear(mapping, region, dead, me)
+                });
                 None
             }
             _ => Some([3, promised, 0, 0]),
@@ -185,7 +190,9 @@ fn child(parent: usize, _: Local) -> Option<Local> {
     let pool = Pool::new(&mapping, region);
     let block = BlockId::from_bits(0)?;
     // Its generation, which is part of the handle, is 0.
-    if pool.generation(block) == Some(0) && (pool.is_holder(block, me) || pool.attach(block, 0, me).is_some()) {
+    if pool.generation(block) == Some(0)
+        && (pool.is_holder(block, me) || pool.attach(block, 0, me).is_some())
+    {
         world::note("holds", 0, 0);
         look_into(0);
     }
@@ -243,7 +250,11 @@ impl Monitor for Watch {
                 Access::Load => state == SHARED && self.holds(touch.process, block, ghost),
                 _ => state == OWNED && self.process(owner, ghost) == touch.process,
             };
-            return if mine { Ok(()) } else { Err(format!("block {block} was touched by somebody whose it is not")) };
+            return if mine {
+                Ok(())
+            } else {
+                Err(format!("block {block} was touched by somebody whose it is not"))
+            };
         }
         let Some((block, 0)) = self.block(touch.offset, HEADERS, BLOCK_HEADER_SIZE) else {
             return Ok(());
@@ -253,7 +264,8 @@ impl Monitor for Watch {
         }
         let ((was, from, before), (is, to, after)) = (decode(touch.before), decode(touch.after));
         let mine = |owner| self.process(owner, ghost) == touch.process;
-        let living_holder = (0..view.fates.len()).find(|&process| !view.is_dead(process) && self.holds(process, block, ghost));
+        let living_holder = (0..view.fates.len())
+            .find(|&process| !view.is_dead(process) && self.holds(process, block, ghost));
         match (from, to) {
             (FREE, OWNED) if is == was && mine(after) => Ok(()),
             (OWNED, SHARED) if is == was && mine(before) => Ok(()),
@@ -264,12 +276,26 @@ impl Monitor for Watch {
             },
             // In whose name a block is torn down does not matter while the one before is dead.
             (OWNED, OWNED) if is == was && view.is_dead(self.process(before, ghost)) => Ok(()),
-            (OWNED, FREE) if is == was + 1 && (mine(before) || view.is_dead(self.process(before, ghost))) => Ok(()),
-            _ => Err(format!("block {block} went from {:?} to {:?}", decode(touch.before), decode(touch.after))),
+            (OWNED, FREE)
+                if is == was + 1 && (mine(before) || view.is_dead(self.process(before, ghost))) =>
+            {
+                Ok(())
+            }
+            _ => Err(format!(
+                "block {block} went from {:?} to {:?}",
+                decode(touch.before),
+                decode(touch.after)
+            )),
         }
     }
 
-    fn noted(&self, process: usize, note: Note, _view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+    fn noted(
+        &self,
+        process: usize,
+        note: Note,
+        _view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
         let bit = 1 << (8 * note.a) << process;
         match note.what {
             "holds" => ghost[HELD] |= bit,
@@ -291,14 +317,21 @@ impl Monitor for Watch {
                 let (_, state, owner) = decode(read(header));
                 let holders = read(header + 64);
                 if state != FREE || holders != 0 {
-                    return Err(format!("block {block} is left in state {state} with {owner}, held by {holders:#b}"));
+                    return Err(format!(
+                        "block {block} is left in state {state} with {owner}, held by {holders:#b}"
+                    ));
                 }
             }
             let pool = Pool::new(mapping, region);
             for _ in 0..self.blocks {
-                pool.allocate(me, KIND, BLOCK).map_err(|error| format!("memory is lost: {error}"))?;
+                pool.allocate(me, KIND, BLOCK)
+                    .map_err(|error| format!("memory is lost: {error}"))?;
             }
-            if pool.allocate(me, KIND, BLOCK).is_ok() { Err("there is more memory than before".into()) } else { Ok(()) }
+            if pool.allocate(me, KIND, BLOCK).is_ok() {
+                Err("there is more memory than before".into())
+            } else {
+                Ok(())
+            }
         })
     }
 
@@ -325,7 +358,8 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
         // The processes, whoever makes the last checks, and a child whose place was lost.
         region::lay_out(blocks, last + 2);
         let mapping = Mapping::new(0);
-        let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers()).expect("a table");
+        let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers())
+            .expect("a table");
         for process in 0..=last {
             table.join(&attached(process)).expect("room");
         }
@@ -350,7 +384,12 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
         });
     };
     let configuration = format!("{text}, {blocks} blocks, {deaths} die");
-    Model { set_up: Box::new(set_up), processes, deaths, ..Model::new("heap", configuration, Watch { blocks }) }
+    Model {
+        set_up: Box::new(set_up),
+        processes,
+        deaths,
+        ..Model::new("heap", configuration, Watch { blocks })
+    }
 }
 
 pub fn bounded(model: Model) -> Model {
@@ -361,7 +400,8 @@ pub fn bounded(model: Model) -> Model {
 fn reaper_of(process: usize, others: usize) -> Process {
     Process {
         may_run: Box::new(move |fates| {
-            fates[..others].contains(&Fate::Dead) || fates[..others].iter().all(|&fate| fate != Fate::Running)
+            fates[..others].contains(&Fate::Dead)
+                || fates[..others].iter().all(|&fate| fate != Fate::Running)
         }),
         ..Process::new("reaper", move |local| reap(process, local))
     }
@@ -425,8 +465,20 @@ pub fn models(all: bool) -> Vec<Model> {
         model("two holders, reaper", 1, true, 2, vec![holder(0), holder(1), reaper_of(2, 2)]),
     ];
     if all {
-        models.push(model("create, open, reaper", 1, false, 2, vec![creator(0), opener(1), reaper_of(2, 2)]));
-        models.push(bounded(model("create, open, allocate", 1, false, 1, vec![creator(0), opener(1), competitor(2)])));
+        models.push(model(
+            "create, open, reaper",
+            1,
+            false,
+            2,
+            vec![creator(0), opener(1), reaper_of(2, 2)],
+        ));
+        models.push(bounded(model(
+            "create, open, allocate",
+            1,
+            false,
+            1,
+            vec![creator(0), opener(1), competitor(2)],
+        )));
         let reapers = vec![holder(0), holder(1), reaper_of(2, 2), reaper_of(3, 2)];
         models.push(bounded(model("two holders, two reapers", 1, true, 2, reapers)));
         models.push(model("fork", 1, true, 3, family(false)));

@@ -1,4 +1,5 @@
-//! The lock: the crate's `Lock` over its word, with owners that die, waiters that die, and a reaper that dies.
+//! The lock: the crate's `Lock` over its word, with owners that die, waiters that die, and a reaper
+//! that dies.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, Touch, View};
 use crate::lock::{Lock, LockError, LockGuard, TryLockError};
@@ -34,10 +35,17 @@ pub struct Setting {
 
 impl Setting {
     pub fn model(self) -> Model {
-        let mut text =
-            format!("{} of {}, {:?}", if self.tries { "try" } else { "block" }, self.processes, &self.turns[..self.processes]);
-        for (on, what) in [(self.recover, ", recover"), (self.reaper, ", reaper"), (self.slices == Slices::Never, ", no slices")]
-        {
+        let mut text = format!(
+            "{} of {}, {:?}",
+            if self.tries { "try" } else { "block" },
+            self.processes,
+            &self.turns[..self.processes]
+        );
+        for (on, what) in [
+            (self.recover, ", recover"),
+            (self.reaper, ", reaper"),
+            (self.slices == Slices::Never, ", no slices"),
+        ] {
             if on {
                 text += what;
             }
@@ -59,7 +67,8 @@ impl Setting {
             let others = processes.len();
             processes.push(Process {
                 may_run: Box::new(move |fates| {
-                    fates.contains(&Fate::Dead) || fates[..others].iter().all(|&fate| fate == Fate::Ended)
+                    fates.contains(&Fate::Dead)
+                        || fates[..others].iter().all(|&fate| fate == Fate::Ended)
                 }),
                 ..Process::new("reaper", move |_| {
                     (0..others).filter(|&other| world::is_dead(other)).for_each(clear_up);
@@ -72,7 +81,14 @@ impl Setting {
             drop(Lock::new(0_u64).expect("a lock"));
         };
         let Setting { deaths, slices, preemptions, .. } = self;
-        Model { set_up: Box::new(set_up), processes, deaths, slices, preemptions, ..Model::new("lock", text, Watch) }
+        Model {
+            set_up: Box::new(set_up),
+            processes,
+            deaths,
+            slices,
+            preemptions,
+            ..Model::new("lock", text, Watch)
+        }
     }
 }
 
@@ -144,7 +160,11 @@ impl Monitor for Watch {
         match touch.offset {
             VALUE => {
                 let mine = owner(view.read(WORD)) == Some(touch.process);
-                if mine { Ok(()) } else { Err("the value was touched by somebody who does not have the lock".into()) }
+                if mine {
+                    Ok(())
+                } else {
+                    Err("the value was touched by somebody who does not have the lock".into())
+                }
             }
             WORD if touch.before != touch.after => {
                 let (before, after) = (owner(touch.before), owner(touch.after));
@@ -168,7 +188,13 @@ impl Monitor for Watch {
         }
     }
 
-    fn noted(&self, _process: usize, note: Note, _view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+    fn noted(
+        &self,
+        _process: usize,
+        note: Note,
+        _view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
         let (untold, poisoned) = (ghost[UNTOLD], ghost[POISONED]);
         match note.what {
             "owner died" if untold == 1 => {
@@ -178,12 +204,15 @@ impl Monitor for Watch {
             }
             "poisoned" if untold == 0 && poisoned == 1 => Ok(()),
             "clean" if untold == 0 && poisoned == 0 => Ok(()),
-            what => Err(format!("told {what}, with {untold} dead owners that nobody was told of, poisoned {poisoned}")),
+            what => Err(format!(
+                "told {what}, with {untold} dead owners that nobody was told of, poisoned {poisoned}"
+            )),
         }
     }
 
     fn killed(&self, process: usize, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
-        // Killed before it could say that it was told, it counts as told: the next death is another one.
+        // Killed before it could say that it was told, it counts as told: the next death is another
+        // one.
         if owner(view.read(WORD)) == Some(process) {
             ghost[UNTOLD] = 1;
         }
@@ -202,7 +231,9 @@ impl Monitor for Watch {
         for _ in 0..2 {
             match lock.try_lock() {
                 Ok(guard) => drop(guard),
-                Err(TryLockError::OwnerDied(guard) | TryLockError::Poisoned(guard)) => drop(guard.recover()),
+                Err(TryLockError::OwnerDied(guard) | TryLockError::Poisoned(guard)) => {
+                    drop(guard.recover())
+                }
                 Err(error) => return Err(format!("nobody can take it: {error:?}")),
             }
         }
@@ -216,7 +247,10 @@ impl Monitor for Watch {
             _ => {
                 let held = owner(value).map_or("free".into(), |owner| format!("held by {owner}"));
                 let flags = [(1 << 1, " died"), (1, " poisoned")];
-                flags.iter().filter(|(bit, _)| value & bit != 0).fold(format!("lock {held}"), |text, (_, flag)| text + flag)
+                flags
+                    .iter()
+                    .filter(|(bit, _)| value & bit != 0)
+                    .fold(format!("lock {held}"), |text, (_, flag)| text + flag)
             }
         }
     }

@@ -18,5 +18,9 @@ use crate::segment::region::Mapping;
 fn recover(kind: u64, len: u64, dead: usize) {
     let mapping = Mapping::new(0);
     let region = mapping.region().expect("a region");
-    clear::recover(region, Attached { kind, offset: OBJECT, len }, PeerId::new(dead as u32, 0).owner());
+    clear::recover(
+        region,
+        Attached { kind, offset: OBJECT, len },
+        PeerId::new(dead as u32, 0).owner(),
+    );
 }

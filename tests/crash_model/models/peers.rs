@@ -1,7 +1,8 @@
 //! The peer table and the reaper: joining, reserving, adopting, leaving, reaping, taking over.
 //!
-//! Each process that has an entry puts its mark on a word that belongs to the entry's index, and takes it off before it leaves; this
-//! stands for all that it owns in the segment. The reaper takes the mark of the dead off, step by step.
+//! Each process that has an entry puts its mark on a word that belongs to the entry's index, and
+//! takes it off before it leaves; this stands for all that it owns in the segment. The reaper takes
+//! the mark of the dead off, step by step.
 
 use super::heap::attached;
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
@@ -46,8 +47,8 @@ fn reap_all(me: PeerId) {
     }
 }
 
-/// Attaches, works and leaves, so often. `local` is how often it has, and its identity. In its memory stands a promise, and the process that it
-/// is for.
+/// Attaches, works and leaves, so often. `local` is how often it has, and its identity. In its
+/// memory stands a promise, and the process that it is for.
 fn live(times: u64, (promised, heir): (u64, usize), [done, bits, ..]: Local) -> Option<Local> {
     let mapping = Mapping::new(bits);
     let Some(me) = PeerId::from_bits(bits) else {
@@ -74,7 +75,8 @@ fn live(times: u64, (promised, heir): (u64, usize), [done, bits, ..]: Local) -> 
     Some([done + 1, 0, 0, 0])
 }
 
-/// Reserves an entry for its child, forks it, and clears up after it once it is dead, if the entry is that of `heir`. Attached from the beginning.
+/// Reserves an entry for its child, forks it, and clears up after it once it is dead, if the entry
+/// is that of `heir`. Attached from the beginning.
 fn parent(me: usize, child: usize, heir: usize, [step, promised, ..]: Local) -> Option<Local> {
     let me = PeerId::new(me as u32, 0);
     let mapping = Mapping::new(me.to_bits());
@@ -119,7 +121,11 @@ fn child(parent: usize, [state, bits, ..]: Local) -> Option<Local> {
         if promised == NONE {
             return None;
         }
-        return if promised != 0 { Some([1, promised, 0, 0]) } else { (!world::is_dead(parent)).then_some([0; 4]) };
+        return if promised != 0 {
+            Some([1, promised, 0, 0])
+        } else {
+            (!world::is_dead(parent)).then_some([0; 4])
+        };
     }
     if state == 1 {
         let next = live(1, (bits, world::me()), [0; 4])?;
@@ -129,7 +135,8 @@ fn child(parent: usize, [state, bits, ..]: Local) -> Option<Local> {
     None
 }
 
-/// A copy of the child, made by other means than ours: it has the child's promise in its memory. With a `mistake` it takes that for its own.
+/// A copy of the child, made by other means than ours: it has the child's promise in its memory.
+/// With a `mistake` it takes that for its own.
 fn grandchild(child: usize, mistake: bool, [state, bits, ..]: Local) -> Option<Local> {
     if state == 0 {
         // Forked by the child at any time after it was forked itself.
@@ -190,7 +197,10 @@ pub fn tell(offset: usize, value: u64) -> String {
                 RESERVED | REAPING => format!(" by {}", index_of(payload as u32)),
                 _ => String::new(),
             };
-            format!("entry {index}: {}{whom} ({generation})", NAMES.get(phase as usize).unwrap_or(&"?"))
+            format!(
+                "entry {index}: {}{whom} ({generation})",
+                NAMES.get(phase as usize).unwrap_or(&"?")
+            )
         }
         Some((index, field)) => format!("entry {index}+{field}: {value}"),
         None => format!("[{offset}]: {value}"),
@@ -224,9 +234,14 @@ impl Monitor for Watch {
         let wrong = match from {
             JOINING | LIVE | TAKEN => who(before) != touch.process && !view.is_dead(who(before)),
             RESERVED => {
-                to != JOINING && self.process(index_of(before as u32).into(), ghost) != Some(touch.process) && lives(before)
+                to != JOINING
+                    && self.process(index_of(before as u32).into(), ghost) != Some(touch.process)
+                    && lives(before)
             }
-            REAPING => self.process(index_of(before as u32).into(), ghost) != Some(touch.process) && lives(before),
+            REAPING => {
+                self.process(index_of(before as u32).into(), ghost) != Some(touch.process)
+                    && lives(before)
+            }
             _ => false,
         };
         if wrong {
@@ -247,7 +262,13 @@ impl Monitor for Watch {
         Ok(())
     }
 
-    fn noted(&self, process: usize, note: Note, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+    fn noted(
+        &self,
+        process: usize,
+        note: Note,
+        view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
         let shift = 8 * note.a;
         match note.what {
             "is" => {
@@ -255,10 +276,16 @@ impl Monitor for Watch {
                     && other != process
                     && !view.is_dead(other)
                 {
-                    return Err(format!("{process} has index {} and so has {other}, which lives", note.a));
+                    return Err(format!(
+                        "{process} has index {} and so has {other}, which lives",
+                        note.a
+                    ));
                 }
                 if view.read(mark(note.a as u32)) != 0 {
-                    return Err(format!("{process} has index {}, and something of another is left", note.a));
+                    return Err(format!(
+                        "{process} has index {}, and something of another is left",
+                        note.a
+                    ));
                 }
                 ghost[INDICES] &= !(0xff << shift);
                 ghost[INDICES] |= (process as u64 + 1) << shift;
@@ -272,8 +299,13 @@ impl Monitor for Watch {
                     return Err(format!("{process} clears up after {holder}, which lives"));
                 }
                 let clearing = ghost[CLEARING] >> shift & 0xff;
-                if let Some(other) = (0..view.fates.len()).find(|&other| clearing >> other & 1 != 0 && !view.is_dead(other)) {
-                    return Err(format!("{process} and {other} clear index {} at the same time", note.a));
+                if let Some(other) = (0..view.fates.len())
+                    .find(|&other| clearing >> other & 1 != 0 && !view.is_dead(other))
+                {
+                    return Err(format!(
+                        "{process} and {other} clear index {} at the same time",
+                        note.a
+                    ));
                 }
                 ghost[CLEARING] |= 1 << shift << process;
             }
@@ -301,7 +333,8 @@ impl Monitor for Watch {
         attach::detach(&mapping);
         let table = table(&mapping);
         for index in table.indices().take(mapping.layout().entries) {
-            let word = read(mapping.layout().peers() as usize + index as usize * PEER_SIZE as usize);
+            let word =
+                read(mapping.layout().peers() as usize + index as usize * PEER_SIZE as usize);
             if decode(word).1 != 0 || read(mark(index)) != 0 {
                 return Err(format!(
                     "{} is left, with mark {}",
@@ -324,7 +357,13 @@ impl Monitor for Watch {
     }
 }
 
-fn model(text: &str, entries: usize, first: usize, deaths: usize, processes: Vec<Process>) -> Model {
+fn model(
+    text: &str,
+    entries: usize,
+    first: usize,
+    deaths: usize,
+    processes: Vec<Process>,
+) -> Model {
     let set_up = move || {
         region::lay_out(0, entries);
         let mapping = Mapping::new(0);
@@ -335,7 +374,12 @@ fn model(text: &str, entries: usize, first: usize, deaths: usize, processes: Vec
         }
     };
     let configuration = format!("{text}, {entries} entries, {deaths} die");
-    Model { set_up: Box::new(set_up), processes, deaths, ..Model::new("peers", configuration, Watch { first }) }
+    Model {
+        set_up: Box::new(set_up),
+        processes,
+        deaths,
+        ..Model::new("peers", configuration, Watch { first })
+    }
 }
 
 fn lives(times: u64) -> Process {
@@ -346,7 +390,8 @@ fn lives(times: u64) -> Process {
 fn reaps(process: usize) -> Process {
     Process {
         may_run: Box::new(|fates| {
-            fates.contains(&Fate::Dead) || fates.iter().filter(|&&fate| fate == Fate::Running).count() <= 2
+            fates.contains(&Fate::Dead)
+                || fates.iter().filter(|&&fate| fate == Fate::Running).count() <= 2
         }),
         ..Process::new("reaps", move |[step, ..]| {
             let me = PeerId::new(process as u32, 0);
@@ -361,14 +406,16 @@ fn reaps(process: usize) -> Process {
     }
 }
 
-/// A child that forks by other means before it has used its place, as a daemon does, and ends; the parent clears up after it.
+/// A child that forks by other means before it has used its place, as a daemon does, and ends; the
+/// parent clears up after it.
 pub fn double_fork(mistake: bool) -> Model {
     let processes = vec![
         Process::new("parent", move |local| parent(0, 1, if mistake { 2 } else { 1 }, local)),
         Process { exits: true, ..Process::new("child", |local| child(0, local)) },
         Process::new("grandchild", move |local| grandchild(1, mistake, local)),
     ];
-    let text = if mistake { "fork, a grandchild taken for the child" } else { "fork, a grandchild" };
+    let text =
+        if mistake { "fork, a grandchild taken for the child" } else { "fork, a grandchild" };
     model(text, 3, 1, 2, processes)
 }
 
@@ -382,7 +429,8 @@ pub fn models(all: bool) -> Vec<Model> {
     ];
     let family = |others: Vec<Process>| {
         let number = 1 + others.len();
-        let mut processes = vec![Process::new("parent", move |local| parent(0, number, number, local))];
+        let mut processes =
+            vec![Process::new("parent", move |local| parent(0, number, number, local))];
         processes.extend(others);
         processes.push(Process { exits: true, ..Process::new("child", |local| child(0, local)) });
         processes
@@ -395,7 +443,13 @@ pub fn models(all: bool) -> Vec<Model> {
         models.push(model("take over again", 1, 0, 1, vec![lives(2), lives(2), lives(1)]));
         models.push(model("two reapers", 3, 2, 2, vec![reaps(0), reaps(1), lives(1), lives(1)]));
         models.push(model("fork, reaper", 3, 2, 3, family(vec![reaps(1)])));
-        models.push(super::heap::bounded(model("fork, reaper, one more", 3, 2, 1, family(vec![reaps(1), lives(1)]))));
+        models.push(super::heap::bounded(model(
+            "fork, reaper, one more",
+            3,
+            2,
+            1,
+            family(vec![reaps(1), lives(1)]),
+        )));
     }
     models
 }

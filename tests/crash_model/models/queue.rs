@@ -1,13 +1,16 @@
 //! The queue: the crate's `Queue` over its ring and events, with senders and receivers that die.
 //!
-//! The payload is a word of its own and takes two stores, the first of which is nonsense, and two loads; so a message that is read too
-//! early, too late or twice is seen. Every change of a slot's word is held against the state diagram in `src/ring/mpmc.rs`.
+//! The payload is a word of its own and takes two stores, the first of which is nonsense, and two
+//! loads; so a message that is read too early, too late or twice is seen. Every change of a slot's
+//! word is held against the state diagram in `src/ring/mpmc.rs`.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, Touch, View};
 use crate::models::recover;
 use crate::object::clear::Kind;
 use crate::object::holding::{HANDLE, kind_of};
-use crate::queue::{OnReceiverDeath, Queue, QueueOptions, RecvError, SendError, TryRecvError, TrySendError};
+use crate::queue::{
+    OnReceiverDeath, Queue, QueueOptions, RecvError, SendError, TryRecvError, TrySendError,
+};
 use crate::ring::position::{Phase, Position, SlotWord};
 use crate::segment::Segment;
 use crate::segment::layout::OBJECT;
@@ -76,7 +79,13 @@ pub struct Setting {
 }
 
 impl Setting {
-    pub fn new(capacity: usize, policy: OnReceiverDeath, calls: Calls, senders: &[u64], receivers: usize) -> Setting {
+    pub fn new(
+        capacity: usize,
+        policy: OnReceiverDeath,
+        calls: Calls,
+        senders: &[u64],
+        receivers: usize,
+    ) -> Setting {
         Setting {
             capacity,
             policy,
@@ -95,7 +104,8 @@ impl Setting {
     }
 
     pub fn model(self) -> Model {
-        let mut text = format!("{} slots, {:?}, {:?}", self.capacity, self.policy, self.calls).to_lowercase();
+        let mut text =
+            format!("{} slots, {:?}, {:?}", self.capacity, self.policy, self.calls).to_lowercase();
         text += &format!(", {:?} to {}", self.senders, self.receivers);
         if let Some(abort) = self.aborts {
             text += &format!(", abort {abort}");
@@ -122,7 +132,14 @@ impl Setting {
         let processes = self.processes();
         let (deaths, slices, preemptions) = (self.deaths, self.slices, self.preemptions);
         let set_up = Box::new(move || self.set_up());
-        Model { set_up, processes, deaths, slices, preemptions, ..Model::new("queue", text, monitor) }
+        Model {
+            set_up,
+            processes,
+            deaths,
+            slices,
+            preemptions,
+            ..Model::new("queue", text, monitor)
+        }
     }
 
     pub fn set_up(&self) {
@@ -139,13 +156,17 @@ impl Setting {
         let all_senders = (1 << self.senders.len()) - 1;
         for (sender, &messages) in self.senders.iter().enumerate() {
             let first = 1 + self.senders[..sender].iter().sum::<u64>();
-            processes.push(Process::new("sender", move |local| send(calls, payload.then_some(first), messages, aborts, local)));
+            processes.push(Process::new("sender", move |local| {
+                send(calls, payload.then_some(first), messages, aborts, local)
+            }));
         }
         for _ in 0..self.receivers {
             let end = (close == Close::Never).then_some(all_senders);
             let (late, senders) = (self.late, self.senders.len());
             processes.push(Process {
-                may_run: Box::new(move |fates| !late || fates[..senders].iter().all(|&fate| fate != Fate::Running)),
+                may_run: Box::new(move |fates| {
+                    !late || fates[..senders].iter().all(|&fate| fate != Fate::Running)
+                }),
                 ..Process::new("receiver", move |local| receive(calls, payload, end, local))
             });
         }
@@ -159,7 +180,8 @@ impl Setting {
             let others = processes.len();
             processes.push(Process {
                 may_run: Box::new(move |fates| {
-                    fates.contains(&Fate::Dead) || fates[..others].iter().all(|&fate| fate == Fate::Ended)
+                    fates.contains(&Fate::Dead)
+                        || fates[..others].iter().all(|&fate| fate == Fate::Ended)
                 }),
                 ..Process::new("reaper", move |_| {
                     (0..others).filter(|&other| world::is_dead(other)).for_each(clear_up);
@@ -201,7 +223,13 @@ fn address_of(value: &u64) -> usize {
 }
 
 /// Sends message after message: `local` counts them. Their payloads begin with `first`.
-pub fn send(calls: Calls, first: Option<u64>, messages: u64, aborts: Option<u64>, [sent, ..]: Local) -> Option<Local> {
+pub fn send(
+    calls: Calls,
+    first: Option<u64>,
+    messages: u64,
+    aborts: Option<u64>,
+    [sent, ..]: Local,
+) -> Option<Local> {
     if sent == messages {
         return None;
     }
@@ -249,7 +277,8 @@ pub fn send(calls: Calls, first: Option<u64>, messages: u64, aborts: Option<u64>
     Some([sent + 1, 0, 0, 0])
 }
 
-/// Receives until the queue is closed or, if `senders` says so, empty after they have ended: that is known if `local` is not zero.
+/// Receives until the queue is closed or, if `senders` says so, empty after they have ended: that
+/// is known if `local` is not zero.
 fn receive(calls: Calls, payload: bool, senders: Option<u64>, [ended, ..]: Local) -> Option<Local> {
     let queue = queue();
     if calls == Calls::Batch {
@@ -364,11 +393,25 @@ impl Watch {
 
     /// The bit of the message in a slot.
     fn message(&self, view: &View<'_>, lap: u64, index: usize) -> Result<u64, String> {
-        let number = if self.payload { view.read(SLOTS + index * STRIDE + PAYLOAD) } else { self.number(lap, index) };
-        if number < 64 { Ok(1 << number) } else { Err(format!("slot {index} holds no message: {number:#x}")) }
+        let number = if self.payload {
+            view.read(SLOTS + index * STRIDE + PAYLOAD)
+        } else {
+            self.number(lap, index)
+        };
+        if number < 64 {
+            Ok(1 << number)
+        } else {
+            Err(format!("slot {index} holds no message: {number:#x}"))
+        }
     }
 
-    fn moved(&self, touch: Touch, index: usize, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+    fn moved(
+        &self,
+        touch: Touch,
+        index: usize,
+        view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
         let (before, after) = (SlotWord::from_bits(touch.before), SlotWord::from_bits(touch.after));
         let position = self.number(before.lap(), index);
         let me = touch.process as u32;
@@ -376,12 +419,16 @@ impl Watch {
         let same_lap = after.lap() == before.lap();
         let next_lap = after.lap() == before.lap() + 1;
         let mine = before.owner() == me;
-        let wrong = || Err(format!("slot {index} went from {before:?} to {after:?}, of process {me}"));
+        let wrong =
+            || Err(format!("slot {index} went from {before:?} to {after:?}, of process {me}"));
         let store = matches!(touch.access, Access::Store(_));
         match (before.phase(), after.phase()) {
             (Phase::Empty, Phase::Writing) if same_lap && after.owner() == me && !store => {
                 if position != ghost[WRITES] {
-                    return Err(format!("position {position} was claimed for writing, not {}", ghost[WRITES]));
+                    return Err(format!(
+                        "position {position} was claimed for writing, not {}",
+                        ghost[WRITES]
+                    ));
                 }
                 ghost[WRITES] += 1;
             }
@@ -406,8 +453,13 @@ impl Watch {
             (Phase::Full, Phase::Reading) if same_lap && after.owner() == me && !store => {
                 for other in 0..self.capacity {
                     let word = self.word(view, other);
-                    if matches!(word.phase(), Phase::Writing | Phase::Full) && self.number(word.lap(), other) < position {
-                        return Err(format!("position {position} was received before {}", self.number(word.lap(), other)));
+                    if matches!(word.phase(), Phase::Writing | Phase::Full)
+                        && self.number(word.lap(), other) < position
+                    {
+                        return Err(format!(
+                            "position {position} was received before {}",
+                            self.number(word.lap(), other)
+                        ));
                     }
                 }
                 let message = self.message(view, before.lap(), index)?;
@@ -426,13 +478,17 @@ impl Watch {
                 }
                 ghost[TAKEN] |= message;
             }
-            (Phase::Reading, Phase::Empty) if next_lap && !store && self.policy == OnReceiverDeath::Drop => {
+            (Phase::Reading, Phase::Empty)
+                if next_lap && !store && self.policy == OnReceiverDeath::Drop =>
+            {
                 if owner_lives() {
                     return Err("a living receiver lost its message".into());
                 }
                 ghost[GONE] |= self.message(view, before.lap(), index)?;
             }
-            (Phase::Reading, Phase::Orphan) if same_lap && !store && self.policy == OnReceiverDeath::Redeliver => {
+            (Phase::Reading, Phase::Orphan)
+                if same_lap && !store && self.policy == OnReceiverDeath::Redeliver =>
+            {
                 if owner_lives() {
                     return Err("a living receiver lost its message".into());
                 }
@@ -452,7 +508,11 @@ impl Monitor for Watch {
             let word = self.word(view, index);
             let phase = if touch.access == Access::Load { Phase::Reading } else { Phase::Writing };
             let mine = word.phase() == phase && word.owner() == touch.process as u32;
-            return if mine { Ok(()) } else { Err(format!("the payload of slot {index} was touched while it was {word:?}")) };
+            return if mine {
+                Ok(())
+            } else {
+                Err(format!("the payload of slot {index} was touched while it was {word:?}"))
+            };
         }
         if touch.before == touch.after {
             return Ok(());
@@ -460,7 +520,13 @@ impl Monitor for Watch {
         self.moved(touch, index, view, ghost)
     }
 
-    fn noted(&self, process: usize, note: Note, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+    fn noted(
+        &self,
+        process: usize,
+        note: Note,
+        view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
         match note.what {
             "received" => {
                 let message = 1u64.checked_shl(note.a as u32).unwrap_or(0);
@@ -469,18 +535,26 @@ impl Monitor for Watch {
                 }
                 let again = ghost[AGAIN] & message != 0;
                 if again != (note.b != 0) {
-                    return Err(format!("message {}: redelivered is {again}, and the receiver was told otherwise", note.a));
+                    return Err(format!(
+                        "message {}: redelivered is {again}, and the receiver was told otherwise",
+                        note.a
+                    ));
                 }
                 Ok(())
             }
             "closed" => {
                 let unreceived = ghost[PUBLISHED] & !ghost[BEGUN];
                 if unreceived != 0 {
-                    return Err(format!("{process} was told that the queue is drained, with messages {unreceived:#b} in it"));
+                    return Err(format!(
+                        "{process} was told that the queue is drained, with messages {unreceived:#b} in it"
+                    ));
                 }
-                let orphans = (0..self.capacity).any(|index| self.word(view, index).phase() == Phase::Orphan);
+                let orphans =
+                    (0..self.capacity).any(|index| self.word(view, index).phase() == Phase::Orphan);
                 if orphans {
-                    return Err(format!("{process} was told that the queue is drained, and a message had come back"));
+                    return Err(format!(
+                        "{process} was told that the queue is drained, and a message had come back"
+                    ));
                 }
                 Ok(())
             }
@@ -491,7 +565,8 @@ impl Monitor for Watch {
     fn could_go_on(&self, process: usize) -> bool {
         let queue = queue();
         // A sender at a closed queue gets its answer, too.
-        queue.is_closed() || if self.receivers.contains(&process) { !queue.is_empty() } else { !queue.is_full() }
+        queue.is_closed()
+            || if self.receivers.contains(&process) { !queue.is_empty() } else { !queue.is_full() }
     }
 
     fn at_the_end(&self, fates: &[Fate], ghost: &Ghost) -> Result<(), String> {
@@ -501,7 +576,10 @@ impl Monitor for Watch {
         for (process, _) in fates.iter().enumerate().filter(|&(_, &fate)| fate == Fate::Dead) {
             for index in 0..self.capacity {
                 let word = read_word(index);
-                if word.phase() == Phase::Reading && word.owner() == process as u32 && self.policy == OnReceiverDeath::Drop {
+                if word.phase() == Phase::Reading
+                    && word.owner() == process as u32
+                    && self.policy == OnReceiverDeath::Drop
+                {
                     let position = self.number(word.lap(), index);
                     let value = world::read(SLOTS + index * STRIDE + PAYLOAD);
                     ghost[GONE] |= 1 << if self.payload { value } else { position };
@@ -524,13 +602,17 @@ impl Monitor for Watch {
         }
         if self.payload {
             let all = ghost[TAKEN] | ghost[GONE] | drained;
-            if all != ghost[PUBLISHED] || (ghost[TAKEN] & ghost[GONE]) | (ghost[TAKEN] | ghost[GONE]) & drained != 0 {
+            if all != ghost[PUBLISHED]
+                || (ghost[TAKEN] & ghost[GONE]) | (ghost[TAKEN] | ghost[GONE]) & drained != 0
+            {
                 return Err(format!(
                     "published {:#b}; taken {:#b}, lost {:#b}, left {drained:#b}",
                     ghost[PUBLISHED], ghost[TAKEN], ghost[GONE]
                 ));
             }
-        } else if ghost[PUBLISHED].count_ones() != ghost[TAKEN].count_ones() + ghost[GONE].count_ones() + count {
+        } else if ghost[PUBLISHED].count_ones()
+            != ghost[TAKEN].count_ones() + ghost[GONE].count_ones() + count
+        {
             return Err("not all messages are accounted for".into());
         }
         let deaths = fates.iter().filter(|&&fate| fate == Fate::Dead).count() as u64;
@@ -547,17 +629,25 @@ impl Monitor for Watch {
             }
         }
         if self.closed {
-            return if matches!(queue.try_recv(), Err(TryRecvError::Closed)) { Ok(()) } else { Err("it does not end".into()) };
+            return if matches!(queue.try_recv(), Err(TryRecvError::Closed)) {
+                Ok(())
+            } else {
+                Err("it does not end".into())
+            };
         }
         for lap in 0..2 {
             for value in 0..self.capacity as u64 {
-                queue.try_send(lap * 8 + value).map_err(|error| format!("it cannot be filled again: {error:?}"))?;
+                queue
+                    .try_send(lap * 8 + value)
+                    .map_err(|error| format!("it cannot be filled again: {error:?}"))?;
             }
             if queue.try_send(0) != Err(TrySendError::Full(0)) {
                 return Err("it has more slots than before".into());
             }
             for _ in 0..self.capacity {
-                queue.try_recv().map_err(|error| format!("it cannot be drained again: {error:?}"))?;
+                queue
+                    .try_recv()
+                    .map_err(|error| format!("it cannot be drained again: {error:?}"))?;
             }
             if queue.try_recv() != Err(TryRecvError::Empty) {
                 return Err("it has more messages than before".into());
@@ -600,24 +690,45 @@ fn read_word(index: usize) -> SlotWord {
 pub fn models(all: bool) -> Vec<Model> {
     let mut models = Vec::new();
     for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
-        let of = |capacity, calls, senders: &[u64], receivers| Setting::new(capacity, policy, calls, senders, receivers);
+        let of = |capacity, calls, senders: &[u64], receivers| {
+            Setting::new(capacity, policy, calls, senders, receivers)
+        };
         models.push(Setting { close: Close::Never, ..of(1, Calls::Try, &[2], 1) });
         models.push(Setting { close: Close::Never, ..of(2, Calls::Try, &[1, 1], 1) });
         models.push(Setting { close: Close::Never, reaper: true, ..of(1, Calls::Try, &[1], 1) });
         models.push(of(1, Calls::Try, &[1], 2));
         models.push(Setting { aborts: Some(0), close: Close::Never, ..of(2, Calls::Try, &[3], 1) });
-        models.push(Setting { aborts: Some(0), deaths: 1, close: Close::Never, ..of(2, Calls::Try, &[1, 2], 1) });
+        models.push(Setting {
+            aborts: Some(0),
+            deaths: 1,
+            close: Close::Never,
+            ..of(2, Calls::Try, &[1, 2], 1)
+        });
         models.push(Setting { close: Close::InTheMiddle, ..of(1, Calls::Try, &[1], 1) });
-        models.push(Setting { close: Close::InTheMiddle, deaths: 2, ..of(2, Calls::Try, &[1, 1], 1) });
+        models.push(Setting {
+            close: Close::InTheMiddle,
+            deaths: 2,
+            ..of(2, Calls::Try, &[1, 1], 1)
+        });
         models.push(Setting { reaper: true, deaths: 2, ..of(2, Calls::Try, &[1], 1) });
         models.push(of(1, Calls::Block, &[1], 1));
         models.push(of(1, Calls::Block, &[2], 1));
         models.push(Setting { slices: Slices::Anytime(2), ..of(1, Calls::Block, &[1], 1) });
         models.push(of(2, Calls::Batch, &[2], 1));
         if all {
-            models.push(Setting { close: Close::Never, deaths: 1, ..of(2, Calls::Try, &[2, 1], 1) });
+            models.push(Setting {
+                close: Close::Never,
+                deaths: 1,
+                ..of(2, Calls::Try, &[2, 1], 1)
+            });
             let preemptions = Some(2);
-            models.push(Setting { late: true, payload: false, deaths: 2, preemptions, ..of(2, Calls::Try, &[1], 3) });
+            models.push(Setting {
+                late: true,
+                payload: false,
+                deaths: 2,
+                preemptions,
+                ..of(2, Calls::Try, &[1], 3)
+            });
             models.push(Setting { late: true, deaths: 1, ..of(2, Calls::Try, &[2], 2) });
             models.push(Setting { deaths: 1, preemptions, ..of(2, Calls::Try, &[2], 2) });
             models.push(Setting { deaths: 1, preemptions, ..of(1, Calls::Block, &[1, 1], 1) });
@@ -625,7 +736,12 @@ pub fn models(all: bool) -> Vec<Model> {
             models.push(Setting { deaths: 1, preemptions, ..of(2, Calls::Try, &[1], 3) });
             models.push(Setting { deaths: 1, preemptions, ..of(1, Calls::Block, &[2], 2) });
             models.push(Setting { deaths: 1, preemptions, ..of(2, Calls::Block, &[1, 1], 2) });
-            models.push(Setting { deaths: 1, preemptions, close: Close::InTheMiddle, ..of(1, Calls::Block, &[1, 1], 1) });
+            models.push(Setting {
+                deaths: 1,
+                preemptions,
+                close: Close::InTheMiddle,
+                ..of(1, Calls::Block, &[1, 1], 1)
+            });
             models.push(Setting { deaths: 1, preemptions, ..of(1, Calls::Batch, &[3], 1) });
             models.push(Setting { deaths: 1, preemptions, ..of(2, Calls::Batch, &[2], 2) });
         }

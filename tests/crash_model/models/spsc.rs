@@ -1,7 +1,7 @@
 //! The ring with one sender and one receiver, and their successors.
 //!
-//! `ends`: the crate's `Producer` and `Consumer`, their roles and their sleep. `ring`: its ring alone, with payloads that are written and
-//! read step by step.
+//! `ends`: the crate's `Producer` and `Consumer`, their roles and their sleep. `ring`: its ring
+//! alone, with payloads that are written and read step by step.
 
 use std::cell::RefCell;
 
@@ -53,8 +53,16 @@ impl Setting {
         self.model("ring", send_step, receive_step)
     }
 
-    fn model(self, what: &str, send: fn(Setting, Local) -> Option<Local>, receive: fn(Setting, Local) -> Option<Local>) -> Model {
-        let mut text = format!("{what}, {} slots, {} messages, successors, {} die", self.capacity, self.messages, self.deaths);
+    fn model(
+        self,
+        what: &str,
+        send: fn(Setting, Local) -> Option<Local>,
+        receive: fn(Setting, Local) -> Option<Local>,
+    ) -> Model {
+        let mut text = format!(
+            "{what}, {} slots, {} messages, successors, {} die",
+            self.capacity, self.messages, self.deaths
+        );
         if matches!(self.slices, Slices::Anytime(_)) {
             text += ", slices";
         }
@@ -75,7 +83,13 @@ impl Setting {
             drop(ring::<u64>(self.capacity as usize).expect("a ring"));
         };
         let watch = Watch { setting: self, roles: what == "ends" };
-        Model { set_up: Box::new(set_up), processes, deaths: self.deaths, slices: self.slices, ..Model::new("spsc", text, watch) }
+        Model {
+            set_up: Box::new(set_up),
+            processes,
+            deaths: self.deaths,
+            slices: self.slices,
+            ..Model::new("spsc", text, watch)
+        }
     }
 }
 
@@ -85,7 +99,8 @@ fn send(setting: Setting, _: Local) -> Option<Local> {
     let mut sender = Producer::<u64>::open(&segment, HANDLE).expect("the role");
     sender.set_wait(Wait::Sleep);
     for sent in read(TAIL)..setting.messages {
-        // All that the sender knows: the next position, and where the receiver was when it looked last. When it sleeps, the ring is full.
+        // All that the sender knows: the next position, and where the receiver was when it looked
+        // last. When it sleeps, the ring is full.
         world::forget_but(at(HEAD), sent);
         world::phase(sent);
         sender.send(sent).expect("a ring");
@@ -194,22 +209,35 @@ impl Monitor for Watch {
             HEAD => (RECEIVER, RECEIVERS),
             SENDER | RECEIVER => {
                 return match holder(touch.before) {
-                    Some(before) if before != touch.process && !view.is_dead(before) => Err("a living end lost its role".into()),
+                    Some(before) if before != touch.process && !view.is_dead(before) => {
+                        Err("a living end lost its role".into())
+                    }
                     _ => Ok(()),
                 };
             }
             _ => return Ok(()),
         };
-        if !whose.contains(&touch.process) || self.roles && holder(view.read(role)) != Some(touch.process) {
+        if !whose.contains(&touch.process)
+            || self.roles && holder(view.read(role)) != Some(touch.process)
+        {
             return Err("a side moved that does not have the role".into());
         }
         if touch.after != touch.before + 1 || head > tail || tail - head > self.setting.capacity {
-            return Err(format!("from {} to {}: head {head}, tail {tail}", touch.before, touch.after));
+            return Err(format!(
+                "from {} to {}: head {head}, tail {tail}",
+                touch.before, touch.after
+            ));
         }
         Ok(())
     }
 
-    fn noted(&self, _process: usize, note: Note, _view: &View<'_>, _ghost: &mut Ghost) -> Result<(), String> {
+    fn noted(
+        &self,
+        _process: usize,
+        note: Note,
+        _view: &View<'_>,
+        _ghost: &mut Ghost,
+    ) -> Result<(), String> {
         Err(format!("message {} was received as {:#x}", note.a, note.b))
     }
 
@@ -220,7 +248,11 @@ impl Monitor for Watch {
 
     fn at_the_end(&self, _fates: &[Fate], _ghost: &Ghost) -> Result<(), String> {
         let (tail, head) = (read(TAIL), read(HEAD));
-        if (tail, head) == (self.setting.messages, tail) { Ok(()) } else { Err(format!("head {head}, tail {tail}")) }
+        if (tail, head) == (self.setting.messages, tail) {
+            Ok(())
+        } else {
+            Err(format!("head {head}, tail {tail}"))
+        }
     }
 
     fn tell(&self, offset: usize, value: u64) -> String {
@@ -239,7 +271,11 @@ impl Monitor for Watch {
 
 /// Larger than can be explored without a bound.
 fn bounded(model: Model) -> Model {
-    Model { configuration: format!("{}, 3 preemptions", model.configuration), preemptions: Some(3), ..model }
+    Model {
+        configuration: format!("{}, 3 preemptions", model.configuration),
+        preemptions: Some(3),
+        ..model
+    }
 }
 
 /// What is explored, the small ones first; `all` for those that take seconds.

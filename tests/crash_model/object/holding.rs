@@ -1,4 +1,5 @@
-//! The object of a model, which all its processes hold all the time: process `n` is the peer with index `n`.
+//! The object of a model, which all its processes hold all the time: process `n` is the peer with
+//! index `n`.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -84,7 +85,12 @@ impl Holding {
     pub(crate) fn enter(&self) -> Result<Seat<'_>, Fault> {
         world::begin_again();
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
-        Ok(Seat { me: PeerId::new(world::me() as u32, 0), region, fences: Fences::Asymmetric, mapping: PhantomData })
+        Ok(Seat {
+            me: PeerId::new(world::me() as u32, 0),
+            region,
+            fences: Fences::Asymmetric,
+            mapping: PhantomData,
+        })
     }
 }
 

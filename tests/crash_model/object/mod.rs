@@ -1,4 +1,5 @@
-//! Objects: the crate's own blocks and its way of clearing them; only how a process holds one is the model's.
+//! Objects: the crate's own blocks and its way of clearing them; only how a process holds one is
+//! the model's.
 
 #[path = "../../../src/object/clear.rs"]
 pub(crate) mod clear;

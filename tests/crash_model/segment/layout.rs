@@ -43,7 +43,10 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn new(blocks: u64, entries: usize) -> Layout {
         assert!(blocks <= MOST_BLOCKS && entries <= PEERS);
-        Layout { class: Class { block_size: BLOCK, blocks, headers: HEADERS, base: BLOCKS }, entries }
+        Layout {
+            class: Class { block_size: BLOCK, blocks, headers: HEADERS, base: BLOCKS },
+            entries,
+        }
     }
 
     pub(crate) fn budget(&self) -> u64 {

@@ -1,5 +1,8 @@
 //! Placement: offsets become references into the arena, as in the crate.
-#![expect(unsafe_code, reason = "turns checked offsets into references, and implements an unsafe marker trait")]
+#![expect(
+    unsafe_code,
+    reason = "turns checked offsets into references, and implements an unsafe marker trait"
+)]
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -57,7 +60,12 @@ impl Mapping {
     /// For a process that remembers these bits of its `PeerId`; 0 if it has none.
     pub(crate) fn new(peer: u64) -> Mapping {
         let (blocks, entries) = LAYOUT.get();
-        Mapping { layout: Layout::new(blocks, entries), peer: peer.into(), promised: 0.into(), promised_pid: 0.into() }
+        Mapping {
+            layout: Layout::new(blocks, entries),
+            peer: peer.into(),
+            promised: 0.into(),
+            promised_pid: 0.into(),
+        }
     }
 
     pub(crate) fn region(&self) -> Option<Region<'_>> {
@@ -159,7 +167,8 @@ impl<'a> Region<'a> {
 
     pub(crate) fn at<T: Shared>(&self, offset: u64) -> Option<&'a T> {
         let address = self.bytes(offset, size_of::<T>() as u64, align_of::<T>())?;
-        // SAFETY: in bounds, aligned, never freed; any bytes are a valid `T: Shared`, and the model's atomics do not touch them.
+        // SAFETY: in bounds, aligned, never freed; any bytes are a valid `T: Shared`, and the
+        // model's atomics do not touch them.
         Some(unsafe { address.cast().as_ref() })
     }
 
@@ -172,7 +181,8 @@ impl<'a> Region<'a> {
     pub(crate) fn array<T: Shared>(&self, offset: u64, count: usize) -> Option<&'a [T]> {
         let count = if count == PEERS { self.entries } else { count };
         let address = self.bytes(offset, (count * size_of::<T>()) as u64, align_of::<T>())?;
-        // SAFETY: in bounds, aligned, never freed; any bytes are valid for `T: Shared`, and the model's atomics do not touch them.
+        // SAFETY: in bounds, aligned, never freed; any bytes are valid for `T: Shared`, and the
+        // model's atomics do not touch them.
         Some(unsafe { std::slice::from_raw_parts(address.cast().as_ptr(), count) })
     }
 }

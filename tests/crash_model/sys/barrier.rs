@@ -1,4 +1,5 @@
-//! Fences: nothing to do where all accesses are in one order. What events remember of them is remembered here, too.
+//! Fences: nothing to do where all accesses are in one order. What events remember of them is
+//! remembered here, too.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fences {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::primitive::{AtomicU32, Ordering};
 use crate::world;
 
-/// Bits of an event's word that are kept. A sequence that grows with every sleep would make the states endless; it comes round only
-/// after more sleeps and wake-ups between a look and a sleep than any configuration has.
+/// Bits of an event's word that are kept. A sequence that grows with every sleep would make the
+/// states endless; it comes round only after more sleeps and wake-ups between a look and a sleep
+/// than any configuration has.
 const EVENT_BITS: u32 = (1 << 7) - 1;
 
 fn cut(value: u32) -> u32 {
@@ -26,13 +27,20 @@ impl Word32 {
         self.0.store(cut(value), order);
     }
 
-    pub(crate) fn compare_exchange(&self, from: u32, to: u32, set: Ordering, fetch: Ordering) -> Result<u32, u32> {
+    pub(crate) fn compare_exchange(
+        &self,
+        from: u32,
+        to: u32,
+        set: Ordering,
+        fetch: Ordering,
+    ) -> Result<u32, u32> {
         self.0.compare_exchange(cut(from), cut(to), set, fetch)
     }
 
     pub(crate) fn fetch_add(&self, value: u32, _: Ordering) -> u32 {
         let bits = EVENT_BITS.into();
-        world::access(self.0.address(), world::Access::Add(value.into(), bits)).expect("a shared word") as u32
+        world::access(self.0.address(), world::Access::Add(value.into(), bits))
+            .expect("a shared word") as u32
     }
 
     pub(crate) fn wait(&self, expected: u32, _: Duration) {

@@ -71,7 +71,8 @@ pub(crate) fn has_ended(pid: u32, is_another: impl FnOnce(&Identity) -> bool) ->
 
 /// Opens the process with this pid, which stays a zombie when it dies.
 pub(crate) fn open(pid: u32) -> Result<Pidfd, OsError> {
-    let process = pid.checked_sub(FIRST).ok_or(OsError { call: "pidfd_open", errno: Errno::SRCH })? as usize;
+    let process =
+        pid.checked_sub(FIRST).ok_or(OsError { call: "pidfd_open", errno: Errno::SRCH })? as usize;
     Ok(Pidfd { process })
 }
 

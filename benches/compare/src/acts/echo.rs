@@ -12,7 +12,8 @@ use crate::stage::{Actor, Place, Signals, Stage};
 
 /// The number of the last message. The bare futex has 32 bits and the bare line 63.
 const LAST: u64 = u32::MAX as u64;
-/// Round trips that are timed together, as the clock costs as much as a good part of a fast one; after each block one is timed alone.
+/// Round trips that are timed together, as the clock costs as much as a good part of a fast one;
+/// after each block one is timed alone.
 const BLOCK: u64 = 16;
 /// From this on the clock does not matter, and every round trip is timed alone.
 const SLOW: Duration = Duration::from_micros(4);
@@ -38,7 +39,8 @@ fn measure<const N: usize>(
     let mut message = buffer();
     let mut round_trip = move |number: u64| {
         channel.send(&mut message, |message| black_box(message).fill(number));
-        let same = channel.recv(&mut message, |message| black_box(message).iter().all(|&word| word == number));
+        let same = channel
+            .recv(&mut message, |message| black_box(message).iter().all(|&word| word == number));
         assert!(same, "message {number} came back changed");
     };
     signals.meet(1);
@@ -68,16 +70,19 @@ fn measure<const N: usize>(
         let after_single = begin.elapsed();
         let alone = after_single - after_block;
         latencies.record(alone);
-        blocks.push(if block == 0 { alone } else { (after_block - now) / block as u32 }.as_secs_f64());
+        blocks.push(
+            if block == 0 { alone } else { (after_block - now) / block as u32 }.as_secs_f64(),
+        );
         now = after_single;
     }
     round_trip(LAST);
-    let seconds = if all_counts { now.as_secs_f64() / trips as f64 } else { crate::figures::middle(blocks) };
+    let seconds =
+        if all_counts { now.as_secs_f64() / trips as f64 } else { crate::figures::middle(blocks) };
     latencies.sample(seconds * 1e6)
 }
 
-/// Microseconds for a round trip in the middle half, or in the mean beside hogs, then p50, p99 and p99.9 of single ones. The second
-/// of the two ends that `open` opens has the clock.
+/// Microseconds for a round trip in the middle half, or in the mean beside hogs, then p50, p99 and
+/// p99.9 of single ones. The second of the two ends that `open` opens has the clock.
 pub(crate) fn echo<const N: usize, C: Sender<N> + Receiver<N> + 'static>(
     stage: Stage,
     place: Place,

@@ -19,7 +19,8 @@ pub(crate) trait Mutex: Send + 'static {
     fn with<R>(&mut self, act: impl FnOnce(&mut Protected) -> R) -> R;
 }
 
-/// How long a holder that is not there keeps the lock, and how long it leaves it alone: about a turn of the scheduler's.
+/// How long a holder that is not there keeps the lock, and how long it leaves it alone: about a
+/// turn of the scheduler's.
 const AWAY: Duration = Duration::from_millis(2);
 
 fn want(mut mutex: impl Mutex, limit: Duration, signals: &Signals) -> (u64, u64, Sample) {
@@ -50,7 +51,8 @@ fn want(mut mutex: impl Mutex, limit: Duration, signals: &Signals) -> (u64, u64,
     (count, total, latencies.sample(rate))
 }
 
-/// Takes the lock and is away, again and again, as one that loses its processor while it holds the lock.
+/// Takes the lock and is away, again and again, as one that loses its processor while it holds the
+/// lock.
 fn be_away(mut mutex: impl Mutex, signals: &Signals) -> (u64, u64, Sample) {
     signals.meet(1);
     while !signals.stopped() {
@@ -66,8 +68,9 @@ fn be_away(mut mutex: impl Mutex, signals: &Signals) -> (u64, u64, Sample) {
     (0, total, Sample::default())
 }
 
-/// Millions of operations per second of `contenders` together; with `away`, beside one more that is away while it holds the lock, and
-/// then p50, p99 and p99.9 of how long after it gave the lock up another had it, in microseconds.
+/// Millions of operations per second of `contenders` together; with `away`, beside one more that is
+/// away while it holds the lock, and then p50, p99 and p99.9 of how long after it gave the lock up
+/// another had it, in microseconds.
 pub(crate) fn contend<M: Mutex + Clone>(
     stage: Stage,
     place: Place,
@@ -94,9 +97,13 @@ pub(crate) fn contend<M: Mutex + Clone>(
     drop(mutex);
     let counted: u64 = results.iter().map(|(count, _, _)| count).sum();
     if let Some((_, total, _)) = results.iter().find(|(_, total, _)| *total != counted) {
-        return Err(format!("{counted} operations left a count of {total}: the lock does not exclude").into());
+        return Err(format!(
+            "{counted} operations left a count of {total}: the lock does not exclude"
+        )
+        .into());
     }
-    let rate = results.iter().take(contenders).map(|(_, _, sample)| sample.values[0]).sum::<f64>() / 1e6;
+    let rate =
+        results.iter().take(contenders).map(|(_, _, sample)| sample.values[0]).sum::<f64>() / 1e6;
     if !away {
         return Ok(Sample::from(rate));
     }

@@ -16,7 +16,8 @@ use hdrhistogram::Histogram;
 
 use crate::figures::Sample;
 
-/// Times blocks of operations, so that the clock costs next to nothing and a block in which something else ran does not count.
+/// Times blocks of operations, so that the clock costs next to nothing and a block in which
+/// something else ran does not count.
 ///
 /// Blocks grow during the warm-up, a quarter of the limit, until one takes [`BlockClock::BLOCK`].
 #[derive(Debug)]
@@ -31,12 +32,21 @@ pub(crate) struct BlockClock {
 }
 
 impl BlockClock {
-    /// Long enough to hold the sleeps and wake-ups of a channel that has some, short enough that most have no interruption.
+    /// Long enough to hold the sleeps and wake-ups of a channel that has some, short enough that
+    /// most have no interruption.
     const BLOCK: Duration = Duration::from_micros(300);
 
     pub(crate) fn new(limit: Duration) -> BlockClock {
         let now = Instant::now();
-        BlockClock { limit, begin: now, lap: now, block: 1, next: 1, warm: false, laps: Vec::with_capacity(1 << 12) }
+        BlockClock {
+            limit,
+            begin: now,
+            lap: now,
+            block: 1,
+            next: 1,
+            warm: false,
+            laps: Vec::with_capacity(1 << 12),
+        }
     }
 
     /// To be told after operation `count`; says whether the time is up.
@@ -90,7 +100,10 @@ impl Latencies {
 
     /// What was seen, and how often.
     pub(crate) fn counted(&self) -> Vec<(u64, u64)> {
-        self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
+        self.0
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to(), step.count_at_value()))
+            .collect()
     }
 
     /// In microseconds.

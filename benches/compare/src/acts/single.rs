@@ -7,7 +7,8 @@ use crate::acts::{BlockClock, Latencies};
 use crate::figures::Sample;
 use crate::stage::{Actor, Place, Stage};
 
-/// Nanoseconds for an operation, in the middle half of the blocks. `make` runs in the actor's process.
+/// Nanoseconds for an operation, in the middle half of the blocks. `make` runs in the actor's
+/// process.
 pub(crate) fn repeat<F: FnMut()>(
     stage: Stage,
     place: Place,
@@ -29,7 +30,8 @@ pub(crate) fn repeat<F: FnMut()>(
     Ok(Sample::from(stage.run(place, limit, || Ok(vec![actor]))?[0] * 1e9))
 }
 
-/// Microseconds for an operation that is slow enough to be timed alone: the median, p50, p99 and p99.9.
+/// Microseconds for an operation that is slow enough to be timed alone: the median, p50, p99 and
+/// p99.9.
 pub(crate) fn each<F: FnMut()>(
     stage: Stage,
     place: Place,

@@ -13,7 +13,8 @@ use crate::stage::{Actor, Place, Signals, Stage};
 /// What is done with the content of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// The sender writes and the receiver reads the first word and the last; what is measured is the way.
+    /// The sender writes and the receiver reads the first word and the last; what is measured is
+    /// the way.
     Ends,
     /// The sender writes every word and the receiver adds them all up.
     Whole,
@@ -21,7 +22,8 @@ pub(crate) enum Content {
 
 /// The first word of the last message that a sender sends.
 const END: u64 = u64::MAX;
-/// Messages of each sender that are written and compared as a whole before the clock starts, whatever [`Content`] says.
+/// Messages of each sender that are written and compared as a whole before the clock starts,
+/// whatever [`Content`] says.
 const CHECKED: u64 = 32;
 /// Sender and number share the first word.
 const NUMBER_BITS: u32 = 48;
@@ -46,7 +48,8 @@ fn check<const N: usize>(message: &[u64; N], whole: bool) -> u64 {
     let tag = message[0];
     let last = tag.wrapping_add(N as u64 - 1);
     let intact = if whole {
-        let (count, sum) = (N as u64, message.iter().fold(0_u64, |sum, &word| sum.wrapping_add(word)));
+        let (count, sum) =
+            (N as u64, message.iter().fold(0_u64, |sum, &word| sum.wrapping_add(word)));
         sum == tag.wrapping_mul(count).wrapping_add(count * (count - 1) / 2)
     } else {
         message[N - 1] == last
@@ -55,7 +58,12 @@ fn check<const N: usize>(message: &[u64; N], whole: bool) -> u64 {
     tag
 }
 
-fn send_all<const N: usize>(mut channel: impl Sender<N>, me: u64, content: Content, signals: &Signals) -> u64 {
+fn send_all<const N: usize>(
+    mut channel: impl Sender<N>,
+    me: u64,
+    content: Content,
+    signals: &Signals,
+) -> u64 {
     let mut message = buffer();
     signals.meet(1);
     let mut number = 0;
@@ -123,8 +131,8 @@ fn recv_from_many<const N: usize>(
     }
 }
 
-/// Counts what happens between the end of the warm-up and the limit: where more than the actors' cores are wanted, stalls belong to the
-/// matter, and the middle half of blocks would hide them.
+/// Counts what happens between the end of the warm-up and the limit: where more than the actors'
+/// cores are wanted, stalls belong to the matter, and the middle half of blocks would hide them.
 #[derive(Debug)]
 pub(crate) struct Window {
     begin: Duration,
@@ -192,10 +200,16 @@ where
     let limit = limit * (count as u32).div_ceil(4);
     let results = stage.run(place, limit, move || {
         let ends = open()?;
-        assert_eq!((ends.senders.len(), ends.receivers.len()), (count, count), "every receiver must get the end of one sender");
+        assert_eq!(
+            (ends.senders.len(), ends.receivers.len()),
+            (count, count),
+            "every receiver must get the end of one sender"
+        );
         let mut actors: Vec<Actor<(u64, f64)>> = Vec::new();
         for (me, make) in ends.senders.into_iter().enumerate() {
-            actors.push(Box::new(move |signals| (send_all(make(), me as u64, content, signals), 0.0)));
+            actors.push(Box::new(move |signals| {
+                (send_all(make(), me as u64, content, signals), 0.0)
+            }));
         }
         for make in ends.receivers {
             actors.push(Box::new(move |signals| match count {
@@ -208,7 +222,9 @@ where
     let (sent, received) = results.split_at(count);
     let sum = |results: &[(u64, f64)]| results.iter().map(|(count, _)| count).sum::<u64>();
     if sum(sent) != sum(received) {
-        return Err(format!("{} messages were sent and {} received", sum(sent), sum(received)).into());
+        return Err(
+            format!("{} messages were sent and {} received", sum(sent), sum(received)).into()
+        );
     }
     Ok(received.iter().map(|(_, rate)| rate).sum())
 }

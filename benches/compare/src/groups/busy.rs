@@ -1,4 +1,5 @@
-//! Cores that are wanted by others: does the default way to wait give way in time? It is compared with spinning only and sleeping only.
+//! Cores that are wanted by others: does the default way to wait give way in time? It is compared
+//! with spinning only and sleeping only.
 
 use crate::Failure;
 use crate::acts::stream::Content;
@@ -10,7 +11,8 @@ use crate::stage::Stage;
 /// The cases of the group.
 pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     let mut cases = Vec::new();
-    for (hogs, beside) in [(0, "alone"), (2, "beside a process that uses all it gets of each core")] {
+    for (hogs, beside) in [(0, "alone"), (2, "beside a process that uses all it gets of each core")]
+    {
         let kit = Kit::new(Stage { hogs, ..kit.stage });
         for count in [1, 4] {
             let mut case = Case::new(format!("8 B, {count} to {count}, {beside}"), &THROUGHPUT);

@@ -23,7 +23,8 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     add_lines(kit, &mut bounce);
     add_futex(kit, &mut bounce);
 
-    let mut instructions = Case::new("a lone instruction, its line in the cache", &[Metric::cost("time", "ns")]);
+    let mut instructions =
+        Case::new("a lone instruction, its line in the cache", &[Metric::cost("time", "ns")]);
     add_instruction(kit, &mut instructions, "compare-and-swap", |word| {
         let _ = black_box(word.compare_exchange(0, 0, Ordering::AcqRel, Ordering::Relaxed));
     });
@@ -32,11 +33,14 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     });
     add_instruction(kit, &mut instructions, "plain store", |word| word.store(1, Ordering::Release));
 
-    let mut shared = Case::new("swaps of one word by two processes", &[Metric::speed("swaps", "M/s")]);
+    let mut shared =
+        Case::new("swaps of one word by two processes", &[Metric::speed("swaps", "M/s")]);
     kit.add_shared_swaps(&mut shared);
 
     let mut copy = Case::new("memcpy", &[Metric::speed("bytes", "GB/s")]);
-    for (name, bytes) in [("4 KiB", 4 << 10), ("64 KiB", 64 << 10), ("1 MiB", 1 << 20), ("64 MiB", 64 << 20)] {
+    for (name, bytes) in
+        [("4 KiB", 4 << 10), ("64 KiB", 64 << 10), ("1 MiB", 1 << 20), ("64 MiB", 64 << 20)]
+    {
         copy.limit(
             name,
             processes(kit, move |stage, _, limit| {
@@ -56,11 +60,15 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
 pub(crate) fn add_lines(kit: &Kit, case: &mut Case) {
     case.limit(
         "raw line each way",
-        processes(kit, |stage, place, limit| echo::<1, _>(stage, place, limit, || Ok(Line::pair()?.map(made)))),
+        processes(kit, |stage, place, limit| {
+            echo::<1, _>(stage, place, limit, || Ok(Line::pair()?.map(made)))
+        }),
     );
     case.limit(
         "raw line for both ways",
-        processes(kit, |stage, place, limit| echo::<1, _>(stage, place, limit, || Ok(Line::single()?.map(made)))),
+        processes(kit, |stage, place, limit| {
+            echo::<1, _>(stage, place, limit, || Ok(Line::single()?.map(made)))
+        }),
     );
 }
 
@@ -68,11 +76,18 @@ pub(crate) fn add_lines(kit: &Kit, case: &mut Case) {
 pub(crate) fn add_futex(kit: &Kit, case: &mut Case) {
     case.limit(
         "raw futex",
-        processes(kit, |stage, place, limit| echo::<1, _>(stage, place, limit, || Ok(Futex::pair()?.map(made)))),
+        processes(kit, |stage, place, limit| {
+            echo::<1, _>(stage, place, limit, || Ok(Futex::pair()?.map(made)))
+        }),
     );
 }
 
-fn add_instruction<A: Fn(&AtomicU64) + Copy + Send + 'static>(kit: &Kit, case: &mut Case, name: &str, act: A) {
+fn add_instruction<A: Fn(&AtomicU64) + Copy + Send + 'static>(
+    kit: &Kit,
+    case: &mut Case,
+    name: &str,
+    act: A,
+) {
     case.limit(name, processes(kit, move |stage, place, limit| lone(stage, place, limit, act)));
 }
 

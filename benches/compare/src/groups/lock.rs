@@ -30,7 +30,9 @@ enum Act {
 /// The cases of the group.
 pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     let mut free = Case::new("free", &FREE);
-    add_pair(kit, &mut free, "compare-and-swap and plain store", |word| word.store(0, Ordering::Release));
+    add_pair(kit, &mut free, "compare-and-swap and plain store", |word| {
+        word.store(0, Ordering::Release)
+    });
     add_pair(kit, &mut free, "compare-and-swap and swap", |word| {
         word.swap(0, Ordering::Release);
     });
@@ -44,12 +46,18 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     kit.add_shared_swaps(&mut four);
     add_all(kit, &mut four, Act::Contend { contenders: 4, away: false });
 
-    let mut away = Case::new("two contenders, and a holder that is away for 2 ms of every 4", &AWAY);
+    let mut away =
+        Case::new("two contenders, and a holder that is away for 2 ms of every 4", &AWAY);
     add_all(kit, &mut away, Act::Contend { contenders: 2, away: true });
     Ok(vec![free, two, four, away])
 }
 
-fn add_pair(kit: &Kit, case: &mut Case, name: &str, unlock: impl Fn(&AtomicU64) + Copy + Send + 'static) {
+fn add_pair(
+    kit: &Kit,
+    case: &mut Case,
+    name: &str,
+    unlock: impl Fn(&AtomicU64) + Copy + Send + 'static,
+) {
     case.limit(
         name,
         processes(kit, move |stage, place, limit| {
@@ -85,8 +93,12 @@ fn add<D: Door>(kit: &Kit, case: &mut Case, role: Role, act: Act) {
         let original = D::create()?;
         let mut mutex = original.clone();
         match act {
-            Act::Free => repeat(stage, D::PLACE, limit, move || move || mutex.with(|protected| protected[0] += 1)),
-            Act::Contend { contenders, away } => contend(stage, D::PLACE, limit, contenders, away, mutex),
+            Act::Free => repeat(stage, D::PLACE, limit, move || {
+                move || mutex.with(|protected| protected[0] += 1)
+            }),
+            Act::Contend { contenders, away } => {
+                contend(stage, D::PLACE, limit, contenders, away, mutex)
+            }
         }
     });
 }

@@ -29,7 +29,8 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     ])
 }
 
-/// By copy: the sender touches both ends of the message and the receiver looks at them; what is in between is the way's to move.
+/// By copy: the sender touches both ends of the message and the receiver looks at them; what is in
+/// between is the way's to move.
 fn of_size<const N: usize>(kit: &Kit, name: &str) -> Case {
     let bytes = size_of::<[u64; N]>();
     let plot = Plot::Over { chart: &CHART, x: bytes as f64 };
@@ -42,7 +43,8 @@ fn of_size<const N: usize>(kit: &Kit, name: &str) -> Case {
     case
 }
 
-/// The content is made by the sender and used by the receiver: who works in place saves both copies.
+/// The content is made by the sender and used by the receiver: who works in place saves both
+/// copies.
 fn worked_on<const N: usize>(kit: &Kit, name: &str) -> Case {
     let mut case = Case::new(name, &THROUGHPUT);
     add_copy::<N>(kit, &mut case);
@@ -62,7 +64,10 @@ fn add_copy<const N: usize>(kit: &Kit, case: &mut Case) {
         processes(kit, |stage, _, limit| {
             let bytes = size_of::<[u64; N]>();
             let nanoseconds = limits::lone_copy(stage, limit, bytes)?;
-            Ok(Sample { values: vec![1e3 / nanoseconds, bytes as f64 / nanoseconds], latencies: Vec::new() })
+            Ok(Sample {
+                values: vec![1e3 / nanoseconds, bytes as f64 / nanoseconds],
+                latencies: Vec::new(),
+            })
         }),
     );
 }

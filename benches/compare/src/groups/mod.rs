@@ -52,22 +52,32 @@ pub(crate) struct Kit {
 /// Millions of messages, and gigabytes, in a second.
 const THROUGHPUT: [Metric; 2] = [Metric::speed("messages", "M/s"), Metric::speed("bytes", "GB/s")];
 /// Microseconds for a round trip, or whatever is timed alone.
-const LATENCY: [Metric; 4] =
-    [Metric::cost("time", "us"), Metric::cost("p50", "us"), Metric::cost("p99", "us"), Metric::cost("p99.9", "us")];
+const LATENCY: [Metric; 4] = [
+    Metric::cost("time", "us"),
+    Metric::cost("p50", "us"),
+    Metric::cost("p99", "us"),
+    Metric::cost("p99.9", "us"),
+];
 
 impl Kit {
     pub(crate) fn new(stage: Stage) -> Kit {
         Kit { stage, programs: Programs::default() }
     }
 
-    /// Slots of a channel for messages of so many words: enough that nobody waits for the other on account of a few, and no more than a
-    /// mebibyte unless there would be less than four.
+    /// Slots of a channel for messages of so many words: enough that nobody waits for the other on
+    /// account of a few, and no more than a mebibyte unless there would be less than four.
     fn slots<const N: usize>() -> usize {
         ((1 << 20) / size_of::<[u64; N]>()).clamp(4, 1024)
     }
 
     /// Adds the throughput of a way to `case`, or the reason why it is not there.
-    fn add_stream<W: Way, const N: usize>(&self, case: &mut Case, role: Role, count: usize, content: Content) {
+    fn add_stream<W: Way, const N: usize>(
+        &self,
+        case: &mut Case,
+        role: Role,
+        count: usize,
+        content: Content,
+    ) {
         if size_of::<[u64; N]>() > W::MOST_BYTES {
             case.skip(W::NAME, format!("messages have at most {} bytes", W::MOST_BYTES));
             return;
@@ -82,7 +92,9 @@ impl Kit {
     /// Adds the round trip over a pair of ways to `case`.
     fn add_echo<W: Way, const N: usize>(&self, case: &mut Case, role: Role) {
         let stage = self.stage;
-        case.add(role, W::NAME, move |limit| echo::<N, _>(stage, W::PLACE, limit, Kit::there_and_back::<W, N>));
+        case.add(role, W::NAME, move |limit| {
+            echo::<N, _>(stage, W::PLACE, limit, Kit::there_and_back::<W, N>)
+        });
     }
 
     /// The two ends of a channel there and another back.
@@ -97,7 +109,8 @@ impl Kit {
             return Err("a channel without ends".into());
         };
         let right: Make<End<W, N>> = Box::new(move || {
-            // The receiver first, as the other end has its sender first, and some wait for each other when they are made.
+            // The receiver first, as the other end has its sender first, and some wait for each
+            // other when they are made.
             let receiver = receiver();
             Duplex(sender(), receiver)
         });
@@ -109,7 +122,8 @@ impl Kit {
         self.programs.add(self.stage, case, task);
     }
 
-    /// Adds the swaps of one word of 8 bytes by two processes: what any two must do that share a counter.
+    /// Adds the swaps of one word of 8 bytes by two processes: what any two must do that share a
+    /// counter.
     fn add_shared_swaps(&self, case: &mut Case) {
         let (stage, metrics) = (self.stage, case.metrics.len());
         case.limit("swaps of one word by two processes", move |limit| {
@@ -121,7 +135,10 @@ impl Kit {
 }
 
 /// What an entry runs, given `kit`'s stage; shortens the groups.
-fn processes<T, F: Fn(Stage, Place, Duration) -> T>(kit: &Kit, run: F) -> impl Fn(Duration) -> T + use<T, F> {
+fn processes<T, F: Fn(Stage, Place, Duration) -> T>(
+    kit: &Kit,
+    run: F,
+) -> impl Fn(Duration) -> T + use<T, F> {
     let stage = kit.stage;
     move |limit| run(stage, Place::Processes, limit)
 }

@@ -1,4 +1,5 @@
-//! Cost that does not grow: with the processes on a queue, those that are only there, the queues, and the slots.
+//! Cost that does not grow: with the processes on a queue, those that are only there, the queues,
+//! and the slots.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -46,10 +47,12 @@ const SLOTS: usize = 1024;
 
 /// The cases of the group.
 pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
-    let mut cases: Vec<Case> = [1, 2, 4, 8, 16, 32].into_iter().map(|count| of_processes(kit, count)).collect();
+    let mut cases: Vec<Case> =
+        [1, 2, 4, 8, 16, 32].into_iter().map(|count| of_processes(kit, count)).collect();
     cases.push(beside_idlers(kit));
     cases.extend([1, 10, 100, 1000, 10_000].into_iter().map(|count| of_queues(kit, count)));
-    cases.extend([1 << 10, 1 << 14, 1 << 17, 1 << 20].into_iter().map(|slots| of_slots(kit, slots)));
+    cases
+        .extend([1 << 10, 1 << 14, 1 << 17, 1 << 20].into_iter().map(|slots| of_slots(kit, slots)));
     Ok(cases)
 }
 
@@ -68,7 +71,9 @@ fn of_processes(kit: &Kit, count: usize) -> Case {
 
 fn beside_idlers(kit: &Kit) -> Case {
     let mut case = Case::new("8 B, 1 to 1, beside sleeping processes that have the memory", &COST);
-    for (idlers, name) in [(0, "Queue, beside none"), (62, "Queue, beside 62"), (254, "Queue, beside 254")] {
+    for (idlers, name) in
+        [(0, "Queue, beside none"), (62, "Queue, beside 62"), (254, "Queue, beside 254")]
+    {
         add::<Copied>(Stage { idlers, ..kit.stage }, &mut case, Role::Ours, name, 1, SLOTS);
     }
     case
@@ -89,7 +94,9 @@ fn add_peer<W: Way>(kit: &Kit, case: &mut Case, count: usize, slots: usize) {
 
 fn add<W: Way>(stage: Stage, case: &mut Case, role: Role, name: &str, count: usize, slots: usize) {
     case.add(role, name, move |limit| {
-        let rate = stream::<1, _, _>(stage, W::PLACE, limit, Content::Ends, count, move || W::open::<1>(slots, count))?;
+        let rate = stream::<1, _, _>(stage, W::PLACE, limit, Content::Ends, count, move || {
+            W::open::<1>(slots, count)
+        })?;
         Ok(Sample { values: vec![rate / 1e6, 1e9 / rate], latencies: Vec::new() })
     });
 }
@@ -100,7 +107,11 @@ fn of_queues(kit: &Kit, count: usize) -> Case {
     const FEW: usize = 16;
     let stage = kit.stage;
     let plot = Plot::Over { chart: &OVER_QUEUES, x: count as f64 };
-    let mut case = Case::new(format!("8 B sent and received, queues in turn: {count}"), &[Metric::cost("cost", "ns")]).plot(plot);
+    let mut case = Case::new(
+        format!("8 B sent and received, queues in turn: {count}"),
+        &[Metric::cost("cost", "ns")],
+    )
+    .plot(plot);
     case.ours("Queue", move |limit| {
         let make = || Queue::<u64>::with_capacity(FEW).expect("room for all");
         in_turn(stage, limit, count, make, |queue, number| {

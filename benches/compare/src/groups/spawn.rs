@@ -13,7 +13,10 @@ use crate::stage::{Place, Stage};
 
 /// The cases of the group.
 pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
-    Ok(vec![of(kit, "start to end, nothing touched", 0), of(kit, "start to end, 256 MiB touched", 256)])
+    Ok(vec![
+        of(kit, "start to end, nothing touched", 0),
+        of(kit, "start to end, 256 MiB touched", 256),
+    ])
 }
 
 fn of(kit: &Kit, name: &str, mebibytes: usize) -> Case {

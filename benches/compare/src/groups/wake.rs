@@ -1,4 +1,5 @@
-//! Round trips: how long the answer takes when both spin, when both sleep, and as each does by default.
+//! Round trips: how long the answer takes when both spin, when both sleep, and as each does by
+//! default.
 
 use crate::Failure;
 use crate::external::Task;

@@ -24,7 +24,10 @@ impl Way for Array {
     type Sender<const N: usize> = ArrayEnd<N>;
     type Receiver<const N: usize> = ArrayEnd<N>;
 
-    fn open<const N: usize>(slots: usize, count: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let end = ArrayEnd(Arc::new(ArrayQueue::new(slots)));
         Ok(Ends::cloned(&end, &end, count))
     }
@@ -55,7 +58,10 @@ impl Way for Channel {
     type Sender<const N: usize> = crossbeam_channel::Sender<[u64; N]>;
     type Receiver<const N: usize> = crossbeam_channel::Receiver<[u64; N]>;
 
-    fn open<const N: usize>(slots: usize, count: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let (sender, receiver) = crossbeam_channel::bounded(slots);
         Ok(Ends::cloned(&sender, &receiver, count))
     }

@@ -15,7 +15,10 @@ impl Way for Channel {
     type Sender<const N: usize> = ::flume::Sender<[u64; N]>;
     type Receiver<const N: usize> = ::flume::Receiver<[u64; N]>;
 
-    fn open<const N: usize>(slots: usize, count: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let (sender, receiver) = ::flume::bounded(slots);
         Ok(Ends::cloned(&sender, &receiver, count))
     }

@@ -1,4 +1,5 @@
-//! `iceoryx2`: publish and subscribe, nothing lost; by copy, and in place. Its users wait as they like.
+//! `iceoryx2`: publish and subscribe, nothing lost; by copy, and in place. Its users wait as they
+//! like.
 #![expect(unsafe_code, reason = "a loaned sample is uninitialised memory to its types")]
 
 use std::fmt;
@@ -13,7 +14,8 @@ use crate::channel::{Receiver, Sender, buffer, spin_until};
 use crate::peers::{Ends, Waiting, Way};
 use crate::stage::Place;
 
-/// A service with one publisher and one subscriber; messages are copied in and out, as the others do it.
+/// A service with one publisher and one subscriber; messages are copied in and out, as the others
+/// do it.
 #[derive(Debug)]
 pub(crate) struct Copied;
 
@@ -52,11 +54,16 @@ impl Way for Copied {
     type Sender<const N: usize> = CopyIn<N>;
     type Receiver<const N: usize> = CopyOut<N>;
 
-    fn open<const N: usize>(slots: usize, _: usize) -> Result<Ends<CopyIn<N>, CopyOut<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        _: usize,
+    ) -> Result<Ends<CopyIn<N>, CopyOut<N>>, Failure> {
         let (name, theirs) = names();
         Ok(Ends {
             senders: vec![Box::new(move || CopyIn(In::open(&name, slots).expect("a publisher")))],
-            receivers: vec![Box::new(move || CopyOut(Out::open(&theirs, slots).expect("a subscriber")))],
+            receivers: vec![Box::new(move || {
+                CopyOut(Out::open(&theirs, slots).expect("a subscriber"))
+            })],
         })
     }
 }
@@ -78,11 +85,16 @@ impl Way for InPlace {
     }
 }
 
-/// The name of a new service, once for each end: each process opens the service itself, as its handles do not survive a fork.
+/// The name of a new service, once for each end: each process opens the service itself, as its
+/// handles do not survive a fork.
 fn names() -> (String, String) {
     // The others have no use for its warnings that no configuration file is there.
     set_log_level(LogLevel::Fatal);
-    let name = format!("offspring-compare-{}-{}", std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed));
+    let name = format!(
+        "offspring-compare-{}-{}",
+        std::process::id(),
+        NAMES.fetch_add(1, Ordering::Relaxed)
+    );
     (name.clone(), name)
 }
 
@@ -105,11 +117,14 @@ impl<const N: usize> In<N> {
         let service = service!(node, name, slots);
         let strategy = BackpressureStrategy::RetryUntilDelivered;
         let publisher = service.publisher_builder().backpressure_strategy(strategy).create()?;
-        // As long as the subscriber has not connected, what does not fit into its buffer is lost in spite of the strategy, and nobody
-        // is told but by the number of recipients. One message more than the buffer holds gets through to one that has connected only.
+        // As long as the subscriber has not connected, what does not fit into its buffer is lost in
+        // spite of the strategy, and nobody is told but by the number of recipients. One message
+        // more than the buffer holds gets through to one that has connected only.
         let greeting = buffer();
         for _ in 0..=slots {
-            spin_until(|| (publisher.send_copy(*greeting).expect("a subscriber or none") > 0).then_some(()));
+            spin_until(|| {
+                (publisher.send_copy(*greeting).expect("a subscriber or none") > 0).then_some(())
+            });
         }
         Ok(In { publisher, _node: node })
     }
@@ -130,8 +145,10 @@ impl<const N: usize> Out<N> {
 impl<const N: usize> Sender<N> for In<N> {
     #[inline]
     fn send(&mut self, _: &mut [u64; N], fill: impl FnOnce(&mut [u64; N])) {
-        let mut sample = self.publisher.loan_uninit().expect("fewer samples are loaned than there are");
-        // SAFETY: the sample lies in shared memory, which comes zeroed from the kernel, and any bytes are valid words.
+        let mut sample =
+            self.publisher.loan_uninit().expect("fewer samples are loaned than there are");
+        // SAFETY: the sample lies in shared memory, which comes zeroed from the kernel, and any
+        // bytes are valid words.
         fill(unsafe { sample.payload_mut().assume_init_mut() });
         // SAFETY: initialised, as above.
         unsafe { sample.assume_init() }.send().expect("the subscriber is there");

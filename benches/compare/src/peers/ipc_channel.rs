@@ -19,7 +19,10 @@ impl Way for Bytes {
     type Sender<const N: usize> = IpcBytesSender;
     type Receiver<const N: usize> = IpcBytesReceiver;
 
-    fn open<const N: usize>(_: usize, _: usize) -> Result<Ends<IpcBytesSender, IpcBytesReceiver>, Failure> {
+    fn open<const N: usize>(
+        _: usize,
+        _: usize,
+    ) -> Result<Ends<IpcBytesSender, IpcBytesReceiver>, Failure> {
         let (sender, receiver) = bytes_channel()?;
         Ok(Ends::pair(sender, receiver))
     }

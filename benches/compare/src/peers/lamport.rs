@@ -1,6 +1,9 @@
-//! A Lamport ring between processes, each side with a copy of the other's counter: our `spsc` without roles. Nothing says who has
-//! which end, so nobody can take the place of the dead.
-#![expect(unsafe_code, reason = "the message of a slot is that side's, to which the counters give it")]
+//! A Lamport ring between processes, each side with a copy of the other's counter: our `spsc`
+//! without roles. Nothing says who has which end, so nobody can take the place of the dead.
+#![expect(
+    unsafe_code,
+    reason = "the message of a slot is that side's, to which the counters give it"
+)]
 
 use std::sync::atomic::Ordering;
 
@@ -48,7 +51,10 @@ impl Way for Lamport {
 
     fn open<const N: usize>(slots: usize, _: usize) -> Result<Ends<In<N>, Out<N>>, Failure> {
         let slots = Slots::new(slots)?;
-        Ok(Ends::pair(In { slots: slots.clone(), tail: 0, head: 0 }, Out { slots, head: 0, tail: 0 }))
+        Ok(Ends::pair(
+            In { slots: slots.clone(), tail: 0, head: 0 },
+            Out { slots, head: 0, tail: 0 },
+        ))
     }
 }
 
@@ -82,7 +88,8 @@ impl<const N: usize> Receiver<N> for Out<N> {
                 spinner.wait();
             }
         }
-        // SAFETY: the sender is past this slot and will not reuse it before `head` is; there is one receiver.
+        // SAFETY: the sender is past this slot and will not reuse it before `head` is; there is one
+        // receiver.
         let message = unsafe { self.slots.read(self.head) };
         self.head += 1;
         self.slots.counter(HEAD).store(self.head, Ordering::Release);

@@ -41,8 +41,10 @@ impl Way for MessageQueue {
         let number = NAMES.fetch_add(1, Ordering::Relaxed);
         let name = format!("/offspring-compare-{}-{number}", std::process::id());
         let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR | MQ_OFlag::O_CLOEXEC;
-        let attributes = MqAttr::new(0, slots.min(MOST_MESSAGES) as i64, size_of::<[u64; N]>() as i64, 0);
-        let queue = mq_open(name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR, Some(&attributes))?;
+        let attributes =
+            MqAttr::new(0, slots.min(MOST_MESSAGES) as i64, size_of::<[u64; N]>() as i64, 0);
+        let queue =
+            mq_open(name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR, Some(&attributes))?;
         let end = End(Arc::new(Descriptor(Some(queue))));
         mq_unlink(name.as_str())?;
         Ok(Ends::cloned(&end, &end, count))
@@ -65,7 +67,8 @@ impl<const N: usize> Sender<N> for End {
 impl<const N: usize> Receiver<N> for End {
     fn recv<R>(&mut self, buffer: &mut [u64; N], read: impl FnOnce(&[u64; N]) -> R) -> R {
         let mut priority = 0;
-        let received = mq_receive(self.queue(), bytemuck::bytes_of_mut(buffer), &mut priority).expect("the queue is open");
+        let received = mq_receive(self.queue(), bytemuck::bytes_of_mut(buffer), &mut priority)
+            .expect("the queue is open");
         assert_eq!(received, size_of::<[u64; N]>(), "messages come whole");
         read(buffer)
     }

@@ -1,7 +1,8 @@
 //! What is compared: one file for each, and here the lists.
 //!
-//! A peer for messages implements [`Way`] and has a line in [`visit_ways`]; a lock implements [`Door`] and has a line in [`visit_doors`];
-//! a program that is run as a whole has a line in [`crate::external::PROGRAMS`].
+//! A peer for messages implements [`Way`] and has a line in [`visit_ways`]; a lock implements
+//! [`Door`] and has a line in [`visit_doors`]; a program that is run as a whole has a line in
+//! [`crate::external::PROGRAMS`].
 
 pub(crate) mod crossbeam;
 pub(crate) mod flume;
@@ -80,7 +81,10 @@ pub(crate) trait Way: 'static {
     type Receiver<const N: usize>: Receiver<N> + 'static;
 
     /// A channel of `slots` messages, for `count` senders and as many receivers.
-    fn open<const N: usize>(slots: usize, count: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure>;
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure>;
 }
 
 /// Does something with every way.

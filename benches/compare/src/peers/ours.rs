@@ -1,4 +1,5 @@
-//! Offspring: the queue, the ring for one sender and one receiver, and the lock, each with the ways to wait.
+//! Offspring: the queue, the ring for one sender and one receiver, and the lock, each with the ways
+//! to wait.
 
 use std::marker::PhantomData;
 
@@ -57,7 +58,10 @@ impl<H: How> Way for Copied<H> {
     type Sender<const N: usize> = Queue<[u64; N]>;
     type Receiver<const N: usize> = Queue<[u64; N]>;
 
-    fn open<const N: usize>(slots: usize, count: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let queue = queue::<N>(slots, H::WAIT)?;
         Ok(Ends::cloned(&queue, &queue, count))
     }
@@ -93,7 +97,10 @@ impl<H: How> Way for InPlace<H> {
     type Sender<const N: usize> = Guarded<N>;
     type Receiver<const N: usize> = Guarded<N>;
 
-    fn open<const N: usize>(slots: usize, count: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let queue = Guarded(queue::<N>(slots, H::WAIT)?);
         Ok(Ends::cloned(&queue, &queue, count))
     }
@@ -122,7 +129,8 @@ const BATCH: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Batches<H = ByDefault>(PhantomData<H>);
 
-/// An end that collects messages and sends them together, or hands out those that it received together.
+/// An end that collects messages and sends them together, or hands out those that it received
+/// together.
 #[derive(Debug)]
 pub(crate) struct Batched<const N: usize> {
     queue: Queue<[u64; N]>,
@@ -150,7 +158,10 @@ impl<H: How> Way for Batches<H> {
     type Sender<const N: usize> = Batched<N>;
     type Receiver<const N: usize> = Batched<N>;
 
-    fn open<const N: usize>(slots: usize, count: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let ends = Batched::new(queue::<N>(slots, H::WAIT)?);
         Ok(Ends::cloned(&ends, &ends, count))
     }
@@ -197,7 +208,10 @@ impl<H: How> Way for Ring<H> {
     type Sender<const N: usize> = spsc::Producer<[u64; N]>;
     type Receiver<const N: usize> = spsc::Consumer<[u64; N]>;
 
-    fn open<const N: usize>(slots: usize, _: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        _: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let (mut producer, mut consumer) = spsc::ring(slots)?;
         producer.set_wait(H::WAIT);
         consumer.set_wait(H::WAIT);

@@ -32,7 +32,8 @@ struct Words {
 /// A handle.
 ///
 /// # Invariants
-/// `words` points to an initialised mutex and its words in `_memory`, which only the holder of the mutex looks at.
+/// `words` points to an initialised mutex and its words in `_memory`, which only the holder of the
+/// mutex looks at.
 #[derive(Clone, Debug)]
 pub(crate) struct Mutex {
     words: NonNull<Words>,
@@ -68,7 +69,8 @@ fn check(code: libc::c_int) -> io::Result<()> {
 
 fn create(robust: bool) -> io::Result<Mutex> {
     let memory = shared::memory(size_of::<Words>())?;
-    let words = NonNull::new(memory.as_mut_ptr().cast::<Words>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let words =
+        NonNull::new(memory.as_mut_ptr().cast::<Words>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
     let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
     let attributes = attributes.as_mut_ptr();
     // SAFETY: `attributes` may be written.
@@ -77,10 +79,12 @@ fn create(robust: bool) -> io::Result<Mutex> {
     check(unsafe { libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED) })?;
     if robust {
         // SAFETY: initialised above.
-        check(unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) })?;
+        check(unsafe {
+            libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST)
+        })?;
     }
-    // The mutex is the first field.
-    // SAFETY: page-aligned memory, large enough, which nobody else has yet; the attributes are initialised.
+    // The mutex is the first field. SAFETY: page-aligned memory, large enough, which nobody else
+    // has yet; the attributes are initialised.
     check(unsafe { libc::pthread_mutex_init(words.cast().as_ptr(), attributes) })?;
     // INVARIANT: initialised, and given to clones of this handle only.
     Ok(Mutex { words, _memory: Arc::new(memory) })
@@ -93,7 +97,8 @@ impl locking::Mutex for Mutex {
         // SAFETY: by the invariant an initialised mutex.
         let locked = unsafe { libc::pthread_mutex_lock(mutex) };
         assert_eq!(locked, 0, "nobody has died");
-        // SAFETY: by the invariant in bounds, aligned, and this thread's as long as it holds the mutex.
+        // SAFETY: by the invariant in bounds, aligned, and this thread's as long as it holds the
+        // mutex.
         let result = act(unsafe { &mut (*self.words.as_ptr()).protected });
         // SAFETY: this thread holds it.
         let unlocked = unsafe { libc::pthread_mutex_unlock(mutex) };

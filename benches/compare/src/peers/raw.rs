@@ -1,4 +1,5 @@
-//! What the machine needs for the bare thing: words that bounce, words to sleep on, and full cache lines that are handed over.
+//! What the machine needs for the bare thing: words that bounce, words to sleep on, and full cache
+//! lines that are handed over.
 
 use std::hint::spin_loop;
 use std::io;
@@ -9,7 +10,8 @@ use rustix::thread::futex;
 use crate::channel::{Duplex, Receiver, Sender, Spinner};
 use crate::shared::{APART, Words};
 
-/// A word that one end writes and the other polls: nothing can be faster, and a message lasts until the next.
+/// A word that one end writes and the other polls: nothing can be faster, and a message lasts until
+/// the next.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     words: Words<AtomicU64>,
@@ -22,7 +24,8 @@ impl Line {
     /// One line for each way.
     pub(crate) fn pair() -> io::Result<[Duplex<Line, Line>; 2]> {
         let words = Words::new(2 * APART)?;
-        let [there, back] = [0, APART].map(|place| Line { words: words.clone(), place, end: 0, last: 0 });
+        let [there, back] =
+            [0, APART].map(|place| Line { words: words.clone(), place, end: 0, last: 0 });
         Ok([Duplex(there.clone(), back.clone()), Duplex(back, there)])
     }
 
@@ -79,7 +82,8 @@ impl Futex {
     /// One word for each way.
     pub(crate) fn pair() -> io::Result<[Duplex<Futex, Futex>; 2]> {
         let words = Words::new(4 * APART)?;
-        let [there, back] = [0, 2 * APART].map(|place| Futex { words: words.clone(), place, last: 0 });
+        let [there, back] =
+            [0, 2 * APART].map(|place| Futex { words: words.clone(), place, last: 0 });
         Ok([Duplex(there.clone(), back.clone()), Duplex(back, there)])
     }
 }
@@ -113,8 +117,8 @@ const IN_LINE: usize = 7;
 /// 64-bit words in a line.
 const LINE: usize = 8;
 
-/// Full cache lines handed over, seven messages of 8 bytes in each: no ring of words can be faster, and none can be used like this, as
-/// the seventh message is needed to send the first.
+/// Full cache lines handed over, seven messages of 8 bytes in each: no ring of words can be faster,
+/// and none can be used like this, as the seventh message is needed to send the first.
 #[derive(Debug)]
 pub(crate) struct Lines {
     words: Words<AtomicU64>,

@@ -16,12 +16,14 @@ pub(crate) struct Mutex;
 /// A handle, which opens the mutex where it is first used, as another program would.
 pub(crate) struct End {
     name: String,
-    /// Removes the memory's name when dropped; of the first handle only, which no process but the first has.
+    /// Removes the memory's name when dropped; of the first handle only, which no process but the
+    /// first has.
     owner: Option<Shmem>,
     open: Option<(Box<dyn LockImpl>, Shmem)>,
 }
 
-// SAFETY: nothing is open before the first use, in the thread that goes on using it, and the owner is not used but dropped.
+// SAFETY: nothing is open before the first use, in the thread that goes on using it, and the owner
+// is not used but dropped.
 unsafe impl Send for End {}
 
 /// Where the protected words lie.
@@ -36,7 +38,8 @@ impl Door for Mutex {
     fn create() -> Result<End, Failure> {
         let memory = ShmemConf::new().size(BYTES).create()?;
         let start = memory.as_ptr();
-        // SAFETY: fresh zeroed memory, page-aligned and large enough for both, which nobody else has yet.
+        // SAFETY: fresh zeroed memory, page-aligned and large enough for both, which nobody else
+        // has yet.
         let created = unsafe { RawMutex::new(start, start.wrapping_add(PROTECTED)) };
         created.map_err(|error| error.to_string())?;
         Ok(End { name: memory.get_os_id().to_owned(), owner: Some(memory), open: None })
@@ -64,15 +67,21 @@ impl End {
 impl locking::Mutex for End {
     #[inline]
     fn with<R>(&mut self, act: impl FnOnce(&mut Protected) -> R) -> R {
-        let (mutex, _) = self.open.get_or_insert_with(|| End::open(&self.name).expect("the first handle keeps the memory"));
+        let (mutex, _) = self.open.get_or_insert_with(|| {
+            End::open(&self.name).expect("the first handle keeps the memory")
+        });
         let guard = mutex.lock().expect("the mutex is initialised");
-        // SAFETY: the guard gives the address of zeroed words, aligned to 256, that are this thread's while it has the guard.
+        // SAFETY: the guard gives the address of zeroed words, aligned to 256, that are this
+        // thread's while it has the guard.
         act(unsafe { &mut *(*guard).cast::<Protected>() })
     }
 }
 
 impl std::fmt::Debug for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("End").field("name", &self.name).field("owner", &self.owner.is_some()).finish_non_exhaustive()
+        f.debug_struct("End")
+            .field("name", &self.name)
+            .field("owner", &self.owner.is_some())
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,5 @@
-//! `rtrb`: a ring for one sender and one receiver, whose users wait as they like; by copy, and in place by its chunks.
+//! `rtrb`: a ring for one sender and one receiver, whose users wait as they like; by copy, and in
+//! place by its chunks.
 #![expect(unsafe_code, reason = "its slots are uninitialised memory to its types")]
 
 use ::rtrb::{Consumer, Producer, RingBuffer};
@@ -20,7 +21,10 @@ impl Way for Ring {
     type Sender<const N: usize> = Producer<[u64; N]>;
     type Receiver<const N: usize> = Consumer<[u64; N]>;
 
-    fn open<const N: usize>(slots: usize, _: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        _: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let (producer, consumer) = RingBuffer::new(slots);
         Ok(Ends::pair(producer, consumer))
     }
@@ -69,7 +73,10 @@ impl Way for Chunks {
     type Sender<const N: usize> = ChunkProducer<N>;
     type Receiver<const N: usize> = ChunkConsumer<N>;
 
-    fn open<const N: usize>(slots: usize, _: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        _: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let (mut producer, mut consumer) = RingBuffer::new(slots);
         // INVARIANT: each slot gets a message here.
         for _ in 0..slots {
@@ -89,7 +96,8 @@ impl<const N: usize> Sender<N> for ChunkProducer<N> {
         }
         let mut chunk = self.0.write_chunk_uninit(1).expect("the only producer saw a free slot");
         let (slots, _) = chunk.as_mut_slices();
-        // SAFETY: by the invariant the slot's bytes were written before, and any bytes are valid words.
+        // SAFETY: by the invariant the slot's bytes were written before, and any bytes are valid
+        // words.
         fill(unsafe { slots[0].assume_init_mut() });
         // SAFETY: the slot is initialised, as above.
         unsafe { chunk.commit_all() };

@@ -19,7 +19,10 @@ impl Way for Mpsc {
     type Sender<const N: usize> = mpsc::SyncSender<[u64; N]>;
     type Receiver<const N: usize> = mpsc::Receiver<[u64; N]>;
 
-    fn open<const N: usize>(slots: usize, _: usize) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+    fn open<const N: usize>(
+        slots: usize,
+        _: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
         let (sender, receiver) = mpsc::sync_channel(slots);
         Ok(Ends::pair(sender, receiver))
     }

@@ -1,4 +1,5 @@
-//! A Vyukov ring between processes: our queue without owners. Nothing says who has claimed a slot, so a kill can block it for ever.
+//! A Vyukov ring between processes: our queue without owners. Nothing says who has claimed a slot,
+//! so a kill can block it for ever.
 //!
 //! What lies between it and the queue is the price of crash safety.
 #![expect(unsafe_code, reason = "the message of a claimed slot is the claimant's")]
@@ -42,7 +43,8 @@ impl Way for Vyukov {
 }
 
 impl<const N: usize> End<N> {
-    /// Takes the next position of `counter` once its slot has the sequence number `position + ahead`.
+    /// Takes the next position of `counter` once its slot has the sequence number
+    /// `position + ahead`.
     #[inline]
     fn claim(&self, counter: usize, ahead: u64) -> u64 {
         let counter = self.0.counter(counter);
@@ -52,7 +54,12 @@ impl<const N: usize> End<N> {
         loop {
             // Acquire pairs with the Release of whoever had the slot before.
             if self.0.sequence(position).load(Ordering::Acquire) == position + ahead {
-                match counter.compare_exchange_weak(position, position + 1, Ordering::Relaxed, Ordering::Relaxed) {
+                match counter.compare_exchange_weak(
+                    position,
+                    position + 1,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                ) {
                     Ok(_) => return position,
                     Err(now) => position = now,
                 }
@@ -69,7 +76,8 @@ impl<const N: usize> Sender<N> for End<N> {
     fn send(&mut self, buffer: &mut [u64; N], fill: impl FnOnce(&mut [u64; N])) {
         fill(buffer);
         let position = self.claim(TAIL, 0);
-        // SAFETY: the sequence number said that the slot is free, and the exchange gave it to us alone.
+        // SAFETY: the sequence number said that the slot is free, and the exchange gave it to us
+        // alone.
         unsafe { self.0.write(position, buffer) };
         self.0.sequence(position).store(position + 1, Ordering::Release);
     }
@@ -79,7 +87,8 @@ impl<const N: usize> Receiver<N> for End<N> {
     #[inline]
     fn recv<R>(&mut self, _: &mut [u64; N], read: impl FnOnce(&[u64; N]) -> R) -> R {
         let position = self.claim(HEAD, 1);
-        // SAFETY: the sequence number said that the message is there, and the exchange gave it to us alone.
+        // SAFETY: the sequence number said that the message is there, and the exchange gave it to
+        // us alone.
         let message = unsafe { self.0.read(position) };
         self.0.sequence(position).store(position + self.0.count(), Ordering::Release);
         read(&message)
