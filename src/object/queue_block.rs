@@ -11,6 +11,7 @@
 //!     24     8  policy    creator, before sharing everybody, once, at attach
 //!    128     8  tail      senders                 senders
 //!    256     8  head      receivers               receivers
+//!    264     8  done      receivers               receivers, to find what comes back
 //!    384     4  items     sleeping receivers      senders, to see whether to wake
 //!    388     4  closed    whoever closes          everybody
 //!    392     4  orphans   whoever recovers        receivers
@@ -60,10 +61,17 @@ struct Signals {
 
 #[derive(Debug)]
 #[repr(C)]
+struct HeadWords {
+    head: AtomicU64,
+    done: AtomicU64,
+}
+
+#[derive(Debug)]
+#[repr(C)]
 struct Header {
     geometry: Line<Geometry>,
     tail: Line<AtomicU64>,
-    head: Line<AtomicU64>,
+    head: Line<HeadWords>,
     signals: Line<Signals>,
     space: Line<Event>,
 }
@@ -77,6 +85,7 @@ const _: () = {
     assert!(offset_of!(Geometry, policy) == 24);
     assert!(offset_of!(Header, tail) == 128);
     assert!(offset_of!(Header, head) == 256);
+    assert!(offset_of!(HeadWords, done) == 8);
     assert!(offset_of!(Header, signals) == 384);
     assert!(offset_of!(Signals, items) == 0);
     assert!(offset_of!(Signals, closed) == 4);
@@ -225,8 +234,8 @@ impl<'a> QueueBlock<'a> {
         let block = QueueBlock::view(region, offset, shape)?;
         block.items.reset();
         block.space.reset();
-        let Ring { tail, head, orphans, closed, lost, .. } = block.ring;
-        for word in [tail, head, lost] {
+        let Ring { tail, head, done, orphans, closed, lost, .. } = block.ring;
+        for word in [tail, head, done, lost] {
             word.store(0, Ordering::Relaxed);
         }
         for word in [orphans, closed] {
@@ -255,7 +264,8 @@ impl<'a> QueueBlock<'a> {
         let signals = &header.signals.0;
         let ring = Ring {
             tail: &header.tail.0,
-            head: &header.head.0,
+            head: &header.head.0.head,
+            done: &header.head.0.done,
             orphans: &signals.orphans,
             closed: &signals.closed,
             lost: &signals.lost,

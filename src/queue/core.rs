@@ -211,10 +211,9 @@ impl Place<'_> {
         if block.ring.find_orphan() {
             return Orphan::Made;
         }
-        let mut from = 0;
         let mut last_judged = None;
         let mut found = Orphan::None;
-        while let Some(held) = block.ring.being_read(seat.me.owner(), from) {
+        for held in block.ring.read_by_others(seat.me.owner()) {
             // Many slots in a row have the same reader; one question to the kernel answers for all.
             let (owner, dead) = last_judged
                 .filter(|&(owner, _)| owner == held.owner())
@@ -226,7 +225,6 @@ impl Place<'_> {
                 found = Orphan::MayCome(held);
             }
             last_judged = Some((owner, dead));
-            from = held.index() + 1;
         }
         found
     }

@@ -85,6 +85,9 @@ pub(crate) struct Ring<'a, S> {
     pub(crate) tail: &'a AtomicU64,
     /// Hint: no later than the first position that is not claimed for reading. Receivers store it.
     pub(crate) head: &'a AtomicU64,
+    /// Hint: no later than the first position that somebody may still read, be it now, later, or
+    /// again. Kept with [`OnReaderDeath::Redeliver`] only, for those who look for what comes back.
+    pub(crate) done: &'a AtomicU64,
     /// 1 if there may be orphans.
     pub(crate) orphans: &'a AtomicU32,
     /// 1 once the ring was closed.
@@ -152,6 +155,9 @@ impl Conclusion {
     }
 }
 
+/// Steps by which a reader that is done moves `done`: one for itself, one to catch up.
+const STEPS_OF_A_READER: u64 = 2;
+
 /// Steps of one walk beyond which it gives up for now. In memory that nobody changes a walk takes
 /// fewer than two laps.
 fn patience(capacity: u64) -> u64 {
@@ -209,7 +215,7 @@ impl<S: Slots> Ring<'_, S> {
     #[inline]
     fn claim_at_hint(&self, hint: &AtomicU64, from: Phase, to: Phase, me: u32) -> Option<Claim> {
         let at = self.hint(hint).ok()?;
-        let (from, to) = (SlotWord::new(at.lap(), from, 0), SlotWord::new(at.lap(), to, me));
+        let (from, to) = (SlotWord::at(at, from, 0), SlotWord::at(at, to, me));
         if self.load(at.index()) != from || !self.claim(at.index(), from, to) {
             return None;
         }
@@ -233,7 +239,7 @@ impl<S: Slots> Ring<'_, S> {
             let word = self.load(index);
             let ahead = ahead(word, at);
             if ahead == 0 && word.phase() == Phase::Empty {
-                let writing = SlotWord::new(at.lap(), Phase::Writing, me);
+                let writing = SlotWord::at(at, Phase::Writing, me);
                 if self.claim(index, word, writing) {
                     // It may overwrite a later one; walkers make up for that. Release pairs with
                     // the Acquire load in `hint`.
@@ -299,7 +305,7 @@ impl<S: Slots> Ring<'_, S> {
     /// Makes the payload of a claim for writing a message.
     #[inline]
     pub(crate) fn publish(&self, claim: Claim) {
-        let full = SlotWord::new(claim.word.lap(), Phase::Full, 0);
+        let full = claim.word.with(Phase::Full, 0);
         // Release pairs with the Acquire of the receiver's claim: it sees the payload.
         self.slots.word(claim.index).store(full.to_bits(), Ordering::Release);
     }
@@ -311,6 +317,9 @@ impl<S: Slots> Ring<'_, S> {
         // Release pairs with the Acquire of the next sender's claim: it writes only after we have
         // read.
         self.slots.word(claim.index).store(claim.word.next_lap().to_bits(), Ordering::Release);
+        if self.policy == OnReaderDeath::Redeliver {
+            self.pass_done(STEPS_OF_A_READER);
+        }
     }
 
     /// Claims the next message for reading.
@@ -331,7 +340,7 @@ impl<S: Slots> Ring<'_, S> {
             let ahead = ahead(word, at);
             match (ahead, word.phase()) {
                 (0, Phase::Full) => {
-                    let reading = SlotWord::new(at.lap(), Phase::Reading, me);
+                    let reading = SlotWord::at(at, Phase::Reading, me);
                     if self.claim(index, word, reading) {
                         // As in `claim_write`.
                         self.head.store(at.next(capacity).to_bits(), Ordering::Release);
@@ -377,7 +386,7 @@ impl<S: Slots> Ring<'_, S> {
     fn conclude(&self, me: u32, at: Position, word: SlotWord) -> Conclusion {
         match word.phase() {
             Phase::Empty => {
-                let sealed = SlotWord::new(at.lap(), Phase::Sealed, 0);
+                let sealed = SlotWord::at(at, Phase::Sealed, 0);
                 if !self.claim(at.index(), word, sealed) {
                     return Conclusion::LookAgain;
                 }
@@ -403,11 +412,10 @@ impl<S: Slots> Ring<'_, S> {
         }
         // One look at each slot for both: what was being read when orphans were looked for may be
         // one by now.
-        let unfinished = (0..self.slots.count()).find_map(|index| {
-            let word = self.load(index);
-            let theirs = word.phase() == Phase::Reading && word.owner() != me;
-            (theirs || word.phase() == Phase::Orphan).then_some(Held { index, word })
-        });
+        let unfinished = self
+            .being_read()
+            .map(|(index, word)| Held { index, word })
+            .find(|held| held.word.phase() == Phase::Orphan || held.owner() != me);
         match unfinished {
             None => Conclusion::Refused(Refused::Closed),
             Some(held) if held.word.phase() == Phase::Reading => Conclusion::not_now(Some(held)),
@@ -432,10 +440,9 @@ impl<S: Slots> Ring<'_, S> {
     #[cold]
     fn claim_orphan(&self, me: u32) -> Option<Claim> {
         for first_look in [true, false] {
-            for index in 0..self.slots.count() {
-                let word = self.load(index);
+            for (index, word) in self.being_read() {
                 if word.phase() == Phase::Orphan {
-                    let reading = SlotWord::new(word.lap(), Phase::Reading, me);
+                    let reading = word.with(Phase::Reading, me);
                     if self.claim(index, word, reading) {
                         if !first_look {
                             // The flag that we have cleared may have told of others too.
@@ -461,9 +468,7 @@ impl<S: Slots> Ring<'_, S> {
         let Held { index, word } = held;
         let orphaned = match (word.phase(), self.policy) {
             (Phase::Writing, _) | (Phase::Reading, OnReaderDeath::Drop) => word.next_lap(),
-            (Phase::Reading, OnReaderDeath::Redeliver) => {
-                SlotWord::new(word.lap(), Phase::Orphan, 0)
-            }
+            (Phase::Reading, OnReaderDeath::Redeliver) => word.with(Phase::Orphan, 0),
             _ => return false,
         };
         // AcqRel: takes over what the dead had seen and hands it on. Pairs with the Acquire of the
@@ -489,22 +494,60 @@ impl<S: Slots> Ring<'_, S> {
         recovered
     }
 
-    /// A message that `me` did not take and whose reader has not released it, in a slot from `from`
-    /// on.
+    /// Moves `done` over positions that nobody will read any more, by so many steps at the most.
+    ///
+    /// Each reader takes one step more than it must, so what a killed one left undone is made up
+    /// for.
+    fn pass_done(&self, steps: u64) -> Option<Position> {
+        let first = self.hint(self.done).ok()?;
+        let capacity = self.slots.count();
+        let mut at = first;
+        for _ in 0..steps {
+            match done_up_to(at, self.load(at.index()), capacity) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        if at != first {
+            // It may overwrite a later one; walkers make up for that. Release pairs with the
+            // Acquire load in `hint`: whoever starts here sees that those before are done.
+            self.done.store(at.to_bits(), Ordering::Release);
+        }
+        Some(at)
+    }
+
+    /// Slots with messages that are being read, or that a dead reader left, as they are seen while
+    /// one walks from `done` to where nobody has read yet. With [`OnReaderDeath::Redeliver`].
+    fn being_read(&self) -> impl Iterator<Item = (u64, SlotWord)> {
+        let capacity = self.slots.count();
+        let mut next = self.pass_done(patience(capacity));
+        // No position is a lap behind one that is claimed, so one lap is all there can be.
+        (0..capacity)
+            .map_while(move |_| {
+                let at = next?;
+                let word = self.load(at.index());
+                let read = matches!(word.phase(), Phase::Reading | Phase::Orphan);
+                let here = read && ahead(word, at) == 0;
+                next = if here { Some(at.next(capacity)) } else { done_up_to(at, word, capacity) };
+                Some(here.then_some((at.index(), word)))
+            })
+            .flatten()
+    }
+
+    /// Messages that others than `me` are reading.
     ///
     /// For receivers that find nothing: with [`OnReaderDeath::Redeliver`] the message comes back if
     /// its reader is dead, and nobody else may be there to find out.
-    pub(crate) fn being_read(&self, me: u32, from: u64) -> Option<Held> {
-        (from..self.slots.count()).find_map(|index| {
-            let word = self.load(index);
-            (word.phase() == Phase::Reading && word.owner() != me).then_some(Held { index, word })
-        })
+    pub(crate) fn read_by_others(&self, me: u32) -> impl Iterator<Item = Held> {
+        self.being_read()
+            .map(|(index, word)| Held { index, word })
+            .filter(move |held| held.word.phase() == Phase::Reading && held.owner() != me)
     }
 
     /// Whether there is an orphan; if so, says so. Whoever made it may have been killed before it
     /// did.
     pub(crate) fn find_orphan(&self) -> bool {
-        let found = (0..self.slots.count()).any(|index| self.load(index).phase() == Phase::Orphan);
+        let found = self.being_read().any(|(_, word)| word.phase() == Phase::Orphan);
         if found {
             self.flag_orphan();
         }
@@ -627,6 +670,26 @@ fn read_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
         _ => lap.wrapping_sub(1),
     };
     Position::new(done, at.index()).next(capacity)
+}
+
+/// Behind which position a walker goes on that finds `word` in the slot of position `at`, if that
+/// shows that `at` and all before it were read, or given up, for good.
+///
+/// Let the word be of lap `l`. In a phase with an owner or a message, its position was claimed for
+/// writing, and so was every one before it: each of them found its slot free, so all up to this
+/// slot's last position are done. `EMPTY`, laps later, proves the same of one lap earlier. In the
+/// next lap it says that `at` itself is done, and those before `at` are by what `done` means.
+fn done_up_to(at: Position, word: SlotWord, capacity: u64) -> Option<Position> {
+    let (lap, ahead) = (word.lap(), ahead(word, at));
+    if ahead < 1 {
+        return None;
+    }
+    let done = match word.phase() {
+        Phase::Unknown => return None,
+        Phase::Empty | Phase::Sealed if ahead > 1 => lap.wrapping_sub(2),
+        _ => lap.wrapping_sub(1),
+    };
+    Some(Position::new(done, at.index()).next(capacity))
 }
 
 /// Whether a ring can have this many slots.

@@ -1,10 +1,12 @@
 //! Positions of a ring and the words of its slots: pure arithmetic.
 //!
 //! ```text
-//! position = 0:10 | lap:30 | index:24            times round, and slot
+//! position = lap:30 | 0:10 | index:24            times round, and slot
 //! word     = lap:30 | phase:3 | owner:31         of the slot
 //! ```
-//! A position holds lap and index side by side, so that any capacity works without a division.
+//! A position holds lap and index side by side, so that any capacity works without a division. Its
+//! lap stands where that of a slot's word stands: exchange the lower bits of a position, and you
+//! have the word that its slot should hold.
 //!
 //! # How long until a word comes back
 //! Laps are counted modulo 2^30. A process that is held up between its look at a word and its swap
@@ -26,9 +28,12 @@ const LAP_SHIFT: u32 = OWNER_BITS + PHASE_BITS;
 const LAP_MASK: u64 = (1 << LAP_BITS) - 1;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
-const POSITION_MASK: u64 = LAP_MASK << INDEX_BITS | INDEX_MASK;
+/// One lap, in a position and in a word.
+const LAP_ONE: u64 = 1 << LAP_SHIFT;
+/// The bits below the lap.
+const BELOW_LAP: u64 = LAP_ONE - 1;
 
-const _: () = assert!(LAP_BITS + PHASE_BITS + OWNER_BITS == 64);
+const _: () = assert!(LAP_BITS + LAP_SHIFT == 64 && INDEX_BITS <= LAP_SHIFT);
 
 /// A place in the endless sequence of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +42,12 @@ pub(crate) struct Position(u64);
 impl Position {
     #[inline]
     pub(crate) fn new(lap: u64, index: u64) -> Position {
-        Position((lap & LAP_MASK) << INDEX_BITS | index)
+        Position(lap << LAP_SHIFT | index & INDEX_MASK)
     }
 
-    /// From a word in shared memory, whose upper bits nobody writes.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Position {
-        Position(bits & POSITION_MASK)
+        Position(bits)
     }
 
     #[inline]
@@ -54,13 +58,14 @@ impl Position {
     /// Times round, modulo 2^30.
     #[inline]
     pub(crate) fn lap(self) -> u64 {
-        self.0 >> INDEX_BITS
+        self.0 >> LAP_SHIFT
     }
 
-    /// Slot; a word from shared memory may hold one that the ring does not have.
+    /// Slot. A word from shared memory may name one that the ring does not have, or have bits in
+    /// between that nobody sets. They count as part of the index, so one comparison finds both.
     #[inline]
     pub(crate) fn index(self) -> u64 {
-        self.0 & INDEX_MASK
+        self.0 & BELOW_LAP
     }
 
     /// The position after this one in a ring of `capacity` slots.
@@ -69,7 +74,8 @@ impl Position {
         if self.index() + 1 < capacity {
             Position(self.0 + 1)
         } else {
-            Position::new(self.lap().wrapping_add(1), 0)
+            // After the last lap comes lap 0: the carry falls off the end.
+            Position((self.0 & !BELOW_LAP).wrapping_add(LAP_ONE))
         }
     }
 
@@ -135,9 +141,19 @@ impl SlotWord {
             Phase::Sealed => 5,
             Phase::Unknown => PHASE_MASK,
         };
-        SlotWord(
-            (lap & LAP_MASK) << LAP_SHIFT | phase << OWNER_BITS | u64::from(owner) & OWNER_MASK,
-        )
+        SlotWord(lap << LAP_SHIFT | phase << OWNER_BITS | u64::from(owner) & OWNER_MASK)
+    }
+
+    /// The word of the slot of `position`, in its lap.
+    #[inline]
+    pub(crate) fn at(position: Position, phase: Phase, owner: u32) -> SlotWord {
+        SlotWord(position.0 & !BELOW_LAP | SlotWord::new(0, phase, owner).0)
+    }
+
+    /// The same lap in another phase.
+    #[inline]
+    pub(crate) fn with(self, phase: Phase, owner: u32) -> SlotWord {
+        SlotWord(self.0 & !BELOW_LAP | SlotWord::new(0, phase, owner).0)
     }
 
     #[inline]
@@ -177,7 +193,7 @@ impl SlotWord {
     /// The slot's next lap, empty.
     #[inline]
     pub(crate) fn next_lap(self) -> SlotWord {
-        SlotWord::new(self.lap().wrapping_add(1), Phase::Empty, 0)
+        SlotWord((self.0 & !BELOW_LAP).wrapping_add(LAP_ONE) | SlotWord::new(0, Phase::Empty, 0).0)
     }
 }
 
@@ -195,10 +211,25 @@ mod tests {
     }
 
     #[test]
-    fn bits_that_nobody_writes_are_not_part_of_a_position() {
-        let position = Position::from_bits(u64::MAX);
-        assert_eq!((position.lap(), position.index()), (LAP_MASK, INDEX_MASK));
-        assert_eq!(position.next(MOST_SLOTS), Position::new(0, 0));
+    fn a_position_with_bits_that_nobody_writes_has_an_index_that_no_ring_has() {
+        for bit in INDEX_BITS..LAP_SHIFT {
+            let position = Position::from_bits(Position::new(7, 3).to_bits() | 1 << bit);
+            assert_eq!(position.lap(), 7);
+            assert!(position.index() >= MOST_SLOTS);
+            assert_eq!(position.next(MOST_SLOTS), Position::new(8, 0));
+        }
+        assert_eq!(Position::from_bits(u64::MAX).next(MOST_SLOTS), Position::new(0, 0));
+    }
+
+    #[test]
+    fn a_position_becomes_the_word_of_its_slot() {
+        for (lap, index) in [(0, 0), (77, 5), (LAP_MASK, INDEX_MASK)] {
+            for phase in PHASES {
+                let word = SlotWord::new(lap, phase, 9);
+                assert_eq!(SlotWord::at(Position::new(lap, index), phase, 9), word);
+                assert_eq!(SlotWord::new(lap, Phase::Orphan, 1).with(phase, 9), word);
+            }
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ impl Slots for &[AtomicU64] {
 struct Memory {
     tail: AtomicU64,
     head: AtomicU64,
+    done: AtomicU64,
     orphans: AtomicU32,
     closed: AtomicU32,
     lost: AtomicU64,
@@ -54,6 +55,7 @@ impl Memory {
         Arc::new(Memory {
             tail: AtomicU64::new(start),
             head: AtomicU64::new(start),
+            done: AtomicU64::new(start),
             orphans: AtomicU32::new(0),
             closed: AtomicU32::new(0),
             lost: AtomicU64::new(0),
@@ -69,6 +71,7 @@ impl Memory {
         Ring {
             tail: &self.tail,
             head: &self.head,
+            done: &self.done,
             orphans: &self.orphans,
             closed: &self.closed,
             lost: &self.lost,

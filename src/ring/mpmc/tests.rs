@@ -22,6 +22,7 @@ impl Slots for &[AtomicU64] {
 struct Memory {
     tail: AtomicU64,
     head: AtomicU64,
+    done: AtomicU64,
     orphans: AtomicU32,
     closed: AtomicU32,
     lost: AtomicU64,
@@ -44,6 +45,7 @@ impl Memory {
         Memory {
             tail: AtomicU64::new(start.to_bits()),
             head: AtomicU64::new(start.to_bits()),
+            done: AtomicU64::new(start.to_bits()),
             orphans: AtomicU32::new(0),
             closed: AtomicU32::new(0),
             lost: AtomicU64::new(0),
@@ -57,6 +59,7 @@ impl Memory {
         Ring {
             tail: &self.tail,
             head: &self.head,
+            done: &self.done,
             orphans: &self.orphans,
             closed: &self.closed,
             lost: &self.lost,
@@ -501,6 +504,59 @@ fn an_unknown_phase_is_corrupt() {
     }
 }
 
+/// A million slots, and how often somebody has looked at one.
+struct Counted<'a>(&'a [AtomicU64], &'a std::cell::Cell<u64>);
+
+impl Slots for Counted<'_> {
+    fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn word(&self, index: u64) -> &AtomicU64 {
+        self.1.set(self.1.get() + 1);
+        &self.0[index as usize]
+    }
+}
+
+/// Those who look for what comes back from the dead look at what is being read, and not at every
+/// slot.
+#[test]
+fn a_look_for_orphans_takes_no_longer_in_a_large_ring() {
+    const CAPACITY: u64 = 1 << 20;
+    let looks = std::cell::Cell::new(0);
+    let memory = Memory::new(CAPACITY, OnReaderDeath::Redeliver);
+    let Ring { tail, head, done, orphans, closed, lost, policy, .. } = memory.ring();
+    let slots = Counted(&memory.words, &looks);
+    let counted = Ring { tail, head, done, orphans, closed, lost, slots, policy };
+    let taken = |counted: &Ring<'_, Counted<'_>>| {
+        let claim = counted.claim_write(ME).expect("room");
+        counted.publish(claim);
+        counted.claim_read(OTHER).expect("a message")
+    };
+    for _ in 0..CAPACITY + 1000 {
+        let claim = taken(&counted);
+        counted.release(claim);
+    }
+    let first = taken(&counted);
+    let second = taken(&counted);
+    looks.set(0);
+    let held: Vec<Held> = counted.read_by_others(ME).collect();
+    assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [first.index, second.index]);
+    assert!(!counted.find_orphan());
+    assert!(looks.get() < 16, "{} looks", looks.get());
+    // One that is held for long, while a thousand others come and go.
+    for _ in 0..1000 {
+        let claim = taken(&counted);
+        counted.release(claim);
+    }
+    assert!(counted.recover(held[0]));
+    assert_eq!(counted.claim_read(ME).map(|claim| claim.redelivered), Ok(true));
+    counted.release(second);
+    looks.set(0);
+    assert_eq!(counted.read_by_others(OTHER).count(), 1);
+    assert!(looks.get() < 4 * 1000, "{} looks", looks.get());
+}
+
 /// Whatever the words hold, every operation ends, and claims slots that exist.
 #[test]
 fn scribbled_words_never_lead_to_a_panic_or_an_endless_loop() {
@@ -534,6 +590,7 @@ fn scribbled_words_never_lead_to_a_panic_or_an_endless_loop() {
                 };
                 memory.tail.store(hint(&mut random), Ordering::Relaxed);
                 memory.head.store(hint(&mut random), Ordering::Relaxed);
+                memory.done.store(hint(&mut random), Ordering::Relaxed);
             }
             memory.orphans.store(random.below(2) as u32, Ordering::Relaxed);
             let ring = memory.ring();
@@ -628,6 +685,14 @@ impl Twin {
         let message = matches!(self.fates.get(front), Some(Fate::Full(_)));
         assert_eq!(ring.has_message(), message || self.memory.orphans.load(Ordering::Relaxed) != 0);
         assert_eq!(self.memory.lost.load(Ordering::Relaxed), self.lost);
+        if ring.policy == OnReaderDeath::Redeliver {
+            let read = |fate: &Fate| matches!(fate, Fate::Reading(..) | Fate::Orphan(_));
+            let expected: Vec<u64> = (0..self.fates.len())
+                .filter(|&at| read(&self.fates[at]))
+                .map(|at| at as u64 % self.capacity)
+                .collect();
+            assert_eq!(ring.being_read().map(|(index, _)| index).collect::<Vec<_>>(), expected);
+        }
     }
 
     fn claim_write(&mut self, me: u32) {
@@ -815,6 +880,9 @@ fn random_operations_do_what_the_naive_twin_does() {
                 16 | 17 => {
                     let lag = random.index(twin.fates.len() + 1);
                     twin.memory.tail.store(twin.hint(lag), Ordering::Relaxed);
+                    let done = twin.fates.iter().take_while(|fate| **fate == Fate::Done).count();
+                    let done = random.index(done + 1);
+                    twin.memory.done.store(twin.hint(done), Ordering::Relaxed);
                 }
                 18 => {
                     let lag = random.index(twin.front() + 1);
