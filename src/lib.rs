@@ -85,17 +85,18 @@ mod segment;
 pub mod spsc;
 
 #[cfg(not(loom))]
-pub use sync::Wait;
+pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
-    lock::{Lock, LockError, LockGuard, LockTimeoutError, TryLockError},
+    lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},
+    object::transfer::{
+        RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
+        TrySendError,
+    },
     object::{CreateError, Handle},
     peer::Fault,
     process::{Child, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
-    queue::{
-        Iter, OnReceiverDeath, Queue, QueueOptions, Received, RecvError, RecvTimeoutError,
-        Reservation, SendError, SendManyError, SendTimeoutError, TryRecvError, TrySendError,
-    },
+    queue::{Iter, OnReceiverDeath, Queue, QueueOptions, Received, Reservation},
     segment::{Segment, SegmentError, SegmentOptions, Shm},
 };
 

@@ -152,6 +152,10 @@ impl<'a> Pool<'a> {
         Pool { mapping, region }
     }
 
+    pub(crate) fn region(&self) -> Region<'a> {
+        self.region
+    }
+
     /// Takes a block of at least `len` bytes for `me`, backs it with pages and notes `kind`.
     ///
     /// Its bytes are whatever the last owner left there.

@@ -75,13 +75,66 @@ fn a_panic_poisons_until_somebody_recovers() {
     });
     assert!(panicked.is_err());
     for _ in 0..2 {
-        let error = lock.lock().expect_err("poisoned");
-        assert!(error.is_poisoned() && !error.is_owner_died());
-        assert!(matches!(error, LockError::Poisoned(guard) if *guard == 1));
+        assert_eq!(lock.lock().expect_err("poisoned"), LockError::Poisoned);
+        assert_eq!(lock.try_lock().expect_err("poisoned"), TryLockError::Poisoned);
     }
-    let guard = lock.lock().or_else(LockError::recover).expect("recovered");
+    let guard = lock.recover().expect("nobody has it");
+    assert_eq!((*guard, guard.state()), (1, LockState::Poisoned));
+    drop(guard);
+    assert_eq!(lock.lock().expect_err("not repaired"), LockError::Poisoned);
+    let guard = lock.try_recover().expect("nobody has it").mark_repaired();
+    assert_eq!(lock.try_recover().expect_err("it is ours"), TryLockError::WouldDeadlock);
     drop(guard);
     assert_eq!(*lock.lock().expect("clean again"), 1);
+    assert_eq!(lock.recover().expect("nobody has it").state(), LockState::Clean);
+}
+
+/// A panic of one who has said that the value is good poisons it as any other does; before that,
+/// the lock says what it said.
+#[test]
+fn a_panic_during_the_repair_leaves_something_to_repair() {
+    let lock = Lock::new(0_u8).expect("a lock");
+    let panicked = |lock: &Lock<u8>, repaired: bool| {
+        let lock = std::panic::AssertUnwindSafe(lock);
+        let result = std::panic::catch_unwind(|| {
+            let guard = lock.recover().expect("nobody has it");
+            let _guard = if repaired { Ok(guard.mark_repaired()) } else { Err(guard) };
+            panic!("with the lock");
+        });
+        assert!(result.is_err());
+    };
+    for repaired in [true, false] {
+        panicked(&lock, repaired);
+        assert_eq!(lock.lock().expect_err("poisoned"), LockError::Poisoned);
+    }
+    drop(lock.recover().expect("nobody has it").mark_repaired());
+    panicked(&lock, false);
+    assert_eq!(lock.recover().expect("nobody has it").state(), LockState::Poisoned);
+}
+
+/// Nobody who waits for an owner that panics gets the lock, so the owner must wake them all.
+#[test]
+fn a_panic_wakes_all_who_wait() {
+    let lock = Lock::new(0_u8).expect("a lock").with_wait(Wait::Sleep);
+    std::thread::scope(|scope| {
+        let (took, taken) = std::sync::mpsc::channel();
+        let owner = scope.spawn({
+            let lock = &lock;
+            move || {
+                let _guard = lock.lock().expect("free");
+                took.send(()).expect("somebody waits");
+                std::thread::sleep(Duration::from_millis(20));
+                panic!("with the lock");
+            }
+        });
+        taken.recv().expect("the lock is taken");
+        let waiters: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| lock.lock().map(|guard| *guard))).collect();
+        for waiter in waiters {
+            assert_eq!(waiter.join().expect("no panic"), Err(LockError::Poisoned));
+        }
+        assert!(owner.join().is_err());
+    });
 }
 
 #[test]

@@ -11,17 +11,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::heap::{BlockId, Pool};
-use crate::object::clear::{self, Kind};
+use crate::object::block;
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
+use crate::object::reap;
 use crate::peer::attach::{self, Arrival};
 use crate::peer::liveness::Judge;
-use crate::peer::table::Table;
 use crate::peer::{Fault, PeerId};
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::AtomicU64;
 use crate::segment::Segment;
 use crate::segment::region::{Mapping, Region};
 use crate::sys::barrier::Fences;
@@ -46,12 +47,9 @@ pub(crate) struct Holding {
     generation: u32,
     offset: u64,
     len: u64,
-    /// Bits of the `PeerId` under which this process was last found to hold the object. Differs
-    /// from the current one after a fork.
-    verified: AtomicU64,
 }
 
-/// This process at an object: who it is and where the object lies, for one operation.
+/// This process at an object: who it is, and where the segment lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seat<'a> {
     pub(crate) me: PeerId,
@@ -61,14 +59,6 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    /// Whether this very peer has left or is dead. Costs system calls.
-    pub(crate) fn is_gone(&self, peer: PeerId) -> bool {
-        let left = |table: Table<'_>| {
-            table.load(peer.index()).is_none_or(|word| word.generation() != peer.generation())
-        };
-        attach::view(self.mapping).is_ok_and(|(_, table)| left(table)) || self.is_dead(peer.owner())
-    }
-
     /// Whether the peer that a claim word names is dead, by the kernel's word. Costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         let judge = |table| Judge { table, mapping: self.mapping, me: self.me.owner() };
@@ -92,7 +82,7 @@ impl Holding {
         let pool = Pool::new(&mapping, region);
         let owned = match pool.allocate(me, kind, len) {
             // What the dead still hold may be room enough.
-            Err(_) if clear::reap_all(&mapping, me) > 0 => pool.allocate(me, kind, len)?,
+            Err(_) if reap::reap_all(&mapping, me) > 0 => pool.allocate(me, kind, len)?,
             other => other?,
         };
         if build(region, owned.offset).is_none() {
@@ -109,7 +99,6 @@ impl Holding {
             generation: owned.generation(),
             offset: owned.offset,
             len,
-            verified: AtomicU64::new(me.to_bits()),
             mapping,
         })
     }
@@ -139,14 +128,7 @@ impl Holding {
         }
         *held.entry(key).or_default() += 1;
         drop(held);
-        Ok(Holding {
-            block,
-            generation,
-            offset: attached.offset,
-            len: attached.len,
-            verified: AtomicU64::new(me.to_bits()),
-            mapping,
-        })
+        Ok(Holding { block, generation, offset: attached.offset, len: attached.len, mapping })
     }
 
     /// The object's name.
@@ -159,7 +141,6 @@ impl Holding {
     }
 
     /// Offset of the object in the segment.
-    #[inline]
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
@@ -169,32 +150,24 @@ impl Holding {
         self.len
     }
 
-    /// Whether this is the process that was `me` at an earlier operation. False in a child that was
-    /// forked since.
-    #[inline]
-    pub(crate) fn is_still(&self, me: PeerId) -> bool {
-        self.mapping.peer_bits() == me.to_bits()
+    /// The word that says who this process is in the segment, as long as this lives.
+    pub(crate) fn identity(&self) -> NonNull<AtomicU64> {
+        self.mapping.identity()
     }
 
-    #[inline]
-    pub(crate) fn fences(&self) -> Fences {
-        self.mapping.fences()
-    }
-
-    /// Begins an operation: two loads, unless this is the first one in a forked child.
-    #[inline(always)]
+    /// This process at the object. It must have [entered](Holding::enter_after_fork).
     pub(crate) fn enter(&self) -> Result<Seat<'_>, Fault> {
-        // Relaxed: a note of this process to itself.
-        if self.mapping.peer_bits() != self.verified.load(Ordering::Relaxed) {
-            self.enter_after_fork()?;
-        }
         let me = PeerId::from_bits(self.mapping.peer_bits()).ok_or(Fault::Corrupt)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
         Ok(Seat { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
     }
 
-    #[cold]
-    fn enter_after_fork(&self) -> Result<(), Fault> {
+    /// Makes this process, which was forked from a holder, a holder itself; then calls `look`, while
+    /// no other thread does the same.
+    pub(crate) fn enter_after_fork(
+        &self,
+        look: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let held = held();
         let me = arrive(&self.mapping)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
@@ -205,9 +178,9 @@ impl Holding {
         if !pool.is_holder(self.block, me) {
             pool.attach(self.block, self.generation, me).ok_or(Fault::Stale)?;
         }
+        let result = look();
         drop(held);
-        self.verified.store(me.to_bits(), Ordering::Relaxed);
-        Ok(())
+        result
     }
 }
 
@@ -236,7 +209,7 @@ impl Drop for Holding {
             && pool.is_holder(self.block, me)
         {
             // A guard that was forgotten must not hold up the other holders for ever.
-            pool.leave(self.block, me, |attached| clear::recover(region, attached, me.owner()));
+            pool.leave(self.block, me, |object| block::recover(&pool, object, me.owner()));
         }
     }
 }
@@ -258,7 +231,7 @@ pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     // down under that of the dead.
     let clear = |dead| {
         if let Some(region) = mapping.region() {
-            clear::clear(mapping, region, dead, dead);
+            reap::clear(mapping, region, dead, dead);
         }
     };
     match attach::attach(mapping, clear)? {
@@ -275,10 +248,4 @@ pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
             Ok(me)
         }
     }
-}
-
-/// The kind word of an object: what the reaper must know, and a fingerprint of what values it
-/// holds.
-pub(crate) fn kind_of<T: crate::Shm>(kind: Kind) -> u64 {
-    kind.with_fingerprint(crate::segment::pod::fingerprint::<T>())
 }

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use crate::heap::Pool;
-use crate::object::{clear, holding};
+use crate::object::{holding, reap};
 use crate::peer::{Fault, PeerId, attach, reaper};
 use crate::segment::region::Mapping;
 use crate::segment::{Segment, SegmentError, registry};
@@ -85,7 +85,7 @@ impl Lineage {
                 continue;
             };
             reaper::reap_child(table, me, *child, pid, |dead| {
-                clear::clear(mapping, region, dead, me)
+                reap::clear(mapping, region, dead, me)
             });
         }
     }
@@ -105,36 +105,10 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     let (region, table) = attach::view(mapping)?;
     let reserve = || table.reserve(me, mapping.home().to_bits());
     let child = reserve().or_else(|| {
-        clear::reap_all(mapping, me);
+        reap::reap_all(mapping, me);
         reserve()
     });
     let child = child.ok_or(Fault::TooManyPeers)?;
     Pool::new(mapping, region).inherit(me, child);
     Ok(child)
-}
-
-impl Segment {
-    /// Clears up after every process that was attached to this segment and is dead; gives their
-    /// number.
-    ///
-    /// Rarely needed: whoever waits behind a dead process finds out by itself, and memory is
-    /// cleared when it is asked for. It is there for programs that want what the dead held to be
-    /// given back now.
-    ///
-    /// # Blocking
-    /// Never waits; asks the kernel about each attached process, about 0.1 ms each.
-    ///
-    /// # Errors
-    /// If this process cannot attach itself.
-    ///
-    /// # Examples
-    /// ```
-    /// let commons = offspring::Segment::commons()?;
-    /// assert_eq!(commons.reap()?, 0, "nobody died");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn reap(&self) -> Result<usize, Fault> {
-        let me = holding::arrive(self.mapping())?;
-        Ok(clear::reap_all(self.mapping(), me))
-    }
 }

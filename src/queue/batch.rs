@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::queue::TrySendError;
-use crate::queue::core::{End, Until};
-use crate::queue::error::Stop;
-use crate::queue::guard::Slot;
-use crate::queue::{
-    Queue, RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
+use crate::object::attempt::{Forever, Once, Until};
+use crate::object::transfer::{
+    RecvError, RecvTimeoutError, SendError, SendManyError, SendStop, SendTimeoutError, Stop,
+    TryRecvError, TrySendError,
 };
+use crate::queue::Queue;
+use crate::queue::shared::{End, claim_at_hint};
 use crate::segment::Shm;
 use crate::sys::clock::Deadline;
 
@@ -18,15 +18,12 @@ impl<T: Shm> Queue<T> {
     /// Messages of other senders may come in between. Receivers are woken once, not for each.
     ///
     /// # Peer death
-    /// A sender killed inside this call has sent the first so many of them.
+    /// A sender killed inside this call has sent a prefix of `values`, possibly empty.
     ///
     /// # Errors
     /// How many were sent, and [`SendError::Closed`] or [`SendError::Broken`].
     pub fn send_many(&self, values: &[T]) -> Result<(), SendManyError<SendError<()>>> {
-        self.put_many(values, Until::Deadline(Deadline::NEVER)).map_err(|(sent, stop)| {
-            let error = stop.send(());
-            SendManyError { sent, error }
-        })
+        self.put_many(values, Forever)
     }
 
     /// Sends as many of `values` as there are free slots right now, in order.
@@ -43,10 +40,7 @@ impl<T: Shm> Queue<T> {
     /// # Ok::<(), offspring::CreateError>(())
     /// ```
     pub fn try_send_many(&self, values: &[T]) -> Result<(), SendManyError<TrySendError<()>>> {
-        self.put_many(values, Until::Once).map_err(|(sent, stop)| {
-            let error = stop.try_send(());
-            SendManyError { sent, error }
-        })
+        self.put_many(values, Once)
     }
 
     /// Sends all of `values` in order, waiting at most `timeout` for free slots.
@@ -58,7 +52,7 @@ impl<T: Shm> Queue<T> {
         values: &[T],
         timeout: Duration,
     ) -> Result<(), SendManyError<SendTimeoutError<()>>> {
-        self.put_many_until(values, Deadline::after(timeout))
+        self.put_many(values, Deadline::after(timeout))
     }
 
     /// Sends all of `values` in order, waiting until `deadline` for free slots.
@@ -70,7 +64,7 @@ impl<T: Shm> Queue<T> {
         values: &[T],
         deadline: Instant,
     ) -> Result<(), SendManyError<SendTimeoutError<()>>> {
-        self.put_many_until(values, Deadline::at(deadline))
+        self.put_many(values, Deadline::at(deadline))
     }
 
     /// Receives up to `max` messages and appends them to `values`: waits for the first as long as
@@ -94,7 +88,7 @@ impl<T: Shm> Queue<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn recv_many(&self, values: &mut Vec<T>, max: usize) -> Result<usize, RecvError> {
-        self.get_many(values, max, Until::Deadline(Deadline::NEVER)).map_err(Stop::recv)
+        Ok(self.get_many(values, max, Forever)?)
     }
 
     /// Receives up to `max` messages that are there right now and appends them to `values`.
@@ -102,7 +96,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::try_recv`], and `values` is as it was.
     pub fn try_recv_many(&self, values: &mut Vec<T>, max: usize) -> Result<usize, TryRecvError> {
-        self.get_many(values, max, Until::Once).map_err(Stop::try_recv)
+        Ok(self.get_many(values, max, Once)?)
     }
 
     /// As [`Queue::recv_many`], waiting at most `timeout` for the first message.
@@ -115,8 +109,7 @@ impl<T: Shm> Queue<T> {
         max: usize,
         timeout: Duration,
     ) -> Result<usize, RecvTimeoutError> {
-        self.get_many(values, max, Until::Deadline(Deadline::after(timeout)))
-            .map_err(Stop::recv_timeout)
+        Ok(self.get_many(values, max, Deadline::after(timeout))?)
     }
 
     /// As [`Queue::recv_many`], waiting until `deadline` for the first message.
@@ -129,74 +122,69 @@ impl<T: Shm> Queue<T> {
         max: usize,
         deadline: Instant,
     ) -> Result<usize, RecvTimeoutError> {
-        self.get_many(values, max, Until::Deadline(Deadline::at(deadline)))
-            .map_err(Stop::recv_timeout)
+        Ok(self.get_many(values, max, Deadline::at(deadline))?)
     }
 
-    fn put_many_until(
+    fn put_many<U: Until>(
         &self,
         values: &[T],
-        deadline: Deadline,
-    ) -> Result<(), SendManyError<SendTimeoutError<()>>> {
-        self.put_many(values, Until::Deadline(deadline)).map_err(|(sent, stop)| {
-            let error = stop.send_timeout(());
-            SendManyError { sent, error }
-        })
-    }
-
-    fn put_many(&self, values: &[T], until: Until) -> Result<(), (usize, Stop)> {
-        let mut sent = 0;
-        while sent < values.len() {
+        until: U,
+    ) -> Result<(), SendManyError<<Stop<U::Late> as SendStop>::Error<()>>>
+    where
+        Stop<U::Late>: SendStop,
+    {
+        let mut rest = values.iter();
+        while let Some(mut value) = rest.next() {
             let (place, mut claim) =
-                self.core.claim(End::Write, until, self.wait).map_err(|stop| (sent, stop))?;
-            // As many as go without looking around, and without looking up again where the queue
-            // lies.
+                self.shared.claim(End::Write, until, self.wait).map_err(|stop| SendManyError {
+                    sent: values.len() - rest.len() - 1,
+                    error: stop.with(()),
+                })?;
+            // As many as go without looking around.
             loop {
-                Slot::new(&self.core, place, &claim).write(&values[sent]);
-                place.block.ring.publish(claim);
-                sent += 1;
-                if sent == values.len() {
-                    break;
-                }
-                match place.claim_at_hint(End::Write) {
-                    Some(next) => claim = next,
-                    None => break,
-                }
+                place.block().write(&mut claim, value);
+                place.block().ring().publish(claim);
+                let Some(next) = rest.as_slice().first() else { break };
+                let Some(free) = claim_at_hint(place, End::Write) else { break };
+                (value, claim) = (next, free);
+                rest.next();
             }
             // Wakes one receiver; each that takes a message and sees another wakes the next. Before
             // waiting for a slot, too: those that can free one must know of what is there.
-            self.core.notify(place, End::Write);
+            self.shared.notify(place, End::Write);
         }
         Ok(())
     }
 
-    fn get_many(&self, values: &mut Vec<T>, max: usize, until: Until) -> Result<usize, Stop> {
+    fn get_many<U: Until>(
+        &self,
+        values: &mut Vec<T>,
+        max: usize,
+        until: U,
+    ) -> Result<usize, Stop<U::Late>> {
         let max = max.min(self.capacity());
         if max == 0 {
             return Ok(0);
         }
         // Room for all of them before any is taken: running out of memory must not lose a message.
         values.reserve(max);
-        let (place, mut claim) = self.core.claim(End::Read, until, self.wait)?;
-        let mut count = 0;
+        let before = values.len();
+        let (place, mut claim) = self.shared.claim(End::Read, until, self.wait)?;
         loop {
-            values.push(Slot::new(&self.core, place, &claim).read());
-            place.block.ring.release(claim);
-            count += 1;
-            if count == max {
+            values.push(place.block().read(&claim));
+            place.block().ring().release(claim);
+            if values.len() - before == max {
                 break;
             }
-            let next = place.claim_at_hint(End::Read);
             // At the hint there may be none though there is one further on.
-            match next.or_else(|| {
-                self.core.claim(End::Read, Until::Once, self.wait).ok().map(|(_, claim)| claim)
-            }) {
+            let further_on = || self.shared.claim(End::Read, Once, self.wait).ok();
+            match claim_at_hint(place, End::Read).or_else(|| further_on().map(|(_, claim)| claim)) {
                 Some(next) => claim = next,
                 None => break,
             }
         }
         // Wakes one sender; each that finds a slot and sees another wakes the next.
-        self.core.notify(place, End::Read);
-        Ok(count)
+        self.shared.notify(place, End::Read);
+        Ok(values.len() - before)
     }
 }

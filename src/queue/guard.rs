@@ -3,59 +3,52 @@
 //! # Invariants
 //! While a guard exists in the process that made it, the slot's word is `WRITING` or `READING` with
 //! this process as owner, so by the ring's protocol the payload is the guard's alone.
-#![expect(unsafe_code, reason = "the payload of a claimed slot is the claimant's")]
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 
-use crate::peer::PeerId;
-use crate::queue::core::{Core, End, Place};
+use crate::queue::shared::{End, QueuePlace, Shared, notify_both};
 use crate::ring::mpmc::Claim;
 use crate::segment::Shm;
 
-/// The value of a claimed slot: what a guard holds, and what the queue's own operations go through.
-pub(crate) struct Slot<'a, T> {
-    core: &'a Core,
-    me: PeerId,
-    value: NonNull<T>,
+/// A claimed slot.
+struct Slot<'a, T: Shm> {
+    shared: &'a Shared<T>,
+    place: &'a QueuePlace<T>,
+    /// `None` once it was given back.
+    claim: Option<Claim>,
 }
 
-impl<'a, T: Shm> Slot<'a, T> {
-    /// The slot of a fresh `claim` in a queue of `T`.
+impl<T: Shm> Slot<'_, T> {
+    /// The claim, in the process that made it.
     #[inline]
-    pub(crate) fn new(core: &'a Core, place: Place<'a>, claim: &Claim) -> Self {
-        Slot { core, me: place.seat.me, value: place.block.payload(claim.index).cast() }
+    fn claim(&self) -> &Claim {
+        match &self.claim {
+            Some(claim) if self.place.is_ours() => claim,
+            _ => in_a_child(),
+        }
     }
 
+    /// As [`Slot::claim`], to change what was claimed.
     #[inline]
-    pub(crate) fn write(&self, value: &T) {
-        // SAFETY: the slot was made for values of `T`, aligned and within the mapping, and by the
-        // invariant it is ours, so no value of the caller's lies there.
-        unsafe { self.value.copy_from_nonoverlapping(NonNull::from(value), 1) };
+    fn claim_mut(&mut self) -> &mut Claim {
+        match &mut self.claim {
+            Some(claim) if self.place.is_ours() => claim,
+            _ => in_a_child(),
+        }
     }
 
+    /// Ends the claim. In a forked child it is the parent's, and `None`.
     #[inline]
-    pub(crate) fn read(&self) -> T {
-        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`, which is `Copy`; by the
-        // invariant it is ours to read.
-        unsafe { self.value.read() }
+    fn end(&mut self) -> Option<Claim> {
+        self.claim.take().filter(|_| self.place.is_ours())
     }
+}
 
-    /// The queue as this process has it; `None` in a forked child of the process that claimed the
-    /// slot.
-    #[inline]
-    fn place(&self) -> Option<Place<'a>> {
-        self.core.enter().ok().filter(|place| place.seat.me == self.me)
-    }
-
-    /// As [`Slot::place`], for what a forked child must not do.
-    #[inline]
-    fn check(&self) -> Place<'a> {
-        self.place().expect(
-            "a guard of the parent's was used in a forked child: claim a slot of the child's own",
-        )
-    }
+#[cold]
+#[inline(never)]
+fn in_a_child() -> ! {
+    panic!("a guard of the parent's was used in a forked child: claim a slot of the child's own")
 }
 
 /// A free slot, claimed for one message that is written in place. From
@@ -75,21 +68,22 @@ impl<'a, T: Shm> Slot<'a, T> {
 #[must_use = "a reservation that is dropped sends nothing"]
 pub struct Reservation<'a, T: Shm> {
     slot: Slot<'a, T>,
-    /// `None` once the message was sent.
-    claim: Option<Claim>,
 }
 
 impl<'a, T: Shm> Reservation<'a, T> {
     #[inline]
-    pub(crate) fn new(core: &'a Core, place: Place<'a>, claim: Claim) -> Self {
-        Reservation { slot: Slot::new(core, place, &claim), claim: Some(claim) }
+    pub(crate) fn new(shared: &'a Shared<T>, place: &'a QueuePlace<T>, claim: Claim) -> Self {
+        Reservation { slot: Slot { shared, place, claim: Some(claim) } }
     }
 
     /// Puts `value` into the slot.
+    ///
+    /// # Panics
+    /// In a forked child of the process that made the reservation.
     #[inline]
     pub fn write(&mut self, value: T) {
-        self.slot.check();
-        self.slot.write(&value);
+        let block = self.slot.place.block();
+        block.write(self.slot.claim_mut(), &value);
     }
 
     /// Sends the message.
@@ -101,49 +95,44 @@ impl<'a, T: Shm> Reservation<'a, T> {
     /// In a forked child of the process that made the reservation.
     #[inline]
     pub fn commit(mut self) {
-        let place = self.slot.check();
-        if let Some(claim) = self.claim.take() {
-            place.block.ring.publish(claim);
-            self.slot.core.notify(place, End::Write);
-        }
+        let Some(claim) = self.slot.end() else { in_a_child() };
+        let Slot { shared, place, .. } = self.slot;
+        place.block().ring().publish(claim);
+        shared.notify(place, End::Write);
     }
 }
 
 impl<T: Shm> Deref for Reservation<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
-        self.slot.check();
-        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`; by the invariant nobody else
-        // touches the payload.
-        unsafe { self.slot.value.as_ref() }
+        self.slot.place.block().get(self.slot.claim())
     }
 }
 
 impl<T: Shm> DerefMut for Reservation<'_, T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        self.slot.check();
-        // SAFETY: as in `deref`, and `&mut self` makes it exclusive within the process.
-        unsafe { self.slot.value.as_mut() }
+        let block = self.slot.place.block();
+        block.get_mut(self.slot.claim_mut())
     }
 }
 
 impl<T: Shm> Drop for Reservation<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(claim) = self.claim.take()
-            && let Some(place) = self.slot.place()
-        {
-            place.block.ring.release(claim);
-            place.notify_both();
+        if let Some(claim) = self.slot.end() {
+            self.slot.place.block().ring().release(claim);
+            notify_both(self.slot.place);
         }
     }
 }
 
 impl<T: Shm> fmt::Debug for Reservation<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation")
-            .field("slot", &self.claim.as_ref().map(|claim| claim.index))
-            .finish_non_exhaustive()
+        let slot = self.slot.claim.as_ref().map(|claim| claim.index);
+        f.debug_struct("Reservation").field("slot", &slot).finish_non_exhaustive()
     }
 }
 
@@ -162,42 +151,36 @@ impl<T: Shm> fmt::Debug for Reservation<'_, T> {
 #[must_use = "dropping the message gives its slot back"]
 pub struct Received<'a, T: Shm> {
     slot: Slot<'a, T>,
-    /// `None` only while it is dropped.
-    claim: Option<Claim>,
 }
 
 impl<'a, T: Shm> Received<'a, T> {
     #[inline]
-    pub(crate) fn new(core: &'a Core, place: Place<'a>, claim: Claim) -> Self {
-        Received { slot: Slot::new(core, place, &claim), claim: Some(claim) }
+    pub(crate) fn new(shared: &'a Shared<T>, place: &'a QueuePlace<T>, claim: Claim) -> Self {
+        Received { slot: Slot { shared, place, claim: Some(claim) } }
     }
 
     /// Whether another receiver was killed with this message before. It may have acted on it, in
     /// part or wholly.
     pub fn redelivered(&self) -> bool {
-        self.claim.as_ref().is_some_and(|claim| claim.redelivered)
+        self.slot.claim.as_ref().is_some_and(|claim| claim.redelivered)
     }
 }
 
 impl<T: Shm> Deref for Received<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
-        self.slot.check();
-        // SAFETY: in bounds, aligned, any bits are a valid `T: Shm`; by the invariant nobody writes
-        // the payload.
-        unsafe { self.slot.value.as_ref() }
+        self.slot.place.block().get(self.slot.claim())
     }
 }
 
 impl<T: Shm> Drop for Received<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(claim) = self.claim.take()
-            && let Some(place) = self.slot.place()
-        {
-            place.block.ring.release(claim);
-            self.slot.core.notify(place, End::Read);
+        if let Some(claim) = self.slot.end() {
+            self.slot.place.block().ring().release(claim);
+            self.slot.shared.notify(self.slot.place, End::Read);
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::iter::FusedIterator;
 
-use crate::queue::{Queue, RecvError};
+use crate::object::transfer::RecvError;
+use crate::queue::Queue;
 use crate::segment::Shm;
 
 /// Receives one message after the other, waiting for each. From [`Queue::iter`].

@@ -3,45 +3,41 @@
 //! - this file: [`Queue`] and its operations.
 //! - `options`: how a queue is made.
 //! - `guard`: messages written and read in place.
-//! - `core`: how an operation claims a slot, waits for one, and tells the other side.
 //! - `batch`: several messages at a time.
-//! - `error`: what can go wrong, with the value given back.
+//! - `iter`: messages as an iterator.
+//! - `shared`: how an operation claims a slot, waits for one, and tells the other side.
 
 mod batch;
-mod core;
-mod error;
 mod guard;
 mod iter;
 mod options;
+mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use error::{
-    RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
-    TrySendError,
-};
 pub use guard::{Received, Reservation};
 pub use iter::Iter;
 pub use options::{OnReceiverDeath, QueueOptions};
 
-pub(crate) use error::Stop;
+use shared::{End, Shared};
 
-use core::{Core, End, Place, Until};
-use guard::Slot;
-
-use crate::object::clear::Kind;
-use crate::object::holding::{Holding, kind_of};
-use crate::object::queue_block::{MOST_ALIGN, QueueBlock, Shape};
+use crate::object::attempt::{Forever, Once, Until};
+use crate::object::block::MOST_ALIGN;
+use crate::object::block::queue::{QueueBlock, Shape};
+use crate::object::kind::Kind;
+use crate::object::place::Object;
+use crate::object::transfer::{
+    RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
+    TrySendError,
+};
 use crate::object::{CreateError, Handle};
 use crate::peer::Fault;
 use crate::primitive::Ordering;
-use crate::ring::mpmc::is_capacity;
-use crate::ring::position::MOST_SLOTS;
+use crate::ring::position::{MOST_SLOTS, is_capacity};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 use crate::sys::clock::Deadline;
@@ -88,9 +84,8 @@ use crate::sys::clock::Deadline;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Queue<T: Shm> {
-    core: Arc<Core>,
+    shared: Arc<Shared<T>>,
     wait: Wait,
-    values: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Shm> Queue<T> {
@@ -125,29 +120,19 @@ impl<T: Shm> Queue<T> {
     }
 
     fn make(segment: &Segment, options: &QueueOptions) -> Result<Queue<T>, CreateError> {
-        let (size, align) = (size_of::<T>() as u64, align_of::<T>());
         if !is_capacity(options.capacity as u64) {
-            return Err(CreateError::Capacity {
-                capacity: options.capacity,
-                most: MOST_SLOTS as usize,
-            });
+            let (capacity, most) = (options.capacity, MOST_SLOTS as usize);
+            return Err(CreateError::Capacity { capacity, most });
         }
-        if align > MOST_ALIGN {
-            return Err(CreateError::Alignment { align, most: MOST_ALIGN });
+        if align_of::<T>() > MOST_ALIGN {
+            let (align, most) = (align_of::<T>(), MOST_ALIGN);
+            return Err(CreateError::Alignment { align, most });
         }
-        let shape = Shape::new(
-            options.capacity as u64,
-            size,
-            align as u64,
-            options.on_receiver_death.into(),
-        );
         let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
+        let shape = Shape::of::<T>(options.capacity as u64, options.on_receiver_death.into());
         let shape = shape.ok_or(too_large)?;
-        let holding =
-            Holding::create(segment, kind_of::<T>(Kind::Queue), shape.len(), |region, offset| {
-                QueueBlock::build(region, offset, &shape).map(drop)
-            })?;
-        Ok(Queue::from_parts(holding, shape, options.wait))
+        let object = Object::create(segment, Kind::Queue.with::<T>(), shape, QueueBlock::build)?;
+        Ok(Queue::from_object(object, options.wait))
     }
 
     /// Opens the queue that `handle` names, in `segment`.
@@ -156,21 +141,17 @@ impl<T: Shm> Queue<T> {
     /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no queue
     /// of `T`.
     pub fn open(segment: &Segment, handle: Handle) -> Result<Queue<T>, Fault> {
-        let holding = Holding::open(segment, handle, kind_of::<T>(Kind::Queue))?;
-        let shape = Shape::read(holding.enter()?.region, holding.offset(), holding.len())?;
-        if !shape.fits(size_of::<T>() as u64, align_of::<T>() as u64) {
-            return Err(Fault::Corrupt);
-        }
-        Ok(Queue::from_parts(holding, shape, Wait::default()))
+        let object = Object::open(segment, handle, Kind::Queue.with::<T>(), Shape::read::<T>)?;
+        Ok(Queue::from_object(object, Wait::default()))
     }
 
-    fn from_parts(holding: Holding, shape: Shape, wait: Wait) -> Queue<T> {
-        Queue { core: Arc::new(Core::new(holding, shape)), wait, values: PhantomData }
+    fn from_object(object: Object<QueueBlock<T>>, wait: Wait) -> Queue<T> {
+        Queue { shared: Arc::new(Shared::new(object)), wait }
     }
 
     /// The queue's name, which can be sent to any process that has the segment.
     pub fn handle(&self) -> Handle {
-        self.core.holding.handle()
+        self.shared.object.handle()
     }
 
     /// The same queue, with blocked operations of this handle waiting as `wait` says.
@@ -191,7 +172,7 @@ impl<T: Shm> Queue<T> {
     /// [`SendError::Closed`] or [`SendError::Broken`], with the value.
     #[inline]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.put(&value, Until::Deadline(Deadline::NEVER)).map_err(|stop| stop.send(value))
+        self.put(&value, Forever).map_err(|stop| stop.with(value))
     }
 
     /// Sends `value` if a slot is free right now.
@@ -201,7 +182,7 @@ impl<T: Shm> Queue<T> {
     /// value.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.put(&value, Until::Once).map_err(|stop| stop.try_send(value))
+        self.put(&value, Once).map_err(|stop| stop.with(value))
     }
 
     /// Sends `value`, waiting at most `timeout` for a free slot.
@@ -210,8 +191,7 @@ impl<T: Shm> Queue<T> {
     /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Closed`] or [`SendTimeoutError::Broken`],
     /// with the value.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Until::Deadline(Deadline::after(timeout)))
-            .map_err(|stop| stop.send_timeout(value))
+        self.put(&value, Deadline::after(timeout)).map_err(|stop| stop.with(value))
     }
 
     /// Sends `value`, waiting until `deadline` for a free slot.
@@ -219,8 +199,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::send_timeout`].
     pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Until::Deadline(Deadline::at(deadline)))
-            .map_err(|stop| stop.send_timeout(value))
+        self.put(&value, Deadline::at(deadline)).map_err(|stop| stop.with(value))
     }
 
     /// Receives a message, waiting as long as it takes.
@@ -237,7 +216,7 @@ impl<T: Shm> Queue<T> {
     /// [`RecvError::Broken`].
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
-        self.take(Until::Deadline(Deadline::NEVER), Stop::recv)
+        self.take(Forever)
     }
 
     /// Receives a message if there is one right now.
@@ -246,7 +225,7 @@ impl<T: Shm> Queue<T> {
     /// [`TryRecvError::Empty`], [`TryRecvError::Closed`] or [`TryRecvError::Broken`].
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.take(Until::Once, Stop::try_recv)
+        self.take(Once)
     }
 
     /// Receives a message, waiting at most `timeout`.
@@ -254,7 +233,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// [`RecvTimeoutError::Timeout`], [`RecvTimeoutError::Closed`] or [`RecvTimeoutError::Broken`].
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        self.take(Until::Deadline(Deadline::after(timeout)), Stop::recv_timeout)
+        self.take(Deadline::after(timeout))
     }
 
     /// Receives a message, waiting until `deadline`.
@@ -262,7 +241,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::recv_timeout`].
     pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
-        self.take(Until::Deadline(Deadline::at(deadline)), Stop::recv_timeout)
+        self.take(Deadline::at(deadline))
     }
 
     /// Claims a slot for a message that is written in place, waiting for one as long as it takes.
@@ -282,7 +261,7 @@ impl<T: Shm> Queue<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reserve(&self) -> Result<Reservation<'_, T>, SendError<()>> {
-        self.claim_slot(Until::Deadline(Deadline::NEVER)).map_err(|stop| stop.send(()))
+        self.claim_slot(Forever).map_err(|stop| stop.with(()))
     }
 
     /// Claims a slot for a message that is written in place, if one is free right now.
@@ -290,7 +269,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::try_send`].
     pub fn try_reserve(&self) -> Result<Reservation<'_, T>, TrySendError<()>> {
-        self.claim_slot(Until::Once).map_err(|stop| stop.try_send(()))
+        self.claim_slot(Once).map_err(|stop| stop.with(()))
     }
 
     /// Claims a slot for a message that is written in place, waiting at most `timeout` for one.
@@ -301,8 +280,7 @@ impl<T: Shm> Queue<T> {
         &self,
         timeout: Duration,
     ) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
-        self.claim_slot(Until::Deadline(Deadline::after(timeout)))
-            .map_err(|stop| stop.send_timeout(()))
+        self.claim_slot(Deadline::after(timeout)).map_err(|stop| stop.with(()))
     }
 
     /// Claims a slot for a message that is written in place, waiting until `deadline` for one.
@@ -313,8 +291,7 @@ impl<T: Shm> Queue<T> {
         &self,
         deadline: Instant,
     ) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
-        self.claim_slot(Until::Deadline(Deadline::at(deadline)))
-            .map_err(|stop| stop.send_timeout(()))
+        self.claim_slot(Deadline::at(deadline)).map_err(|stop| stop.with(()))
     }
 
     /// Receives a message in place, waiting as long as it takes.
@@ -322,7 +299,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::recv`].
     pub fn recv_ref(&self) -> Result<Received<'_, T>, RecvError> {
-        self.get(Until::Deadline(Deadline::NEVER)).map_err(Stop::recv)
+        Ok(self.get(Forever)?)
     }
 
     /// Receives a message in place if there is one right now.
@@ -330,7 +307,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::try_recv`].
     pub fn try_recv_ref(&self) -> Result<Received<'_, T>, TryRecvError> {
-        self.get(Until::Once).map_err(Stop::try_recv)
+        Ok(self.get(Once)?)
     }
 
     /// Receives a message in place, waiting at most `timeout`.
@@ -338,7 +315,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::recv_timeout`].
     pub fn recv_ref_timeout(&self, timeout: Duration) -> Result<Received<'_, T>, RecvTimeoutError> {
-        self.get(Until::Deadline(Deadline::after(timeout))).map_err(Stop::recv_timeout)
+        Ok(self.get(Deadline::after(timeout))?)
     }
 
     /// Receives a message in place, waiting until `deadline`.
@@ -349,7 +326,7 @@ impl<T: Shm> Queue<T> {
         &self,
         deadline: Instant,
     ) -> Result<Received<'_, T>, RecvTimeoutError> {
-        self.get(Until::Deadline(Deadline::at(deadline))).map_err(Stop::recv_timeout)
+        Ok(self.get(Deadline::at(deadline))?)
     }
 
     /// The messages as an iterator that waits for each and ends when the queue is closed and empty,
@@ -360,7 +337,7 @@ impl<T: Shm> Queue<T> {
 
     /// Number of slots.
     pub fn capacity(&self) -> usize {
-        self.core.shape.capacity as usize
+        self.shared.object.shape().capacity() as usize
     }
 
     /// Messages in the queue: begun by a sender and not yet taken by a receiver. A snapshot; 0 if
@@ -369,17 +346,17 @@ impl<T: Shm> Queue<T> {
     /// A reservation that was dropped is counted until a receiver has passed its place;
     /// [`is_empty`](Queue::is_empty) and [`is_full`](Queue::is_full) are exact in that case, too.
     pub fn len(&self) -> usize {
-        self.look(|block| block.ring.len() as usize).unwrap_or(0)
+        self.look(|block| block.ring().len() as usize).unwrap_or(0)
     }
 
     /// Whether no message could be received right now. A snapshot.
     pub fn is_empty(&self) -> bool {
-        !self.look(|block| block.ring.has_message()).unwrap_or(false)
+        !self.look(|block| block.ring().has_message()).unwrap_or(false)
     }
 
     /// Whether no message could be sent right now. A snapshot.
     pub fn is_full(&self) -> bool {
-        !self.look(|block| block.ring.has_space()).unwrap_or(false)
+        !self.look(|block| block.ring().has_space()).unwrap_or(false)
     }
 
     /// Messages that were dropped because their receiver was killed with them; always 0 with
@@ -388,7 +365,7 @@ impl<T: Shm> Queue<T> {
     /// Counted when the slot is recovered, by whoever finds it. A process killed in the middle of
     /// that leaves the count one short.
     pub fn lost(&self) -> u64 {
-        self.look(|block| block.ring.lost.load(Ordering::Relaxed)).unwrap_or(0)
+        self.look(|block| block.ring().lost.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Closes the queue for good: senders get their values back, receivers get what is left and
@@ -400,63 +377,64 @@ impl<T: Shm> Queue<T> {
     /// # Peer death
     /// Killed inside this call, the process has closed the queue or has not.
     pub fn close(&self) {
-        if let Ok(Place { seat, block }) = self.core.enter() {
-            block.ring.close();
-            block.items.with(seat.fences).notify_all();
-            block.space.with(seat.fences).notify_all();
+        if let Ok(place) = self.shared.object.enter() {
+            let block = place.block();
+            block.ring().close();
+            place.event(block.items()).notify_all();
+            place.event(block.space()).notify_all();
         }
     }
 
     /// Whether the queue was closed. `true` is final; receivers may still find messages.
     pub fn is_closed(&self) -> bool {
-        self.look(|block| block.ring.is_closed()).unwrap_or(false)
+        self.look(|block| block.ring().is_closed()).unwrap_or(false)
     }
 
-    fn look<R>(&self, look: impl FnOnce(&QueueBlock<'_>) -> R) -> Option<R> {
-        self.core.enter().ok().map(|place| look(&place.block))
+    fn look<R>(&self, look: impl FnOnce(&QueueBlock<T>) -> R) -> Option<R> {
+        self.shared.object.enter().ok().map(|place| look(place.block()))
     }
 
     /// By reference, as a value would be copied on its way here.
     #[inline]
-    fn put(&self, value: &T, until: Until) -> Result<(), Stop> {
-        let (place, claim) = self.core.claim(End::Write, until, self.wait)?;
-        Slot::new(&self.core, place, &claim).write(value);
-        place.block.ring.publish(claim);
-        self.core.notify(place, End::Write);
+    fn put<U: Until>(&self, value: &T, until: U) -> Result<(), Stop<U::Late>> {
+        let (place, mut claim) = self.shared.claim(End::Write, until, self.wait)?;
+        place.block().write(&mut claim, value);
+        place.block().ring().publish(claim);
+        self.shared.notify(place, End::Write);
         Ok(())
     }
 
     /// Makes the caller's result here: a message in one result that is turned into another is
     /// copied.
     #[inline(always)]
-    fn take<E>(&self, until: Until, error: impl FnOnce(Stop) -> E) -> Result<T, E> {
-        let (place, claim) = match self.core.claim(End::Read, until, self.wait) {
+    fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
+        let (place, claim) = match self.shared.claim(End::Read, until, self.wait) {
             Ok(claimed) => claimed,
-            Err(stop) => return Err(error(stop)),
+            Err(stop) => return Err(E::from(stop)),
         };
-        let value = Slot::new(&self.core, place, &claim).read();
-        place.block.ring.release(claim);
-        self.core.notify(place, End::Read);
+        let value = place.block().read(&claim);
+        place.block().ring().release(claim);
+        self.shared.notify(place, End::Read);
         Ok(value)
     }
 
     #[inline]
-    fn claim_slot(&self, until: Until) -> Result<Reservation<'_, T>, Stop> {
-        let (place, claim) = self.core.claim(End::Write, until, self.wait)?;
-        Ok(Reservation::new(&self.core, place, claim))
+    fn claim_slot<U: Until>(&self, until: U) -> Result<Reservation<'_, T>, Stop<U::Late>> {
+        let (place, claim) = self.shared.claim(End::Write, until, self.wait)?;
+        Ok(Reservation::new(&self.shared, place, claim))
     }
 
     #[inline]
-    fn get(&self, until: Until) -> Result<Received<'_, T>, Stop> {
-        let (place, claim) = self.core.claim(End::Read, until, self.wait)?;
-        Ok(Received::new(&self.core, place, claim))
+    fn get<U: Until>(&self, until: U) -> Result<Received<'_, T>, Stop<U::Late>> {
+        let (place, claim) = self.shared.claim(End::Read, until, self.wait)?;
+        Ok(Received::new(&self.shared, place, claim))
     }
 }
 
 /// Another handle of the same queue.
 impl<T: Shm> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Queue { core: Arc::clone(&self.core), wait: self.wait, values: PhantomData }
+        Queue { shared: Arc::clone(&self.shared), wait: self.wait }
     }
 }
 

@@ -54,7 +54,7 @@
 //! itself cannot be repaired, as nothing says whose a claimed position is.
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
-use crate::ring::position::{MOST_SLOTS, Phase, Position, SlotWord, ahead};
+use crate::ring::position::{Phase, Position, SlotWord, ahead};
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -119,11 +119,6 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Which slot.
-    pub(crate) fn index(&self) -> u64 {
-        self.index
-    }
-
     /// The peer that claimed it, as claim words name it.
     pub(crate) fn owner(&self) -> u32 {
         self.word.owner()
@@ -690,9 +685,4 @@ fn done_up_to(at: Position, word: SlotWord, capacity: u64) -> Option<Position> {
         _ => lap.wrapping_sub(1),
     };
     Some(Position::new(done, at.index()).next(capacity))
-}
-
-/// Whether a ring can have this many slots.
-pub(crate) fn is_capacity(slots: u64) -> bool {
-    (1..=MOST_SLOTS).contains(&slots)
 }

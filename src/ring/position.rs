@@ -20,6 +20,11 @@ use crate::claim::{OWNER_BITS, OWNER_MASK};
 /// Slots that a ring can have at the most.
 pub(crate) const MOST_SLOTS: u64 = 1 << INDEX_BITS;
 
+/// Whether a ring can have this many slots.
+pub(crate) fn is_capacity(slots: u64) -> bool {
+    (1..=MOST_SLOTS).contains(&slots)
+}
+
 const INDEX_BITS: u32 = 24;
 const LAP_BITS: u32 = 30;
 const PHASE_BITS: u32 = 3;

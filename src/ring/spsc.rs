@@ -48,10 +48,15 @@ impl Side {
         Side { own, slot: own % capacity, other, capacity }
     }
 
-    /// The slot that this side may use next.
     #[inline]
-    pub(crate) fn slot(&self) -> u64 {
+    fn slot(&self) -> u64 {
         self.slot
+    }
+
+    /// The slot that this side uses next, if of those from there on at least one is its own.
+    #[inline]
+    pub(crate) fn turn(&mut self, own: u64) -> Option<Turn<'_>> {
+        if own > 0 { Some(Turn { side: self }) } else { None }
     }
 
     #[inline]
@@ -62,6 +67,33 @@ impl Side {
         if self.slot >= self.capacity {
             self.slot -= self.capacity;
         }
+    }
+}
+
+/// A slot that is a side's own until it goes on to the next.
+#[derive(Debug)]
+#[must_use = "the slot stays with this side"]
+pub(crate) struct Turn<'a> {
+    side: &'a mut Side,
+}
+
+impl Turn<'_> {
+    /// Which slot.
+    #[inline]
+    pub(crate) fn slot(&self) -> u64 {
+        self.side.slot()
+    }
+
+    /// Publishes the message that the sender has written there.
+    #[inline]
+    pub(crate) fn publish(self, tail: &AtomicU64) {
+        publish(self.side, tail, 1);
+    }
+
+    /// Gives the slot back from which the receiver has read.
+    #[inline]
+    pub(crate) fn release(self, head: &AtomicU64) {
+        release(self.side, head, 1);
     }
 }
 

@@ -178,6 +178,12 @@ impl Mapping {
         self.here().peer.load(Ordering::Acquire)
     }
 
+    /// Where [`Mapping::peer_bits`] stand: a word that is 0 in a forked child. It lives as long as
+    /// the mapping.
+    pub(crate) fn identity(&self) -> NonNull<AtomicU64> {
+        NonNull::from(&self.here().peer)
+    }
+
     /// Notes the identity of this process, after it was mapped and registered.
     pub(crate) fn set_peer(&self, bits: u64) {
         self.inherited_peer.store(bits, Ordering::Relaxed);

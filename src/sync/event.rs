@@ -228,3 +228,29 @@ impl EventRef<'_> {
         self.event.word.wait(announced, slice);
     }
 }
+
+/// That somebody is about to sleep until one of some events is notified.
+pub(crate) enum Announced<'a> {
+    One(EventRef<'a>, u32),
+    Several(Vec<(&'a Word32, u32)>),
+}
+
+impl<'a> Announced<'a> {
+    /// Says so to each of the events.
+    pub(crate) fn to(events: &[EventRef<'a>]) -> Announced<'a> {
+        match *events {
+            [event] => Announced::One(event, event.announce()),
+            ref several => Announced::Several(
+                several.iter().map(|event| (&event.event.word, event.announce())).collect(),
+            ),
+        }
+    }
+
+    /// Sleeps while all of the words are as announced, for at most `slice`.
+    pub(crate) fn sleep(&self, slice: Duration) {
+        match self {
+            Announced::One(event, announced) => event.sleep(*announced, slice),
+            Announced::Several(words) => Word32::wait_any(words, slice),
+        }
+    }
+}

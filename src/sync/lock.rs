@@ -4,18 +4,19 @@
 //! word = thread:30 | owner:31 | HELD | DIED | POISONED
 //!
 //! 0 --lock: CAS--> HELD|me --unlock: store--> 0
-//! HELD|dead --a waiter finds the owner dead: CAS--> HELD|me, which is told "owner died"
-//! HELD|dead --the reaper: CAS--> DIED; the next to lock is told "owner died"
+//! HELD|dead --whoever finds the owner dead: CAS--> DIED
+//! DIED or POISONED --recover: CAS--> HELD|me --unlock: store--> 0 if it was repaired, else as before
+//! HELD|me --unlock after a panic: store--> POISONED
 //! ```
 //! `thread` is a number that the process gives each of its threads, so that a thread that locks
-//! twice is told so. `POISONED` stays with a free lock until a guard says that the data is good
-//! again. A lock that nobody holds names nobody.
+//! twice is told so. A lock that nobody holds names nobody. While it is `DIED` or `POISONED` it is
+//! given to those alone who come to repair the data.
 //!
 //! While a living process has the lock nobody else writes the word, so a plain store gives it up:
 //! one read-modify-write for locking and unlocking together. Who waits says so in an
-//! [event](super::event) beside the word and not in the word itself. The price is the sleeper's:
-//! its heavy fence stands in for the one that the unlocker leaves out between its store and its
-//! look at the event.
+//! [event](super::event) beside the word and not in the word itself. The price is the sleeper's: its
+//! heavy fence stands in for the one that the unlocker leaves out between its store and its look at
+//! the event.
 //!
 //! # Orderings
 //! Taking the lock is an Acquire, giving it up a Release of the same word: what the last owner
@@ -23,9 +24,9 @@
 //! only after all its stores have happened.
 //!
 //! # Peer death
-//! Exactly one successor is told that the owner died: the compare-and-swap that takes the word away
-//! decides which. An owner killed between its store and its wake costs a waiter the rest of a
-//! slice.
+//! What the dead owner left is seen by nobody before it is repaired: the word says `DIED` until an
+//! owner says that the data is good. One that is killed while it repairs leaves `DIED` again. An
+//! owner killed between its store and its wake costs a waiter the rest of a slice.
 //!
 //! # Source
 //! The owner in the word is from robust futexes; unlocking by a store is from Dice, Huang and Yang,
@@ -70,23 +71,48 @@ fn is_held(word: u64) -> bool {
     word & HELD_BIT != 0
 }
 
-/// In what state the data is that the lock was taken with.
+/// What is known about the value in a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Acquired {
+pub enum LockState {
     /// The last owner unlocked in good order.
     Clean,
-    /// Somebody panicked with the lock, or died with it and no successor has said since that the
-    /// data is good.
+    /// An owner panicked while it had the lock, and nobody has repaired the value since.
     Poisoned,
-    /// The last owner was killed with the lock, and this is its successor.
+    /// An owner was killed while it had the lock, and nobody has repaired the value since.
     OwnerDied,
 }
+
+impl LockState {
+    /// That of a free lock with this word; `None` for a word that nobody writes.
+    fn of(word: u64) -> Option<LockState> {
+        match word {
+            0 => Some(LockState::Clean),
+            POISONED_BIT => Some(LockState::Poisoned),
+            DIED_BIT => Some(LockState::OwnerDied),
+            _ => None,
+        }
+    }
+
+    fn to_bits(self) -> u64 {
+        match self {
+            LockState::Clean => 0,
+            LockState::Poisoned => POISONED_BIT,
+            LockState::OwnerDied => DIED_BIT,
+        }
+    }
+}
+
+/// Shows that its owner has the lock. There is one for each time that it was taken.
+#[derive(Debug)]
+pub(crate) struct Locked(());
 
 /// Why the lock was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// Somebody else has it.
     Held(HeldLock),
+    /// Nobody has it, and the data is to be repaired first.
+    Unclean(LockState),
     /// This very thread has it.
     WouldDeadlock,
     /// The word holds what nobody writes.
@@ -127,70 +153,84 @@ impl RawLock {
 
     /// Takes a lock that is free and clean: one compare-and-swap.
     #[inline]
-    pub(crate) fn lock_free(&self, me: Owner) -> bool {
-        // Acquire pairs with the Release store in `unlock`.
-        self.word.compare_exchange(0, me.held(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    pub(crate) fn lock_free(&self, me: Owner) -> Option<Locked> {
+        self.take(LockState::Clean, me)
     }
 
-    /// Takes the lock if nobody has it.
+    #[inline]
+    fn take(&self, from: LockState, me: Owner) -> Option<Locked> {
+        // Acquire pairs with the Release store in `unlock` and the Release in `declare_dead`.
+        let taken = self.word.compare_exchange(
+            from.to_bits(),
+            me.held(),
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        );
+        taken.is_ok().then_some(Locked(()))
+    }
+
+    /// Takes the lock if nobody has it and its data is clean.
     #[cold]
-    pub(crate) fn try_lock(&self, me: Owner) -> Result<Acquired, Refused> {
-        let mut word = self.word.load(Ordering::Relaxed);
+    pub(crate) fn try_lock(&self, me: Owner) -> Result<Locked, Refused> {
         loop {
-            if !is_held(word) && word & !(POISONED_BIT | DIED_BIT) != 0 {
-                return Err(Refused::Corrupt);
-            }
-            if is_held(word) {
-                let deadlock = owner_of(word) == owner_of(me.held());
-                return Err(if deadlock {
-                    Refused::WouldDeadlock
-                } else {
-                    Refused::Held(HeldLock { word })
-                });
-            }
-            let acquired = if word & DIED_BIT != 0 {
-                Acquired::OwnerDied
-            } else if word & POISONED_BIT != 0 {
-                Acquired::Poisoned
-            } else {
-                Acquired::Clean
-            };
-            // Acquire pairs with the Release store in `unlock` and the Release in `release_dead`.
-            match self.word.compare_exchange(word, me.held(), Ordering::Acquire, Ordering::Relaxed)
-            {
-                Ok(_) => return Ok(acquired),
-                Err(now) => word = now,
+            match self.look(me)? {
+                LockState::Clean => {
+                    if let Some(locked) = self.take(LockState::Clean, me) {
+                        return Ok(locked);
+                    }
+                }
+                unclean => return Err(Refused::Unclean(unclean)),
             }
         }
     }
 
-    /// Takes the lock from an owner that was judged dead after `held` was seen.
+    /// Takes the lock if nobody has it, in whatever state its data is.
     #[cold]
-    pub(crate) fn succeed(&self, me: Owner, held: HeldLock) -> bool {
-        // Acquire: what the dead owner stored has happened before the kernel called it dead.
-        self.word
-            .compare_exchange(held.word, me.held(), Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+    pub(crate) fn try_recover(&self, me: Owner) -> Result<(Locked, LockState), Refused> {
+        loop {
+            let state = self.look(me)?;
+            if let Some(locked) = self.take(state, me) {
+                return Ok((locked, state));
+            }
+        }
     }
 
-    /// Frees the lock of the dead `peer`, leaving the news to whoever locks next; true if it had
-    /// the lock. For the reaper, which then wakes whoever sleeps.
+    /// The state of a lock that nobody has.
+    fn look(&self, me: Owner) -> Result<LockState, Refused> {
+        let word = self.word.load(Ordering::Relaxed);
+        if is_held(word) {
+            let deadlock = owner_of(word) == owner_of(me.held());
+            return Err(if deadlock {
+                Refused::WouldDeadlock
+            } else {
+                Refused::Held(HeldLock { word })
+            });
+        }
+        LockState::of(word).ok_or(Refused::Corrupt)
+    }
+
+    /// Frees the lock of an owner that was judged dead after `held` was seen; false if it is not in
+    /// that state any more. Whoever does it then wakes all who sleep.
+    #[cold]
+    pub(crate) fn declare_dead(&self, held: HeldLock) -> bool {
+        // AcqRel: hands on what the dead owner stored, which happened before the kernel called it
+        // dead.
+        self.word.compare_exchange(held.word, DIED_BIT, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Frees the lock if the dead `peer` has it; true if it had. For the reaper, which then wakes
+    /// whoever sleeps.
     pub(crate) fn release_dead(&self, peer: u32) -> bool {
         let word = self.word.load(Ordering::Relaxed);
-        if !is_held(word) || owner_of(word).peer != peer {
-            return false;
-        }
-        // AcqRel: hands on what the dead owner stored. Losing the race means that a successor has
-        // it.
-        self.word.compare_exchange(word, DIED_BIT, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        is_held(word) && owner_of(word).peer == peer && self.declare_dead(HeldLock { word })
     }
 
-    /// Gives the lock up. Only for its owner, who then notifies those who sleep.
+    /// Gives the lock up. Only for its owner, who then notifies those who sleep: one if the data is
+    /// clean, or else all of them, as none of them gets the lock.
     #[inline]
-    pub(crate) fn unlock(&self, poisoned: bool) {
-        let free = if poisoned { POISONED_BIT } else { 0 };
+    pub(crate) fn unlock(&self, state: LockState) {
         // A store is enough: by the protocol the word changes under a living owner's hands only by
         // its own. Release pairs with the Acquire of the next owner: it sees what we wrote.
-        self.word.store(free, Ordering::Release);
+        self.word.store(state.to_bits(), Ordering::Release);
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::sync::event::EventRef;
+use crate::sync::event::{Announced, EventRef};
 use crate::sync::spin::{Patience, spin};
 use crate::sys::clock::Deadline;
 
@@ -47,13 +47,14 @@ pub(crate) enum Obstacle {
     Owner,
 }
 
-/// Tries until `attempt` succeeds or the deadline has passed (`None`).
+/// Tries until `attempt` succeeds or the deadline has passed (`None`). Sleeps until one of `events`
+/// is notified.
 ///
 /// `attempt` is told whether to look if the owner in its way still lives, which costs system calls,
 /// and does so at the end of slices only. It was called at least once before, and is called a last
 /// time after the deadline.
 pub(crate) fn wait<R>(
-    event: EventRef<'_>,
+    events: &[EventRef<'_>],
     wait: Wait,
     patience: &Patience,
     deadline: Deadline,
@@ -65,7 +66,7 @@ pub(crate) fn wait<R>(
     let mut slice = FIRST_SLICE;
     let mut check_owner = false;
     loop {
-        let announced = event.announce();
+        let announced = Announced::to(events);
         let obstacle = match attempt(check_owner) {
             Ok(result) => return Some(result),
             Err(obstacle) => obstacle,
@@ -77,7 +78,7 @@ pub(crate) fn wait<R>(
         let Some(time) = deadline.clip(slice.min(longest)) else {
             return attempt(true).ok();
         };
-        event.sleep(announced, time);
+        announced.sleep(time);
         check_owner = true;
         slice = (slice * 2).min(LONGEST_SLICE);
     }

@@ -19,6 +19,7 @@ mod imp {
     use crate::primitive::AtomicU32;
     use crate::sys::clock;
     use rustix::io::Errno;
+    use rustix::thread::ClockId;
     use rustix::thread::futex::{self, Flags, Timespec};
 
     /// How long a sleep lasts where the kernel refuses to put anybody to sleep on a word: a sandbox
@@ -44,6 +45,32 @@ mod imp {
             };
             match futex::wait(&self.0, Flags::empty(), expected, Some(&limit)) {
                 Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
+                Err(_) => clock::sleep(timeout.min(WITHOUT_FUTEX)),
+            }
+        }
+
+        /// As [`Word32::wait`], while all of these words hold what is expected of each; at most 128.
+        ///
+        /// Before Linux 5.16, which cannot do that, it is a short sleep.
+        pub(crate) fn wait_any(words: &[(&Word32, u32)], timeout: Duration) {
+            let waiters: Vec<futex::Wait> = words
+                .iter()
+                .map(|&(word, expected)| {
+                    let mut waiter = futex::Wait::new();
+                    waiter.val = expected.into();
+                    waiter.uaddr = word.0.as_ptr().cast::<core::ffi::c_void>().into();
+                    waiter.flags = futex::WaitFlags::SIZE_U32;
+                    waiter
+                })
+                .collect();
+            let end = clock::nanos().saturating_add(timeout.as_nanos() as u64);
+            let end = Timespec {
+                tv_sec: (end / 1_000_000_000).cast_signed(),
+                tv_nsec: (end % 1_000_000_000).cast_signed(),
+            };
+            let flags = futex::WaitvFlags::empty();
+            match futex::waitv(&waiters, flags, Some(&end), ClockId::Monotonic) {
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
                 Err(_) => clock::sleep(timeout.min(WITHOUT_FUTEX)),
             }
         }
@@ -109,6 +136,11 @@ mod imp {
 
         pub(crate) fn wait(&self, expected: u32, _timeout: Duration) {
             self.1.wait(|| self.0.load(Ordering::SeqCst) == expected);
+        }
+
+        /// No model waits for several.
+        pub(crate) fn wait_any(_words: &[(&Word32, u32)], _timeout: Duration) {
+            loom::thread::yield_now();
         }
 
         pub(crate) fn wake(&self, count: u32) -> u32 {

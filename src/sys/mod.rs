@@ -10,6 +10,7 @@
 //! - [`record_lock`]: locks that tell whether a mapping still exists.
 //! - [`pidfd`]: who a process is and whether it still runs.
 //! - [`process`]: fork, wait, exit.
+//! - [`thread`]: numbers for threads.
 
 #[cfg(not(loom))]
 pub(crate) mod at_fork;
@@ -28,3 +29,5 @@ pub(crate) mod pidfd;
 pub(crate) mod process;
 #[cfg(not(loom))]
 pub(crate) mod record_lock;
+#[cfg(not(loom))]
+pub(crate) mod thread;

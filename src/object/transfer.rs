@@ -1,25 +1,26 @@
-//! Errors of a queue's operations. Those of sending give the value back.
+//! Errors of sending and receiving, by whatever object. Those of sending give the value back.
 //!
-//! `Full`, `Empty` and `Timeout` are of the moment: a later attempt may succeed. `Closed` and
-//! `Broken` are final.
+//! `Full`, `Empty` and `Timeout` are transient: a later attempt may succeed. `Closed` and `Broken`
+//! are final.
 
 use std::error::Error;
 use std::fmt;
 
+use crate::object::attempt::{Never, NotNow, TimedOut};
 use crate::peer::Fault;
 
-const CLOSED: &str = "the queue is closed";
-const DRAINED: &str = "the queue is closed and empty";
-const FULL: &str = "the queue is full";
-const EMPTY: &str = "the queue is empty";
-const TIMEOUT: &str = "the time is over";
+const CLOSED: &str = "closed: nothing more can be sent";
+const DRAINED: &str = "closed, and nothing is left to receive";
+const FULL: &str = "full";
+const EMPTY: &str = "empty";
+const TIMEOUT: &str = "timed out";
 
 /// Error of [`Queue::send`](crate::Queue::send); gives the value back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SendError<T> {
-    /// The queue was closed; no later attempt can succeed.
+    /// It was closed; no later attempt can succeed.
     Closed(T),
-    /// The queue cannot be used.
+    /// It cannot be used.
     Broken(T, Fault),
 }
 
@@ -28,9 +29,9 @@ pub enum SendError<T> {
 pub enum TrySendError<T> {
     /// No slot is free right now; a later attempt may succeed.
     Full(T),
-    /// The queue was closed; no later attempt can succeed.
+    /// It was closed; no later attempt can succeed.
     Closed(T),
-    /// The queue cannot be used.
+    /// It cannot be used.
     Broken(T, Fault),
 }
 
@@ -40,9 +41,9 @@ pub enum TrySendError<T> {
 pub enum SendTimeoutError<T> {
     /// No slot became free in time; a later attempt may succeed.
     Timeout(T),
-    /// The queue was closed; no later attempt can succeed.
+    /// It was closed; no later attempt can succeed.
     Closed(T),
-    /// The queue cannot be used.
+    /// It cannot be used.
     Broken(T, Fault),
 }
 
@@ -60,9 +61,9 @@ pub struct SendManyError<E> {
 /// Error of [`Queue::recv`](crate::Queue::recv).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvError {
-    /// The queue was closed and nothing is left in it; no later attempt can succeed.
+    /// It was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// The queue cannot be used.
+    /// It cannot be used.
     Broken(Fault),
 }
 
@@ -71,9 +72,9 @@ pub enum RecvError {
 pub enum TryRecvError {
     /// No message is there right now; a later attempt may succeed.
     Empty,
-    /// The queue was closed and nothing is left in it; no later attempt can succeed.
+    /// It was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// The queue cannot be used.
+    /// It cannot be used.
     Broken(Fault),
 }
 
@@ -83,9 +84,9 @@ pub enum TryRecvError {
 pub enum RecvTimeoutError {
     /// No message came in time; a later attempt may succeed.
     Timeout,
-    /// The queue was closed and nothing is left in it; no later attempt can succeed.
+    /// It was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// The queue cannot be used.
+    /// It cannot be used.
     Broken(Fault),
 }
 
@@ -97,7 +98,7 @@ impl<T> SendError<T> {
         }
     }
 
-    /// Whether the queue was closed.
+    /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, SendError::Closed(_))
     }
@@ -118,7 +119,7 @@ impl<T> TrySendError<T> {
         matches!(self, TrySendError::Full(_))
     }
 
-    /// Whether the queue was closed.
+    /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, TrySendError::Closed(_))
     }
@@ -134,19 +135,19 @@ impl<T> SendTimeoutError<T> {
         }
     }
 
-    /// Whether the time was over.
+    /// Whether the time ran out.
     pub fn is_timeout(&self) -> bool {
         matches!(self, SendTimeoutError::Timeout(_))
     }
 
-    /// Whether the queue was closed.
+    /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, SendTimeoutError::Closed(_))
     }
 }
 
 impl RecvError {
-    /// Whether the queue was closed and nothing is left.
+    /// Whether it was closed and nothing is left.
     pub fn is_closed(&self) -> bool {
         matches!(self, RecvError::Closed)
     }
@@ -158,19 +159,19 @@ impl TryRecvError {
         matches!(self, TryRecvError::Empty)
     }
 
-    /// Whether the queue was closed and nothing is left.
+    /// Whether it was closed and nothing is left.
     pub fn is_closed(&self) -> bool {
         matches!(self, TryRecvError::Closed)
     }
 }
 
 impl RecvTimeoutError {
-    /// Whether the time was over.
+    /// Whether the time ran out.
     pub fn is_timeout(&self) -> bool {
         matches!(self, RecvTimeoutError::Timeout)
     }
 
-    /// Whether the queue was closed and nothing is left.
+    /// Whether it was closed and nothing is left.
     pub fn is_closed(&self) -> bool {
         matches!(self, RecvTimeoutError::Closed)
     }
@@ -277,71 +278,104 @@ impl Error for RecvError {}
 impl Error for TryRecvError {}
 impl Error for RecvTimeoutError {}
 
-/// Why a claim was not had, before it is told in the terms of one operation.
+/// Why an operation ended without success, before that is said in the words of one operation. `L`
+/// is what it says when its time was not long enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// Not now, or not in time.
-    NotNow,
+pub(crate) enum Stop<L> {
+    Late(L),
     Closed,
-    Fault(Fault),
+    Broken(Fault),
 }
 
-impl Stop {
-    // Those that give a value back are kept out of their callers: inlined, the copies of a message
-    // of 64 KiB in each of their arms keep LLVM's SROA busy for hours, once the error beside it is
-    // larger than a word.
-
-    /// For an operation that waits for ever, and so never hears `NotNow`.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn send<T>(self, value: T) -> SendError<T> {
+impl Stop<Never> {
+    /// For an operation that might have ended in more ways.
+    pub(crate) fn widen<L>(self) -> Stop<L> {
         match self {
-            Stop::Fault(fault) => SendError::Broken(value, fault),
-            Stop::Closed | Stop::NotNow => SendError::Closed(value),
+            Stop::Late(never) => match never {},
+            Stop::Closed => Stop::Closed,
+            Stop::Broken(fault) => Stop::Broken(fault),
         }
     }
+}
+
+/// The error of sending, by how long it was tried.
+///
+/// The functions are kept out of their callers: inlined, the copies of a message of 64 KiB in each
+/// of their arms keep LLVM's SROA busy for hours, once the error beside it is larger than a word.
+pub(crate) trait SendStop {
+    type Error<T>;
+
+    fn with<T>(self, value: T) -> Self::Error<T>;
+}
+
+impl SendStop for Stop<Never> {
+    type Error<T> = SendError<T>;
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn try_send<T>(self, value: T) -> TrySendError<T> {
+    fn with<T>(self, value: T) -> SendError<T> {
         match self {
-            Stop::NotNow => TrySendError::Full(value),
+            Stop::Late(never) => match never {},
+            Stop::Closed => SendError::Closed(value),
+            Stop::Broken(fault) => SendError::Broken(value, fault),
+        }
+    }
+}
+
+impl SendStop for Stop<NotNow> {
+    type Error<T> = TrySendError<T>;
+
+    #[cold]
+    #[inline(never)]
+    fn with<T>(self, value: T) -> TrySendError<T> {
+        match self {
+            Stop::Late(NotNow) => TrySendError::Full(value),
             Stop::Closed => TrySendError::Closed(value),
-            Stop::Fault(fault) => TrySendError::Broken(value, fault),
+            Stop::Broken(fault) => TrySendError::Broken(value, fault),
         }
     }
+}
+
+impl SendStop for Stop<TimedOut> {
+    type Error<T> = SendTimeoutError<T>;
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn send_timeout<T>(self, value: T) -> SendTimeoutError<T> {
+    fn with<T>(self, value: T) -> SendTimeoutError<T> {
         match self {
-            Stop::NotNow => SendTimeoutError::Timeout(value),
+            Stop::Late(TimedOut) => SendTimeoutError::Timeout(value),
             Stop::Closed => SendTimeoutError::Closed(value),
-            Stop::Fault(fault) => SendTimeoutError::Broken(value, fault),
+            Stop::Broken(fault) => SendTimeoutError::Broken(value, fault),
         }
     }
+}
 
-    /// For an operation that waits for ever, and so never hears `NotNow`.
-    pub(crate) fn recv(self) -> RecvError {
-        match self {
-            Stop::Fault(fault) => RecvError::Broken(fault),
-            Stop::Closed | Stop::NotNow => RecvError::Closed,
+impl From<Stop<Never>> for RecvError {
+    fn from(stop: Stop<Never>) -> RecvError {
+        match stop {
+            Stop::Late(never) => match never {},
+            Stop::Closed => RecvError::Closed,
+            Stop::Broken(fault) => RecvError::Broken(fault),
         }
     }
+}
 
-    pub(crate) fn try_recv(self) -> TryRecvError {
-        match self {
-            Stop::NotNow => TryRecvError::Empty,
+impl From<Stop<NotNow>> for TryRecvError {
+    fn from(stop: Stop<NotNow>) -> TryRecvError {
+        match stop {
+            Stop::Late(NotNow) => TryRecvError::Empty,
             Stop::Closed => TryRecvError::Closed,
-            Stop::Fault(fault) => TryRecvError::Broken(fault),
+            Stop::Broken(fault) => TryRecvError::Broken(fault),
         }
     }
+}
 
-    pub(crate) fn recv_timeout(self) -> RecvTimeoutError {
-        match self {
-            Stop::NotNow => RecvTimeoutError::Timeout,
+impl From<Stop<TimedOut>> for RecvTimeoutError {
+    fn from(stop: Stop<TimedOut>) -> RecvTimeoutError {
+        match stop {
+            Stop::Late(TimedOut) => RecvTimeoutError::Timeout,
             Stop::Closed => RecvTimeoutError::Closed,
-            Stop::Fault(fault) => RecvTimeoutError::Broken(fault),
+            Stop::Broken(fault) => RecvTimeoutError::Broken(fault),
         }
     }
 }
@@ -383,19 +417,19 @@ mod tests {
 
     #[test]
     fn the_value_comes_back() {
-        assert_eq!(Stop::Closed.send(Opaque(1)).into_inner().0, 1);
-        assert_eq!(Stop::NotNow.try_send(Opaque(2)).into_inner().0, 2);
-        assert_eq!(Stop::Fault(Fault::Corrupt).send_timeout(Opaque(3)).into_inner().0, 3);
+        assert_eq!(Stop::<Never>::Closed.with(Opaque(1)).into_inner().0, 1);
+        assert_eq!(Stop::Late(NotNow).with(Opaque(2)).into_inner().0, 2);
+        assert_eq!(Stop::<TimedOut>::Broken(Fault::Corrupt).with(Opaque(3)).into_inner().0, 3);
     }
 
     #[test]
     fn what_is_shown_says_what_happened() {
-        assert_eq!(TrySendError::Full(Opaque(0)).to_string(), "the queue is full");
+        assert_eq!(TrySendError::Full(Opaque(0)).to_string(), "full");
         assert_eq!(
             format!("{:?}", SendError::Broken(Opaque(0), Fault::Stale)),
             "Broken(.., Stale)"
         );
         let many = SendManyError { sent: 3, error: TrySendError::Full(()) };
-        assert_eq!(many.to_string(), "the queue is full after 3 values");
+        assert_eq!(many.to_string(), "full after 3 values");
     }
 }

@@ -1,0 +1,204 @@
+//! Why a lock was not taken.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::object::attempt::{Never, NotNow, TimedOut};
+use crate::peer::Fault;
+
+/// Error of [`Lock::lock`](crate::Lock::lock) and [`Lock::recover`](crate::Lock::recover): the lock
+/// was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockError {
+    /// An owner was killed while it had the lock, and nobody has repaired the value since. See
+    /// [`Lock::recover`](crate::Lock::recover).
+    OwnerDied,
+    /// An owner panicked while it had the lock, and nobody has repaired the value since. See
+    /// [`Lock::recover`](crate::Lock::recover).
+    Poisoned,
+    /// This thread has the lock already; waiting for it would never end.
+    WouldDeadlock,
+    /// The lock cannot be used.
+    Broken(Fault),
+}
+
+/// Error of [`Lock::try_lock`](crate::Lock::try_lock) and
+/// [`Lock::try_recover`](crate::Lock::try_recover): the lock was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryLockError {
+    /// Somebody else has the lock; a later attempt may succeed.
+    WouldBlock,
+    /// As [`LockError::OwnerDied`].
+    OwnerDied,
+    /// As [`LockError::Poisoned`].
+    Poisoned,
+    /// As [`LockError::WouldDeadlock`].
+    WouldDeadlock,
+    /// As [`LockError::Broken`].
+    Broken(Fault),
+}
+
+/// Error of [`Lock::lock_timeout`](crate::Lock::lock_timeout) and of the other forms with a
+/// deadline: the lock was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockTimeoutError {
+    /// Somebody else had the lock all the time; a later attempt may succeed.
+    Timeout,
+    /// As [`LockError::OwnerDied`].
+    OwnerDied,
+    /// As [`LockError::Poisoned`].
+    Poisoned,
+    /// As [`LockError::WouldDeadlock`].
+    WouldDeadlock,
+    /// As [`LockError::Broken`].
+    Broken(Fault),
+}
+
+impl LockError {
+    /// Whether the value is to be repaired first: by [`Lock::recover`](crate::Lock::recover).
+    pub fn needs_recovery(&self) -> bool {
+        matches!(self, LockError::OwnerDied | LockError::Poisoned)
+    }
+}
+
+impl TryLockError {
+    /// Whether the value is to be repaired first: by [`Lock::recover`](crate::Lock::recover).
+    pub fn needs_recovery(&self) -> bool {
+        matches!(self, TryLockError::OwnerDied | TryLockError::Poisoned)
+    }
+}
+
+impl LockTimeoutError {
+    /// Whether the value is to be repaired first: by [`Lock::recover`](crate::Lock::recover).
+    pub fn needs_recovery(&self) -> bool {
+        matches!(self, LockTimeoutError::OwnerDied | LockTimeoutError::Poisoned)
+    }
+}
+
+impl From<LockError> for TryLockError {
+    fn from(error: LockError) -> TryLockError {
+        match error {
+            LockError::OwnerDied => TryLockError::OwnerDied,
+            LockError::Poisoned => TryLockError::Poisoned,
+            LockError::WouldDeadlock => TryLockError::WouldDeadlock,
+            LockError::Broken(fault) => TryLockError::Broken(fault),
+        }
+    }
+}
+
+impl From<LockError> for LockTimeoutError {
+    fn from(error: LockError) -> LockTimeoutError {
+        match error {
+            LockError::OwnerDied => LockTimeoutError::OwnerDied,
+            LockError::Poisoned => LockTimeoutError::Poisoned,
+            LockError::WouldDeadlock => LockTimeoutError::WouldDeadlock,
+            LockError::Broken(fault) => LockTimeoutError::Broken(fault),
+        }
+    }
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LockError::OwnerDied => {
+                "an owner of the lock was killed while it had the lock: recover() it first"
+            }
+            LockError::Poisoned => {
+                "an owner of the lock panicked while it had the lock: recover() it first"
+            }
+            LockError::WouldDeadlock => "this thread has the lock already",
+            LockError::Broken(fault) => return fault.fmt(f),
+        })
+    }
+}
+
+impl fmt::Display for TryLockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TryLockError::WouldBlock => f.write_str("somebody else has the lock"),
+            TryLockError::OwnerDied => LockError::OwnerDied.fmt(f),
+            TryLockError::Poisoned => LockError::Poisoned.fmt(f),
+            TryLockError::WouldDeadlock => LockError::WouldDeadlock.fmt(f),
+            TryLockError::Broken(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for LockTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockTimeoutError::Timeout => f.write_str("somebody else had the lock all the time"),
+            LockTimeoutError::OwnerDied => LockError::OwnerDied.fmt(f),
+            LockTimeoutError::Poisoned => LockError::Poisoned.fmt(f),
+            LockTimeoutError::WouldDeadlock => LockError::WouldDeadlock.fmt(f),
+            LockTimeoutError::Broken(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl Error for LockError {}
+impl Error for TryLockError {}
+impl Error for LockTimeoutError {}
+
+/// Why the lock was not taken, before that is said in the words of one operation. `L` is what it
+/// says when its time was not long enough.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stop<L> {
+    Late(L),
+    Final(LockError),
+}
+
+impl From<Stop<Never>> for LockError {
+    fn from(stop: Stop<Never>) -> LockError {
+        match stop {
+            Stop::Late(never) => match never {},
+            Stop::Final(error) => error,
+        }
+    }
+}
+
+impl From<Stop<NotNow>> for TryLockError {
+    fn from(stop: Stop<NotNow>) -> TryLockError {
+        match stop {
+            Stop::Late(NotNow) => TryLockError::WouldBlock,
+            Stop::Final(error) => error.into(),
+        }
+    }
+}
+
+impl From<Stop<TimedOut>> for LockTimeoutError {
+    fn from(stop: Stop<TimedOut>) -> LockTimeoutError {
+        match stop {
+            Stop::Late(TimedOut) => LockTimeoutError::Timeout,
+            Stop::Final(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_says_the_same_in_the_same_words() {
+        let all = [LockError::OwnerDied, LockError::Poisoned, LockError::WouldDeadlock];
+        for error in all.into_iter().chain([LockError::Broken(Fault::Stale)]) {
+            assert_eq!(TryLockError::from(error).to_string(), error.to_string());
+            assert_eq!(LockTimeoutError::from(error).to_string(), error.to_string());
+            assert_eq!(TryLockError::from(error).needs_recovery(), error.needs_recovery());
+            assert_eq!(LockTimeoutError::from(error).needs_recovery(), error.needs_recovery());
+        }
+        assert!(LockError::OwnerDied.needs_recovery() && LockError::Poisoned.needs_recovery());
+        assert!(!LockError::WouldDeadlock.needs_recovery());
+        assert!(!TryLockError::WouldBlock.needs_recovery());
+        assert!(!LockTimeoutError::Timeout.needs_recovery());
+    }
+
+    #[test]
+    fn errors_go_wherever_a_question_mark_sends_them() {
+        fn goes<E: Error + Send + Sync + 'static>() {}
+        goes::<LockError>();
+        goes::<TryLockError>();
+        goes::<LockTimeoutError>();
+    }
+}

@@ -1,0 +1,162 @@
+//! The lock in the hands of one thread.
+//!
+//! # Invariants
+//! From the making of a guard until its drop the lock's word names this process and thread, so the
+//! value is the guard's alone.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+use crate::object::block::lock::LockBlock;
+use crate::object::place::Place;
+use crate::segment::Shm;
+use crate::sync::lock::{LockState, Locked};
+
+/// The lock in the hands of this thread. Dereferences to the value, and unlocks when it is dropped.
+///
+/// Dropped by a panic, it leaves the lock poisoned.
+///
+/// # Fork
+/// In a forked child it is inert: using it panics, dropping it does nothing.
+///
+/// # Examples
+/// It belongs to the thread that locked:
+/// ```compile_fail,E0277
+/// fn travels<T: Send>() {}
+/// travels::<offspring::LockGuard<'static, u64>>();
+/// ```
+#[must_use = "dropping the guard unlocks at once"]
+pub struct LockGuard<'a, T: Shm> {
+    place: &'a Place<LockBlock<T>>,
+    locked: Locked,
+    /// What the lock says of the value once it is given up, unless this thread panics.
+    leaves: LockState,
+    was_panicking: bool,
+    /// Only the thread that the word names may unlock.
+    this_thread_only: PhantomData<*mut T>,
+}
+
+impl<'a, T: Shm> LockGuard<'a, T> {
+    #[inline]
+    pub(crate) fn new(place: &'a Place<LockBlock<T>>, locked: Locked, leaves: LockState) -> Self {
+        let was_panicking = std::thread::panicking();
+        LockGuard { place, locked, leaves, was_panicking, this_thread_only: PhantomData }
+    }
+
+    #[inline]
+    fn check(&self) {
+        if !self.place.is_ours() {
+            in_a_child();
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn in_a_child() -> ! {
+    panic!("a guard of the parent's was used in a forked child: lock again in the child")
+}
+
+impl<T: Shm> Deref for LockGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.check();
+        self.place.block().get(&self.locked)
+    }
+}
+
+impl<T: Shm> DerefMut for LockGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.check();
+        self.place.block().get_mut(&mut self.locked)
+    }
+}
+
+impl<T: Shm> Drop for LockGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.place.is_ours() {
+            return;
+        }
+        let panicked = !self.was_panicking && std::thread::panicking();
+        let block = self.place.block();
+        let freed = self.place.event(block.freed());
+        if self.leaves == LockState::Clean && !panicked {
+            block.lock().unlock(LockState::Clean);
+            freed.notify_one();
+        } else {
+            let clean = self.leaves == LockState::Clean;
+            block.lock().unlock(if clean { LockState::Poisoned } else { self.leaves });
+            // None of those who wait gets the lock, so none of them would wake the next.
+            freed.notify_all();
+        }
+    }
+}
+
+impl<T: Shm + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// The lock in the hands of a thread that came to repair the value. From
+/// [`Lock::recover`](crate::Lock::recover).
+///
+/// Dereferences to the value. Once it is good again, say so by
+/// [`mark_repaired`](RecoveryGuard::mark_repaired). Dropped without that, the lock is as it was
+/// before: refused to everybody but the next to recover it.
+///
+/// # Peer death
+/// Killed with it, this process leaves the lock to the next to recover it.
+///
+/// # Fork
+/// As [`LockGuard`].
+#[must_use = "dropping the guard leaves the lock as it was"]
+pub struct RecoveryGuard<'a, T: Shm> {
+    guard: LockGuard<'a, T>,
+}
+
+impl<'a, T: Shm> RecoveryGuard<'a, T> {
+    #[inline]
+    pub(crate) fn new(guard: LockGuard<'a, T>) -> RecoveryGuard<'a, T> {
+        RecoveryGuard { guard }
+    }
+
+    /// What happened to the value: whether there is anything to repair.
+    pub fn state(&self) -> LockState {
+        self.guard.leaves
+    }
+
+    /// Says that the value is good, and gives the guard of a lock in order.
+    pub fn mark_repaired(mut self) -> LockGuard<'a, T> {
+        self.guard.leaves = LockState::Clean;
+        self.guard
+    }
+}
+
+impl<T: Shm> Deref for RecoveryGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T: Shm> DerefMut for RecoveryGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+impl<T: Shm + fmt::Debug> fmt::Debug for RecoveryGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecoveryGuard")
+            .field("state", &self.state())
+            .field("value", &**self)
+            .finish()
+    }
+}

@@ -1,0 +1,145 @@
+//! A lock's block: the word and the value.
+//!
+//! # Layout
+//! ```text
+//! offset  size  field
+//!      0     8  word   see `sync::lock`
+//!      8     4  freed  the event of those who wait
+//!    128     -  value  the owner's
+//! ```
+//! The value sits two cache lines away from the word, so that waiters looking at the word do not
+//! slow the owner down. The event lies beside the word, as whoever unlocks looks at it.
+#![expect(unsafe_code, reason = "the value is reached by a pointer")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::heap::Pool;
+use crate::heap::pool::Attached;
+use crate::object::payload::Payload;
+use crate::object::place::Block;
+use crate::segment::Shm;
+use crate::segment::region::{Region, Shared};
+use crate::sync::event::Event;
+use crate::sync::lock::{Locked, RawLock};
+
+use super::line::Line;
+
+const VALUE_OFFSET: u64 = 128;
+
+#[derive(Debug)]
+#[repr(C)]
+struct Words {
+    word: RawLock,
+    freed: Event,
+}
+
+const _: () = {
+    assert!(core::mem::offset_of!(Words, word) == 0);
+    assert!(core::mem::offset_of!(Words, freed) == 8);
+    assert!(size_of::<Line<Words>>() as u64 == VALUE_OFFSET);
+};
+
+// SAFETY: atomics, and padding that nobody reads.
+unsafe impl Shared for Line<Words> {}
+
+/// A lock as it lies in its block.
+///
+/// # Invariants
+/// `words` is the address of a `Line<Words>` in a mapping of the process that uses this, with a
+/// `T` behind it.
+pub(crate) struct LockBlock<T> {
+    words: NonNull<Line<Words>>,
+    value: PhantomData<T>,
+}
+
+impl<T: Shm> Block for LockBlock<T> {
+    type Shape = ();
+
+    fn len((): &()) -> u64 {
+        VALUE_OFFSET + size_of::<T>() as u64
+    }
+
+    fn view(region: Region<'_>, offset: u64, shape: &()) -> Option<Self> {
+        let align = align_of::<T>().max(align_of::<Line<Words>>());
+        let start = region.bytes(offset, Self::len(shape), align)?;
+        // INVARIANT: words and value lie in the region.
+        Some(LockBlock { words: start.cast(), value: PhantomData })
+    }
+}
+
+impl<T: Shm> LockBlock<T> {
+    /// Writes a free lock into a block that belongs to this process alone.
+    pub(crate) fn build(&self, value: &T) {
+        self.lock().reset();
+        self.freed().reset();
+        // SAFETY: nobody else has the block yet.
+        unsafe { self.payload().write(value) };
+    }
+
+    #[inline]
+    fn words(&self) -> &Line<Words> {
+        // SAFETY: by the invariant, and `Words` may be viewed while others write them.
+        unsafe { self.words.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> &RawLock {
+        &self.words().word
+    }
+
+    /// Notified when the lock was given up.
+    #[inline]
+    pub(crate) fn freed(&self) -> &Event {
+        &self.words().freed
+    }
+
+    #[inline]
+    fn payload(&self) -> Payload<T> {
+        // SAFETY: by the invariant the value lies behind the words, whose size is a multiple of
+        // every alignment that a value can have.
+        unsafe { Payload::new(self.words.add(1).cast()) }
+    }
+
+    /// The value, for the one who has the lock.
+    #[inline]
+    pub(crate) fn get<'a>(&self, _locked: &'a Locked) -> &'a T {
+        // SAFETY: while the word names its owner nobody else touches the value; there is one
+        // `Locked` for each time that it comes to name somebody, and it is borrowed.
+        unsafe { self.payload().get() }
+    }
+
+    /// The value, for the one who has the lock, to change it.
+    #[inline]
+    pub(crate) fn get_mut<'a>(&self, _locked: &'a mut Locked) -> &'a mut T {
+        // SAFETY: as in `get`, and the borrow is exclusive.
+        unsafe { self.payload().get_mut() }
+    }
+}
+
+/// Frees the lock if the dead `owner` has it.
+pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
+    if let Some(words) = pool.region().at::<Line<Words>>(object.offset)
+        && words.word.release_dead(owner)
+    {
+        // Whoever sleeps behind it finds out at the end of its slice at the latest. Waking needs
+        // the fences of the segment; sleepers are few here, so they are woken without asking
+        // whether anybody sleeps.
+        words.freed.wake_all_unasked();
+    }
+}
+
+impl<T> Clone for LockBlock<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for LockBlock<T> {}
+
+impl<T> fmt::Debug for LockBlock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LockBlock").field(&self.words).finish()
+    }
+}

@@ -1,0 +1,446 @@
+//! A queue's block: header and slots.
+//!
+//! # Layout
+//! Offsets in bytes from the start of the block, which is aligned to 128. Words with different
+//! writers sit two cache lines apart, as the prefetcher fetches lines in pairs.
+//! ```text
+//! offset  size  field     written by              read by
+//!      0     8  capacity  creator, before sharing everybody, once, at attach
+//!      8     8  stride    creator, before sharing everybody, once, at attach
+//!     16     8  payload   creator, before sharing everybody, once, at attach
+//!     24     8  policy    creator, before sharing everybody, once, at attach
+//!    128     8  tail      senders                 senders
+//!    256     8  head      receivers               receivers
+//!    264     8  done      receivers               receivers, to find what comes back
+//!    384     4  items     sleeping receivers      senders, to see whether to wake
+//!    388     4  closed    whoever closes          everybody
+//!    392     4  orphans   whoever recovers        receivers
+//!    400     8  lost      whoever recovers        whoever asks
+//!    512     4  space     sleeping senders        receivers, to see whether to wake
+//!    640     -  slot[0] .. slot[capacity - 1], each of `stride` bytes: word, and at `payload` the value
+//! ```
+#![expect(unsafe_code, reason = "the slots lie behind the header, and values in slots")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::heap::Pool;
+use crate::heap::pool::Attached;
+use crate::object::payload::Payload;
+use crate::object::place::Block;
+use crate::peer::Fault;
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::ring::mpmc::{Claim, OnReaderDeath, Ring, Slots};
+use crate::ring::position::is_capacity;
+use crate::segment::Shm;
+use crate::segment::region::{Region, Shared};
+use crate::sync::event::Event;
+
+use super::line::{Line, MOST_ALIGN};
+
+const SLOTS_OFFSET: u64 = 640;
+
+#[derive(Debug)]
+#[repr(C)]
+struct Geometry {
+    capacity: AtomicU64,
+    stride: AtomicU64,
+    payload: AtomicU64,
+    policy: AtomicU64,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+struct HeadWords {
+    head: AtomicU64,
+    done: AtomicU64,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+struct Signals {
+    items: Event,
+    closed: AtomicU32,
+    orphans: AtomicU32,
+    reserved: AtomicU32,
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+struct Header {
+    geometry: Line<Geometry>,
+    tail: Line<AtomicU64>,
+    head: Line<HeadWords>,
+    signals: Line<Signals>,
+    space: Line<Event>,
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(Header, geometry) == 0);
+    assert!(offset_of!(Geometry, capacity) == 0);
+    assert!(offset_of!(Geometry, stride) == 8);
+    assert!(offset_of!(Geometry, payload) == 16);
+    assert!(offset_of!(Geometry, policy) == 24);
+    assert!(offset_of!(Header, tail) == 128);
+    assert!(offset_of!(Header, head) == 256);
+    assert!(offset_of!(HeadWords, head) == 0);
+    assert!(offset_of!(HeadWords, done) == 8);
+    assert!(offset_of!(Header, signals) == 384);
+    assert!(offset_of!(Signals, items) == 0);
+    assert!(offset_of!(Signals, closed) == 4);
+    assert!(offset_of!(Signals, orphans) == 8);
+    assert!(offset_of!(Signals, lost) == 16);
+    assert!(offset_of!(Header, space) == 512);
+    assert!(size_of::<Header>() as u64 == SLOTS_OFFSET);
+    assert!(SLOTS_OFFSET.is_multiple_of(MOST_ALIGN as u64));
+};
+
+// SAFETY: a struct of atomics and padding that nobody reads.
+unsafe impl Shared for Header {}
+
+impl Header {
+    /// The ring over slots that follow this header.
+    #[inline]
+    fn ring<'a>(&'a self, slots: SlotArray<'a>, policy: OnReaderDeath) -> Ring<'a, SlotArray<'a>> {
+        Ring {
+            tail: &self.tail,
+            head: &self.head.head,
+            done: &self.head.done,
+            orphans: &self.signals.orphans,
+            closed: &self.signals.closed,
+            lost: &self.signals.lost,
+            slots,
+            policy,
+        }
+    }
+}
+
+const POLICY_DROP: u64 = 0;
+const POLICY_REDELIVER: u64 = 1;
+
+fn policy_bits(policy: OnReaderDeath) -> u64 {
+    match policy {
+        OnReaderDeath::Drop => POLICY_DROP,
+        OnReaderDeath::Redeliver => POLICY_REDELIVER,
+    }
+}
+
+/// Where the parts of a slot lie: the word, and at `payload` the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SlotLayout {
+    payload: u64,
+    stride: u64,
+}
+
+impl SlotLayout {
+    /// For values of this size and alignment. Sizes of values fit into an `isize`, so nothing
+    /// overflows.
+    const fn of(size: usize, align: usize) -> SlotLayout {
+        let word = size_of::<AtomicU64>() as u64;
+        let payload = if align as u64 > word { align as u64 } else { word };
+        SlotLayout { payload, stride: (payload + size as u64).next_multiple_of(payload) }
+    }
+
+    fn is_sound(self) -> bool {
+        self.payload.is_power_of_two()
+            && (size_of::<AtomicU64>() as u64..=MOST_ALIGN as u64).contains(&self.payload)
+            && self.stride >= self.payload
+            && self.stride.is_multiple_of(self.payload)
+    }
+}
+
+/// The numbers that say where everything lies: private to the process once they were checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    capacity: u64,
+    policy: OnReaderDeath,
+    slot: SlotLayout,
+    len: u64,
+}
+
+impl Shape {
+    /// The shape for `capacity` values of type `T`; `None` if the bytes cannot be counted.
+    pub(crate) fn of<T: Shm>(capacity: u64, policy: OnReaderDeath) -> Option<Shape> {
+        Shape::with(capacity, policy, SlotLayout::of(size_of::<T>(), align_of::<T>()))
+    }
+
+    fn with(capacity: u64, policy: OnReaderDeath, slot: SlotLayout) -> Option<Shape> {
+        let len = capacity.checked_mul(slot.stride)?.checked_add(SLOTS_OFFSET)?;
+        Some(Shape { capacity, policy, slot, len })
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Reads the shape of an existing queue of `T`, in a block of so many bytes.
+    pub(crate) fn read<T: Shm>(region: Region<'_>, offset: u64, len: u64) -> Result<Shape, Fault> {
+        let shape = Shape::read_any(region, offset, len)?;
+        let fits = Shape::of::<T>(shape.capacity, shape.policy) == Some(shape);
+        if fits { Ok(shape) } else { Err(Fault::Corrupt) }
+    }
+
+    /// Reads the shape of an existing queue, whatever its values are, and checks it against the
+    /// block.
+    fn read_any(region: Region<'_>, offset: u64, block_len: u64) -> Result<Shape, Fault> {
+        let header: &Header = region.at(offset).ok_or(Fault::Corrupt)?;
+        // Relaxed: written before the block was shared, ordered by its word. Each is read once.
+        let capacity = header.geometry.capacity.load(Ordering::Relaxed);
+        let slot = SlotLayout {
+            payload: header.geometry.payload.load(Ordering::Relaxed),
+            stride: header.geometry.stride.load(Ordering::Relaxed),
+        };
+        let policy = match header.geometry.policy.load(Ordering::Relaxed) {
+            POLICY_DROP => OnReaderDeath::Drop,
+            POLICY_REDELIVER => OnReaderDeath::Redeliver,
+            _ => return Err(Fault::Corrupt),
+        };
+        let shape = Shape::with(capacity, policy, slot).ok_or(Fault::Corrupt)?;
+        let sound = is_capacity(capacity) && slot.is_sound() && shape.len <= block_len;
+        if sound { Ok(shape) } else { Err(Fault::Corrupt) }
+    }
+}
+
+/// The words of the slots in the segment.
+///
+/// # Invariants
+/// `first` points to `count * stride` bytes, at least one slot, mapped for `'a`, and is aligned to
+/// a power of two that is at least 8 and divides `stride`; each slot begins with a word that is
+/// only ever used as an atomic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotArray<'a> {
+    first: NonNull<u8>,
+    count: u64,
+    stride: u64,
+    mapping: PhantomData<&'a AtomicU64>,
+}
+
+impl<'a> SlotArray<'a> {
+    /// The slots behind `header`.
+    ///
+    /// # Safety
+    /// As the invariant says.
+    #[inline]
+    unsafe fn behind(header: NonNull<Header>, count: u64, stride: u64) -> SlotArray<'a> {
+        // SAFETY: at least one slot lies behind the header.
+        let first = unsafe { header.add(1) }.cast();
+        // INVARIANT: the caller's promise.
+        SlotArray { first, count, stride, mapping: PhantomData }
+    }
+
+    #[inline]
+    fn slot(&self, index: u64) -> NonNull<u8> {
+        // Rings keep the index in range; this makes it so whatever they do.
+        let index = index.min(self.count - 1);
+        // SAFETY: `index < count`, so by the invariant the slot lies within the mapped bytes.
+        unsafe { self.first.add((index * self.stride) as usize) }
+    }
+}
+
+impl Slots for SlotArray<'_> {
+    #[inline]
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    #[inline]
+    fn word(&self, index: u64) -> &AtomicU64 {
+        // SAFETY: by the invariant a slot begins with an aligned word that lives as long as the
+        // mapping and is only used atomically.
+        unsafe { self.slot(index).cast().as_ref() }
+    }
+}
+
+/// A queue of `T` as it lies in its block.
+///
+/// # Invariants
+/// `header` is the address of a `Header` in a mapping of the process that uses this, with
+/// `capacity` slots for values of type `T` behind it, at least one.
+pub(crate) struct QueueBlock<T> {
+    header: NonNull<Header>,
+    capacity: u64,
+    policy: OnReaderDeath,
+    values: PhantomData<T>,
+}
+
+impl<T: Shm> Block for QueueBlock<T> {
+    type Shape = Shape;
+
+    fn len(shape: &Shape) -> u64 {
+        shape.len
+    }
+
+    fn view(region: Region<'_>, offset: u64, shape: &Shape) -> Option<Self> {
+        // Slots follow the header, and are aligned like it to at least what values may need.
+        let block = region.bytes(offset, shape.len, align_of::<Header>())?;
+        let Shape { capacity, policy, slot, .. } = *shape;
+        if slot != Self::SLOT || capacity == 0 {
+            return None;
+        }
+        // INVARIANT: `bytes` checked the range and the alignment, for slots of this layout.
+        Some(QueueBlock { header: block.cast(), capacity, policy, values: PhantomData })
+    }
+}
+
+impl<T: Shm> QueueBlock<T> {
+    /// Known when the program is compiled, so that addresses of slots take a shift.
+    const SLOT: SlotLayout = SlotLayout::of(size_of::<T>(), align_of::<T>());
+
+    /// Writes an empty queue into a block that belongs to this process alone.
+    pub(crate) fn build(&self) {
+        let Header { geometry, signals, space, .. } = self.header();
+        // Relaxed throughout: published with the block's word.
+        geometry.capacity.store(self.capacity, Ordering::Relaxed);
+        geometry.stride.store(Self::SLOT.stride, Ordering::Relaxed);
+        geometry.payload.store(Self::SLOT.payload, Ordering::Relaxed);
+        geometry.policy.store(policy_bits(self.policy), Ordering::Relaxed);
+        signals.items.reset();
+        space.reset();
+        let Ring { tail, head, done, orphans, closed, lost, slots, .. } = self.ring();
+        for word in [tail, head, done, lost] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for word in [orphans, closed] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for index in 0..self.capacity {
+            slots.word(index).store(0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn header(&self) -> &Header {
+        // SAFETY: by the invariant, and a header may be viewed while others write it.
+        unsafe { self.header.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn ring(&self) -> Ring<'_, SlotArray<'_>> {
+        // SAFETY: by the invariant; a block is aligned to more than 8, and so is `SLOT.stride`.
+        let slots = unsafe { SlotArray::behind(self.header, self.capacity, Self::SLOT.stride) };
+        self.header().ring(slots, self.policy)
+    }
+
+    /// Notified when a message was sent.
+    #[inline]
+    pub(crate) fn items(&self) -> &Event {
+        &self.header().signals.items
+    }
+
+    /// Notified when a slot came free.
+    #[inline]
+    pub(crate) fn space(&self) -> &Event {
+        &self.header().space
+    }
+
+    #[inline]
+    fn payload(&self, claim: &Claim) -> Payload<T> {
+        let slot = self.ring().slots.slot(claim.index);
+        // SAFETY: within the slot and aligned for a `T`, as `SLOT` was made for it.
+        unsafe { Payload::new(slot.add(Self::SLOT.payload as usize)) }
+    }
+
+    /// Writes the message of a claim for writing.
+    #[inline]
+    pub(crate) fn write(&self, claim: &mut Claim, value: &T) {
+        // SAFETY: between claim and publish only the claimant touches the payload (`ring::mpmc`,
+        // 5). There is one `Claim` for each claim, and it is borrowed exclusively.
+        unsafe { self.payload(claim).write(value) };
+    }
+
+    /// Copies the message of a claim.
+    #[inline]
+    pub(crate) fn read(&self, claim: &Claim) -> T {
+        // SAFETY: as above; a shared borrow of the claim lets nobody write.
+        unsafe { self.payload(claim).read() }
+    }
+
+    /// Borrows the message of a claim.
+    #[inline]
+    pub(crate) fn get<'a>(&self, claim: &'a Claim) -> &'a T {
+        // SAFETY: as above, for as long as the claim is borrowed.
+        unsafe { self.payload(claim).get() }
+    }
+
+    /// Borrows the message of a claim for writing.
+    #[inline]
+    pub(crate) fn get_mut<'a>(&self, claim: &'a mut Claim) -> &'a mut T {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { self.payload(claim).get_mut() }
+    }
+}
+
+/// Takes every slot from the dead `owner`.
+pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
+    let region = pool.region();
+    let Ok(Shape { capacity, policy, slot, len }) =
+        Shape::read_any(region, object.offset, object.len)
+    else {
+        return;
+    };
+    let Some(block) = region.bytes(object.offset, len, align_of::<Header>()) else {
+        return;
+    };
+    let header: NonNull<Header> = block.cast();
+    // SAFETY: `bytes` checked range and alignment for the shape, and `read_any` that its stride is
+    // a multiple of a power of two from 8 on, and its capacity at least 1.
+    let slots = unsafe { SlotArray::behind(header, capacity, slot.stride) };
+    // SAFETY: as above; a header is `Shared`.
+    let header: &Header = unsafe { header.as_ref() };
+    if header.ring(slots, policy).recover_all(owner) {
+        // Whoever sleeps behind a recovered slot finds out at the end of its slice at the latest.
+        // Waking needs the fences of the segment; sleepers are few here, so both sides are woken
+        // without asking whether anybody sleeps.
+        header.signals.items.wake_all_unasked();
+        header.space.wake_all_unasked();
+    }
+}
+
+impl<T> Clone for QueueBlock<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for QueueBlock<T> {}
+
+impl<T> fmt::Debug for QueueBlock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueBlock").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_hold_the_values_they_were_made_for() {
+        for (size, align) in [(0, 1), (1, 1), (8, 8), (24, 8), (64, 64), (128, 128), (1 << 20, 1)] {
+            let SlotLayout { payload, stride } = SlotLayout::of(size, align);
+            assert!(payload >= 8 && payload.is_multiple_of(align as u64));
+            assert!(stride >= payload + size as u64);
+            assert!(SlotLayout::of(size, align).is_sound());
+        }
+        assert_eq!(SlotLayout::of(8, 8).stride, 16);
+    }
+
+    #[test]
+    fn layouts_that_nobody_writes_are_not_sound() {
+        for (payload, stride) in [(0, 16), (4, 16), (12, 24), (256, 512), (8, 0), (8, 20), (16, 8)]
+        {
+            assert!(!SlotLayout { payload, stride }.is_sound(), "{payload}, {stride}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_counted_have_no_shape() {
+        let slot = SlotLayout { payload: 8, stride: 1 << 60 };
+        assert_eq!(Shape::with(1 << 24, OnReaderDeath::Drop, slot), None);
+        let slot = SlotLayout { payload: 8, stride: u64::MAX };
+        assert_eq!(Shape::with(1, OnReaderDeath::Drop, slot), None);
+    }
+}

@@ -1,0 +1,236 @@
+//! The block of a ring with one sender and one receiver: header and slots.
+//!
+//! # Layout
+//! Offsets in bytes from the start of the block, which is aligned to 128.
+//! ```text
+//! offset  size  field     written by               read by
+//!      0     8  capacity  creator, before sharing  both, once, at attach
+//!      8     8  stride    creator, before sharing  both, once, at attach
+//!    128     8  tail      sender, Release          receiver, Acquire
+//!    136     8  sender    whoever takes the role   the other side, to see whether it is taken
+//!    256     8  head      receiver, Release        sender, Acquire
+//!    264     8  receiver  whoever takes the role   the other side, to see whether it is taken
+//!    384     4  items     sleeping receiver        sender, to see whether to wake
+//!    512     4  space     sleeping sender          receiver, to see whether to wake
+//!    640     -  slot[0] .. slot[capacity - 1], each of `stride` bytes
+//! ```
+//! A role is held by one process; its word is 0, or names the process by
+//! [`PeerId`](crate::peer::PeerId).
+#![expect(unsafe_code, reason = "the slots lie behind the header, and values in slots")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::object::payload::Payload;
+use crate::object::place::Block;
+use crate::peer::Fault;
+use crate::primitive::{AtomicU64, Ordering};
+use crate::ring::position::is_capacity;
+use crate::ring::spsc::Turn;
+use crate::segment::Shm;
+use crate::segment::region::{Region, Shared};
+use crate::sync::event::Event;
+
+use super::line::{Line, MOST_ALIGN};
+
+const SLOTS_OFFSET: u64 = 640;
+
+#[derive(Debug)]
+#[repr(C)]
+struct Geometry {
+    capacity: AtomicU64,
+    stride: AtomicU64,
+}
+
+/// One side's words.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct SideWords {
+    /// Messages published (sender) or released (receiver) so far.
+    pub(crate) index: AtomicU64,
+    /// Which process has the role; 0 if none.
+    pub(crate) role: AtomicU64,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+struct Header {
+    geometry: Line<Geometry>,
+    sender: Line<SideWords>,
+    receiver: Line<SideWords>,
+    items: Line<Event>,
+    space: Line<Event>,
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(Header, geometry) == 0);
+    assert!(offset_of!(Geometry, capacity) == 0);
+    assert!(offset_of!(Geometry, stride) == 8);
+    assert!(offset_of!(Header, sender) == 128);
+    assert!(offset_of!(SideWords, index) == 0);
+    assert!(offset_of!(SideWords, role) == 8);
+    assert!(offset_of!(Header, receiver) == 256);
+    assert!(offset_of!(Header, items) == 384);
+    assert!(offset_of!(Header, space) == 512);
+    assert!(size_of::<Header>() as u64 == SLOTS_OFFSET);
+    assert!(SLOTS_OFFSET.is_multiple_of(MOST_ALIGN as u64));
+};
+
+// SAFETY: a struct of atomics and padding that nobody reads.
+unsafe impl Shared for Header {}
+
+/// The numbers that say where everything lies: private to the process once they were checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    capacity: u64,
+    len: u64,
+}
+
+impl Shape {
+    /// The shape for `capacity` values of type `T`; `None` if the bytes cannot be counted.
+    pub(crate) fn of<T: Shm>(capacity: u64) -> Option<Shape> {
+        let len = capacity.checked_mul(size_of::<T>() as u64)?.checked_add(SLOTS_OFFSET)?;
+        Some(Shape { capacity, len })
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Reads the shape of an existing ring of `T`, in a block of so many bytes.
+    pub(crate) fn read<T: Shm>(region: Region<'_>, offset: u64, len: u64) -> Result<Shape, Fault> {
+        let header: &Header = region.at(offset).ok_or(Fault::Corrupt)?;
+        // Relaxed: written before the block was shared, ordered by its word. Each is read once.
+        let capacity = header.geometry.capacity.load(Ordering::Relaxed);
+        let stride = header.geometry.stride.load(Ordering::Relaxed);
+        match Shape::of::<T>(capacity) {
+            Some(shape)
+                if is_capacity(capacity) && stride == size_of::<T>() as u64 && shape.len <= len =>
+            {
+                Ok(shape)
+            }
+            _ => Err(Fault::Corrupt),
+        }
+    }
+}
+
+/// A ring of `T` as it lies in its block.
+///
+/// # Invariants
+/// `header` is the address of a `Header` in a mapping of the process that uses this, with
+/// `capacity` values of type `T` behind it, at least one.
+pub(crate) struct SpscBlock<T> {
+    header: NonNull<Header>,
+    capacity: u64,
+    values: PhantomData<T>,
+}
+
+impl<T: Shm> Block for SpscBlock<T> {
+    type Shape = Shape;
+
+    fn len(shape: &Shape) -> u64 {
+        shape.len
+    }
+
+    fn view(region: Region<'_>, offset: u64, shape: &Shape) -> Option<Self> {
+        // Slots follow the header, and are aligned like it to at least what values may need.
+        let block = region.bytes(offset, shape.len, align_of::<Header>())?;
+        if shape.capacity == 0 || Shape::of::<T>(shape.capacity) != Some(*shape) {
+            return None;
+        }
+        // INVARIANT: `bytes` checked the range and the alignment, for values of this type.
+        Some(SpscBlock { header: block.cast(), capacity: shape.capacity, values: PhantomData })
+    }
+}
+
+impl<T: Shm> SpscBlock<T> {
+    /// Writes an empty ring into a block that belongs to this process alone.
+    pub(crate) fn build(&self) {
+        let Header { geometry, sender, receiver, items, space } = self.header();
+        // Relaxed throughout: published with the block's word.
+        geometry.capacity.store(self.capacity, Ordering::Relaxed);
+        geometry.stride.store(size_of::<T>() as u64, Ordering::Relaxed);
+        for side in [sender, receiver] {
+            side.index.store(0, Ordering::Relaxed);
+            side.role.store(0, Ordering::Relaxed);
+        }
+        items.reset();
+        space.reset();
+    }
+
+    #[inline]
+    fn header(&self) -> &Header {
+        // SAFETY: by the invariant, and a header may be viewed while others write it.
+        unsafe { self.header.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    #[inline]
+    pub(crate) fn sender(&self) -> &SideWords {
+        &self.header().sender
+    }
+
+    #[inline]
+    pub(crate) fn receiver(&self) -> &SideWords {
+        &self.header().receiver
+    }
+
+    /// Notified when a message was sent.
+    #[inline]
+    pub(crate) fn items(&self) -> &Event {
+        &self.header().items
+    }
+
+    /// Notified when a slot came free.
+    #[inline]
+    pub(crate) fn space(&self) -> &Event {
+        &self.header().space
+    }
+
+    #[inline]
+    fn payload(&self, turn: &Turn<'_>) -> Payload<T> {
+        // Sides keep the slot in range; this makes it so whatever they do.
+        let index = turn.slot().min(self.capacity - 1);
+        // SAFETY: at least one value lies behind the header.
+        let first: NonNull<T> = unsafe { self.header.add(1) }.cast();
+        // SAFETY: `index < capacity`, so the value lies within the block.
+        let value = unsafe { first.add(index as usize) };
+        // SAFETY: as above, and aligned like the header.
+        unsafe { Payload::new(value.cast()) }
+    }
+
+    /// Writes the value of the sender's turn.
+    #[inline]
+    pub(crate) fn write(&self, turn: &mut Turn<'_>, value: &T) {
+        // SAFETY: a free slot is the sender's until it publishes (`ring::spsc`). Of each role there
+        // is one `Side`, which the turn has borrowed.
+        unsafe { self.payload(turn).write(value) };
+    }
+
+    /// Copies the value of the receiver's turn.
+    #[inline]
+    pub(crate) fn read(&self, turn: &Turn<'_>) -> T {
+        // SAFETY: a published slot is the receiver's until it releases. As above.
+        unsafe { self.payload(turn).read() }
+    }
+}
+
+impl<T> Clone for SpscBlock<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SpscBlock<T> {}
+
+impl<T> fmt::Debug for SpscBlock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpscBlock").field("header", &self.header).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,60 @@
+//! What lies in a block, as the block's kind word says it.
+
+use crate::segment::Shm;
+use crate::segment::pod::fingerprint;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $tag:literal),* $(,)?) => {
+        /// The kind of an object. Its number stands in the high byte of the kind word.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Kind {
+            $($(#[$doc])* $kind = $tag),*
+        }
+
+        impl Kind {
+            #[cfg(test)]
+            const ALL: &[Kind] = &[$(Kind::$kind),*];
+
+            /// The kind that this word says; `None` if it says none.
+            pub(crate) fn of(word: u64) -> Option<Kind> {
+                match word >> SHIFT {
+                    $($tag => Some(Kind::$kind),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+// A number that files have is never given to another kind.
+kinds! {
+    Queue = 1,
+    Lock = 2,
+    Spsc = 3,
+}
+
+const SHIFT: u32 = 56;
+
+impl Kind {
+    /// The kind word of an object with values of type `T`: below the kind's number, a hash of the
+    /// type.
+    pub(crate) fn with<T: Shm>(self) -> u64 {
+        (self as u64) << SHIFT | fingerprint::<T>() & ((1 << SHIFT) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_word_says_the_kind_and_the_type() {
+        for &kind in Kind::ALL {
+            assert_eq!(Kind::of(kind.with::<u64>()), Some(kind));
+            assert_ne!(kind.with::<u64>(), kind.with::<i64>());
+        }
+        assert_eq!(Kind::of(0), None);
+        assert_eq!(Kind::of(u64::MAX), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! An object as this process reaches it: the door to every operation.
+//!
+//! Where an object lies is checked once and then remembered, in a [`Place`]. It holds as long as
+//! this is the process that has checked it, which one load says: the process's identity in the
+//! segment stands on a page that the kernel wipes in a forked child. A child fails the comparison,
+//! attaches, and remembers a place of its own. What it inherited stays in memory until the object
+//! is dropped, as guards of the parent's may still point there.
+//!
+//! # Peer death
+//! Nothing here is shared.
+#![expect(unsafe_code, reason = "what was checked once is used for as long as the process lives")]
+
+use std::fmt;
+use std::ptr::{self, NonNull};
+
+use crate::object::error::CreateError;
+use crate::object::handle::Handle;
+use crate::object::holding::{Holding, Seat};
+use crate::peer::{Fault, PeerId};
+use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
+use crate::segment::Segment;
+use crate::segment::region::Region;
+use crate::sync::event::{Event, EventRef};
+use crate::sys::barrier::Fences;
+
+/// What lies in a block: addresses in this process, and the operations over them.
+///
+/// A block lives in a [`Place`], so whoever can call it is in the process that mapped it.
+pub(crate) trait Block: Copy + fmt::Debug {
+    /// The numbers that say where everything lies; private to the process once they were checked.
+    type Shape: Copy + fmt::Debug;
+
+    /// Bytes that a block of this shape takes.
+    fn len(shape: &Self::Shape) -> u64;
+
+    /// The block at `offset`; `None` if it does not lie within the segment.
+    fn view(region: Region<'_>, offset: u64, shape: &Self::Shape) -> Option<Self>;
+}
+
+/// An object that this process holds.
+///
+/// # Invariants
+/// - `place` points to a `Place` that a `Box` has given up, and so do the `inherited` of each; all
+///   of them live as long as this does.
+/// - The identity that a `Place` points to, and the mapping that it has checked, live as long as
+///   `holding` does.
+pub(crate) struct Object<B: Block> {
+    holding: Holding,
+    shape: B::Shape,
+    place: AtomicPtr<Place<B>>,
+}
+
+/// Where the object lies in the process that has checked it.
+#[derive(Debug)]
+pub(crate) struct Place<B> {
+    identity: NonNull<AtomicU64>,
+    /// What `identity` says in the process for which this is right.
+    me: PeerId,
+    fences: Fences,
+    block: B,
+    /// That of the process from which this one was forked.
+    inherited: *mut Place<B>,
+}
+
+// SAFETY: a block is addresses of shared memory, which every thread may use as its protocol says.
+unsafe impl<B: Block> Send for Object<B> {}
+// SAFETY: as above; `place` is replaced atomically, and what it points to never changes.
+unsafe impl<B: Block> Sync for Object<B> {}
+
+impl<B: Block> Object<B> {
+    /// Makes an object of this shape; `build` writes it, and nobody sees it before that is done.
+    pub(crate) fn create(
+        segment: &Segment,
+        kind: u64,
+        shape: B::Shape,
+        build: impl FnOnce(&B),
+    ) -> Result<Object<B>, CreateError> {
+        let holding = Holding::create(segment, kind, B::len(&shape), |region, offset| {
+            B::view(region, offset, &shape).map(|block| build(&block))
+        })?;
+        Ok(Object::new(holding, shape)?)
+    }
+
+    /// Opens the object that `handle` names; it must be of this kind. `shape` reads its shape, and
+    /// checks it against the length of the block.
+    pub(crate) fn open(
+        segment: &Segment,
+        handle: Handle,
+        kind: u64,
+        shape: impl FnOnce(Region<'_>, u64, u64) -> Result<B::Shape, Fault>,
+    ) -> Result<Object<B>, Fault> {
+        let holding = Holding::open(segment, handle, kind)?;
+        let shape = shape(holding.enter()?.region, holding.offset(), holding.len())?;
+        if B::len(&shape) > holding.len() {
+            return Err(Fault::Corrupt);
+        }
+        Object::new(holding, shape)
+    }
+
+    fn new(holding: Holding, shape: B::Shape) -> Result<Object<B>, Fault> {
+        let place = Place::look_up(&holding, &shape)?;
+        // INVARIANT: given up by its box, in the mapping of `holding`.
+        Ok(Object { holding, shape, place: AtomicPtr::new(Box::into_raw(Box::new(place))) })
+    }
+
+    /// The object's name.
+    pub(crate) fn handle(&self) -> Handle {
+        self.holding.handle()
+    }
+
+    pub(crate) fn shape(&self) -> &B::Shape {
+        &self.shape
+    }
+
+    #[inline]
+    fn place(&self) -> &Place<B> {
+        // Acquire pairs with the Release in `enter_after_fork`.
+        let place = self.place.load(Ordering::Acquire);
+        // SAFETY: by the invariant.
+        unsafe { &*place }
+    }
+
+    /// Begins an operation.
+    #[inline(always)]
+    pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
+        let place = self.place();
+        if place.is_ours() { Ok(place) } else { self.enter_after_fork() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_after_fork(&self) -> Result<&Place<B>, Fault> {
+        self.holding.enter_after_fork(|| {
+            // Another thread may have been here first.
+            if !self.place().is_ours() {
+                let mut place = Place::look_up(&self.holding, &self.shape)?;
+                place.inherited = self.place.load(Ordering::Acquire);
+                // INVARIANT: given up by its box, and the one before stays behind it.
+                // Release pairs with the Acquire in `place`.
+                self.place.store(Box::into_raw(Box::new(place)), Ordering::Release);
+            }
+            Ok(())
+        })?;
+        Ok(self.place())
+    }
+
+    /// Whether the peer that a claim word names is dead, by the kernel's word. Costs system calls.
+    pub(crate) fn is_dead(&self, owner: u32) -> bool {
+        self.holding.enter().is_ok_and(|seat| seat.is_dead(owner))
+    }
+}
+
+impl<B: Block> Drop for Object<B> {
+    fn drop(&mut self) {
+        let mut next = *self.place.get_mut();
+        while !next.is_null() {
+            // SAFETY: by the invariant a box has given it up, and nobody has a reference any more.
+            next = unsafe { Box::from_raw(next) }.inherited;
+        }
+    }
+}
+
+impl<B> Place<B> {
+    /// Whether this is the process for which the place is right. False in one that was forked
+    /// since.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        // SAFETY: by the invariant of `Object` the identity lives as long as the place.
+        let identity = unsafe { self.identity.as_ref() };
+        // Acquire pairs with the Release store of the identity: whoever sees it sees the mapping.
+        identity.load(Ordering::Acquire) == self.me.to_bits()
+    }
+
+    /// The name of this process in claim words.
+    #[inline]
+    pub(crate) fn me(&self) -> u32 {
+        self.me.owner()
+    }
+
+    /// This process.
+    #[inline]
+    pub(crate) fn peer(&self) -> PeerId {
+        self.me
+    }
+
+    /// An event of the object, with the fences that this process uses.
+    #[inline]
+    pub(crate) fn event<'a>(&self, event: &'a Event) -> EventRef<'a> {
+        event.with(self.fences)
+    }
+
+    #[inline]
+    pub(crate) fn block(&self) -> &B {
+        &self.block
+    }
+}
+
+impl<B: Block> Place<B> {
+    fn look_up(holding: &Holding, shape: &B::Shape) -> Result<Place<B>, Fault> {
+        let Seat { me, region, fences, .. } = holding.enter()?;
+        let block = B::view(region, holding.offset(), shape).ok_or(Fault::Corrupt)?;
+        Ok(Place { identity: holding.identity(), me, fences, block, inherited: ptr::null_mut() })
+    }
+}

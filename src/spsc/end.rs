@@ -1,0 +1,325 @@
+//! One end of a ring in the hands of a process.
+//!
+//! # Peer death
+//! A role whose holder is dead, or has left, is free for the next. What the dead has published or
+//! released is in the ring's words, and its successor goes on from there.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::object::attempt::{self, Attempt, Blocked, Limit, Never, Until, Waiting};
+use crate::object::block::spsc::{Shape, SideWords, SpscBlock};
+use crate::object::kind::Kind;
+use crate::object::place::{Object, Place};
+use crate::object::transfer::Stop;
+use crate::object::{CreateError, Handle};
+use crate::peer::{Fault, PeerId};
+use crate::primitive::Ordering;
+use crate::ring::spsc::{self, Corrupt, Side, Turn};
+use crate::segment::{Segment, Shm};
+use crate::sync::Wait;
+use crate::sync::event::Event;
+use crate::sync::spin::Patience;
+
+/// What the two roles do differently.
+pub(super) trait Role {
+    /// The words of a process in this role.
+    fn words<T: Shm>(block: &SpscBlock<T>) -> &SideWords;
+
+    /// Goes on where the last process in this role left off.
+    fn resume<T: Shm>(block: &SpscBlock<T>) -> Result<Side, Corrupt>;
+
+    /// How many slots this side may use; looks at the other side's word if fewer than `wanted` are
+    /// known.
+    fn ready<T: Shm>(side: &mut Side, block: &SpscBlock<T>, wanted: u64) -> Result<u64, Corrupt>;
+
+    /// Notified when there are more.
+    fn event<T: Shm>(block: &SpscBlock<T>) -> &Event;
+
+    /// How those in this role wait.
+    fn waiting<T: Shm>(shared: &Shared<T>) -> &Waiting;
+}
+
+/// The role that sends.
+pub(super) enum Sending {}
+
+/// The role that receives.
+pub(super) enum Receiving {}
+
+impl Role for Sending {
+    fn words<T: Shm>(block: &SpscBlock<T>) -> &SideWords {
+        block.sender()
+    }
+
+    fn resume<T: Shm>(block: &SpscBlock<T>) -> Result<Side, Corrupt> {
+        let (tail, head) = (&block.sender().index, &block.receiver().index);
+        spsc::resume_sender(tail, head, block.capacity())
+    }
+
+    #[inline]
+    fn ready<T: Shm>(side: &mut Side, block: &SpscBlock<T>, wanted: u64) -> Result<u64, Corrupt> {
+        spsc::free_slots(side, &block.receiver().index, wanted)
+    }
+
+    fn event<T: Shm>(block: &SpscBlock<T>) -> &Event {
+        block.space()
+    }
+
+    fn waiting<T: Shm>(shared: &Shared<T>) -> &Waiting {
+        &shared.sender
+    }
+}
+
+impl Role for Receiving {
+    fn words<T: Shm>(block: &SpscBlock<T>) -> &SideWords {
+        block.receiver()
+    }
+
+    fn resume<T: Shm>(block: &SpscBlock<T>) -> Result<Side, Corrupt> {
+        let (tail, head) = (&block.sender().index, &block.receiver().index);
+        spsc::resume_receiver(tail, head, block.capacity())
+    }
+
+    #[inline]
+    fn ready<T: Shm>(side: &mut Side, block: &SpscBlock<T>, wanted: u64) -> Result<u64, Corrupt> {
+        spsc::messages(side, &block.sender().index, wanted)
+    }
+
+    fn event<T: Shm>(block: &SpscBlock<T>) -> &Event {
+        block.items()
+    }
+
+    fn waiting<T: Shm>(shared: &Shared<T>) -> &Waiting {
+        &shared.receiver
+    }
+}
+
+/// What both ends of a ring share in a process.
+pub(super) struct Shared<T: Shm> {
+    object: Object<SpscBlock<T>>,
+    sender: Waiting,
+    receiver: Waiting,
+}
+
+impl<T: Shm> Shared<T> {
+    pub(super) fn create(segment: &Segment, shape: Shape) -> Result<Arc<Shared<T>>, CreateError> {
+        let kind = Kind::Spsc.with::<T>();
+        Ok(Shared::new(Object::create(segment, kind, shape, SpscBlock::build)?))
+    }
+
+    pub(super) fn open(segment: &Segment, handle: Handle) -> Result<Arc<Shared<T>>, Fault> {
+        let kind = Kind::Spsc.with::<T>();
+        Ok(Shared::new(Object::open(segment, handle, kind, Shape::read::<T>)?))
+    }
+
+    fn new(object: Object<SpscBlock<T>>) -> Arc<Shared<T>> {
+        let sender = Waiting::new(Patience::for_space(object.shape().capacity()));
+        Arc::new(Shared { object, sender, receiver: Waiting::new(Patience::new()) })
+    }
+}
+
+/// One end of a ring.
+///
+/// # Invariants
+/// If `held_as` is the identity of this process, the ring's role word names this process, this is
+/// its only end with that role, and `side` is its view.
+pub(super) struct End<T: Shm, R: Role> {
+    shared: Arc<Shared<T>>,
+    tenure: Tenure<R>,
+    wait: Wait,
+}
+
+/// How a process has its role.
+struct Tenure<R> {
+    held_as: Option<PeerId>,
+    side: Option<Side>,
+    role: PhantomData<fn(R)>,
+}
+
+impl<T: Shm, R: Role> End<T, R> {
+    /// Takes the role without waiting; it must be free, or its holder dead.
+    pub(super) fn take(shared: Arc<Shared<T>>) -> Result<End<T, R>, Fault> {
+        let mut tenure = Tenure { held_as: None, side: None, role: PhantomData };
+        let place = shared.object.enter()?;
+        let taking = Using { place, tenure: &mut tenure, wanted: 0 };
+        match attempt::once(&shared.object, taking) {
+            Ok(Ok(_)) => Ok(End { shared, tenure, wait: Wait::default() }),
+            Ok(Err(Stop::Broken(fault))) => Err(fault),
+            Ok(Err(Stop::Closed | Stop::Late(_))) | Err(_) => Err(Fault::RoleTaken),
+        }
+    }
+
+    /// Calls `act` when this side may use a slot; waits for that as `until` says.
+    ///
+    /// The caller's result is made here: a message in one result that is turned into another is
+    /// copied.
+    #[inline(always)]
+    pub(super) fn act<U: Until, V, E>(
+        &mut self,
+        until: U,
+        act: impl FnOnce(&Place<SpscBlock<T>>, Turn<'_>) -> V,
+        error: impl FnOnce(Stop<U::Late>) -> E,
+    ) -> Result<V, E> {
+        let place = match self.shared.object.enter() {
+            Ok(place) => place,
+            Err(fault) => return Err(error(Stop::Broken(fault))),
+        };
+        // What is known already: no look at the other side's word.
+        let known = self.tenure.side(place).and_then(|side| R::ready(side, place.block(), 0).ok());
+        let mut own = known.unwrap_or(0);
+        if own == 0 {
+            own = match self.wait_for_slot(until) {
+                Ok(found) => found,
+                Err(stop) => return Err(error(stop)),
+            };
+        }
+        let place = match self.shared.object.enter() {
+            Ok(place) => place,
+            Err(fault) => return Err(error(Stop::Broken(fault))),
+        };
+        match self.tenure.side(place).and_then(|side| side.turn(own)) {
+            Some(turn) => Ok(act(place, turn)),
+            None => Err(error(Stop::Broken(Fault::Corrupt))),
+        }
+    }
+
+    /// Looks for slots, as none is known, and waits until there are some; gives their number.
+    ///
+    /// Enters anew: what the common path handed over it would have to build in memory every time.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_slot<U: Until>(&mut self, until: U) -> Result<u64, Stop<U::Late>> {
+        let Shared { object, .. } = &*self.shared;
+        let place = object.enter().map_err(Stop::Broken)?;
+        let waiting = R::waiting(&self.shared);
+        if !matches!(until.limit(), Limit::None(_)) {
+            waiting.patience.rest();
+        }
+        let mut using = Using { place, tenure: &mut self.tenure, wanted: 1 };
+        let found = match using.attempt(false) {
+            Ok(found) => found,
+            Err(blocked) => {
+                waiting.patience.found(0);
+                let events = [place.event(R::event(place.block()))];
+                attempt::go_on(object, using, blocked, until, &events, self.wait, waiting)
+                    .map_err(Stop::Late)?
+            }
+        };
+        let found = found.map_err(Stop::widen)?;
+        waiting.patience.found(found);
+        Ok(found)
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        self.shared.object.handle()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.shared.object.shape().capacity() as usize
+    }
+
+    pub(super) fn set_wait(&mut self, wait: Wait) {
+        self.wait = wait;
+    }
+
+    /// Messages in the ring; 0 if it cannot be used.
+    pub(super) fn len(&self) -> usize {
+        let Ok(place) = self.shared.object.enter() else { return 0 };
+        let block = place.block();
+        let head = block.receiver().index.load(Ordering::Acquire);
+        let tail = block.sender().index.load(Ordering::Acquire);
+        tail.wrapping_sub(head).min(block.capacity()) as usize
+    }
+}
+
+impl<R> Tenure<R> {
+    /// The side, if this process has the role.
+    #[inline]
+    fn side<B>(&mut self, place: &Place<B>) -> Option<&mut Side> {
+        if self.held_as == Some(place.peer()) { self.side.as_mut() } else { None }
+    }
+}
+
+/// The search for a slot, by one who may have to take the role first.
+struct Using<'a, T: Shm, R: Role> {
+    place: &'a Place<SpscBlock<T>>,
+    tenure: &'a mut Tenure<R>,
+    /// Slots that it is to find; 0 to do no more than take the role.
+    wanted: u64,
+}
+
+impl<T: Shm, R: Role> Using<'_, T, R> {
+    /// Takes the role from `holder`, as its word names it; 0 if it is free. False if it has changed.
+    fn take_role(&mut self, holder: u64) -> Result<bool, Fault> {
+        let me = self.place.peer();
+        let role = &R::words(self.place.block()).role;
+        // Acquire pairs with the Release of the last holder's drop; of a dead one all that it
+        // stored happened before.
+        let taken =
+            role.compare_exchange(holder, me.to_bits(), Ordering::AcqRel, Ordering::Relaxed);
+        if taken.is_err() {
+            return Ok(false);
+        }
+        let Ok(side) = R::resume(self.place.block()) else {
+            // Whoever asks again is to hear the same, and not that the role is taken.
+            let _ = role.compare_exchange(me.to_bits(), 0, Ordering::Release, Ordering::Relaxed);
+            return Err(Fault::Corrupt);
+        };
+        // INVARIANT: the compare-and-swap made the role ours.
+        *self.tenure = Tenure { held_as: Some(me), side: Some(side), role: PhantomData };
+        Ok(true)
+    }
+}
+
+impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
+    /// How many slots there are, or why there will never be one.
+    type Done = Result<u64, Stop<Never>>;
+    /// Who has the role.
+    type Held = PeerId;
+
+    fn attempt(&mut self, _look: bool) -> Result<Self::Done, Blocked<PeerId>> {
+        let block = self.place.block();
+        let corrupt = Ok(Err(Stop::Broken(Fault::Corrupt)));
+        while self.tenure.side(self.place).is_none() {
+            // Relaxed: the swap looks again.
+            let holder = R::words(block).role.load(Ordering::Relaxed);
+            match PeerId::from_bits(holder) {
+                None if holder == 0 => match self.take_role(0) {
+                    Ok(_) => {}
+                    Err(fault) => return Ok(Err(Stop::Broken(fault))),
+                },
+                None => return corrupt,
+                // After a fork: the parent has not dropped its copy of this end yet. Or another end
+                // of this process.
+                Some(peer) => return Err(Blocked::Behind(peer)),
+            }
+        }
+        match self.tenure.side(self.place).map(|side| R::ready(side, block, self.wanted)) {
+            Some(Ok(0)) if self.wanted > 0 => Err(Blocked::Nobody),
+            Some(Ok(count)) => Ok(Ok(count)),
+            Some(Err(Corrupt)) | None => corrupt,
+        }
+    }
+
+    fn owner(holder: PeerId) -> u32 {
+        holder.owner()
+    }
+
+    fn succeed(&mut self, holder: PeerId) -> Option<Self::Done> {
+        self.take_role(holder.to_bits()).err().map(|fault| Err(Stop::Broken(fault)))
+    }
+}
+
+impl<T: Shm, R: Role> Drop for End<T, R> {
+    fn drop(&mut self) {
+        // In a forked child `held_as` is the parent's, and the role stays with the parent.
+        if let Ok(place) = self.shared.object.enter()
+            && self.tenure.held_as == Some(place.peer())
+        {
+            // Release pairs with the Acquire in `take_role`: the successor sees our last index.
+            let role = &R::words(place.block()).role;
+            let me = place.peer().to_bits();
+            let _ = role.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
+        }
+    }
+}
