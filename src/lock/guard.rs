@@ -64,7 +64,7 @@ impl<T: Shm> Deref for LockGuard<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         self.check();
-        self.place.block().get(&self.locked)
+        self.place.seat().block.get(&self.locked)
     }
 }
 
@@ -72,28 +72,42 @@ impl<T: Shm> DerefMut for LockGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         self.check();
-        self.place.block().get_mut(&mut self.locked)
+        self.place.seat().block.get_mut(&mut self.locked)
     }
 }
 
 impl<T: Shm> Drop for LockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if !self.place.is_ours() {
-            return;
+        if self.leaves != LockState::Clean || std::thread::panicking() || !self.place.is_ours() {
+            return unlock_unusually(self.place, self.leaves, self.was_panicking);
         }
-        let panicked = !self.was_panicking && std::thread::panicking();
-        let block = self.place.block();
-        let freed = self.place.event(block.freed());
-        if self.leaves == LockState::Clean && !panicked {
-            block.lock().unlock(LockState::Clean);
-            freed.notify_one();
-        } else {
-            let clean = self.leaves == LockState::Clean;
-            block.lock().unlock(if clean { LockState::Poisoned } else { self.leaves });
-            // None of those who wait gets the lock, so none of them would wake the next.
-            freed.notify_all();
-        }
+        let seat = self.place.seat();
+        seat.block.lock().unlock(LockState::Clean);
+        seat.event(seat.block.freed()).notify_one();
+    }
+}
+
+// Not by reference to the guard, which so needs no place in memory.
+#[cold]
+#[inline(never)]
+fn unlock_unusually<T: Shm>(place: &Place<LockBlock<T>>, leaves: LockState, was_panicking: bool) {
+    if !place.is_ours() {
+        return;
+    }
+    let panicked = !was_panicking && std::thread::panicking();
+    let left = match leaves {
+        LockState::Clean if panicked => LockState::Poisoned,
+        state => state,
+    };
+    let seat = place.seat();
+    seat.block.lock().unlock(left);
+    let freed = seat.event(seat.block.freed());
+    if left == LockState::Clean {
+        freed.notify_one();
+    } else {
+        // None of those who wait gets the lock, so none of them would wake the next.
+        freed.notify_all();
     }
 }
 

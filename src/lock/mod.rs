@@ -23,7 +23,7 @@ use crate::object::attempt::{self, Attempt, Blocked, Forever, Once, Until, Waiti
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::lock::LockBlock;
 use crate::object::kind::Kind;
-use crate::object::place::{Object, Place};
+use crate::object::place::{Object, Seat};
 use crate::object::{CreateError, Handle};
 use crate::peer::Fault;
 use crate::segment::{Segment, Shm};
@@ -163,7 +163,7 @@ impl<T: Shm> Lock<T> {
     /// cannot be used.
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_, T>, LockError> {
-        self.take(Forever).map_err(LockError::from)
+        self.take(Forever)
     }
 
     /// Takes the lock if it is free right now.
@@ -176,7 +176,7 @@ impl<T: Shm> Lock<T> {
     /// As [`Lock::lock`], or [`TryLockError::WouldBlock`].
     #[inline]
     pub fn try_lock(&self) -> Result<LockGuard<'_, T>, TryLockError> {
-        self.take(Once).map_err(TryLockError::from)
+        self.take(Once)
     }
 
     /// Takes the lock, waiting at most `timeout`.
@@ -184,7 +184,7 @@ impl<T: Shm> Lock<T> {
     /// # Errors
     /// As [`Lock::lock`], or [`LockTimeoutError::Timeout`].
     pub fn lock_timeout(&self, timeout: Duration) -> Result<LockGuard<'_, T>, LockTimeoutError> {
-        self.take(Deadline::after(timeout)).map_err(LockTimeoutError::from)
+        self.take(Deadline::after(timeout))
     }
 
     /// Takes the lock, waiting until `deadline`.
@@ -192,7 +192,7 @@ impl<T: Shm> Lock<T> {
     /// # Errors
     /// As [`Lock::lock`], or [`LockTimeoutError::Timeout`].
     pub fn lock_deadline(&self, deadline: Instant) -> Result<LockGuard<'_, T>, LockTimeoutError> {
-        self.take(Deadline::at(deadline)).map_err(LockTimeoutError::from)
+        self.take(Deadline::at(deadline))
     }
 
     /// Takes the lock to repair the value, waiting as long as it takes.
@@ -231,7 +231,7 @@ impl<T: Shm> Lock<T> {
     /// # }
     /// ```
     pub fn recover(&self) -> Result<RecoveryGuard<'_, T>, LockError> {
-        self.take_to_repair(Forever).map_err(LockError::from)
+        self.take_to_repair(Forever)
     }
 
     /// Takes the lock to repair the value, if it is free right now.
@@ -239,7 +239,7 @@ impl<T: Shm> Lock<T> {
     /// # Errors
     /// As [`Lock::recover`], or [`TryLockError::WouldBlock`].
     pub fn try_recover(&self) -> Result<RecoveryGuard<'_, T>, TryLockError> {
-        self.take_to_repair(Once).map_err(TryLockError::from)
+        self.take_to_repair(Once)
     }
 
     /// Takes the lock to repair the value, waiting at most `timeout`.
@@ -250,7 +250,7 @@ impl<T: Shm> Lock<T> {
         &self,
         timeout: Duration,
     ) -> Result<RecoveryGuard<'_, T>, LockTimeoutError> {
-        self.take_to_repair(Deadline::after(timeout)).map_err(LockTimeoutError::from)
+        self.take_to_repair(Deadline::after(timeout))
     }
 
     /// Takes the lock to repair the value, waiting until `deadline`.
@@ -261,70 +261,74 @@ impl<T: Shm> Lock<T> {
         &self,
         deadline: Instant,
     ) -> Result<RecoveryGuard<'_, T>, LockTimeoutError> {
-        self.take_to_repair(Deadline::at(deadline)).map_err(LockTimeoutError::from)
+        self.take_to_repair(Deadline::at(deadline))
     }
 
-    /// The guard is made here, from what lies in registers: one that came back from the rare path
-    /// would be copied through memory in the common one, too, which took as long as the lock does.
+    /// The common case ends here; see `queue::shared`.
     #[inline(always)]
-    fn take<U: Until>(&self, until: U) -> Result<LockGuard<'_, T>, Stop<U::Late>> {
-        let place = self.enter()?;
-        let locked = match place.block().lock().lock_free(owner(place)) {
-            Some(locked) => locked,
-            None => self.take_slowly(until, false)?.0,
-        };
-        // INVARIANT: the word names us now.
-        Ok(LockGuard::new(place, locked, LockState::Clean))
+    fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<LockGuard<'_, T>, E> {
+        if let Some(place) = self.shared.object.known()
+            && let Some(locked) = lock_free(place.seat())
+        {
+            // INVARIANT: the word names us now.
+            return Ok(LockGuard::new(place, locked, LockState::Clean));
+        }
+        self.take_slowly(until)
     }
 
-    fn take_to_repair<U: Until>(&self, until: U) -> Result<RecoveryGuard<'_, T>, Stop<U::Late>> {
-        let place = self.enter()?;
-        let (locked, state) = self.take_slowly(until, true)?;
-        // INVARIANT: the word names us now.
-        Ok(RecoveryGuard::new(LockGuard::new(place, locked, state)))
-    }
-
-    #[inline(always)]
-    fn enter<L>(&self) -> Result<&Place<LockBlock<T>>, Stop<L>> {
-        self.shared.object.enter().map_err(|fault| Stop::Final(LockError::Broken(fault)))
-    }
-
-    /// Enters anew, so that nothing of the common path must lie in memory.
     #[cold]
     #[inline(never)]
-    fn take_slowly<U: Until>(
+    fn take_slowly<U: Until, E: From<Stop<U::Late>>>(
+        &self,
+        until: U,
+    ) -> Result<LockGuard<'_, T>, E> {
+        Ok(self.take_in_turn(until, false)?)
+    }
+
+    fn take_to_repair<U: Until, E: From<Stop<U::Late>>>(
+        &self,
+        until: U,
+    ) -> Result<RecoveryGuard<'_, T>, E> {
+        Ok(RecoveryGuard::new(self.take_in_turn(until, true)?))
+    }
+
+    fn take_in_turn<U: Until>(
         &self,
         until: U,
         to_repair: bool,
-    ) -> Result<(Locked, LockState), Stop<U::Late>> {
-        let place = self.enter()?;
+    ) -> Result<LockGuard<'_, T>, Stop<U::Late>> {
         let Shared { object, waiting } = &*self.shared;
-        let mut taking = Taking { place, to_repair };
+        let broken = |fault| Stop::Final(LockError::Broken(fault));
+        let place = object.enter().map_err(broken)?;
+        let seat = place.seat();
+        let mut taking = Taking { seat, to_repair };
         let taken = match taking.attempt(false) {
             Ok(taken) => taken,
             Err(blocked) => {
-                let freed = [place.event(place.block().freed())];
+                let freed = [seat.event(seat.block.freed())];
                 attempt::go_on(object, taking, blocked, until, &freed, self.wait, waiting)
                     .map_err(Stop::Late)?
             }
         };
-        taken.map_err(Stop::Final)
+        let (locked, state) = taken.map_err(Stop::Final)?;
+        // INVARIANT: the word names us now.
+        Ok(LockGuard::new(place, locked, state))
     }
 }
 
 /// The taking of a lock that was not free and clean.
-struct Taking<'a, T: Shm> {
-    place: &'a Place<LockBlock<T>>,
+struct Taking<T: Shm> {
+    seat: Seat<LockBlock<T>>,
     to_repair: bool,
 }
 
-impl<T: Shm> Attempt for Taking<'_, T> {
+impl<T: Shm> Attempt for Taking<T> {
     /// The lock, or why it will not be had by waiting.
     type Done = Result<(Locked, LockState), LockError>;
     type Held = HeldLock;
 
     fn attempt(&mut self, _look: bool) -> Result<Self::Done, Blocked<HeldLock>> {
-        let (lock, me) = (self.place.block().lock(), owner(self.place));
+        let (lock, me) = (self.seat.block.lock(), owner(&self.seat));
         let taken = if self.to_repair {
             lock.try_recover(me)
         } else {
@@ -345,10 +349,10 @@ impl<T: Shm> Attempt for Taking<'_, T> {
     }
 
     fn succeed(&mut self, held: HeldLock) -> Option<Self::Done> {
-        let block = self.place.block();
+        let block = self.seat.block;
         if block.lock().declare_dead(held) {
             // None of those who only want to lock gets it now, so none of them would wake the next.
-            self.place.event(block.freed()).notify_all();
+            self.seat.event(block.freed()).notify_all();
         }
         None
     }
@@ -369,6 +373,11 @@ impl<T: Shm> fmt::Debug for Lock<T> {
 
 /// This thread, as lock words name it.
 #[inline]
-fn owner<T: Shm>(place: &Place<LockBlock<T>>) -> Owner {
-    Owner { peer: place.me(), thread: thread::number() }
+fn owner<T: Shm>(seat: &Seat<LockBlock<T>>) -> Owner {
+    Owner { peer: seat.me, thread: thread::number() }
+}
+
+#[inline]
+fn lock_free<T: Shm>(seat: Seat<LockBlock<T>>) -> Option<Locked> {
+    seat.block.lock().lock_free(owner(&seat))
 }

@@ -49,16 +49,16 @@ pub(crate) struct Holding {
     len: u64,
 }
 
-/// This process at an object: who it is, and where the segment lies.
+/// This process as a holder of an object: who it is, and where the segment lies.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seat<'a> {
+pub(crate) struct Holder<'a> {
     pub(crate) me: PeerId,
     pub(crate) region: Region<'a>,
     pub(crate) fences: Fences,
     mapping: &'a Mapping,
 }
 
-impl Seat<'_> {
+impl Holder<'_> {
     /// Whether the peer that a claim word names is dead, by the kernel's word. Costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         let judge = |table| Judge { table, mapping: self.mapping, me: self.me.owner() };
@@ -156,10 +156,10 @@ impl Holding {
     }
 
     /// This process at the object. It must have [entered](Holding::enter_after_fork).
-    pub(crate) fn enter(&self) -> Result<Seat<'_>, Fault> {
+    pub(crate) fn enter(&self) -> Result<Holder<'_>, Fault> {
         let me = PeerId::from_bits(self.mapping.peer_bits()).ok_or(Fault::Corrupt)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
-        Ok(Seat { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
+        Ok(Holder { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
     }
 
     /// Makes this process, which was forked from a holder, a holder itself; then calls `look`, while

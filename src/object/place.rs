@@ -15,7 +15,7 @@ use std::ptr::{self, NonNull};
 
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
-use crate::object::holding::{Holding, Seat};
+use crate::object::holding::Holding;
 use crate::peer::{Fault, PeerId};
 use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Segment;
@@ -56,10 +56,19 @@ pub(crate) struct Place<B> {
     identity: NonNull<AtomicU64>,
     /// What `identity` says in the process for which this is right.
     me: PeerId,
-    fences: Fences,
-    block: B,
+    seat: Seat<B>,
     /// That of the process from which this one was forked.
     inherited: *mut Place<B>,
+}
+
+/// This process at the object: all that an operation needs, by value. Behind a reference the
+/// compiler would load it anew after each access to shared memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat<B> {
+    /// The name of this process in claim words.
+    pub(crate) me: u32,
+    pub(crate) block: B,
+    fences: Fences,
 }
 
 // SAFETY: a block is addresses of shared memory, which every thread may use as its protocol says.
@@ -116,19 +125,26 @@ impl<B: Block> Object<B> {
     fn place(&self) -> &Place<B> {
         // Acquire pairs with the Release in `enter_after_fork`.
         let place = self.place.load(Ordering::Acquire);
+        // SAFETY: what a box gave up is not null.
+        let place = unsafe { NonNull::new_unchecked(place) };
         // SAFETY: by the invariant.
-        unsafe { &*place }
+        unsafe { place.as_ref() }
     }
 
-    /// Begins an operation.
+    /// Where the object lies, if this process has looked that up: the common way into an
+    /// operation.
     #[inline(always)]
-    pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
+    pub(crate) fn known(&self) -> Option<&Place<B>> {
         let place = self.place();
-        if place.is_ours() { Ok(place) } else { self.enter_after_fork() }
+        if place.is_ours() { Some(place) } else { None }
+    }
+
+    /// Where the object lies, looked up if need be: the way into everything else.
+    pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
+        self.known().map_or_else(|| self.enter_after_fork(), Ok)
     }
 
     #[cold]
-    #[inline(never)]
     fn enter_after_fork(&self) -> Result<&Place<B>, Fault> {
         self.holding.enter_after_fork(|| {
             // Another thread may have been here first.
@@ -171,34 +187,35 @@ impl<B> Place<B> {
         identity.load(Ordering::Acquire) == self.me.to_bits()
     }
 
-    /// The name of this process in claim words.
-    #[inline]
-    pub(crate) fn me(&self) -> u32 {
-        self.me.owner()
-    }
-
     /// This process.
     #[inline]
     pub(crate) fn peer(&self) -> PeerId {
         self.me
     }
+}
 
+impl<B: Copy> Place<B> {
+    /// What operations need. For the process for which the place is right.
+    #[inline]
+    pub(crate) fn seat(&self) -> Seat<B> {
+        self.seat
+    }
+}
+
+impl<B> Seat<B> {
     /// An event of the object, with the fences that this process uses.
     #[inline]
     pub(crate) fn event<'a>(&self, event: &'a Event) -> EventRef<'a> {
         event.with(self.fences)
     }
-
-    #[inline]
-    pub(crate) fn block(&self) -> &B {
-        &self.block
-    }
 }
 
 impl<B: Block> Place<B> {
     fn look_up(holding: &Holding, shape: &B::Shape) -> Result<Place<B>, Fault> {
-        let Seat { me, region, fences, .. } = holding.enter()?;
-        let block = B::view(region, holding.offset(), shape).ok_or(Fault::Corrupt)?;
-        Ok(Place { identity: holding.identity(), me, fences, block, inherited: ptr::null_mut() })
+        let holder = holding.enter()?;
+        let block = B::view(holder.region, holding.offset(), shape).ok_or(Fault::Corrupt)?;
+        let seat = Seat { me: holder.me.owner(), block, fences: holder.fences };
+        let (identity, inherited) = (holding.identity(), ptr::null_mut());
+        Ok(Place { identity, me: holder.me, seat, inherited })
     }
 }

@@ -7,8 +7,9 @@ use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendManyError, SendStop, SendTimeoutError, Stop,
     TryRecvError, TrySendError,
 };
-use crate::queue::Queue;
-use crate::queue::shared::{End, claim_at_hint};
+use crate::queue::shared::{End, QueueSeat};
+use crate::queue::{Queue, SendErrorOf};
+use crate::ring::mpmc::Claim;
 use crate::segment::Shm;
 use crate::sys::clock::Deadline;
 
@@ -129,29 +130,33 @@ impl<T: Shm> Queue<T> {
         &self,
         values: &[T],
         until: U,
-    ) -> Result<(), SendManyError<<Stop<U::Late> as SendStop>::Error<()>>>
+    ) -> Result<(), SendManyError<SendErrorOf<U, ()>>>
     where
         Stop<U::Late>: SendStop,
     {
-        let mut rest = values.iter();
-        while let Some(mut value) = rest.next() {
-            let (place, mut claim) =
-                self.shared.claim(End::Write, until, self.wait).map_err(|stop| SendManyError {
-                    sent: values.len() - rest.len() - 1,
-                    error: stop.with(()),
-                })?;
+        let mut rest = values;
+        while let [first, others @ ..] = rest {
+            let claimed = self.shared.claim(End::Write, until, self.wait);
+            let (place, claim) = claimed.map_err(|stop| SendManyError {
+                sent: values.len() - rest.len(),
+                error: stop.with(()),
+            })?;
+            let seat = place.seat();
+            let ring = seat.block.ring();
+            let mut at = claim.position();
+            publish(seat, claim, first);
+            rest = others;
             // As many as go without looking around.
-            loop {
-                place.block().write(&mut claim, value);
-                place.block().ring().publish(claim);
-                let Some(next) = rest.as_slice().first() else { break };
-                let Some(free) = claim_at_hint(place, End::Write) else { break };
-                (value, claim) = (next, free);
-                rest.next();
+            while let [next, others @ ..] = rest
+                && let Some(claim) = ring.claim_write_behind(at, seat.me)
+            {
+                at = claim.position();
+                publish(seat, claim, next);
+                rest = others;
             }
             // Wakes one receiver; each that takes a message and sees another wakes the next. Before
             // waiting for a slot, too: those that can free one must know of what is there.
-            self.shared.notify(place, End::Write);
+            self.shared.notify(seat, End::Write);
         }
         Ok(())
     }
@@ -170,21 +175,40 @@ impl<T: Shm> Queue<T> {
         values.reserve(max);
         let before = values.len();
         let (place, mut claim) = self.shared.claim(End::Read, until, self.wait)?;
+        let seat = place.seat();
         loop {
-            values.push(place.block().read(&claim));
-            place.block().ring().release(claim);
+            let mut at = claim.position();
+            values.push(release(seat, claim));
+            while values.len() - before < max
+                && let Some(claim) = seat.block.ring().claim_read_behind(at, seat.me)
+            {
+                at = claim.position();
+                values.push(release(seat, claim));
+            }
             if values.len() - before == max {
                 break;
             }
             // At the hint there may be none though there is one further on.
-            let further_on = || self.shared.claim(End::Read, Once, self.wait).ok();
-            match claim_at_hint(place, End::Read).or_else(|| further_on().map(|(_, claim)| claim)) {
-                Some(next) => claim = next,
-                None => break,
+            match self.shared.claim(End::Read, Once, self.wait) {
+                Ok((_, next)) => claim = next,
+                Err(_) => break,
             }
         }
         // Wakes one sender; each that finds a slot and sees another wakes the next.
-        self.shared.notify(place, End::Read);
+        self.shared.notify(seat, End::Read);
         Ok(values.len() - before)
     }
+}
+
+#[inline(always)]
+fn publish<T: Shm>(seat: QueueSeat<T>, mut claim: Claim, value: &T) {
+    seat.block.write(&mut claim, value);
+    seat.block.ring().publish(claim);
+}
+
+#[inline(always)]
+fn release<T: Shm>(seat: QueueSeat<T>, claim: Claim) -> T {
+    let value = seat.block.read(&claim);
+    seat.block.ring().release(claim);
+    value
 }

@@ -82,7 +82,7 @@ impl<'a, T: Shm> Reservation<'a, T> {
     /// In a forked child of the process that made the reservation.
     #[inline]
     pub fn write(&mut self, value: T) {
-        let block = self.slot.place.block();
+        let block = self.slot.place.seat().block;
         block.write(self.slot.claim_mut(), &value);
     }
 
@@ -96,9 +96,9 @@ impl<'a, T: Shm> Reservation<'a, T> {
     #[inline]
     pub fn commit(mut self) {
         let Some(claim) = self.slot.end() else { in_a_child() };
-        let Slot { shared, place, .. } = self.slot;
-        place.block().ring().publish(claim);
-        shared.notify(place, End::Write);
+        let seat = self.slot.place.seat();
+        seat.block.ring().publish(claim);
+        self.slot.shared.notify(seat, End::Write);
     }
 }
 
@@ -107,14 +107,14 @@ impl<T: Shm> Deref for Reservation<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        self.slot.place.block().get(self.slot.claim())
+        self.slot.place.seat().block.get(self.slot.claim())
     }
 }
 
 impl<T: Shm> DerefMut for Reservation<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        let block = self.slot.place.block();
+        let block = self.slot.place.seat().block;
         block.get_mut(self.slot.claim_mut())
     }
 }
@@ -123,15 +123,16 @@ impl<T: Shm> Drop for Reservation<'_, T> {
     #[inline]
     fn drop(&mut self) {
         if let Some(claim) = self.slot.end() {
-            self.slot.place.block().ring().release(claim);
-            notify_both(self.slot.place);
+            let seat = self.slot.place.seat();
+            seat.block.ring().release(claim);
+            notify_both(seat);
         }
     }
 }
 
 impl<T: Shm> fmt::Debug for Reservation<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slot = self.slot.claim.as_ref().map(|claim| claim.index);
+        let slot = self.slot.claim.as_ref().map(|claim| claim.index());
         f.debug_struct("Reservation").field("slot", &slot).finish_non_exhaustive()
     }
 }
@@ -171,7 +172,7 @@ impl<T: Shm> Deref for Received<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        self.slot.place.block().get(self.slot.claim())
+        self.slot.place.seat().block.get(self.slot.claim())
     }
 }
 
@@ -179,8 +180,9 @@ impl<T: Shm> Drop for Received<'_, T> {
     #[inline]
     fn drop(&mut self) {
         if let Some(claim) = self.slot.end() {
-            self.slot.place.block().ring().release(claim);
-            self.slot.shared.notify(self.slot.place, End::Read);
+            let seat = self.slot.place.seat();
+            seat.block.ring().release(claim);
+            self.slot.shared.notify(seat, End::Read);
         }
     }
 }

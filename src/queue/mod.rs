@@ -23,7 +23,7 @@ pub use guard::{Received, Reservation};
 pub use iter::Iter;
 pub use options::{OnReceiverDeath, QueueOptions};
 
-use shared::{End, Shared};
+use shared::{End, QueueSeat, Shared, claim_at_hint};
 
 use crate::object::attempt::{Forever, Once, Until};
 use crate::object::block::MOST_ALIGN;
@@ -37,6 +37,7 @@ use crate::object::transfer::{
 use crate::object::{CreateError, Handle};
 use crate::peer::Fault;
 use crate::primitive::Ordering;
+use crate::ring::mpmc::Claim;
 use crate::ring::position::{MOST_SLOTS, is_capacity};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
@@ -172,7 +173,7 @@ impl<T: Shm> Queue<T> {
     /// [`SendError::Closed`] or [`SendError::Broken`], with the value.
     #[inline]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.put(&value, Forever).map_err(|stop| stop.with(value))
+        self.put(&value, Forever)
     }
 
     /// Sends `value` if a slot is free right now.
@@ -182,7 +183,7 @@ impl<T: Shm> Queue<T> {
     /// value.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.put(&value, Once).map_err(|stop| stop.with(value))
+        self.put(&value, Once)
     }
 
     /// Sends `value`, waiting at most `timeout` for a free slot.
@@ -191,7 +192,7 @@ impl<T: Shm> Queue<T> {
     /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Closed`] or [`SendTimeoutError::Broken`],
     /// with the value.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Deadline::after(timeout)).map_err(|stop| stop.with(value))
+        self.put(&value, Deadline::after(timeout))
     }
 
     /// Sends `value`, waiting until `deadline` for a free slot.
@@ -199,7 +200,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::send_timeout`].
     pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Deadline::at(deadline)).map_err(|stop| stop.with(value))
+        self.put(&value, Deadline::at(deadline))
     }
 
     /// Receives a message, waiting as long as it takes.
@@ -261,7 +262,7 @@ impl<T: Shm> Queue<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reserve(&self) -> Result<Reservation<'_, T>, SendError<()>> {
-        self.claim_slot(Forever).map_err(|stop| stop.with(()))
+        self.claim_slot(Forever)
     }
 
     /// Claims a slot for a message that is written in place, if one is free right now.
@@ -269,7 +270,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::try_send`].
     pub fn try_reserve(&self) -> Result<Reservation<'_, T>, TrySendError<()>> {
-        self.claim_slot(Once).map_err(|stop| stop.with(()))
+        self.claim_slot(Once)
     }
 
     /// Claims a slot for a message that is written in place, waiting at most `timeout` for one.
@@ -280,7 +281,7 @@ impl<T: Shm> Queue<T> {
         &self,
         timeout: Duration,
     ) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
-        self.claim_slot(Deadline::after(timeout)).map_err(|stop| stop.with(()))
+        self.claim_slot(Deadline::after(timeout))
     }
 
     /// Claims a slot for a message that is written in place, waiting until `deadline` for one.
@@ -291,7 +292,7 @@ impl<T: Shm> Queue<T> {
         &self,
         deadline: Instant,
     ) -> Result<Reservation<'_, T>, SendTimeoutError<()>> {
-        self.claim_slot(Deadline::at(deadline)).map_err(|stop| stop.with(()))
+        self.claim_slot(Deadline::at(deadline))
     }
 
     /// Receives a message in place, waiting as long as it takes.
@@ -378,10 +379,10 @@ impl<T: Shm> Queue<T> {
     /// Killed inside this call, the process has closed the queue or has not.
     pub fn close(&self) {
         if let Ok(place) = self.shared.object.enter() {
-            let block = place.block();
-            block.ring().close();
-            place.event(block.items()).notify_all();
-            place.event(block.space()).notify_all();
+            let seat = place.seat();
+            seat.block.ring().close();
+            seat.event(seat.block.items()).notify_all();
+            seat.event(seat.block.space()).notify_all();
         }
     }
 
@@ -391,45 +392,105 @@ impl<T: Shm> Queue<T> {
     }
 
     fn look<R>(&self, look: impl FnOnce(&QueueBlock<T>) -> R) -> Option<R> {
-        self.shared.object.enter().ok().map(|place| look(place.block()))
+        self.shared.object.enter().ok().map(|place| look(&place.seat().block))
     }
 
     /// By reference, as a value would be copied on its way here.
-    #[inline]
-    fn put<U: Until>(&self, value: &T, until: U) -> Result<(), Stop<U::Late>> {
-        let (place, mut claim) = self.shared.claim(End::Write, until, self.wait)?;
-        place.block().write(&mut claim, value);
-        place.block().ring().publish(claim);
-        self.shared.notify(place, End::Write);
-        Ok(())
+    #[inline(always)]
+    fn put<U: Until>(&self, value: &T, until: U) -> Result<(), SendErrorOf<U, T>>
+    where
+        Stop<U::Late>: SendStop,
+    {
+        if let Some(place) = self.shared.object.known() {
+            let seat = place.seat();
+            if let Some(claim) = claim_at_hint(seat, End::Write) {
+                self.put_into(seat, claim, value);
+                return Ok(());
+            }
+        }
+        self.put_slowly(value, until)
     }
 
-    /// Makes the caller's result here: a message in one result that is turned into another is
-    /// copied.
+    #[cold]
+    #[inline(never)]
+    fn put_slowly<U: Until>(&self, value: &T, until: U) -> Result<(), SendErrorOf<U, T>>
+    where
+        Stop<U::Late>: SendStop,
+    {
+        match self.shared.claim(End::Write, until, self.wait) {
+            Ok((place, claim)) => {
+                self.put_into(place.seat(), claim, value);
+                Ok(())
+            }
+            Err(stop) => Err(stop.with(*value)),
+        }
+    }
+
+    #[inline(always)]
+    fn put_into(&self, seat: QueueSeat<T>, mut claim: Claim, value: &T) {
+        seat.block.write(&mut claim, value);
+        seat.block.ring().publish(claim);
+        self.shared.notify(seat, End::Write);
+    }
+
     #[inline(always)]
     fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
-        let (place, claim) = match self.shared.claim(End::Read, until, self.wait) {
-            Ok(claimed) => claimed,
-            Err(stop) => return Err(E::from(stop)),
-        };
-        let value = place.block().read(&claim);
-        place.block().ring().release(claim);
-        self.shared.notify(place, End::Read);
-        Ok(value)
+        if let Some(place) = self.shared.object.known() {
+            let seat = place.seat();
+            if let Some(claim) = claim_at_hint(seat, End::Read) {
+                return Ok(self.take_from(seat, claim));
+            }
+        }
+        self.take_slowly(until)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_slowly<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
+        match self.shared.claim(End::Read, until, self.wait) {
+            Ok((place, claim)) => Ok(self.take_from(place.seat(), claim)),
+            Err(stop) => Err(E::from(stop)),
+        }
+    }
+
+    #[inline(always)]
+    fn take_from(&self, seat: QueueSeat<T>, claim: Claim) -> T {
+        let value = seat.block.read(&claim);
+        seat.block.ring().release(claim);
+        self.shared.notify(seat, End::Read);
+        value
     }
 
     #[inline]
-    fn claim_slot<U: Until>(&self, until: U) -> Result<Reservation<'_, T>, Stop<U::Late>> {
-        let (place, claim) = self.shared.claim(End::Write, until, self.wait)?;
-        Ok(Reservation::new(&self.shared, place, claim))
+    fn claim_slot<U: Until>(&self, until: U) -> Result<Reservation<'_, T>, SendErrorOf<U, ()>>
+    where
+        Stop<U::Late>: SendStop,
+    {
+        if let Some(place) = self.shared.object.known()
+            && let Some(claim) = claim_at_hint(place.seat(), End::Write)
+        {
+            return Ok(Reservation::new(&self.shared, place, claim));
+        }
+        match self.shared.claim(End::Write, until, self.wait) {
+            Ok((place, claim)) => Ok(Reservation::new(&self.shared, place, claim)),
+            Err(stop) => Err(stop.with(())),
+        }
     }
 
     #[inline]
     fn get<U: Until>(&self, until: U) -> Result<Received<'_, T>, Stop<U::Late>> {
+        if let Some(place) = self.shared.object.known()
+            && let Some(claim) = claim_at_hint(place.seat(), End::Read)
+        {
+            return Ok(Received::new(&self.shared, place, claim));
+        }
         let (place, claim) = self.shared.claim(End::Read, until, self.wait)?;
         Ok(Received::new(&self.shared, place, claim))
     }
 }
+
+/// What sending a `T` says when it has failed.
+type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T>;
 
 /// Another handle of the same queue.
 impl<T: Shm> Clone for Queue<T> {

@@ -103,12 +103,23 @@ pub(crate) struct Ring<'a, S> {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a claimed slot holds up everybody behind it"]
 pub(crate) struct Claim {
-    /// Which slot.
-    pub(crate) index: u64,
-    /// Its word, as the claim left it.
-    word: SlotWord,
+    at: Position,
     /// Whether a receiver before this one died with the message.
     pub(crate) redelivered: bool,
+}
+
+impl Claim {
+    /// Where in the sequence of messages it is.
+    #[inline]
+    pub(crate) fn position(&self) -> Position {
+        self.at
+    }
+
+    /// Which slot.
+    #[inline]
+    pub(crate) fn index(&self) -> u64 {
+        self.at.index()
+    }
 }
 
 /// A slot that somebody else has claimed, as it was seen.
@@ -187,7 +198,7 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Claims the position at the hint for writing if it is the next one, as it nearly always is;
     /// else `claim_write` finds it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn claim_write_at_hint(&self, me: u32) -> Option<Claim> {
         // Relaxed: as in `claim_write`.
         if self.closed.load(Ordering::Relaxed) != 0 {
@@ -198,7 +209,7 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Claims the message at the hint for reading if it is the next one, as it nearly always is;
     /// else `claim_read` finds it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn claim_read_at_hint(&self, me: u32) -> Option<Claim> {
         // Relaxed: an orphan is looked for by `claim_read`.
         if self.orphans.load(Ordering::Relaxed) != 0 {
@@ -207,9 +218,39 @@ impl<S: Slots> Ring<'_, S> {
         self.claim_at_hint(self.head, Phase::Full, Phase::Reading, me)
     }
 
-    #[inline]
+    #[inline(always)]
     fn claim_at_hint(&self, hint: &AtomicU64, from: Phase, to: Phase, me: u32) -> Option<Claim> {
-        let at = self.hint(hint).ok()?;
+        self.claim_at(self.hint(hint).ok()?, hint, from, to, me)
+    }
+
+    /// Claims the position behind one that the caller had claimed for writing, if it is free.
+    #[inline(always)]
+    pub(crate) fn claim_write_behind(&self, at: Position, me: u32) -> Option<Claim> {
+        // Relaxed: as in `claim_write`.
+        if self.closed.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        let at = at.next(self.slots.count());
+        self.claim_at(at, self.tail, Phase::Empty, Phase::Writing, me)
+    }
+
+    /// Claims the message behind one that the caller had claimed for reading, if it is there.
+    #[inline(always)]
+    pub(crate) fn claim_read_behind(&self, at: Position, me: u32) -> Option<Claim> {
+        let at = at.next(self.slots.count());
+        self.claim_at(at, self.head, Phase::Full, Phase::Reading, me)
+    }
+
+    /// Claims position `at`, one that all claimed positions lie before, and moves the hint.
+    #[inline(always)]
+    fn claim_at(
+        &self,
+        at: Position,
+        hint: &AtomicU64,
+        from: Phase,
+        to: Phase,
+        me: u32,
+    ) -> Option<Claim> {
         let (from, to) = (SlotWord::at(at, from, 0), SlotWord::at(at, to, me));
         if self.load(at.index()) != from || !self.claim(at.index(), from, to) {
             return None;
@@ -217,7 +258,7 @@ impl<S: Slots> Ring<'_, S> {
         // It may overwrite a later one; walkers make up for that. Release pairs with the Acquire
         // load in `hint`.
         hint.store(at.next(self.slots.count()).to_bits(), Ordering::Release);
-        Some(Claim { index: at.index(), word: to, redelivered: false })
+        Some(Claim { at, redelivered: false })
     }
 
     /// Claims the next position for writing.
@@ -239,7 +280,7 @@ impl<S: Slots> Ring<'_, S> {
                     // It may overwrite a later one; walkers make up for that. Release pairs with
                     // the Acquire load in `hint`.
                     self.tail.store(at.next(capacity).to_bits(), Ordering::Release);
-                    return Ok(Claim { index, word: writing, redelivered: false });
+                    return Ok(Claim { at, redelivered: false });
                 }
                 // Somebody else was here first: the word has changed.
                 continue;
@@ -300,9 +341,9 @@ impl<S: Slots> Ring<'_, S> {
     /// Makes the payload of a claim for writing a message.
     #[inline]
     pub(crate) fn publish(&self, claim: Claim) {
-        let full = claim.word.with(Phase::Full, 0);
+        let full = SlotWord::at(claim.at, Phase::Full, 0);
         // Release pairs with the Acquire of the receiver's claim: it sees the payload.
-        self.slots.word(claim.index).store(full.to_bits(), Ordering::Release);
+        self.slots.word(claim.index()).store(full.to_bits(), Ordering::Release);
     }
 
     /// Gives a slot up: a claim for writing sends nothing, a claim for reading is done with its
@@ -311,10 +352,13 @@ impl<S: Slots> Ring<'_, S> {
     pub(crate) fn release(&self, claim: Claim) {
         // Release pairs with the Acquire of the next sender's claim: it writes only after we have
         // read.
-        self.slots.word(claim.index).store(claim.word.next_lap().to_bits(), Ordering::Release);
-        if self.policy == OnReaderDeath::Redeliver {
-            self.pass_done(STEPS_OF_A_READER);
-        }
+        let empty = SlotWord::at(claim.at, Phase::Empty, 0).next_lap();
+        self.slots.word(claim.index()).store(empty.to_bits(), Ordering::Release);
+    }
+
+    /// After a release, with [`OnReaderDeath::Redeliver`]: keeps `done` near what is being read.
+    pub(crate) fn keep_done(&self) {
+        self.pass_done(STEPS_OF_A_READER);
     }
 
     /// Claims the next message for reading.
@@ -339,7 +383,7 @@ impl<S: Slots> Ring<'_, S> {
                     if self.claim(index, word, reading) {
                         // As in `claim_write`.
                         self.head.store(at.next(capacity).to_bits(), Ordering::Release);
-                        return Ok(Claim { index, word: reading, redelivered: false });
+                        return Ok(Claim { at, redelivered: false });
                     }
                 }
                 (0, Phase::Writing) => return Err(Refused::NotNow(Some(Held { index, word }))),
@@ -443,7 +487,8 @@ impl<S: Slots> Ring<'_, S> {
                             // The flag that we have cleared may have told of others too.
                             self.flag_orphan();
                         }
-                        return Some(Claim { index, word: reading, redelivered: true });
+                        let at = Position::new(word.lap(), index);
+                        return Some(Claim { at, redelivered: true });
                     }
                 }
             }

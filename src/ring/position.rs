@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! position = lap:30 | 0:10 | index:24            times round, and slot
-//! word     = lap:30 | phase:3 | owner:31         of the slot
+//! word     = lap:30 | owner:31 | phase:3         of the slot
 //! ```
 //! A position holds lap and index side by side, so that any capacity works without a division. Its
 //! lap stands where that of a slot's word stands: exchange the lower bits of a position, and you
@@ -33,6 +33,7 @@ const LAP_SHIFT: u32 = OWNER_BITS + PHASE_BITS;
 const LAP_MASK: u64 = (1 << LAP_BITS) - 1;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 const PHASE_MASK: u64 = (1 << PHASE_BITS) - 1;
+const OWNER_SHIFT: u32 = PHASE_BITS;
 /// One lap, in a position and in a word.
 const LAP_ONE: u64 = 1 << LAP_SHIFT;
 /// The bits below the lap.
@@ -146,7 +147,10 @@ impl SlotWord {
             Phase::Sealed => 5,
             Phase::Unknown => PHASE_MASK,
         };
-        SlotWord(lap << LAP_SHIFT | phase << OWNER_BITS | u64::from(owner) & OWNER_MASK)
+        {
+            debug_assert!(u64::from(owner) <= OWNER_MASK, "names have 31 bits");
+            SlotWord(lap << LAP_SHIFT | u64::from(owner) << OWNER_SHIFT | phase)
+        }
     }
 
     /// The word of the slot of `position`, in its lap.
@@ -178,7 +182,7 @@ impl SlotWord {
 
     #[inline]
     pub(crate) fn phase(self) -> Phase {
-        match self.0 >> OWNER_BITS & PHASE_MASK {
+        match self.0 & PHASE_MASK {
             0 => Phase::Empty,
             1 => Phase::Writing,
             2 => Phase::Full,
@@ -192,7 +196,7 @@ impl SlotWord {
     /// The peer that claimed the slot; 0 in phases without an owner.
     #[inline]
     pub(crate) fn owner(self) -> u32 {
-        (self.0 & OWNER_MASK) as u32
+        (self.0 >> OWNER_SHIFT & OWNER_MASK) as u32
     }
 
     /// The slot's next lap, empty.

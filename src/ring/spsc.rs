@@ -33,19 +33,22 @@ pub(crate) struct Corrupt;
 /// One side's private view.
 ///
 /// # Invariants
-/// `own` is the value of the side's own word; `slot` is `own % capacity`; `other` is a value that
-/// the other side's word had.
+/// `own` is the value of the side's own word; `slot` is `own % capacity`; `end` is how far it may
+/// get by a value that the other side's word had: `own` and at most `capacity` more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Side {
     own: u64,
     slot: u64,
-    other: u64,
+    end: u64,
     capacity: u64,
 }
 
 impl Side {
-    fn resume(own: u64, other: u64, capacity: u64) -> Side {
-        Side { own, slot: own % capacity, other, capacity }
+    /// Of nobody: it may use nothing.
+    pub(crate) const NONE: Side = Side { own: 0, slot: 0, end: 0, capacity: 1 };
+
+    fn resume(own: u64, end: u64, capacity: u64) -> Side {
+        Side { own, slot: own % capacity, end, capacity }
     }
 
     #[inline]
@@ -53,20 +56,34 @@ impl Side {
         self.slot
     }
 
-    /// The slot that this side uses next, if of those from there on at least one is its own.
+    /// How many slots from there on are known to be this side's own.
     #[inline]
-    pub(crate) fn turn(&mut self, own: u64) -> Option<Turn<'_>> {
-        if own > 0 { Some(Turn { side: self }) } else { None }
+    fn known(&self) -> u64 {
+        self.end.wrapping_sub(self.own)
+    }
+
+    /// The slot that this side uses next, if it is known to be its own.
+    #[inline]
+    pub(crate) fn turn(&mut self) -> Option<Turn<'_>> {
+        if self.end == self.own { None } else { Some(Turn { side: self }) }
+    }
+
+    /// Notes what the other side's word says now: that this side may get as far as `end`.
+    fn look(&mut self, end: u64) -> Result<u64, Corrupt> {
+        let own = end.wrapping_sub(self.own);
+        if own > self.capacity {
+            return Err(Corrupt);
+        }
+        self.end = end;
+        Ok(own)
     }
 
     #[inline]
-    fn advance(&mut self, count: u64) {
-        // INVARIANT: `slot` stays `own % capacity`, since `count <= capacity`.
-        self.own = self.own.wrapping_add(count);
-        self.slot += count;
-        if self.slot >= self.capacity {
-            self.slot -= self.capacity;
-        }
+    fn advance(&mut self) {
+        // INVARIANT: `slot` stays `own % capacity`.
+        self.own = self.own.wrapping_add(1);
+        let next = self.slot + 1;
+        self.slot = if next == self.capacity { 0 } else { next };
     }
 }
 
@@ -78,7 +95,7 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Which slot.
+    /// Which slot: less than the capacity that the side was made for.
     #[inline]
     pub(crate) fn slot(&self) -> u64 {
         self.side.slot()
@@ -87,13 +104,17 @@ impl Turn<'_> {
     /// Publishes the message that the sender has written there.
     #[inline]
     pub(crate) fn publish(self, tail: &AtomicU64) {
-        publish(self.side, tail, 1);
+        self.side.advance();
+        // Pairs with the Acquire load in `messages`.
+        tail.store(self.side.own, Ordering::Release);
     }
 
     /// Gives the slot back from which the receiver has read.
     #[inline]
     pub(crate) fn release(self, head: &AtomicU64) {
-        release(self.side, head, 1);
+        self.side.advance();
+        // Pairs with the Acquire load in `free_slots`.
+        head.store(self.side.own, Ordering::Release);
     }
 }
 
@@ -105,12 +126,11 @@ pub(crate) fn resume_sender(
     capacity: u64,
 ) -> Result<Side, Corrupt> {
     // Acquire pairs with the last sender's and the receiver's Release stores.
-    let (own, other) = (tail.load(Ordering::Acquire), head.load(Ordering::Acquire));
-    if own.wrapping_sub(other) <= capacity {
-        Ok(Side::resume(own, other, capacity))
-    } else {
-        Err(Corrupt)
+    let (own, head) = (tail.load(Ordering::Acquire), head.load(Ordering::Acquire));
+    if own.wrapping_sub(head) > capacity {
+        return Err(Corrupt);
     }
+    Ok(Side::resume(own, head.wrapping_add(capacity), capacity))
 }
 
 /// As [`resume_sender`], for the receiver.
@@ -119,62 +139,29 @@ pub(crate) fn resume_receiver(
     head: &AtomicU64,
     capacity: u64,
 ) -> Result<Side, Corrupt> {
-    let (own, other) = (head.load(Ordering::Acquire), tail.load(Ordering::Acquire));
-    if other.wrapping_sub(own) <= capacity {
-        Ok(Side::resume(own, other, capacity))
-    } else {
-        Err(Corrupt)
+    let (own, tail) = (head.load(Ordering::Acquire), tail.load(Ordering::Acquire));
+    if tail.wrapping_sub(own) > capacity {
+        return Err(Corrupt);
     }
+    Ok(Side::resume(own, tail, capacity))
 }
 
-/// Free slots from [`Side::slot`] on, as far as known; the receiver's word is loaded if fewer than
+/// Free slots from [`Turn::slot`] on, as far as known; the receiver's word is loaded if fewer than
 /// `wanted` are.
-#[inline]
 pub(crate) fn free_slots(side: &mut Side, head: &AtomicU64, wanted: u64) -> Result<u64, Corrupt> {
-    let used = side.own.wrapping_sub(side.other);
-    if side.capacity - used >= wanted {
-        return Ok(side.capacity - used);
+    if side.known() >= wanted {
+        return Ok(side.known());
     }
     // Pairs with the Release store in `release`.
-    let other = head.load(Ordering::Acquire);
-    let used = side.own.wrapping_sub(other);
-    if used > side.capacity {
-        return Err(Corrupt);
-    }
-    side.other = other;
-    Ok(side.capacity - used)
+    side.look(head.load(Ordering::Acquire).wrapping_add(side.capacity))
 }
 
-/// Published messages from [`Side::slot`] on, as far as known; the sender's word is loaded if fewer
+/// Published messages from [`Turn::slot`] on, as far as known; the sender's word is loaded if fewer
 /// than `wanted` are.
-#[inline]
 pub(crate) fn messages(side: &mut Side, tail: &AtomicU64, wanted: u64) -> Result<u64, Corrupt> {
-    let ready = side.other.wrapping_sub(side.own);
-    if ready >= wanted {
-        return Ok(ready);
+    if side.known() >= wanted {
+        return Ok(side.known());
     }
     // Pairs with the Release store in `publish`.
-    let other = tail.load(Ordering::Acquire);
-    let ready = other.wrapping_sub(side.own);
-    if ready > side.capacity {
-        return Err(Corrupt);
-    }
-    side.other = other;
-    Ok(ready)
-}
-
-/// Publishes the next `count` slots, which the sender has written.
-#[inline]
-pub(crate) fn publish(side: &mut Side, tail: &AtomicU64, count: u64) {
-    side.advance(count);
-    // Pairs with the Acquire load in `messages`.
-    tail.store(side.own, Ordering::Release);
-}
-
-/// Gives the next `count` slots back, which the receiver has read.
-#[inline]
-pub(crate) fn release(side: &mut Side, head: &AtomicU64, count: u64) {
-    side.advance(count);
-    // Pairs with the Acquire load in `free_slots`.
-    head.store(side.own, Ordering::Release);
+    side.look(tail.load(Ordering::Acquire))
 }

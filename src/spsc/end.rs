@@ -121,8 +121,8 @@ impl<T: Shm> Shared<T> {
 /// One end of a ring.
 ///
 /// # Invariants
-/// If `held_as` is the identity of this process, the ring's role word names this process, this is
-/// its only end with that role, and `side` is its view.
+/// If `held_as` is the identity of this process, as bits, the ring's role word names this process,
+/// this is its only end with that role, and `side` is its view.
 pub(super) struct End<T: Shm, R: Role> {
     shared: Arc<Shared<T>>,
     tenure: Tenure<R>,
@@ -131,15 +131,15 @@ pub(super) struct End<T: Shm, R: Role> {
 
 /// How a process has its role.
 struct Tenure<R> {
-    held_as: Option<PeerId>,
-    side: Option<Side>,
+    held_as: u64,
+    side: Side,
     role: PhantomData<fn(R)>,
 }
 
 impl<T: Shm, R: Role> End<T, R> {
     /// Takes the role without waiting; it must be free, or its holder dead.
     pub(super) fn take(shared: Arc<Shared<T>>) -> Result<End<T, R>, Fault> {
-        let mut tenure = Tenure { held_as: None, side: None, role: PhantomData };
+        let mut tenure = Tenure { held_as: 0, side: Side::NONE, role: PhantomData };
         let place = shared.object.enter()?;
         let taking = Using { place, tenure: &mut tenure, wanted: 0 };
         match attempt::once(&shared.object, taking) {
@@ -149,46 +149,28 @@ impl<T: Shm, R: Role> End<T, R> {
         }
     }
 
-    /// Calls `act` when this side may use a slot; waits for that as `until` says.
-    ///
-    /// The caller's result is made here: a message in one result that is turned into another is
-    /// copied.
+    /// This side's next slot, if it is known to have one: no look at the other side's word.
     #[inline(always)]
-    pub(super) fn act<U: Until, V, E>(
-        &mut self,
-        until: U,
-        act: impl FnOnce(&Place<SpscBlock<T>>, Turn<'_>) -> V,
-        error: impl FnOnce(Stop<U::Late>) -> E,
-    ) -> Result<V, E> {
-        let place = match self.shared.object.enter() {
-            Ok(place) => place,
-            Err(fault) => return Err(error(Stop::Broken(fault))),
-        };
-        // What is known already: no look at the other side's word.
-        let known = self.tenure.side(place).and_then(|side| R::ready(side, place.block(), 0).ok());
-        let mut own = known.unwrap_or(0);
-        if own == 0 {
-            own = match self.wait_for_slot(until) {
-                Ok(found) => found,
-                Err(stop) => return Err(error(stop)),
-            };
-        }
-        let place = match self.shared.object.enter() {
-            Ok(place) => place,
-            Err(fault) => return Err(error(Stop::Broken(fault))),
-        };
-        match self.tenure.side(place).and_then(|side| side.turn(own)) {
-            Some(turn) => Ok(act(place, turn)),
-            None => Err(error(Stop::Broken(Fault::Corrupt))),
-        }
+    pub(super) fn known_turn(&mut self) -> Option<(&Place<SpscBlock<T>>, Turn<'_>)> {
+        let place = self.shared.object.known()?;
+        let turn = self.tenure.side(place)?.turn()?;
+        Some((place, turn))
     }
 
-    /// Looks for slots, as none is known, and waits until there are some; gives their number.
-    ///
-    /// Enters anew: what the common path handed over it would have to build in memory every time.
+    /// This side's next slot. Waits for one as `until` says.
     #[cold]
-    #[inline(never)]
-    fn wait_for_slot<U: Until>(&mut self, until: U) -> Result<u64, Stop<U::Late>> {
+    pub(super) fn turn<U: Until>(
+        &mut self,
+        until: U,
+    ) -> Result<(&Place<SpscBlock<T>>, Turn<'_>), Stop<U::Late>> {
+        self.wait_for_slot(until)?;
+        let place = self.shared.object.enter().map_err(Stop::Broken)?;
+        let turn = self.tenure.side(place).and_then(Side::turn);
+        turn.map(|turn| (place, turn)).ok_or(Stop::Broken(Fault::Corrupt))
+    }
+
+    /// Looks for slots, as none is known, and waits until there are some.
+    fn wait_for_slot<U: Until>(&mut self, until: U) -> Result<(), Stop<U::Late>> {
         let Shared { object, .. } = &*self.shared;
         let place = object.enter().map_err(Stop::Broken)?;
         let waiting = R::waiting(&self.shared);
@@ -200,14 +182,15 @@ impl<T: Shm, R: Role> End<T, R> {
             Ok(found) => found,
             Err(blocked) => {
                 waiting.patience.found(0);
-                let events = [place.event(R::event(place.block()))];
+                let seat = place.seat();
+                let events = [seat.event(R::event(&seat.block))];
                 attempt::go_on(object, using, blocked, until, &events, self.wait, waiting)
                     .map_err(Stop::Late)?
             }
         };
         let found = found.map_err(Stop::widen)?;
         waiting.patience.found(found);
-        Ok(found)
+        Ok(())
     }
 
     pub(super) fn handle(&self) -> Handle {
@@ -225,7 +208,7 @@ impl<T: Shm, R: Role> End<T, R> {
     /// Messages in the ring; 0 if it cannot be used.
     pub(super) fn len(&self) -> usize {
         let Ok(place) = self.shared.object.enter() else { return 0 };
-        let block = place.block();
+        let block = place.seat().block;
         let head = block.receiver().index.load(Ordering::Acquire);
         let tail = block.sender().index.load(Ordering::Acquire);
         tail.wrapping_sub(head).min(block.capacity()) as usize
@@ -236,7 +219,7 @@ impl<R> Tenure<R> {
     /// The side, if this process has the role.
     #[inline]
     fn side<B>(&mut self, place: &Place<B>) -> Option<&mut Side> {
-        if self.held_as == Some(place.peer()) { self.side.as_mut() } else { None }
+        if self.held_as == place.peer().to_bits() { Some(&mut self.side) } else { None }
     }
 }
 
@@ -252,7 +235,8 @@ impl<T: Shm, R: Role> Using<'_, T, R> {
     /// Takes the role from `holder`, as its word names it; 0 if it is free. False if it has changed.
     fn take_role(&mut self, holder: u64) -> Result<bool, Fault> {
         let me = self.place.peer();
-        let role = &R::words(self.place.block()).role;
+        let block = self.place.seat().block;
+        let role = &R::words(&block).role;
         // Acquire pairs with the Release of the last holder's drop; of a dead one all that it
         // stored happened before.
         let taken =
@@ -260,13 +244,13 @@ impl<T: Shm, R: Role> Using<'_, T, R> {
         if taken.is_err() {
             return Ok(false);
         }
-        let Ok(side) = R::resume(self.place.block()) else {
+        let Ok(side) = R::resume(&block) else {
             // Whoever asks again is to hear the same, and not that the role is taken.
             let _ = role.compare_exchange(me.to_bits(), 0, Ordering::Release, Ordering::Relaxed);
             return Err(Fault::Corrupt);
         };
         // INVARIANT: the compare-and-swap made the role ours.
-        *self.tenure = Tenure { held_as: Some(me), side: Some(side), role: PhantomData };
+        *self.tenure = Tenure { held_as: me.to_bits(), side, role: PhantomData };
         Ok(true)
     }
 }
@@ -278,11 +262,11 @@ impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
     type Held = PeerId;
 
     fn attempt(&mut self, _look: bool) -> Result<Self::Done, Blocked<PeerId>> {
-        let block = self.place.block();
+        let block = self.place.seat().block;
         let corrupt = Ok(Err(Stop::Broken(Fault::Corrupt)));
         while self.tenure.side(self.place).is_none() {
             // Relaxed: the swap looks again.
-            let holder = R::words(block).role.load(Ordering::Relaxed);
+            let holder = R::words(&block).role.load(Ordering::Relaxed);
             match PeerId::from_bits(holder) {
                 None if holder == 0 => match self.take_role(0) {
                     Ok(_) => {}
@@ -294,7 +278,7 @@ impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
                 Some(peer) => return Err(Blocked::Behind(peer)),
             }
         }
-        match self.tenure.side(self.place).map(|side| R::ready(side, block, self.wanted)) {
+        match self.tenure.side(self.place).map(|side| R::ready(side, &block, self.wanted)) {
             Some(Ok(0)) if self.wanted > 0 => Err(Blocked::Nobody),
             Some(Ok(count)) => Ok(Ok(count)),
             Some(Err(Corrupt)) | None => corrupt,
@@ -314,10 +298,11 @@ impl<T: Shm, R: Role> Drop for End<T, R> {
     fn drop(&mut self) {
         // In a forked child `held_as` is the parent's, and the role stays with the parent.
         if let Ok(place) = self.shared.object.enter()
-            && self.tenure.held_as == Some(place.peer())
+            && self.tenure.held_as == place.peer().to_bits()
         {
             // Release pairs with the Acquire in `take_role`: the successor sees our last index.
-            let role = &R::words(place.block()).role;
+            let block = place.seat().block;
+            let role = &R::words(&block).role;
             let me = place.peer().to_bits();
             let _ = role.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
         }

@@ -27,7 +27,7 @@ use end::{End, Receiving, Role, Sending, Shared};
 use crate::object::attempt::{Forever, Once, Until};
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::spsc::{Shape, SpscBlock};
-use crate::object::place::Place;
+use crate::object::place::Seat;
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
     TrySendError,
@@ -115,7 +115,7 @@ impl<T: Shm> Producer<T> {
     /// [`SendError::Broken`], with the value. The ring cannot be closed.
     #[inline]
     pub fn send(&mut self, value: T) -> Result<(), SendError<T>> {
-        self.put(&value, Forever, |stop| stop.with(value))
+        self.put(&value, Forever)
     }
 
     /// Sends `value` if a slot is free right now.
@@ -124,7 +124,7 @@ impl<T: Shm> Producer<T> {
     /// [`TrySendError::Full`] or [`TrySendError::Broken`], with the value.
     #[inline]
     pub fn try_send(&mut self, value: T) -> Result<(), TrySendError<T>> {
-        self.put(&value, Once, |stop| stop.with(value))
+        self.put(&value, Once)
     }
 
     /// Sends `value`, waiting at most `timeout` for a free slot.
@@ -132,7 +132,7 @@ impl<T: Shm> Producer<T> {
     /// # Errors
     /// [`SendTimeoutError::Timeout`] or [`SendTimeoutError::Broken`], with the value.
     pub fn send_timeout(&mut self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Deadline::after(timeout), |stop| stop.with(value))
+        self.put(&value, Deadline::after(timeout))
     }
 
     /// Sends `value`, waiting until `deadline` for a free slot.
@@ -144,24 +144,38 @@ impl<T: Shm> Producer<T> {
         value: T,
         deadline: Instant,
     ) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Deadline::at(deadline), |stop| stop.with(value))
+        self.put(&value, Deadline::at(deadline))
     }
 
-    /// By reference, as a value would be copied on its way here.
+    /// By reference, as a value would be copied on its way here. The common case ends here; see
+    /// `queue::shared`.
     #[inline(always)]
-    fn put<U: Until, E>(
-        &mut self,
-        value: &T,
-        until: U,
-        error: impl FnOnce(Stop<U::Late>) -> E,
-    ) -> Result<(), E> {
-        let act = |place: &Place<SpscBlock<T>>, mut turn: Turn<'_>| {
-            let block = place.block();
-            block.write(&mut turn, value);
-            turn.publish(&block.sender().index);
-            place.event(block.items()).notify_one();
-        };
-        self.end.act(until, act, error)
+    fn put<U: Until>(&mut self, value: &T, until: U) -> Result<(), SendErrorOf<U, T>>
+    where
+        Stop<U::Late>: SendStop,
+    {
+        match self.end.known_turn() {
+            Some((place, turn)) => {
+                put_into(place.seat(), turn, value);
+                Ok(())
+            }
+            None => self.put_slowly(value, until),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_slowly<U: Until>(&mut self, value: &T, until: U) -> Result<(), SendErrorOf<U, T>>
+    where
+        Stop<U::Late>: SendStop,
+    {
+        match self.end.turn(until) {
+            Ok((place, turn)) => {
+                put_into(place.seat(), turn, value);
+                Ok(())
+            }
+            Err(stop) => Err(stop.with(*value)),
+        }
     }
 
     /// The ring's name, with which another process can take a role over.
@@ -240,14 +254,17 @@ impl<T: Shm> Consumer<T> {
 
     #[inline(always)]
     fn get<U: Until, E: From<Stop<U::Late>>>(&mut self, until: U) -> Result<T, E> {
-        let act = |place: &Place<SpscBlock<T>>, turn: Turn<'_>| {
-            let block = place.block();
-            let value = block.read(&turn);
-            turn.release(&block.receiver().index);
-            place.event(block.space()).notify_one();
-            value
-        };
-        self.end.act(until, act, E::from)
+        match self.end.known_turn() {
+            Some((place, turn)) => Ok(take_from(place.seat(), turn)),
+            None => self.get_slowly(until),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_slowly<U: Until, E: From<Stop<U::Late>>>(&mut self, until: U) -> Result<T, E> {
+        let (place, turn) = self.end.turn(until)?;
+        Ok(take_from(place.seat(), turn))
     }
 
     /// The ring's name, with which another process can take a role over.
@@ -275,6 +292,26 @@ impl<T: Shm> Consumer<T> {
         self.end.set_wait(wait);
     }
 }
+
+#[inline(always)]
+fn put_into<T: Shm>(seat: Seat<SpscBlock<T>>, mut turn: Turn<'_>, value: &T) {
+    let block = seat.block;
+    block.write(&mut turn, value);
+    turn.publish(&block.sender().index);
+    seat.event(block.items()).notify_one();
+}
+
+#[inline(always)]
+fn take_from<T: Shm>(seat: Seat<SpscBlock<T>>, turn: Turn<'_>) -> T {
+    let block = seat.block;
+    let value = block.read(&turn);
+    turn.release(&block.receiver().index);
+    seat.event(block.space()).notify_one();
+    value
+}
+
+/// What sending a `T` says when it has failed.
+type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T>;
 
 impl<T: Shm> fmt::Debug for Producer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

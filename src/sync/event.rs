@@ -105,7 +105,18 @@ impl EventRef<'_> {
     /// it.
     #[inline]
     pub(crate) fn notify_one(self) {
-        if self.has_sleepers() {
+        self.fences.light();
+        // Relaxed: ordered by the fence.
+        let word = self.event.word.load(Ordering::Relaxed);
+        if word & (SLEEPERS_BIT | FENCED_BIT) != 0 {
+            self.notify_one_slowly();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn notify_one_slowly(self) {
+        if self.has_sleepers_by_fence() {
             self.wake(1);
         }
     }

@@ -9,7 +9,8 @@
 //! HELD|me --unlock after a panic: store--> POISONED
 //! ```
 //! `thread` is a number that the process gives each of its threads, so that a thread that locks
-//! twice is told so. A lock that nobody holds names nobody. While it is `DIED` or `POISONED` it is
+//! twice is told so. Modulo 2^30: a process that has started a billion of them may be told of a
+//! deadlock that is none. A lock that nobody holds names nobody. While it is `DIED` or `POISONED` it is
 //! given to those alone who come to repair the data.
 //!
 //! While a living process has the lock nobody else writes the word, so a plain store gives it up:
@@ -43,11 +44,6 @@ const DIED_BIT: u64 = 1 << 1;
 const HELD_BIT: u64 = 1 << 2;
 const OWNER_SHIFT: u32 = 3;
 const THREAD_SHIFT: u32 = OWNER_SHIFT + OWNER_BITS;
-const THREAD_BITS: u32 = 64 - THREAD_SHIFT;
-/// Threads are numbered modulo this: a process that has started a billion of them may be told of a
-/// deadlock that is none.
-const THREADS: u64 = 1 << THREAD_BITS;
-
 /// A thread of an attached process, as lock words name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
@@ -56,10 +52,11 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
+    #[inline]
     fn held(self) -> u64 {
-        HELD_BIT
-            | (u64::from(self.peer) & OWNER_MASK) << OWNER_SHIFT
-            | (u64::from(self.thread) & (THREADS - 1)) << THREAD_SHIFT
+        debug_assert!(u64::from(self.peer) <= OWNER_MASK, "names have 31 bits");
+        // Of a thread's number, what has no room falls off the end.
+        u64::from(self.thread) << THREAD_SHIFT | u64::from(self.peer) << OWNER_SHIFT | HELD_BIT
     }
 }
 

@@ -52,7 +52,10 @@ impl Fences {
     #[inline]
     pub(crate) fn light(self) {
         match self {
-            Fences::Symmetric | Fences::Unregistered => fence(Ordering::SeqCst),
+            Fences::Symmetric | Fences::Unregistered => {
+                seldom();
+                fence(Ordering::SeqCst);
+            }
             #[cfg(not(loom))]
             Fences::Asymmetric => core::sync::atomic::compiler_fence(Ordering::SeqCst),
             // loom reorders what it can, so the compiler's fence is not there to be modelled.
@@ -61,6 +64,11 @@ impl Fences {
         }
     }
 }
+
+/// Has the compiler put the branch that it is called in out of the way.
+#[cold]
+#[inline(always)]
+fn seldom() {}
 
 /// Orders what this thread has stored before what it loads. Pairs with itself.
 pub(crate) fn full() {

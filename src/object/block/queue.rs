@@ -324,6 +324,12 @@ impl<T: Shm> QueueBlock<T> {
         self.header().ring(slots, self.policy)
     }
 
+    /// Whether a message comes back when its reader dies.
+    #[inline]
+    pub(crate) fn redelivers(&self) -> bool {
+        self.policy == OnReaderDeath::Redeliver
+    }
+
     /// Notified when a message was sent.
     #[inline]
     pub(crate) fn items(&self) -> &Event {
@@ -338,7 +344,7 @@ impl<T: Shm> QueueBlock<T> {
 
     #[inline]
     fn payload(&self, claim: &Claim) -> Payload<T> {
-        let slot = self.ring().slots.slot(claim.index);
+        let slot = self.ring().slots.slot(claim.index());
         // SAFETY: within the slot and aligned for a `T`, as `SLOT` was made for it.
         unsafe { Payload::new(slot.add(Self::SLOT.payload as usize)) }
     }

@@ -195,12 +195,11 @@ impl<T: Shm> SpscBlock<T> {
 
     #[inline]
     fn payload(&self, turn: &Turn<'_>) -> Payload<T> {
-        // Sides keep the slot in range; this makes it so whatever they do.
-        let index = turn.slot().min(self.capacity - 1);
         // SAFETY: at least one value lies behind the header.
         let first: NonNull<T> = unsafe { self.header.add(1) }.cast();
-        // SAFETY: `index < capacity`, so the value lies within the block.
-        let value = unsafe { first.add(index as usize) };
+        // SAFETY: a turn's slot is less than the capacity that its side was resumed with, which is
+        // that of this block, so the value lies within it.
+        let value = unsafe { first.add(turn.slot() as usize) };
         // SAFETY: as above, and aligned like the header.
         unsafe { Payload::new(value.cast()) }
     }

@@ -82,12 +82,12 @@ impl Memory {
 
     fn write(&self, claim: &Claim, value: u64) {
         // SAFETY: the slot is claimed for writing; loom reports whoever else is there.
-        self.payloads[claim.index as usize].with_mut(|payload| unsafe { *payload = value });
+        self.payloads[claim.index() as usize].with_mut(|payload| unsafe { *payload = value });
     }
 
     fn read(&self, claim: &Claim) -> u64 {
         // SAFETY: the slot is claimed for reading; loom reports whoever writes there.
-        self.payloads[claim.index as usize].with(|payload| unsafe { *payload })
+        self.payloads[claim.index() as usize].with(|payload| unsafe { *payload })
     }
 
     /// Whether the message was sent; if not, there was no room or the ring was closed.

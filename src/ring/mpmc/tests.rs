@@ -69,11 +69,11 @@ impl Memory {
     }
 
     fn write(&self, claim: &Claim, value: u64) {
-        self.payloads[claim.index as usize].store(value, Ordering::Relaxed);
+        self.payloads[claim.index() as usize].store(value, Ordering::Relaxed);
     }
 
     fn read(&self, claim: &Claim) -> u64 {
-        self.payloads[claim.index as usize].load(Ordering::Relaxed)
+        self.payloads[claim.index() as usize].load(Ordering::Relaxed)
     }
 
     fn send_as(&self, me: u32, value: u64) -> Result<(), Refused> {
@@ -374,7 +374,7 @@ fn a_closed_ring_does_not_end_while_a_message_may_come_back() {
         let reading = memory.ring().claim_read(OTHER).unwrap();
         memory.ring().close();
         assert_eq!(owner_in_the_way(memory.recv()), OTHER);
-        let held = memory.held(reading.index);
+        let held = memory.held(reading.index());
         assert!(memory.ring().recover(held));
         assert_eq!(memory.recv_as(ME), Ok((7, true)));
         assert_eq!(memory.recv_as(ME), Err(Refused::Closed));
@@ -442,7 +442,7 @@ fn a_lagging_hint_does_not_jump_over_messages_before_an_aborted_claim() {
     memory.send(10).unwrap();
     memory.send(11).unwrap();
     let aborted = memory.ring().claim_write(ME).unwrap();
-    assert_eq!(aborted.index, 0);
+    assert_eq!(aborted.index(), 0);
     memory.ring().release(aborted);
     // A receiver was frozen between its claim of the very first message and the store of the hint.
     memory.head.store(Position::new(0, 0).to_bits(), Ordering::Relaxed);
@@ -536,18 +536,23 @@ fn a_look_for_orphans_takes_no_longer_in_a_large_ring() {
     for _ in 0..CAPACITY + 1000 {
         let claim = taken(&counted);
         counted.release(claim);
+        counted.keep_done();
     }
     let first = taken(&counted);
     let second = taken(&counted);
     looks.set(0);
     let held: Vec<Held> = counted.read_by_others(ME).collect();
-    assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [first.index, second.index]);
+    assert_eq!(
+        held.iter().map(|held| held.index).collect::<Vec<_>>(),
+        [first.index(), second.index()]
+    );
     assert!(!counted.find_orphan());
     assert!(looks.get() < 16, "{} looks", looks.get());
     // One that is held for long, while a thousand others come and go.
     for _ in 0..1000 {
         let claim = taken(&counted);
         counted.release(claim);
+        counted.keep_done();
     }
     assert!(counted.recover(held[0]));
     assert_eq!(counted.claim_read(ME).map(|claim| claim.redelivered), Ok(true));
@@ -598,11 +603,11 @@ fn scribbled_words_never_lead_to_a_panic_or_an_endless_loop() {
                 assert!(ring.len() <= capacity);
                 let _ = (ring.has_message(), ring.has_space());
                 if let Ok(claim) = ring.claim_write(ME) {
-                    assert!(claim.index < capacity);
+                    assert!(claim.index() < capacity);
                     ring.publish(claim);
                 }
                 if let Ok(claim) = ring.claim_read(ME) {
-                    assert!(claim.index < capacity);
+                    assert!(claim.index() < capacity);
                     ring.release(claim);
                 }
                 ring.recover_all(random.below(3) as u32);
@@ -610,7 +615,7 @@ fn scribbled_words_never_lead_to_a_panic_or_an_endless_loop() {
             ring.close();
             for _ in 0..3 {
                 if let Ok(claim) = ring.claim_read(ME) {
-                    assert!(claim.index < capacity);
+                    assert!(claim.index() < capacity);
                 }
             }
         }
@@ -701,7 +706,7 @@ impl Twin {
         match self.predecessor() {
             Fate::Done => {
                 let claim = claim.unwrap();
-                assert_eq!(claim.index, self.fates.len() as u64 % self.capacity);
+                assert_eq!(claim.index(), self.fates.len() as u64 % self.capacity);
                 self.fates.push(Fate::Writing(claim, me));
             }
             Fate::Writing(_, owner) | Fate::Reading(_, owner, _) => {
@@ -728,7 +733,7 @@ impl Twin {
             let claim = claim.unwrap();
             assert!(claim.redelivered);
             let is_it = |(at, fate): (usize, &Fate)| {
-                matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index
+                matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index()
             };
             let at = self.fates.iter().enumerate().position(is_it).expect("an orphan in this slot");
             let Fate::Orphan(value) = self.fates[at] else { unreachable!() };
@@ -812,7 +817,8 @@ impl Twin {
             match self.memory.ring().claim_read(ME) {
                 Ok(claim) if claim.redelivered => {
                     let orphan = |(at, fate): (usize, &Fate)| {
-                        matches!(fate, Fate::Orphan(_)) && at as u64 % self.capacity == claim.index
+                        matches!(fate, Fate::Orphan(_))
+                            && at as u64 % self.capacity == claim.index()
                     };
                     let at = self
                         .fates

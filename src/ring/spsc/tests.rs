@@ -45,7 +45,7 @@ impl Memory {
             return false;
         }
         self.payloads[side.slot() as usize].store(value, Ordering::Relaxed);
-        publish(side, &self.tail, 1);
+        side.turn().unwrap().publish(&self.tail);
         true
     }
 
@@ -54,7 +54,7 @@ impl Memory {
             return None;
         }
         let value = self.payloads[side.slot() as usize].load(Ordering::Relaxed);
-        release(side, &self.head, 1);
+        side.turn().unwrap().release(&self.head);
         Some(value)
     }
 }
@@ -91,19 +91,26 @@ fn the_slot_is_the_count_modulo_the_capacity() {
 }
 
 #[test]
-fn many_slots_are_published_and_released_by_one_store_each() {
+fn a_side_has_turns_for_what_it_knows_to_be_its_own() {
     let memory = Memory::new(5);
     let (mut sender, mut receiver) = (memory.sender(), memory.receiver());
     for round in 0..7 {
         assert_eq!(free_slots(&mut sender, &memory.head, 5), Ok(5));
-        publish(&mut sender, &memory.tail, 3);
+        for _ in 0..3 {
+            sender.turn().unwrap().publish(&memory.tail);
+        }
         assert_eq!(memory.tail.load(Ordering::Relaxed), 3 * (round + 1));
         assert_eq!(free_slots(&mut sender, &memory.head, 5), Ok(2));
+        assert!(receiver.turn().is_none());
         assert_eq!(messages(&mut receiver, &memory.tail, 5), Ok(3));
-        release(&mut receiver, &memory.head, 3);
+        for _ in 0..3 {
+            receiver.turn().unwrap().release(&memory.head);
+        }
         assert_eq!(memory.head.load(Ordering::Relaxed), 3 * (round + 1));
+        assert!(receiver.turn().is_none());
         assert_eq!(messages(&mut receiver, &memory.tail, 5), Ok(0));
     }
+    assert!({ Side::NONE }.turn().is_none());
 }
 
 #[test]
@@ -222,23 +229,24 @@ fn random_operations_do_what_the_naive_twin_does() {
                     );
                     let count = free.min(wanted);
                     for at in 0..count {
-                        let slot = (sender.slot() + at) % capacity;
-                        memory.payloads[slot as usize].store(value + 1000 * at, Ordering::Relaxed);
+                        let turn = sender.turn().unwrap();
+                        let payload = &memory.payloads[turn.slot() as usize];
+                        payload.store(value + 1000 * at, Ordering::Relaxed);
+                        turn.publish(&memory.tail);
                         twin.push_back(value + 1000 * at);
                     }
-                    publish(&mut sender, &memory.tail, count);
                 }
                 3 => {
                     let wanted = 1 + random.below(capacity);
                     let ready = messages(&mut receiver, &memory.tail, wanted).unwrap();
                     assert!(ready <= twin.len() as u64 && ready >= wanted.min(twin.len() as u64));
                     let count = ready.min(wanted);
-                    for at in 0..count {
-                        let slot = (receiver.slot() + at) % capacity;
-                        let value = memory.payloads[slot as usize].load(Ordering::Relaxed);
+                    for _ in 0..count {
+                        let turn = receiver.turn().unwrap();
+                        let value = memory.payloads[turn.slot() as usize].load(Ordering::Relaxed);
+                        turn.release(&memory.head);
                         assert_eq!(Some(value), twin.pop_front());
                     }
-                    release(&mut receiver, &memory.head, count);
                 }
                 4 => sender = memory.sender(),
                 _ => receiver = memory.receiver(),

@@ -19,48 +19,73 @@ const A: Owner = Owner { peer: 2, thread: 1 };
 const B: Owner = Owner { peer: 3, thread: 1 };
 const DEAD: Owner = Owner { peer: 9, thread: 4 };
 
-struct Locked {
+struct Shared {
     lock: RawLock,
     freed: Event,
     data: UnsafeCell<u32>,
 }
 
 // SAFETY: `data` is touched with the lock held only, which is what the models check.
-unsafe impl Sync for Locked {}
+unsafe impl Sync for Shared {}
 // SAFETY: as for `Sync`.
-unsafe impl Send for Locked {}
+unsafe impl Send for Shared {}
 
-impl Locked {
-    fn new() -> Arc<Locked> {
-        Arc::new(Locked { lock: RawLock::new(), freed: Event::new(), data: UnsafeCell::new(0) })
+impl Shared {
+    fn new() -> Arc<Shared> {
+        Arc::new(Shared { lock: RawLock::new(), freed: Event::new(), data: UnsafeCell::new(0) })
     }
 
-    /// Locks, sleeping as long as need be. An owner in the way is taken for dead if `is_dead` says
-    /// so.
-    fn lock(&self, me: Owner, is_dead: impl Fn(u32) -> bool) -> Acquired {
-        if self.lock.lock_free(me) {
-            return Acquired::Clean;
-        }
-        let attempt = |_| match self.lock.try_lock(me) {
-            Ok(acquired) => Ok(acquired),
-            Err(Refused::Held(held)) if is_dead(held.owner()) && self.lock.succeed(me, held) => {
-                Ok(Acquired::OwnerDied)
-            }
-            Err(Refused::Held(_)) => Err(Obstacle::Owner),
-            Err(other) => panic!("{other:?}"),
+    /// Tries until `attempt` is through, sleeping as long as need be. An owner in the way is taken
+    /// for dead if `is_dead` says so.
+    fn wait<R>(
+        &self,
+        is_dead: impl Fn(u32) -> bool,
+        attempt: impl Fn() -> Result<R, Refused>,
+    ) -> Result<R, LockState> {
+        let attempt = |_| loop {
+            return match attempt() {
+                Ok(done) => Ok(Ok(done)),
+                Err(Refused::Unclean(state)) => Ok(Err(state)),
+                Err(Refused::Held(held)) if is_dead(held.owner()) => {
+                    if self.lock.declare_dead(held) {
+                        self.event().notify_all();
+                    }
+                    continue;
+                }
+                Err(Refused::Held(_)) => Err(Obstacle::Owner),
+                Err(other) => panic!("{other:?}"),
+            };
         };
         let patience = Patience::new();
-        wait(self.event(), Wait::Sleep, &patience, Deadline::NEVER, attempt)
+        wait(&[self.event()], Wait::Sleep, &patience, Deadline::NEVER, attempt)
             .expect("there is no deadline")
+    }
+
+    fn lock(&self, me: Owner, is_dead: impl Fn(u32) -> bool) -> Result<Locked, LockState> {
+        match self.lock.lock_free(me) {
+            Some(locked) => Ok(locked),
+            None => self.wait(is_dead, || self.lock.try_lock(me)),
+        }
+    }
+
+    fn recover(&self, me: Owner, is_dead: impl Fn(u32) -> bool) -> LockState {
+        match self.wait(is_dead, || self.lock.try_recover(me)) {
+            Ok((_locked, state)) => state,
+            Err(state) => panic!("refused to repair what is {state:?}"),
+        }
     }
 
     fn event(&self) -> EventRef<'_> {
         self.freed.with(Fences::Symmetric)
     }
 
-    fn unlock(&self, poisoned: bool) {
-        self.lock.unlock(poisoned);
-        self.event().notify_one();
+    fn unlock(&self, state: LockState) {
+        self.lock.unlock(state);
+        if state == LockState::Clean {
+            self.event().notify_one()
+        } else {
+            self.event().notify_all()
+        }
     }
 
     /// Adds one to the data, in two steps.
@@ -79,44 +104,62 @@ impl Locked {
         }
     }
 
-    fn lock_add_unlock(&self, me: Owner) -> Acquired {
-        let acquired = self.lock(me, |_| false);
-        assert_eq!(self.lock.try_lock(me), Err(Refused::WouldDeadlock));
+    /// Adds one, unless the data are to be repaired first.
+    fn lock_add_unlock(&self, me: Owner) -> Result<(), LockState> {
+        self.lock(me, |_| false)?;
+        assert_eq!(self.lock.try_lock(me).err(), Some(Refused::WouldDeadlock));
         self.add();
-        self.unlock(false);
-        acquired
+        self.unlock(LockState::Clean);
+        Ok(())
+    }
+
+    /// Adds one, whatever the state is, and says that the data are good.
+    fn recover_add_unlock(&self, me: Owner, is_dead: impl Fn(u32) -> bool) -> LockState {
+        let state = self.recover(me, is_dead);
+        self.add();
+        self.unlock(LockState::Clean);
+        state
+    }
+
+    /// The data, when all is over.
+    fn data(&self) -> u32 {
+        assert!(self.lock.lock_free(MAIN).is_some());
+        self.add() - 1
     }
 
     /// A lock whose owner was killed after it had written.
-    fn orphaned() -> Arc<Locked> {
-        let locked = Locked::new();
+    fn orphaned() -> Arc<Shared> {
+        let shared = Shared::new();
         let dead = {
-            let locked = locked.clone();
+            let shared = shared.clone();
             thread::spawn(move || {
-                assert!(locked.lock.lock_free(DEAD));
-                locked.add();
+                assert!(shared.lock.lock_free(DEAD).is_some());
+                shared.add();
             })
         };
         // Whoever knows that a process is dead knows that all its stores have happened.
         dead.join().unwrap();
-        locked
+        shared
     }
+}
+
+fn is_dead(owner: u32) -> bool {
+    owner == DEAD.peer
 }
 
 /// Acceptable: each adds one, in some order, and the sleeper wakes.
 #[test]
 fn two_threads_exclude_each_other_and_wake_each_other() {
     loom::model(|| {
-        let locked = Locked::new();
+        let shared = Shared::new();
         let other = {
-            let locked = locked.clone();
-            thread::spawn(move || locked.lock_add_unlock(A))
+            let shared = shared.clone();
+            thread::spawn(move || shared.lock_add_unlock(A))
         };
-        assert_eq!(locked.lock_add_unlock(MAIN), Acquired::Clean);
-        assert_eq!(locked.lock_add_unlock(MAIN), Acquired::Clean);
-        assert_eq!(other.join().unwrap(), Acquired::Clean);
-        assert!(locked.lock.lock_free(MAIN));
-        assert_eq!(locked.add(), 4);
+        assert_eq!(shared.lock_add_unlock(MAIN), Ok(()));
+        assert_eq!(shared.lock_add_unlock(MAIN), Ok(()));
+        assert_eq!(other.join().unwrap(), Ok(()));
+        assert_eq!(shared.data(), 3);
     });
 }
 
@@ -124,50 +167,49 @@ fn two_threads_exclude_each_other_and_wake_each_other() {
 #[test]
 fn two_sleepers_behind_an_owner_both_wake() {
     loom::model(|| {
-        let locked = Locked::new();
-        assert!(locked.lock.lock_free(MAIN));
+        let shared = Shared::new();
+        assert!(shared.lock.lock_free(MAIN).is_some());
         let waiters = [A, B].map(|me| {
-            let locked = locked.clone();
-            thread::spawn(move || locked.lock_add_unlock(me))
+            let shared = shared.clone();
+            thread::spawn(move || shared.lock_add_unlock(me))
         });
-        locked.add();
-        locked.unlock(false);
+        shared.add();
+        shared.unlock(LockState::Clean);
         for waiter in waiters {
-            assert_eq!(waiter.join().unwrap(), Acquired::Clean);
+            assert_eq!(waiter.join().unwrap(), Ok(()));
         }
-        assert!(locked.lock.lock_free(MAIN));
-        assert_eq!(locked.add(), 4);
+        assert_eq!(shared.data(), 3);
     });
 }
 
-/// The reaper alone knows of the death, and the successor only of the free lock. Acceptable: it
-/// sees what the dead owner wrote.
+/// The reaper alone knows of the death, and the one who repairs only of the free lock. Acceptable:
+/// it sees what the dead owner wrote.
 #[test]
 fn a_reaper_hands_on_what_the_dead_owner_wrote() {
     loom::model(|| {
-        let locked = Locked::new();
+        let shared = Shared::new();
         let dead = {
-            let locked = locked.clone();
+            let shared = shared.clone();
             thread::spawn(move || {
-                if locked.lock.lock_free(DEAD) {
-                    locked.add();
+                if shared.lock.lock_free(DEAD).is_some() {
+                    shared.add();
                 }
             })
         };
         let reaper = {
-            let locked = locked.clone();
+            let shared = shared.clone();
             thread::spawn(move || {
                 dead.join().unwrap();
-                locked.release_dead();
+                shared.release_dead();
             })
         };
-        let written = match locked.lock(MAIN, |_| false) {
-            Acquired::Clean => 0,
-            Acquired::OwnerDied => 1,
+        let written = match shared.recover(MAIN, |_| false) {
+            LockState::Clean => 0,
+            LockState::OwnerDied => 1,
             other => panic!("{other:?}"),
         };
-        assert_eq!(locked.add(), written + 1);
-        locked.unlock(false);
+        assert_eq!(shared.add(), written + 1);
+        shared.unlock(LockState::Clean);
         reaper.join().unwrap();
     });
 }
@@ -177,122 +219,117 @@ fn a_reaper_hands_on_what_the_dead_owner_wrote() {
 #[test]
 fn an_owner_that_locks_again_is_told_so() {
     loom::model(|| {
-        let locked = Locked::new();
-        assert!(locked.lock.lock_free(MAIN));
+        let shared = Shared::new();
+        assert!(shared.lock.lock_free(MAIN).is_some());
         let waiter = {
-            let locked = locked.clone();
-            thread::spawn(move || locked.lock_add_unlock(A))
+            let shared = shared.clone();
+            thread::spawn(move || shared.lock_add_unlock(A))
         };
-        assert_eq!(locked.lock.try_lock(MAIN), Err(Refused::WouldDeadlock));
+        assert_eq!(shared.lock.try_lock(MAIN).err(), Some(Refused::WouldDeadlock));
+        assert!(matches!(shared.lock.try_recover(MAIN), Err(Refused::WouldDeadlock)));
         let sibling = Owner { thread: 2, ..MAIN };
-        assert!(
-            matches!(locked.lock.try_lock(sibling), Err(Refused::Held(held)) if held.owner() == MAIN.peer)
-        );
-        locked.unlock(false);
-        waiter.join().unwrap();
+        let theirs = shared.lock.try_lock(sibling);
+        assert!(matches!(theirs, Err(Refused::Held(held)) if held.owner() == MAIN.peer));
+        shared.unlock(LockState::Clean);
+        assert_eq!(waiter.join().unwrap(), Ok(()));
     });
 }
 
-/// Acceptable: exactly one of the next two is told that the data are poisoned, as it unlocks in
-/// good order.
+/// An owner panics while two wait, one of whom comes to repair. Acceptable: it finds the lock
+/// poisoned; the other is refused, or comes after the repair.
 #[test]
-fn a_poisoned_lock_is_poisoned_for_whoever_comes_next() {
+fn a_poisoned_lock_is_given_to_who_repairs_it() {
     loom::model(|| {
-        let locked = Locked::new();
-        assert!(locked.lock.lock_free(DEAD));
+        let shared = Shared::new();
+        assert!(shared.lock.lock_free(MAIN).is_some());
         let waiter = {
-            let locked = locked.clone();
-            thread::spawn(move || locked.lock_add_unlock(A))
+            let shared = shared.clone();
+            thread::spawn(move || shared.lock_add_unlock(A))
         };
-        locked.unlock(true);
-        let mine = locked.lock_add_unlock(MAIN);
-        let waiters = waiter.join().unwrap();
-        assert!(matches!(
-            (mine, waiters),
-            (Acquired::Poisoned, Acquired::Clean) | (Acquired::Clean, Acquired::Poisoned)
-        ));
+        let repairer = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.recover_add_unlock(B, |_| false))
+        };
+        shared.unlock(LockState::Poisoned);
+        assert_eq!(repairer.join().unwrap(), LockState::Poisoned);
+        let waited = waiter.join().unwrap();
+        assert!(matches!(waited, Ok(()) | Err(LockState::Poisoned)));
+        assert_eq!(shared.data(), 1 + u32::from(waited.is_ok()));
     });
 }
 
-/// Both find the owner dead at the same time. Acceptable: one succeeds it and is told; the other
-/// waits and finds the lock clean.
+/// Both find the owner dead at the same time, and come to repair. Acceptable: they do so one after
+/// the other, and the second finds the lock repaired.
 #[test]
-fn one_of_two_successors_is_told_that_the_owner_died() {
+fn two_that_repair_never_do_so_at_once() {
     loom::model(|| {
-        let locked = Locked::orphaned();
-        let lock_add_unlock = |locked: &Locked, me| {
-            let acquired = locked.lock(me, |owner| owner == DEAD.peer);
-            locked.add();
-            locked.unlock(false);
-            acquired
-        };
+        let shared = Shared::orphaned();
         let other = {
-            let locked = locked.clone();
-            thread::spawn(move || lock_add_unlock(&locked, A))
+            let shared = shared.clone();
+            thread::spawn(move || shared.recover_add_unlock(A, is_dead))
         };
-        let mine = lock_add_unlock(&locked, MAIN);
-        let other = other.join().unwrap();
-        assert!(matches!(
-            (mine, other),
-            (Acquired::OwnerDied, Acquired::Clean) | (Acquired::Clean, Acquired::OwnerDied)
-        ));
-        assert!(locked.lock.lock_free(MAIN));
-        assert_eq!(locked.add(), 4);
+        let mine = shared.recover_add_unlock(MAIN, is_dead);
+        let mut states = [mine, other.join().unwrap()];
+        states.sort_unstable_by_key(|&state| state == LockState::Clean);
+        assert_eq!(states, [LockState::OwnerDied, LockState::Clean]);
+        assert_eq!(shared.data(), 3);
     });
 }
 
-/// One sleeps behind the dead owner, another finds out. Acceptable: the successor is told, and
-/// wakes the sleeper when it unlocks.
+/// One sleeps behind the dead owner, another finds out, and does not repair. Acceptable: both are
+/// refused, so the sleeper wakes.
 #[test]
-fn a_successor_wakes_who_slept_behind_the_dead_owner() {
+fn whoever_finds_the_owner_dead_wakes_who_slept_behind_it() {
     loom::model(|| {
-        let locked = Locked::orphaned();
+        let shared = Shared::orphaned();
         let sleeper = {
-            let locked = locked.clone();
-            thread::spawn(move || locked.lock_add_unlock(A))
+            let shared = shared.clone();
+            thread::spawn(move || shared.lock_add_unlock(A))
         };
-        assert_eq!(locked.lock(MAIN, |owner| owner == DEAD.peer), Acquired::OwnerDied);
-        locked.add();
-        locked.unlock(false);
-        assert_eq!(sleeper.join().unwrap(), Acquired::Clean);
+        assert_eq!(shared.lock(MAIN, is_dead).err(), Some(LockState::OwnerDied));
+        assert_eq!(sleeper.join().unwrap(), Err(LockState::OwnerDied));
+        assert_eq!(shared.recover_add_unlock(MAIN, |_| false), LockState::OwnerDied);
+        assert_eq!(shared.data(), 2);
     });
 }
 
-/// Acceptable: the reaper's wake-up reaches a sleeper, the first to lock is told and wakes the
-/// other.
+/// Acceptable: the reaper's wake-up reaches all sleepers: one that repairs, and one that is refused
+/// or comes after the repair.
 #[test]
 fn sleepers_behind_a_dead_owner_wake_when_it_is_reaped() {
     loom::model(|| {
-        let locked = Locked::orphaned();
-        let waiters = [A, B].map(|me| {
-            let locked = locked.clone();
-            thread::spawn(move || locked.lock_add_unlock(me))
-        });
-        locked.release_dead();
-        let mut told = waiters.map(|waiter| waiter.join().unwrap());
-        told.sort_unstable_by_key(|acquired| *acquired == Acquired::OwnerDied);
-        assert_eq!(told, [Acquired::Clean, Acquired::OwnerDied]);
-        assert!(locked.lock.lock_free(MAIN));
-        assert_eq!(locked.add(), 4);
+        let shared = Shared::orphaned();
+        let waiter = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.lock_add_unlock(A))
+        };
+        let repairer = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.recover_add_unlock(B, |_| false))
+        };
+        shared.release_dead();
+        assert_eq!(repairer.join().unwrap(), LockState::OwnerDied);
+        let waited = waiter.join().unwrap();
+        assert!(matches!(waited, Ok(()) | Err(LockState::OwnerDied)));
+        assert_eq!(shared.data(), 2 + u32::from(waited.is_ok()));
     });
 }
 
-/// A reaper and a successor come at the same time, and then a second locks. Acceptable: one of the
-/// two is told, whoever wins; the reaper does not take the lock from the successor.
+/// A reaper and one that repairs come at the same time. Acceptable: the reaper does not take the
+/// lock from who repairs.
 #[test]
-fn a_reaper_and_a_successor_do_not_both_take_the_word() {
+fn a_reaper_takes_nothing_from_who_repairs() {
     loom::model(|| {
-        let locked = Locked::orphaned();
+        let shared = Shared::orphaned();
         let reaper = {
-            let locked = locked.clone();
-            thread::spawn(move || locked.release_dead())
+            let shared = shared.clone();
+            thread::spawn(move || shared.release_dead())
         };
-        let first = locked.lock(MAIN, |owner| owner == DEAD.peer);
-        assert_eq!(first, Acquired::OwnerDied);
-        assert_eq!(locked.add(), 2);
-        assert_eq!(locked.lock.try_lock(MAIN), Err(Refused::WouldDeadlock));
-        locked.unlock(false);
+        assert_eq!(shared.recover(MAIN, is_dead), LockState::OwnerDied);
+        assert_eq!(shared.add(), 2);
+        assert_eq!(shared.lock.try_lock(MAIN).err(), Some(Refused::WouldDeadlock));
+        shared.unlock(LockState::Clean);
         reaper.join().unwrap();
-        assert_eq!(locked.lock_add_unlock(MAIN), Acquired::Clean);
+        assert_eq!(shared.lock_add_unlock(MAIN), Ok(()));
     });
 }
