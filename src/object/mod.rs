@@ -11,6 +11,7 @@
 //! - [`transfer`]: what can go wrong when values are sent and received.
 //! - [`reap`]: what becomes of the holds and claims of a dead process.
 //! - [`lineage`]: what a forked child is given.
+//! - `segment`: what a segment does with all its objects.
 
 pub(crate) mod attempt;
 pub(crate) mod block;
@@ -22,6 +23,7 @@ pub(crate) mod lineage;
 pub(crate) mod payload;
 pub(crate) mod place;
 pub(crate) mod reap;
+mod segment;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;

@@ -34,7 +34,7 @@ fn block<R>(event: EventRef<'_>, mut attempt: impl FnMut() -> Option<R>) -> R {
     }
     let patience = Patience::new();
     let result =
-        wait(event, Wait::Sleep, &patience, Deadline::NEVER, |_| attempt().ok_or(Obstacle::Nobody));
+        wait(&[event], Wait::Sleep, &patience, Deadline::NEVER, |_| attempt().ok_or(Obstacle::Nobody));
     result.expect("there is no deadline")
 }
 

@@ -336,7 +336,7 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
         turns: [1, 1, 0],
         processes: 2,
         tries: false,
-        recover: false,
+        repair: false,
         reaper: false,
         deaths: 1,
         slices: Slices::Never,

@@ -24,7 +24,7 @@ pub fn models() -> Vec<Model> {
         turns: [1, 1, 1],
         processes: 3,
         tries: false,
-        recover: false,
+        repair: false,
         reaper: false,
         deaths: 0,
         slices: Slices::LastResort,

@@ -6,7 +6,7 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::{BlockId, Pool};
-use crate::object::clear;
+use crate::object::reap;
 use crate::peer::attach::{self, Arrival};
 use crate::peer::id::index_of;
 use crate::peer::table::{Attached, Table};
@@ -48,7 +48,7 @@ fn with<R>(process: usize, act: impl FnOnce(&Mapping, Region<'_>, PeerId) -> R) 
 fn build(mapping: &Mapping, region: Region<'_>, me: PeerId) -> Option<crate::heap::pool::Owned> {
     let pool = Pool::new(mapping, region);
     let owned = match pool.allocate(me, KIND, BLOCK) {
-        Err(_) if clear::reap_all(mapping, me) > 0 => pool.allocate(me, KIND, BLOCK).ok()?,
+        Err(_) if reap::reap_all(mapping, me) > 0 => pool.allocate(me, KIND, BLOCK).ok()?,
         other => other.ok()?,
     };
     write(owned.offset as usize, u64::MAX);
@@ -131,7 +131,7 @@ fn compete(process: usize, _: Local) -> Option<Local> {
 
 /// Clears up after everybody who is dead.
 fn reap(process: usize, _: Local) -> Option<Local> {
-    with(process, |mapping, _, me| clear::reap_all(mapping, me));
+    with(process, |mapping, _, me| reap::reap_all(mapping, me));
     None
 }
 
@@ -163,7 +163,7 @@ fn parent(process: usize, child: usize, [step, promised, ..]: Local) -> Option<L
                 let pid_of_child = Identity::of_process(child).pid;
                 let child = PeerId::from_bits(promised).expect("a peer");
                 reaper::reap_child(table, me, child, pid_of_child, |dead| {
-                    clear::clear(mapping, region, dead, me)
+                    reap::clear(mapping, region, dead, me)
                 });
                 None
             }
@@ -181,7 +181,7 @@ fn child(parent: usize, _: Local) -> Option<Local> {
     let mapping = Mapping::new(0);
     mapping.promise_peer(promised, Identity::own().pid);
     let region = mapping.region()?;
-    let arrival = attach::attach(&mapping, |dead| clear::clear(&mapping, region, dead, dead));
+    let arrival = attach::attach(&mapping, |dead| reap::clear(&mapping, region, dead, dead));
     let Ok(Arrival::Adopted(me) | Arrival::New(me)) = arrival else {
         world::note("no room", 0, 0);
         return None;
@@ -311,7 +311,7 @@ impl Monitor for Watch {
 
     fn at_the_end(&self, fates: &[Fate], _ghost: &Ghost) -> Result<(), String> {
         with(fates.len(), |mapping, region, me| {
-            clear::reap_all(mapping, me);
+            reap::reap_all(mapping, me);
             for block in 0..self.blocks {
                 let header = (HEADERS + block * BLOCK_HEADER_SIZE) as usize;
                 let (_, state, owner) = decode(read(header));

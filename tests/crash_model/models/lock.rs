@@ -1,15 +1,16 @@
-//! The lock: the crate's `Lock` over its word, with owners that die, waiters that die, and a reaper
-//! that dies.
+//! The lock: the crate's `Lock` over its word, with owners that die, waiters that die, some that die
+//! while they repair, and a reaper that dies.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, Touch, View};
-use crate::lock::{Lock, LockError, LockGuard, TryLockError};
+use crate::lock::{Lock, TryLockError};
 use crate::models::recover;
-use crate::object::clear::Kind;
-use crate::object::holding::{HANDLE, kind_of};
+use crate::object::kind::Kind;
+use crate::object::place::HANDLE;
 use crate::segment::Segment;
 use crate::segment::layout::OBJECT;
 use crate::segment::region;
 use crate::sync::Wait;
+use crate::sync::lock::LockState;
 use crate::world::{self, Access, Fate, Local, Note};
 
 const WORD: usize = OBJECT as usize;
@@ -24,8 +25,9 @@ pub struct Setting {
     pub processes: usize,
     /// `try_lock`, again and again.
     pub tries: bool,
-    /// Successors declare the value to be good.
-    pub recover: bool,
+    /// Whoever is refused repairs the value and says so; else it takes the lock as it is, and
+    /// leaves it so.
+    pub repair: bool,
     /// One that clears up after the dead as the reaper does.
     pub reaper: bool,
     pub deaths: usize,
@@ -42,7 +44,7 @@ impl Setting {
             &self.turns[..self.processes]
         );
         for (on, what) in [
-            (self.recover, ", recover"),
+            (self.repair, ", repair"),
             (self.reaper, ", reaper"),
             (self.slices == Slices::Never, ", no slices"),
         ] {
@@ -59,8 +61,8 @@ impl Setting {
         }
         let mut processes: Vec<Process> = (0..self.processes)
             .map(|process| {
-                let (turns, tries, recover) = (self.turns[process], self.tries, self.recover);
-                Process::new("locks", move |local| take_a_turn(turns, tries, recover, local))
+                let (turns, tries, repair) = (self.turns[process], self.tries, self.repair);
+                Process::new("locks", move |local| take_a_turn(turns, tries, repair, local))
             })
             .collect();
         if self.reaper {
@@ -97,41 +99,60 @@ fn lock() -> Lock<u64> {
     Lock::open(&segment, HANDLE).expect("a lock").with_wait(Wait::Sleep)
 }
 
-/// Takes the lock, makes the value odd and even again, and gives the lock up.
-fn take_a_turn(turns: u64, tries: bool, recover: bool, [turn, ..]: Local) -> Option<Local> {
+/// Takes the lock, makes the value odd and even again, and gives the lock up. One that is refused
+/// comes to repair in its next step.
+fn take_a_turn(turns: u64, tries: bool, repair: bool, [turn, refused, ..]: Local) -> Option<Local> {
     if turn == turns {
         return None;
     }
     let lock = lock();
-    let guard = if tries {
-        match lock.try_lock() {
-            Ok(guard) => told("clean", guard),
-            Err(TryLockError::OwnerDied(guard)) => told("owner died", guard),
-            Err(TryLockError::Poisoned(guard)) => told("poisoned", guard),
-            Err(TryLockError::WouldBlock) => return Some([turn, 0, 0, 0]),
-            Err(TryLockError::WouldDeadlock | TryLockError::Broken(_)) => return broken(),
+    if refused == 1 {
+        let recovered = if tries {
+            lock.try_recover()
+        } else {
+            lock.recover().map_err(TryLockError::from)
+        };
+        let guard = match recovered {
+            Ok(guard) => guard,
+            Err(TryLockError::WouldBlock) => return Some([turn, 1, 0, 0]),
+            Err(_) => return broken(),
+        };
+        match guard.state() {
+            LockState::Clean => world::note("to repair: clean", 0, 0),
+            LockState::OwnerDied => world::note("to repair: owner died", 0, 0),
+            LockState::Poisoned => return broken(),
         }
-    } else {
-        match lock.lock() {
-            Ok(guard) => told("clean", guard),
-            Err(LockError::OwnerDied(guard)) => told("owner died", guard),
-            Err(LockError::Poisoned(guard)) => told("poisoned", guard),
-            Err(LockError::WouldDeadlock | LockError::Broken(_)) => return broken(),
+        make_odd_and_even((&raw const *guard).addr());
+        if repair {
+            let guard = guard.mark_repaired();
+            world::note("repaired", 0, 0);
+            drop(guard);
         }
-    };
-    let value = (&raw const *guard).addr();
+        return Some([turn + 1, 0, 0, 0]);
+    }
+    let locked =
+        if tries { lock.try_lock() } else { lock.lock().map_err(TryLockError::from) };
+    match locked {
+        Ok(guard) => {
+            world::note("locked", 0, 0);
+            make_odd_and_even((&raw const *guard).addr());
+            Some([turn + 1, 0, 0, 0])
+        }
+        Err(TryLockError::OwnerDied) => {
+            world::note("refused", 0, 0);
+            Some([turn, 1, 0, 0])
+        }
+        Err(TryLockError::WouldBlock) => Some([turn, 0, 0, 0]),
+        Err(_) => broken(),
+    }
+}
+
+fn make_odd_and_even(value: usize) {
     world::access(value, Access::Store(1));
     if world::access(value, Access::Load) != Some(1) {
         world::note("somebody else was there", 0, 0);
     }
     world::access(value, Access::Store(0));
-    drop(if recover { guard.recover() } else { guard });
-    Some([turn + 1, 0, 0, 0])
-}
-
-fn told<'a>(what: &'static str, guard: LockGuard<'a, u64>) -> LockGuard<'a, u64> {
-    world::note(what, 0, 0);
-    guard
 }
 
 fn broken() -> Option<Local> {
@@ -140,13 +161,13 @@ fn broken() -> Option<Local> {
 }
 
 fn clear_up(dead: usize) {
-    recover(kind_of::<u64>(Kind::Lock), 136, dead);
+    recover(Kind::Lock.with::<u64>(), 136, dead);
 }
 
-/// Owners that were killed and whose successor was not told yet.
-const UNTOLD: usize = 0;
-/// The lock is or will be poisoned.
-const POISONED: usize = 1;
+/// An owner was killed, and nobody has repaired the value since.
+const TO_REPAIR: usize = 0;
+/// An owner was killed at some time.
+const EVER: usize = 1;
 
 struct Watch;
 
@@ -178,10 +199,6 @@ impl Monitor for Watch {
                 if after.is_some_and(|after| Some(after) != before && after != touch.process) {
                     return Err("the lock was given to somebody else".into());
                 }
-                // What the word says of its past is for the successor: told by the notes.
-                if before == Some(touch.process) && after.is_none() {
-                    ghost[POISONED] = u64::from(touch.after & 1 != 0);
-                }
                 Ok(())
             }
             _ => Ok(()),
@@ -195,26 +212,23 @@ impl Monitor for Watch {
         _view: &View<'_>,
         ghost: &mut Ghost,
     ) -> Result<(), String> {
-        let (untold, poisoned) = (ghost[UNTOLD], ghost[POISONED]);
-        match note.what {
-            "owner died" if untold == 1 => {
-                ghost[UNTOLD] = 0;
-                ghost[POISONED] = 1;
+        match (note.what, ghost[TO_REPAIR]) {
+            // These have the lock, so nothing changes under their hands.
+            ("locked" | "to repair: clean", 0) | ("to repair: owner died", 1) => Ok(()),
+            ("repaired", _) => {
+                ghost[TO_REPAIR] = 0;
                 Ok(())
             }
-            "poisoned" if untold == 0 && poisoned == 1 => Ok(()),
-            "clean" if untold == 0 && poisoned == 0 => Ok(()),
-            what => Err(format!(
-                "told {what}, with {untold} dead owners that nobody was told of, poisoned {poisoned}"
-            )),
+            // Somebody may have repaired it since.
+            ("refused", _) if ghost[EVER] == 1 => Ok(()),
+            (what, to_repair) => Err(format!("{what}, with {to_repair} to repair")),
         }
     }
 
     fn killed(&self, process: usize, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
-        // Killed before it could say that it was told, it counts as told: the next death is another
-        // one.
         if owner(view.read(WORD)) == Some(process) {
-            ghost[UNTOLD] = 1;
+            ghost[TO_REPAIR] = 1;
+            ghost[EVER] = 1;
         }
         Ok(())
     }
@@ -223,19 +237,21 @@ impl Monitor for Watch {
         owner(world::read(WORD)).is_none()
     }
 
-    fn at_the_end(&self, fates: &[Fate], _ghost: &Ghost) -> Result<(), String> {
+    fn at_the_end(&self, fates: &[Fate], ghost: &Ghost) -> Result<(), String> {
         for dead in (0..fates.len()).filter(|&process| fates[process] == Fate::Dead) {
             clear_up(dead);
         }
         let lock = lock();
-        for _ in 0..2 {
-            match lock.try_lock() {
-                Ok(guard) => drop(guard),
-                Err(TryLockError::OwnerDied(guard) | TryLockError::Poisoned(guard)) => {
-                    drop(guard.recover())
-                }
-                Err(error) => return Err(format!("nobody can take it: {error:?}")),
-            }
+        let refused = lock.try_lock().err();
+        if refused.is_some_and(|error| error != TryLockError::OwnerDied) {
+            return Err(format!("nobody can take it: {refused:?}"));
+        }
+        if u64::from(refused.is_some()) != ghost[TO_REPAIR] {
+            return Err(format!("{refused:?}, with {} to repair", ghost[TO_REPAIR]));
+        }
+        match lock.try_recover() {
+            Ok(guard) => drop(guard.mark_repaired()),
+            Err(error) => return Err(format!("nobody can repair it: {error:?}")),
         }
         if lock.try_lock().is_ok() { Ok(()) } else { Err("it does not become clean".into()) }
     }
@@ -262,7 +278,7 @@ pub fn models(all: bool) -> Vec<Model> {
         turns: [1, 1, 1],
         processes: 2,
         tries: false,
-        recover: false,
+        repair: false,
         reaper: false,
         deaths: 2,
         slices: Slices::LastResort,
@@ -272,14 +288,14 @@ pub fn models(all: bool) -> Vec<Model> {
         Setting { tries: true, slices: Slices::Anytime(2), ..base },
         base,
         Setting { turns: [2, 2, 0], ..base },
-        Setting { turns: [2, 2, 0], recover: true, ..base },
+        Setting { turns: [2, 2, 0], repair: true, ..base },
         Setting { reaper: true, deaths: 3, ..base },
         Setting { slices: Slices::Anytime(2), reaper: true, deaths: 3, ..base },
     ];
     if all {
         let crowd = Setting { processes: 3, preemptions: Some(3), ..base };
         settings.push(Setting { deaths: 3, ..crowd });
-        settings.push(Setting { deaths: 3, recover: true, ..crowd });
+        settings.push(Setting { deaths: 3, repair: true, ..crowd });
         settings.push(Setting { deaths: 3, slices: Slices::Anytime(2), ..crowd });
         settings.push(Setting { reaper: true, deaths: 2, ..crowd });
         settings.push(Setting { turns: [2, 2, 1], deaths: 1, ..crowd });

@@ -9,7 +9,8 @@ pub mod queue;
 pub mod spsc;
 
 use crate::heap::pool::Attached;
-use crate::object::clear;
+use crate::heap::Pool;
+use crate::object::block;
 use crate::peer::PeerId;
 use crate::segment::layout::OBJECT;
 use crate::segment::region::Mapping;
@@ -18,8 +19,8 @@ use crate::segment::region::Mapping;
 fn recover(kind: u64, len: u64, dead: usize) {
     let mapping = Mapping::new(0);
     let region = mapping.region().expect("a region");
-    clear::recover(
-        region,
+    block::recover(
+        &Pool::new(&mapping, region),
         Attached { kind, offset: OBJECT, len },
         PeerId::new(dead as u32, 0).owner(),
     );

@@ -6,11 +6,10 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, Touch, View};
 use crate::models::recover;
-use crate::object::clear::Kind;
-use crate::object::holding::{HANDLE, kind_of};
-use crate::queue::{
-    OnReceiverDeath, Queue, QueueOptions, RecvError, SendError, TryRecvError, TrySendError,
-};
+use crate::object::kind::Kind;
+use crate::object::place::HANDLE;
+use crate::object::transfer::{RecvError, SendError, TryRecvError, TrySendError};
+use crate::queue::{OnReceiverDeath, Queue, QueueOptions};
 use crate::ring::position::{Phase, Position, SlotWord};
 use crate::segment::Segment;
 use crate::segment::layout::OBJECT;
@@ -21,7 +20,7 @@ use crate::world::{self, Access, Fate, Local, Note};
 /// What a slot holds while it is being written.
 pub const TORN: u64 = u64::MAX;
 
-// Where the queue's words lie; `src/object/queue_block.rs` asserts it.
+// Where the queue's words lie; `src/object/block/queue.rs` asserts it.
 pub const TAIL: usize = OBJECT as usize + 128;
 pub const HEAD: usize = OBJECT as usize + 256;
 const ITEMS: usize = OBJECT as usize + 384;
@@ -69,7 +68,7 @@ pub struct Setting {
     pub receivers: usize,
     /// Receivers begin when all senders have ended.
     pub late: bool,
-    /// One that clears up after the dead by `clear::recover`, as the reaper does.
+    /// One that clears up after the dead by `block::recover`, as the reaper does.
     pub reaper: bool,
     pub deaths: usize,
     pub slices: Slices,
@@ -339,7 +338,7 @@ fn receive(calls: Calls, payload: bool, senders: Option<u64>, [ended, ..]: Local
 }
 
 fn clear_up(dead: usize) {
-    recover(kind_of::<u64>(Kind::Queue), 1024, dead);
+    recover(Kind::Queue.with::<u64>(), 1024, dead);
 }
 
 // What the monitor remembers. Messages are numbered from 1; sets have a bit for each.

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, Touch, View};
-use crate::object::holding::HANDLE;
+use crate::object::place::HANDLE;
 use crate::peer::PeerId;
 use crate::primitive::AtomicU64;
 use crate::ring::spsc::{self, Side};
@@ -17,7 +17,7 @@ use crate::spsc::{Consumer, Producer, ring};
 use crate::sync::Wait;
 use crate::world::{self, Access, Fate, Local, Note, at, read};
 
-// Where the ring's words lie; `src/object/spsc_block.rs` asserts it.
+// Where the ring's words lie; `src/object/block/spsc.rs` asserts it.
 const TAIL: usize = OBJECT as usize + 128;
 const SENDER: usize = OBJECT as usize + 136;
 const HEAD: usize = OBJECT as usize + 256;
@@ -156,10 +156,11 @@ fn send_step(setting: Setting, [begun, sent, view, _]: Local) -> Option<Local> {
     if spsc::free_slots(&mut side, head, 1).expect("sound words") == 0 {
         return Some([1, sent, remember(side), 0]);
     }
-    let payload = at(PAYLOADS + 8 * side.slot() as usize);
+    let turn = side.turn().expect("a free slot");
+    let payload = at(PAYLOADS + 8 * turn.slot() as usize);
     world::access(payload, Access::Store(TORN));
     world::access(payload, Access::Store(sent + 1));
-    spsc::publish(&mut side, tail, 1);
+    turn.publish(tail);
     Some([1, sent + 1, remember(side), 0])
 }
 
@@ -176,14 +177,15 @@ fn receive_step(setting: Setting, [begun, received, view, _]: Local) -> Option<L
     if spsc::messages(&mut side, tail, 1).expect("sound words") == 0 {
         return Some([1, received, remember(side), 0]);
     }
-    let payload = PAYLOADS + 8 * side.slot() as usize;
+    let turn = side.turn().expect("a message");
+    let payload = PAYLOADS + 8 * turn.slot() as usize;
     for _ in 0..2 {
         let value = read(payload);
         if value != received + 1 {
             world::note("torn", received + 1, value);
         }
     }
-    spsc::release(&mut side, head, 1);
+    turn.release(head);
     Some([1, received + 1, remember(side), 0])
 }
 

@@ -1,19 +1,23 @@
 //! Objects: the crate's own blocks and its way of clearing them; only how a process holds one is
 //! the model's.
 
-#[path = "../../../src/object/clear.rs"]
-pub(crate) mod clear;
+#[path = "../../../src/object/attempt.rs"]
+pub(crate) mod attempt;
+#[path = "../../../src/object/block/mod.rs"]
+pub(crate) mod block;
 #[path = "../../../src/object/error.rs"]
 pub(crate) mod error;
 #[path = "../../../src/object/handle.rs"]
 pub(crate) mod handle;
-pub(crate) mod holding;
-#[path = "../../../src/object/lock_block.rs"]
-pub(crate) mod lock_block;
-#[path = "../../../src/object/queue_block.rs"]
-pub(crate) mod queue_block;
-#[path = "../../../src/object/spsc_block.rs"]
-pub(crate) mod spsc_block;
+#[path = "../../../src/object/kind.rs"]
+pub(crate) mod kind;
+#[path = "../../../src/object/payload.rs"]
+pub(crate) mod payload;
+pub(crate) mod place;
+#[path = "../../../src/object/reap.rs"]
+pub(crate) mod reap;
+#[path = "../../../src/object/transfer.rs"]
+pub(crate) mod transfer;
 
 pub(crate) use error::CreateError;
 pub(crate) use handle::Handle;

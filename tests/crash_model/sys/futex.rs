@@ -47,6 +47,10 @@ impl Word32 {
         world::sleep(self.0.address(), cut(expected));
     }
 
+    pub(crate) fn wait_any(_words: &[(&Word32, u32)], _: Duration) {
+        unreachable!("no model waits for several");
+    }
+
     pub(crate) fn wake(&self, count: u32) -> u32 {
         world::wake(self.0.address(), count)
     }

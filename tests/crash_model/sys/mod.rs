@@ -6,6 +6,9 @@ pub(crate) mod clock;
 #[path = "../../../src/sys/error.rs"]
 pub(crate) mod error;
 
+#[path = "../../../src/sys/thread.rs"]
+pub(crate) mod thread;
+
 pub(crate) mod barrier;
 pub(crate) mod futex;
 pub(crate) mod pidfd;
