@@ -52,6 +52,8 @@
 //! Each uses only those before it.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
+// What they disallow stands in `clippy.toml`.
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[cfg(not(all(
     target_os = "linux",
@@ -76,6 +78,7 @@ mod object;
 #[cfg(not(loom))]
 mod peer;
 #[cfg(not(loom))]
+#[expect(clippy::disallowed_types, reason = "`family` marks what it lent, in no model")]
 mod process;
 #[cfg(not(loom))]
 mod queue;
