@@ -52,6 +52,8 @@
 //! Each uses only those before it.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
+// What they disallow stands in `clippy.toml`.
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[cfg(not(all(
     target_os = "linux",
@@ -76,6 +78,7 @@ mod object;
 #[cfg(not(loom))]
 mod peer;
 #[cfg(not(loom))]
+#[expect(clippy::disallowed_types, reason = "`family` marks what it lent, in no model")]
 mod process;
 #[cfg(not(loom))]
 mod queue;
@@ -100,13 +103,15 @@ pub use {
     segment::{Segment, SegmentError, SegmentOptions, Shm},
 };
 
-/// The traits by which a plain type of your own becomes [`Shm`]: derive `Pod` and `Zeroable` of the
-/// version that this crate uses.
+/// Makes a struct of your own [`Shm`](trait@Shm), so that it can be sent and shared.
 ///
+/// The struct is `Copy`, has `#[repr(C)]`, fields that are all `Shm`, and no padding; anything else
+/// is an error of the compiler that says what to change. A program that has this crate under
+/// another name adds `#[shm(crate = path)]`.
+///
+/// # Examples
 /// ```
-/// use offspring::bytemuck::{self, Pod, Zeroable};
-///
-/// #[derive(Clone, Copy, Pod, Zeroable)]
+/// #[derive(Clone, Copy, offspring::Shm)]
 /// #[repr(C)]
 /// struct Tick {
 ///     price: f64,
@@ -118,8 +123,42 @@ pub use {
 /// assert_eq!(ticks.recv()?.size, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+/// With `#[repr(transparent)]` and one field, a struct may be generic:
+/// ```
+/// #[derive(Clone, Copy, offspring::Shm)]
+/// #[repr(transparent)]
+/// struct Text<const N: usize>([u8; N]);
+///
+/// let words = offspring::Queue::<Text<5>>::with_capacity(16)?;
+/// words.send(Text(*b"hello"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// A struct with padding is refused, as nobody writes the bytes in it:
+/// ```compile_fail,E0080
+/// #[derive(Clone, Copy, offspring::Shm)]
+/// #[repr(C)]
+/// struct Tick {
+///     venue: u8,
+///     price: f64,
+/// }
+/// ```
+#[cfg(not(loom))]
+pub use offspring_derive::Shm;
+
+/// The crate whose traits the derived ones are: every [`bytemuck::Pod`] type is
+/// [`Shm`](trait@Shm), in the version that is exported here.
 #[cfg(not(loom))]
 pub use bytemuck;
+
+/// What the derived code calls.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub mod __private {
+    /// Gives the size of a type, and does not compile unless the type is `Shm`.
+    pub const fn size_of_shm<T: crate::Shm>() -> usize {
+        size_of::<T>()
+    }
+}
 
 /// The examples of the README run with those of the crate.
 #[cfg(doctest)]

@@ -4,12 +4,13 @@
 //! A job is only an index: the worker was forked after the tree was listed, so it has the same list
 //! in its own memory, and no path has to be sent.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
+use offspring::Shm;
 use rustix::io::Errno;
 use std::fmt;
 
 /// A run of entries to copy: `Tree::jobs[index]`.
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Shm)]
 #[repr(C)]
 pub(crate) struct Job {
     pub(crate) index: u32,
@@ -17,7 +18,7 @@ pub(crate) struct Job {
 
 /// What a worker tells the parent, as it lies in the queue. A shared enum could be read with an
 /// invalid discriminant; numbers cannot, so [`Note::news`] is where they are checked.
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Shm)]
 #[repr(C)]
 pub(crate) struct Note {
     pub(crate) worker: u32,

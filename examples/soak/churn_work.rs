@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytemuck::{Pod, Zeroable};
-use offspring::{Fault, Handle, Lock, Queue, Segment, TryRecvError, TrySendError};
+use offspring::{Fault, Handle, Lock, Queue, Segment, Shm, TryRecvError, TrySendError};
 
 use crate::lock_work::Account;
 use crate::message::Message;
 use crate::post::Post;
 
 /// The name of an object, and the mark that its values bear.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Shm)]
 #[repr(C)]
 pub struct Name {
     handle: Handle,

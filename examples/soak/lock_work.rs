@@ -2,8 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use bytemuck::{Pod, Zeroable};
-use offspring::{LockError, LockGuard, LockTimeoutError, TryLockError};
+use offspring::{LockError, LockGuard, LockTimeoutError, Shm, TryLockError};
 
 use crate::message::body;
 use crate::post::Post;
@@ -11,7 +10,7 @@ use crate::post::Post;
 const WORDS: usize = 6;
 
 /// A version, and words that follow from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Shm)]
 #[repr(C)]
 pub struct Account {
     version: u64,

@@ -1,13 +1,13 @@
 //! What is sent: every word follows from the first two, so that a mixture of two messages is seen.
 
-use bytemuck::{Pod, Zeroable};
+use offspring::Shm;
 
 use crate::random::mix;
 
 const WORDS: usize = 6;
 
 /// Who sent it, its number, and words that only this message has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Shm)]
 #[repr(C)]
 pub struct Message {
     /// The stretch of the ledger in which the sender notes what it has sent.

@@ -174,17 +174,28 @@ impl Segment {
     }
 }
 
+/// Shows the id in hexadecimal and the length, on one line also within `{:#?}` of something larger.
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Segment")
-            .field("id", &self.id())
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        write!(f, "Segment({:016x}, {} bytes)", self.id(), self.len())
     }
 }
 
 impl From<Arc<Mapping>> for Segment {
     fn from(mapping: Arc<Mapping>) -> Segment {
         Segment { mapping }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_prints_its_id_and_length_on_one_line() {
+        let segment = Segment::create(1 << 16).expect("a segment can be made");
+        let shown = format!("Segment({:016x}, 65536 bytes)", segment.id());
+        assert_eq!(format!("{segment:?}"), shown);
+        assert_eq!(format!("{segment:#?}"), shown);
     }
 }

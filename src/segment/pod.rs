@@ -3,8 +3,8 @@
 
 /// A type whose values may live in a segment and be copied between processes.
 ///
-/// Every [`bytemuck::Pod`] type is one: integers, floats, arrays of them, and `#[repr(C)]` structs
-/// that derive `Pod`.
+/// Integers, floats, arrays of them, and every other [`bytemuck::Pod`] type. A struct of your own
+/// becomes one by `#[derive(Clone, Copy, offspring::Shm)]` and `#[repr(C)]`.
 ///
 /// # Safety
 /// - Every bit pattern of the size is a valid value: a process that is killed in mid-write may
@@ -15,9 +15,7 @@
 ///
 /// # Examples
 /// ```
-/// use bytemuck::{Pod, Zeroable};
-///
-/// #[derive(Clone, Copy, Pod, Zeroable)]
+/// #[derive(Clone, Copy, offspring::Shm)]
 /// #[repr(C)]
 /// struct Order {
 ///     price: f64,
@@ -29,12 +27,24 @@
 /// may_be_shared::<Order>();
 /// ```
 /// A type with invalid bit patterns is refused:
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn may_be_shared<T: offspring::Shm>() {}
 /// may_be_shared::<bool>();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot lie in memory that processes share",
+    label = "does not implement `offspring::Shm`",
+    note = "a struct of your own: `#[derive(Clone, Copy, offspring::Shm)]` and `#[repr(C)]`",
+    note = "a tuple: make it such a struct, with a name for each field",
+    note = "`bool`, `char` or an enum: send an integer, such as `value as u8`, and check it when \
+            it is received, as not every byte is a valid value",
+    note = "`String`, `Vec`, `Box` or a reference: it points to memory that only this process \
+            has; send the bytes themselves, in an array of fixed length"
+)]
 pub unsafe trait Shm: Copy + Send + 'static {}
 
+// Without the first attribute the compiler would speak of `Pod`, which the user never asked for.
+#[diagnostic::do_not_recommend]
 // SAFETY: `Pod` promises that any bit pattern is valid, that there is no padding, no pointer, no
 // interior mutability, and it is `Copy`, so there is no `Drop`.
 unsafe impl<T: bytemuck::Pod + Send> Shm for T {}

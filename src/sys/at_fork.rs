@@ -21,8 +21,8 @@
 //! # Source
 //! pthread_atfork(3); mmap(2), `MAP_FIXED_NOREPLACE`.
 #![expect(unsafe_code, reason = "registers a handler with libc")]
+#![expect(clippy::disallowed_types, reason = "a handler of libc's reads them, in no model")]
 
-// Plain atomics, not the model checker's: a handler of libc's reads them.
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::os::fd::RawFd;
 use std::sync::OnceLock;

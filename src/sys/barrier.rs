@@ -57,6 +57,7 @@ impl Fences {
                 fence(Ordering::SeqCst);
             }
             #[cfg(not(loom))]
+            #[expect(clippy::disallowed_methods, reason = "the arm below is the one for loom")]
             Fences::Asymmetric => core::sync::atomic::compiler_fence(Ordering::SeqCst),
             // loom reorders what it can, so the compiler's fence is not there to be modelled.
             #[cfg(loom)]
@@ -97,7 +98,7 @@ const PATIENCE: u32 = 64;
 /// Counts a fence by which nobody was found asleep; true if there were many of late.
 #[cfg(not(loom))]
 pub(crate) fn in_vain() -> bool {
-    use core::sync::atomic::AtomicU32;
+    use crate::primitive::AtomicU32;
     // Relaxed, and by store: a guess, over all events of this process.
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.load(Ordering::Relaxed) + 1;

@@ -53,12 +53,12 @@
 //! its `kernel/exit.c`.
 
 #![expect(unsafe_code, reason = "fork, signal handlers and a few calls that have no safe wrapper")]
+#![expect(clippy::disallowed_types, reason = "a signal handler reads them, in no model")]
 
+use core::sync::atomic::{AtomicI32, Ordering};
 use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-// A plain atomic, not the model checker's: a signal handler reads it.
-use core::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -16,7 +16,7 @@ pub fn models() -> Vec<Model> {
     let drained = queue::Setting {
         late: true,
         payload: false,
-        deaths: 2,
+        deaths: 1,
         preemptions: Some(2),
         ..queue::Setting::new(2, OnReceiverDeath::Redeliver, queue::Calls::Try, &[1], 3)
     };

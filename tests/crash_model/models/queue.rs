@@ -720,14 +720,14 @@ pub fn models(all: bool) -> Vec<Model> {
                 deaths: 1,
                 ..of(2, Calls::Try, &[2, 1], 1)
             });
-            let preemptions = Some(2);
             models.push(Setting {
                 late: true,
                 payload: false,
                 deaths: 2,
-                preemptions,
+                preemptions: Some(1),
                 ..of(2, Calls::Try, &[1], 3)
             });
+            let preemptions = Some(2);
             models.push(Setting { late: true, deaths: 1, ..of(2, Calls::Try, &[2], 2) });
             models.push(Setting { deaths: 1, preemptions, ..of(2, Calls::Try, &[2], 2) });
             models.push(Setting { deaths: 1, preemptions, ..of(1, Calls::Block, &[1, 1], 1) });
