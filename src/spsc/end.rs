@@ -129,6 +129,9 @@ pub(super) struct End<T: Shm, R: Role> {
     wait: Wait,
 }
 
+/// A side's turn, and where the ring lies.
+type TurnAt<'a, T> = (&'a Place<SpscBlock<T>>, Turn<'a>);
+
 /// How a process has its role.
 struct Tenure<R> {
     held_as: u64,
@@ -151,7 +154,7 @@ impl<T: Shm, R: Role> End<T, R> {
 
     /// This side's next slot, if it is known to have one: no look at the other side's word.
     #[inline(always)]
-    pub(super) fn known_turn(&mut self) -> Option<(&Place<SpscBlock<T>>, Turn<'_>)> {
+    pub(super) fn known_turn(&mut self) -> Option<TurnAt<'_, T>> {
         let place = self.shared.object.known()?;
         let turn = self.tenure.side(place)?.turn()?;
         Some((place, turn))
@@ -162,7 +165,7 @@ impl<T: Shm, R: Role> End<T, R> {
     pub(super) fn turn<U: Until>(
         &mut self,
         until: U,
-    ) -> Result<(&Place<SpscBlock<T>>, Turn<'_>), Stop<U::Late>> {
+    ) -> Result<TurnAt<'_, T>, Stop<U::Late>> {
         self.wait_for_slot(until)?;
         let place = self.shared.object.enter().map_err(Stop::Broken)?;
         let turn = self.tenure.side(place).and_then(Side::turn);

@@ -97,9 +97,11 @@ impl<T: Shm> LockBlock<T> {
 
     #[inline]
     fn payload(&self) -> Payload<T> {
-        // SAFETY: by the invariant the value lies behind the words, whose size is a multiple of
-        // every alignment that a value can have.
-        unsafe { Payload::new(self.words.add(1).cast()) }
+        // SAFETY: by the invariant the value lies behind the words.
+        let value = unsafe { self.words.add(1) };
+        // SAFETY: as above; the size of the words is a multiple of every alignment that a value can
+        // have.
+        unsafe { Payload::new(value.cast()) }
     }
 
     /// The value, for the one who has the lock.

@@ -345,8 +345,10 @@ impl<T: Shm> QueueBlock<T> {
     #[inline]
     fn payload(&self, claim: &Claim) -> Payload<T> {
         let slot = self.ring().slots.slot(claim.index());
-        // SAFETY: within the slot and aligned for a `T`, as `SLOT` was made for it.
-        unsafe { Payload::new(slot.add(Self::SLOT.payload as usize)) }
+        // SAFETY: within the slot, as `SLOT` was made for a `T`.
+        let value = unsafe { slot.add(Self::SLOT.payload as usize) };
+        // SAFETY: as above, and aligned.
+        unsafe { Payload::new(value) }
     }
 
     /// Writes the message of a claim for writing.
