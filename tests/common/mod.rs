@@ -1,7 +1,7 @@
 //! What the tests share: processes made without the crate, surroundings in which less is allowed
 //! than usual, a limit for every wait, and eyes for what is left behind.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 pub mod fd;
 pub mod holders;
