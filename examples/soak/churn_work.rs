@@ -83,7 +83,11 @@ fn open(post: &Post, commons: &Segment, name: Name) -> Option<Made> {
         Ok(Made::Lock(lock)) => match lock.lock() {
             Ok(guard) => *guard == Account::of(name.mark),
             // Whoever looked at it before us was killed; nobody has changed it.
-            Err(error) => error.recover().is_ok_and(|guard| *guard == Account::of(name.mark)),
+            Err(_) => lock.recover().is_ok_and(|guard| {
+                let sound = *guard == Account::of(name.mark);
+                drop(guard.mark_repaired());
+                sound
+            }),
         },
         Ok(Made::Queue(queue)) => match queue.try_recv() {
             Ok(message) => message.stretch == name.mark && message.is_whole(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use offspring::{LockError, LockGuard, LockTimeoutError, Shm, TryLockError};
+use offspring::{Lock, LockGuard, LockState, LockTimeoutError, Shm, TryLockError};
 
 use crate::message::body;
 use crate::post::Post;
@@ -27,14 +27,6 @@ impl Account {
     }
 }
 
-/// How the lock was taken.
-enum Taken<'a> {
-    Clean(LockGuard<'a, Account>),
-    OwnerDied(LockGuard<'a, Account>),
-    Poisoned(LockGuard<'a, Account>),
-    NotNow,
-}
-
 /// Changes the value until the end of the round.
 pub fn work(post: &mut Post) {
     let arena = std::sync::Arc::clone(&post.arena);
@@ -43,57 +35,60 @@ pub fn work(post: &mut Post) {
         post.rest();
         let time = post.some_time();
         let taken = match post.random.below(8) {
-            0 => post.run("try_lock", || match lock.try_lock() {
-                Ok(guard) => Taken::Clean(guard),
-                Err(TryLockError::OwnerDied(guard)) => Taken::OwnerDied(guard),
-                Err(TryLockError::Poisoned(guard)) => Taken::Poisoned(guard),
-                Err(TryLockError::WouldBlock) => Taken::NotNow,
-                Err(error) => panic!("{error}"),
-            }),
-            1 => post.run("lock_timeout", || match lock.lock_timeout(time) {
-                Ok(guard) => Taken::Clean(guard),
-                Err(LockTimeoutError::OwnerDied(guard)) => Taken::OwnerDied(guard),
-                Err(LockTimeoutError::Poisoned(guard)) => Taken::Poisoned(guard),
-                Err(LockTimeoutError::Timeout) => Taken::NotNow,
-                Err(error) => panic!("{error}"),
-            }),
-            _ => post.run("lock", || match lock.lock() {
-                Ok(guard) => Taken::Clean(guard),
-                Err(LockError::OwnerDied(guard)) => Taken::OwnerDied(guard),
-                Err(LockError::Poisoned(guard)) => Taken::Poisoned(guard),
-                Err(error) => panic!("{error}"),
-            }),
+            0 => post.run("try_lock", || lock.try_lock()),
+            1 => post.run("lock_timeout", || lock.lock_timeout(time)).map_err(in_one_way),
+            _ => post.run("lock", || lock.lock()).map_err(TryLockError::from),
         };
-        own(post, taken);
+        match taken {
+            // Whoever unlocks in good order has taken its name away before.
+            Ok(guard) => {
+                let consistent = take_over(post) == 0 && guard.is_whole();
+                own(post, guard, consistent);
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::OwnerDied) => repair(post, &lock),
+            Err(error) => panic!("{error}"),
+        }
     }
+}
+
+fn in_one_way(error: LockTimeoutError) -> TryLockError {
+    match error {
+        LockTimeoutError::Timeout => TryLockError::WouldBlock,
+        LockTimeoutError::OwnerDied => TryLockError::OwnerDied,
+        LockTimeoutError::Poisoned => TryLockError::Poisoned,
+        LockTimeoutError::WouldDeadlock => TryLockError::WouldDeadlock,
+        LockTimeoutError::Broken(fault) => TryLockError::Broken(fault),
+    }
+}
+
+/// Puts the name of this process in place of whose it was.
+fn take_over(post: &Post) -> u64 {
+    post.ledger().lock_owner.swap(post.id(), Ordering::SeqCst)
+}
+
+/// Takes the lock over from a dead owner, unless somebody else was first.
+fn repair(post: &mut Post, lock: &Lock<Account>) {
+    let guard = post.run("recover", || lock.recover()).unwrap_or_else(|error| panic!("{error}"));
+    let before = take_over(post);
+    let consistent = match guard.state() {
+        LockState::Clean => before == 0 && guard.is_whole(),
+        _ => {
+            post.tally().owner_died.fetch_add(1, Ordering::Relaxed);
+            if post.random.once_in(16) {
+                // Leaves the repair to the next one.
+                release(post);
+                return drop(guard);
+            }
+            true
+        }
+    };
+    own(post, guard.mark_repaired(), consistent);
 }
 
 /// What an owner does: checks, changes one word after the other, and says outside of the lock that
 /// it has it.
-fn own(post: &mut Post, taken: Taken<'_>) {
-    let owner = |post: &Post| post.ledger().lock_owner.swap(post.id(), Ordering::SeqCst);
-    let (mut guard, consistent) = match taken {
-        Taken::NotNow => return,
-        Taken::Clean(guard) => {
-            // Whoever unlocks in good order has taken its name away before.
-            let consistent = owner(post) == 0 && guard.is_whole();
-            (guard, consistent)
-        }
-        Taken::OwnerDied(guard) => {
-            post.tally().owner_died.fetch_add(1, Ordering::Relaxed);
-            owner(post);
-            if post.random.once_in(16) {
-                // Leaves the repair to the next one, who is told that the lock is poisoned.
-                release(post);
-                return drop(guard);
-            }
-            (guard.recover(), true)
-        }
-        Taken::Poisoned(guard) => {
-            owner(post);
-            (guard.recover(), true)
-        }
-    };
+fn own(post: &mut Post, mut guard: LockGuard<'_, Account>, consistent: bool) {
     if !consistent {
         post.tally().torn.fetch_add(1, Ordering::Relaxed);
     }

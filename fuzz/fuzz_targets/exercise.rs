@@ -6,7 +6,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use offspring::{Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, spsc};
+use offspring::{
+    Handle, Lock, OnReceiverDeath, Queue, QueueOptions, RecoveryGuard, Segment, spsc,
+};
 
 /// Values of three sizes and alignments: a word, more than a word, and a block that gets pages of
 /// its own.
@@ -179,11 +181,13 @@ impl Objects {
             Operation::Close => self.queues.iter().for_each(Queue::close),
             Operation::Lock { wait, recover } => {
                 for lock in &self.locks {
-                    let guard = lock.lock_timeout(patience(wait));
+                    let guard = if recover {
+                        lock.recover_timeout(patience(wait)).map(RecoveryGuard::mark_repaired)
+                    } else {
+                        lock.lock_timeout(patience(wait))
+                    };
                     meanwhile();
-                    if let Ok(mut guard) =
-                        if recover { guard.or_else(|error| error.recover()) } else { guard }
-                    {
+                    if let Ok(mut guard) = guard {
                         guard[1] += u64::from(guard[1] < 9);
                         let _ = lock.try_lock().is_ok();
                     }

@@ -59,6 +59,16 @@ impl LockError {
     pub fn needs_recovery(&self) -> bool {
         matches!(self, LockError::OwnerDied | LockError::Poisoned)
     }
+
+    /// Whether an owner was killed while it had the lock, and nobody has repaired the value since.
+    pub fn is_owner_died(&self) -> bool {
+        matches!(self, LockError::OwnerDied)
+    }
+
+    /// Whether an owner panicked while it had the lock, and nobody has repaired the value since.
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self, LockError::Poisoned)
+    }
 }
 
 impl TryLockError {
@@ -66,12 +76,32 @@ impl TryLockError {
     pub fn needs_recovery(&self) -> bool {
         matches!(self, TryLockError::OwnerDied | TryLockError::Poisoned)
     }
+
+    /// Whether an owner was killed while it had the lock, and nobody has repaired the value since.
+    pub fn is_owner_died(&self) -> bool {
+        matches!(self, TryLockError::OwnerDied)
+    }
+
+    /// Whether an owner panicked while it had the lock, and nobody has repaired the value since.
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self, TryLockError::Poisoned)
+    }
 }
 
 impl LockTimeoutError {
     /// Whether the value is to be repaired first: by [`Lock::recover`](crate::Lock::recover).
     pub fn needs_recovery(&self) -> bool {
         matches!(self, LockTimeoutError::OwnerDied | LockTimeoutError::Poisoned)
+    }
+
+    /// Whether an owner was killed while it had the lock, and nobody has repaired the value since.
+    pub fn is_owner_died(&self) -> bool {
+        matches!(self, LockTimeoutError::OwnerDied)
+    }
+
+    /// Whether an owner panicked while it had the lock, and nobody has repaired the value since.
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self, LockTimeoutError::Poisoned)
     }
 }
 
@@ -187,6 +217,14 @@ mod tests {
             assert_eq!(LockTimeoutError::from(error).to_string(), error.to_string());
             assert_eq!(TryLockError::from(error).needs_recovery(), error.needs_recovery());
             assert_eq!(LockTimeoutError::from(error).needs_recovery(), error.needs_recovery());
+        }
+        for error in [LockError::OwnerDied, LockError::Poisoned] {
+            let (died, poisoned) = (error == LockError::OwnerDied, error == LockError::Poisoned);
+            assert_eq!((error.is_owner_died(), error.is_poisoned()), (died, poisoned));
+            let other = TryLockError::from(error);
+            assert_eq!((other.is_owner_died(), other.is_poisoned()), (died, poisoned));
+            let other = LockTimeoutError::from(error);
+            assert_eq!((other.is_owner_died(), other.is_poisoned()), (died, poisoned));
         }
         assert!(LockError::OwnerDied.needs_recovery() && LockError::Poisoned.needs_recovery());
         assert!(!LockError::WouldDeadlock.needs_recovery());

@@ -162,10 +162,7 @@ impl<T: Shm, R: Role> End<T, R> {
 
     /// This side's next slot. Waits for one as `until` says.
     #[cold]
-    pub(super) fn turn<U: Until>(
-        &mut self,
-        until: U,
-    ) -> Result<TurnAt<'_, T>, Stop<U::Late>> {
+    pub(super) fn turn<U: Until>(&mut self, until: U) -> Result<TurnAt<'_, T>, Stop<U::Late>> {
         self.wait_for_slot(until)?;
         let place = self.shared.object.enter().map_err(Stop::Broken)?;
         let turn = self.tenure.side(place).and_then(Side::turn);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use offspring::{
-    Fault, Handle, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment,
-    TryLockError, TryRecvError, Wait,
+    Fault, Handle, Lock, LockError, LockState, OnReceiverDeath, Queue, QueueOptions, RecvError,
+    Segment, TryLockError, TryRecvError, Wait,
 };
 
 use crate::common::fd::SegmentFd;
@@ -288,10 +288,13 @@ fn count_up(lock: &Lock<[u64; 2]>, notebook: &Notebook, index: usize) {
                 assert_eq!(notebook.common.get(0), 0, "two owners at a time");
                 guard
             }
-            Err(LockError::OwnerDied(mut guard)) => {
-                life.count(TOLD);
+            Err(LockError::OwnerDied) => {
+                let mut guard = lock.recover().expect("not ours");
+                if guard.state() == LockState::OwnerDied {
+                    life.count(TOLD);
+                }
                 guard[0] = guard[1];
-                guard.recover()
+                guard.mark_repaired()
             }
             Err(other) => panic!("{other}"),
         };
@@ -375,8 +378,8 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
         let mut watch = Watch::new(segment.as_fd());
         let before = watch.snapshot();
         let answer = Errand::send(30, || match lock.try_lock() {
-            Err(TryLockError::OwnerDied(_)) => DIED.to_owned(),
-            Ok(_) | Err(TryLockError::Poisoned(_)) => "free".to_owned(),
+            Err(TryLockError::OwnerDied) => DIED.to_owned(),
+            Ok(_) => "free".to_owned(),
             Err(TryLockError::WouldBlock) => HELD.to_owned(),
             Err(other) => panic!("{other}"),
         });
@@ -389,9 +392,10 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
     let sum = |word| notebook.lives.iter().map(|life| life.get(word)).sum::<u64>();
     let (guard, last_told) = match lock.lock() {
         Ok(guard) => (guard, 0),
-        Err(LockError::OwnerDied(mut guard)) => {
+        Err(LockError::OwnerDied) => {
+            let mut guard = lock.recover().expect("nobody has it");
             guard[0] = guard[1];
-            (guard.recover(), 1)
+            (guard.mark_repaired(), 1)
         }
         Err(other) => return Err(other.to_string()),
     };

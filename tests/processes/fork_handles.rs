@@ -176,7 +176,7 @@ fn a_raw_child_that_execs_is_not_taken_for_alive() {
     std::io::Read::read_exact(&mut stdin, &mut [0]).expect("the new program runs");
     let error = lock.lock_timeout(Duration::from_secs(60)).expect_err("the owner is gone");
     assert!(error.is_owner_died(), "{error}");
-    drop(error);
+
     // SAFETY: kills and waits for our own child.
     unsafe { libc::kill(pid, libc::SIGKILL) };
     // SAFETY: as above.

@@ -173,7 +173,10 @@ fn everybody_of_another_boot_is_dead_though_their_numbers_live() {
     let lock =
         Lock::<u64>::open(&segment, noted(board, LOCK)).expect("it is held by a dead process");
     match lock.lock_timeout(LONG) {
-        Err(LockTimeoutError::OwnerDied(guard)) => assert_eq!(*guard.recover(), 5),
+        Err(LockTimeoutError::OwnerDied) => {
+            let guard = lock.recover().expect("nobody has it");
+            assert_eq!(*guard.mark_repaired(), 5);
+        }
         other => panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string())),
     }
     assert_eq!(segment.reap(), Ok(1));
@@ -223,7 +226,10 @@ fn what_the_dead_of_another_boot_were_doing_is_put_right() {
             assert_eq!(segment.reap(), Ok(1));
         }
         match lock.lock_timeout(LONG) {
-            Err(LockTimeoutError::OwnerDied(guard)) => assert_eq!(*guard.recover(), [2, 1]),
+            Err(LockTimeoutError::OwnerDied) => {
+                let guard = lock.recover().expect("nobody has it");
+                assert_eq!(*guard.mark_repaired(), [2, 1]);
+            }
             other => panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string())),
         }
         assert_eq!(queue.recv_timeout(LONG), Ok([3; 2]));
@@ -361,13 +367,9 @@ fn a_process_killed_while_it_moves_in_is_in_nobodys_way() {
         assert_eq!(place.home(), own, "killed at {stops}");
         let lock =
             Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
-        let next = lock.lock_timeout(LONG);
-        assert!(
-            matches!(next, Err(LockTimeoutError::OwnerDied(_))),
-            "killed at {stops}: {:?}",
-            next.map(|guard| *guard).map_err(|error| error.to_string())
-        );
-        std::mem::forget(next);
+        let next = lock.lock_timeout(LONG).map(|guard| *guard);
+        assert_eq!(next, Err(LockTimeoutError::OwnerDied), "killed at {stops}");
+        drop(lock.recover().expect("nobody has it").mark_repaired());
         // It dies with the lock once more, for the next round.
         let keeper = raw::fork(|| {
             let segment = place.open().expect("open");
@@ -379,7 +381,7 @@ fn a_process_killed_while_it_moves_in_is_in_nobodys_way() {
         let again = raw::fork(|| {
             let segment = place.open().expect("open");
             let lock = Lock::<u64>::open(&segment, noted(board, LOCK)).expect("there");
-            std::mem::forget(lock.lock());
+            std::mem::forget(lock.lock().expect("repaired"));
             std::mem::forget(segment);
             board.set(READY, 2);
             common::sleep_for_ever();
@@ -500,7 +502,10 @@ fn a_file_opens_once_the_others_namespace_is_dead() {
     let segment = place.open().expect("they are dead");
     let lock = Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
     match lock.lock_timeout(LONG) {
-        Err(LockTimeoutError::OwnerDied(guard)) => assert_eq!(*guard.recover(), 5),
+        Err(LockTimeoutError::OwnerDied) => {
+            let guard = lock.recover().expect("nobody has it");
+            assert_eq!(*guard.mark_repaired(), 5);
+        }
         other => panic!("{:?}", other.map(|guard| *guard).map_err(|error| error.to_string())),
     }
     assert_eq!(segment.reap(), Ok(1));
@@ -526,7 +531,7 @@ fn a_file_moves_there_and_back() {
         assert_eq!(place.home(), own);
         let lock =
             Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
-        assert!(matches!(lock.lock(), Err(LockError::OwnerDied(_))));
+        assert!(matches!(lock.lock(), Err(LockError::OwnerDied)));
     }
 }
 
@@ -562,7 +567,7 @@ fn a_namespace_number_that_is_used_again_is_no_evidence() {
                 Lock::<u64>::open(&segment, noted(board, LOCK)).expect("its holder died with it");
             let next = lock.lock_timeout(LONG);
             assert!(
-                matches!(next, Err(LockTimeoutError::OwnerDied(_))),
+                matches!(next, Err(LockTimeoutError::OwnerDied)),
                 "{:?}",
                 next.map(|guard| *guard).map_err(|error| error.to_string())
             );

@@ -1,9 +1,9 @@
-//! A lock between processes: they take turns, and the death of an owner is told to exactly one
-//! successor.
+//! A lock between processes: they take turns, and after the death of an owner nobody sees the value
+//! before somebody has repaired it.
 
 use std::time::{Duration, Instant};
 
-use offspring::{Child, Lock, LockError, LockTimeoutError, Queue, TryLockError, fork};
+use offspring::{Child, Lock, LockError, LockState, LockTimeoutError, Queue, TryLockError, fork};
 
 use crate::common;
 use crate::harness::{apply, test};
@@ -54,31 +54,36 @@ fn a_successor_is_told_that_the_owner_died_and_repairs() {
     let owner = owner_of(&lock);
     assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
     kill(&owner);
-    let error = lock.lock().expect_err("the owner died");
-    let LockError::OwnerDied(mut guard) = error else { panic!("{error}") };
-    assert_eq!(*guard, [1, 0], "half changed, as the owner left it");
+    assert_eq!(lock.lock().expect_err("the owner died"), LockError::OwnerDied);
+    let mut guard = lock.recover().expect("nobody has it");
+    assert_eq!((*guard, guard.state()), ([1, 0], LockState::OwnerDied));
     guard[1] = guard[0];
-    drop(guard.recover());
+    drop(guard.mark_repaired());
     assert_eq!(*lock.lock().expect("clean again"), [1, 1]);
     assert!(owner.join().is_err());
 }
 
+/// Those who come to repair do so one after the other, and one of them finds something to repair.
 #[apply(test)]
-fn exactly_one_of_several_successors_is_told() {
+fn exactly_one_of_several_successors_repairs() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
     let waiters: Vec<Child<bool>> = (0..4)
-        .map(|_| {
+        .map(|number| {
             let theirs = lock.clone();
-            let work = move || match theirs.lock() {
-                Err(LockError::OwnerDied(guard)) => {
-                    drop(guard.recover());
-                    true
+            let work = move || {
+                // Half of them learn of the death first.
+                if number % 2 == 0
+                    && let Err(error) = theirs.lock()
+                {
+                    assert_eq!(error, LockError::OwnerDied);
                 }
-                other => {
-                    drop(other.expect("clean"));
-                    false
-                }
+                let mut guard = theirs.recover().expect("not ours");
+                let repairs = guard.state() == LockState::OwnerDied;
+                assert_eq!(guard[0] != guard[1], repairs, "two at a time");
+                guard[1] = guard[0];
+                drop(guard.mark_repaired());
+                repairs
             };
             fork(work).expect("fork")
         })
@@ -91,32 +96,72 @@ fn exactly_one_of_several_successors_is_told() {
     assert!(owner.join().is_err());
 }
 
+/// None of those who wait behind a dead owner gets the lock, so all of them must be woken.
+#[apply(test)]
+fn every_waiter_is_told_that_the_owner_died() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    let owner = owner_of(&lock);
+    let waiters: Vec<Child<bool>> = (0..4)
+        .map(|_| {
+            let theirs = lock.clone();
+            fork(move || theirs.lock().is_err_and(|error| error.is_owner_died())).expect("fork")
+        })
+        .collect();
+    waiters.iter().for_each(|child| common::wait_until_asleep(child.id()));
+    kill(&owner);
+    for waiter in waiters {
+        assert!(waiter.join().expect("no panic"));
+    }
+    assert!(owner.join().is_err());
+}
+
+#[apply(test)]
+fn one_that_is_killed_while_it_repairs_leaves_the_repair_to_the_next() {
+    let lock = Lock::new([0_u64; 2]).expect("a lock");
+    for _ in 0..2 {
+        let ready = Queue::<u64>::with_capacity(1).expect("a queue");
+        let (theirs, their_ready) = (lock.clone(), ready.clone());
+        let child: Child<()> = fork(move || {
+            let mut guard = theirs.recover().expect("nobody has it");
+            guard[0] += 1;
+            their_ready.send(0).expect("open");
+            common::sleep_for_ever();
+        })
+        .expect("fork");
+        ready.recv().expect("the child is ready");
+        kill(&child);
+        assert!(child.join().is_err());
+    }
+    assert!(lock.lock().expect_err("nobody has repaired it").is_owner_died());
+    let guard = lock.recover().expect("nobody has it");
+    assert_eq!((*guard, guard.state()), ([2, 0], LockState::OwnerDied));
+}
+
 #[apply(test)]
 fn a_lock_cleared_by_the_parent_tells_the_next_one() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
     kill(&owner);
     assert!(owner.join().is_err());
-    let error =
-        lock.lock().expect_err("joining cleared the lock, and the news is kept for the next owner");
+    let error = lock.lock().expect_err("joining cleared the lock, and the news is kept");
     assert!(error.is_owner_died(), "{error}");
-    drop(error.recover().expect("taken"));
-    drop(lock.lock().expect("told once"));
+    drop(lock.recover().expect("nobody has it").mark_repaired());
+    drop(lock.lock().expect("repaired"));
 }
 
 #[apply(test)]
-fn an_unrecovered_lock_stays_poisoned_and_locks_nobody_out() {
+fn a_lock_is_refused_until_it_is_repaired() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
     kill(&owner);
-    assert!(
-        lock.lock_timeout(Duration::from_secs(60)).expect_err("the owner died").is_owner_died()
-    );
     for _ in 0..3 {
-        assert!(lock.try_lock().expect_err("nobody has recovered it").is_poisoned());
+        let wait = lock.lock_timeout(Duration::from_secs(60));
+        assert!(wait.expect_err("the owner died").is_owner_died());
+        assert!(lock.try_lock().expect_err("nobody has repaired it").is_owner_died());
+        drop(lock.recover().expect("nobody has it"));
     }
-    let guard = lock.lock().or_else(LockError::recover).expect("taken");
-    drop(guard);
+    let repaired = lock.recover_timeout(Duration::from_secs(60)).expect("nobody has it");
+    drop(repaired.mark_repaired());
     drop(lock.lock().expect("clean"));
     assert!(owner.join().is_err());
 }
@@ -190,7 +235,7 @@ fn an_owner_killed_anywhere_leaves_a_lock_that_works() {
             .map(|_| {
                 let theirs = lock.clone();
                 let work = move || loop {
-                    let mut guard = theirs.lock().or_else(LockError::recover).expect("taken");
+                    let mut guard = theirs.recover().expect("not ours").mark_repaired();
                     guard[0] = guard[1] + 1;
                     guard[1] = guard[0];
                 };
@@ -201,7 +246,7 @@ fn an_owner_killed_anywhere_leaves_a_lock_that_works() {
         for child in &crew {
             kill(child);
         }
-        let guard = lock.lock().or_else(LockError::recover).expect("taken");
+        let guard = lock.recover().expect("not ours").mark_repaired();
         assert!(guard[0] == guard[1] || guard[0] == guard[1] + 1, "{guard:?}");
         drop(guard);
         for child in crew {

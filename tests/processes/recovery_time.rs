@@ -205,7 +205,10 @@ fn all_waiters_behind_a_killed_owner_go_on() {
             let theirs = lock.clone();
             survivor(move || match theirs.lock() {
                 Ok(_guard) => {}
-                Err(error) => drop(error.recover().expect("a guard")),
+                Err(error) => {
+                    assert!(error.is_owner_died());
+                    drop(theirs.recover().expect("not ours").mark_repaired());
+                }
             })
         };
         (owner, (0..4).map(wait).collect())

@@ -186,7 +186,9 @@ impl Objects {
                     .map(|message| std::hint::black_box(message[2])),
             ),
             8 | 9 => {
-                if let Ok(mut guard) = lock.lock_timeout(timeout).or_else(|error| error.recover()) {
+                let repaired =
+                    || lock.recover_timeout(timeout).map(offspring::RecoveryGuard::mark_repaired);
+                if let Ok(mut guard) = lock.lock_timeout(timeout).or_else(|_| repaired()) {
                     guard.fill(random.next());
                 }
             }

@@ -143,7 +143,9 @@ impl Scene {
 
     fn owner_is_dead_within(&self, limit: Duration) {
         match self.lock.lock_timeout(limit) {
-            Err(LockTimeoutError::OwnerDied(guard)) => drop(guard.recover()),
+            Err(LockTimeoutError::OwnerDied) => {
+                drop(self.lock.recover_timeout(limit).expect("nobody has it").mark_repaired());
+            }
             other => panic!(
                 "the lock of a dead process: {:?}",
                 other.map(|guard| *guard).map_err(|error| error.to_string())

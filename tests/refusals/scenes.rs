@@ -302,8 +302,8 @@ fn open_old_file() -> Ready {
         let segment = attempt!(Segment::open_file(&path));
         let lock = attempt!(Lock::<u64>::open(&segment, handle));
         match lock.lock_timeout(DEAD) {
-            Err(LockTimeoutError::OwnerDied(guard)) => {
-                assert_eq!(*guard, 7);
+            Err(LockTimeoutError::OwnerDied) => {
+                assert_eq!(*lock.recover().expect("nobody has it"), 7);
                 Works
             }
             Err(LockTimeoutError::Broken(fault)) => refused(fault),
@@ -610,13 +610,13 @@ fn behind_lock(whose: Owner) -> Ready {
     owner(whose, || std::mem::forget(lock.lock().expect("free")));
     let wait = if whose.lives() { SHORT } else { DEAD };
     attached(move || match lock.lock_timeout(wait) {
-        Err(LockTimeoutError::OwnerDied(guard)) => {
-            assert_eq!(*guard, 7);
+        Err(LockTimeoutError::OwnerDied) => {
+            assert_eq!(*lock.recover().expect("nobody has it"), 7);
             judged(whose, true)
         }
         Err(LockTimeoutError::Timeout) => match lock.try_lock() {
             Err(TryLockError::WouldBlock) => judged(whose, false),
-            Err(TryLockError::OwnerDied(_)) => judged(whose, true),
+            Err(TryLockError::OwnerDied) => judged(whose, true),
             Err(TryLockError::Broken(fault)) => refused(fault),
             other => panic!("{other:?}"),
         },
@@ -689,7 +689,7 @@ fn reap(whose: Owner) -> Ready {
     attached(move || {
         let reaped = attempt!(Segment::commons().expect("the commons").reap());
         match lock.try_lock() {
-            Err(TryLockError::OwnerDied(_)) => judged(whose, true),
+            Err(TryLockError::OwnerDied) => judged(whose, true),
             Err(TryLockError::WouldBlock) => {
                 assert!(reaped == 0 || !whose.lives(), "A LIVING PROCESS WAS REAPED");
                 judged(whose, false)

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use offspring::{Lock, LockGuard, LockTimeoutError, Segment, TryLockError};
+use offspring::{
+    Lock, LockGuard, LockState, LockTimeoutError, RecoveryGuard, Segment, TryLockError,
+};
 
 use crate::Plan;
 use crate::common::fd::SegmentFd;
@@ -23,8 +25,8 @@ enum Start {
     OwnerDead,
     /// The same, and somebody has cleared up after it since.
     OwnerReaped,
-    /// The same, and a successor has let it go without recovering it.
-    Poisoned,
+    /// The same, and a successor has let it go without repairing it.
+    Left,
     OwnerAlive,
 }
 
@@ -32,7 +34,7 @@ enum Start {
 enum Op {
     Lock,
     TryLock,
-    /// Takes the lock and gives it up, without a word about the value.
+    /// Takes the lock to repair it and gives it up without a word about the value.
     Leave,
     CloneDrop,
 }
@@ -40,9 +42,9 @@ enum Op {
 impl Op {
     fn name(self) -> &'static str {
         match self {
-            Op::Lock => "lock, recover, write, unlock",
-            Op::TryLock => "try_lock, recover, write, unlock",
-            Op::Leave => "lock, unlock",
+            Op::Lock => "lock, repair, write, unlock",
+            Op::TryLock => "try_lock, repair, write, unlock",
+            Op::Leave => "recover, unlock",
             Op::CloneDrop => "clone, drop",
         }
     }
@@ -51,22 +53,38 @@ impl Op {
         mark();
         match self {
             Op::Lock => {
-                if let Ok(guard) =
-                    lock.lock_timeout(Duration::from_millis(2)).or_else(LockTimeoutError::recover)
-                {
+                if let Some(guard) = lock_or_repair(lock) {
                     write(guard, 6);
                 }
             }
             Op::TryLock => {
-                if let Ok(guard) = lock.try_lock().or_else(TryLockError::recover) {
+                let guard = match lock.try_lock() {
+                    Err(TryLockError::OwnerDied) => {
+                        lock.try_recover().map(RecoveryGuard::mark_repaired)
+                    }
+                    other => other,
+                };
+                if let Ok(guard) = guard {
                     write(guard, 6);
                 }
             }
-            Op::Leave => drop(lock.lock_timeout(Duration::from_millis(2))),
+            Op::Leave => drop(lock.recover_timeout(Duration::from_millis(2))),
             Op::CloneDrop => drop(lock.clone()),
         }
         mark();
     }
+}
+
+/// Takes the lock; if it is refused, to repair it, and says that it is repaired.
+fn lock_or_repair(lock: &Lock<Value>) -> Option<LockGuard<'_, Value>> {
+    let wait = Duration::from_millis(2);
+    match lock.lock_timeout(wait) {
+        Err(LockTimeoutError::OwnerDied) => {
+            lock.recover_timeout(wait).map(RecoveryGuard::mark_repaired)
+        }
+        other => other,
+    }
+    .ok()
 }
 
 /// Writes the two words in this order.
@@ -92,7 +110,7 @@ fn set_up(segment: &Segment, start: Start) -> (Lock<Value>, Vec<Helper>) {
     }
     match start {
         Start::OwnerReaped => assert_eq!(segment.reap(), Ok(1)),
-        Start::Poisoned => assert!(lock.lock().is_err_and(|error| error.is_owner_died())),
+        Start::Left => drop(lock.recover().expect("nobody has it")),
         _ => {}
     }
     (lock, helpers)
@@ -102,36 +120,40 @@ fn set_up(segment: &Segment, start: Start) -> (Lock<Value>, Vec<Helper>) {
 fn expected(op: Op, start: Start) -> Vec<&'static str> {
     let (first, taken) = match start {
         Start::Free => ("clean [5, 5]", "died [5, 5]"),
-        Start::Poisoned => ("poisoned [7, 5]", "died [7, 5]"),
-        Start::OwnerDead | Start::OwnerReaped | Start::OwnerAlive => ("died [7, 5]", "died [7, 5]"),
+        _ => ("died [7, 5]", "died [7, 5]"),
     };
     let mut list = vec![first, taken];
     match op {
         _ if start == Start::OwnerAlive => list.truncate(1),
         Op::Lock | Op::TryLock => list.extend(["died [6, 5]", "died [6, 6]", "clean [6, 6]"]),
         Op::Leave if start == Start::Free => list.push(first),
-        Op::Leave => list.push("poisoned [7, 5]"),
+        Op::Leave => {}
         Op::CloneDrop => list.truncate(1),
     }
     list.dedup();
     list
 }
 
-/// Takes the lock and puts the value right if it is to be.
+/// Takes the lock and repairs the value if it is to be repaired.
 fn succeed(lock: &Lock<Value>) -> String {
-    let (news, guard) = match lock.lock_timeout(LONG) {
-        Ok(guard) => ("clean", guard),
-        Err(LockTimeoutError::OwnerDied(guard)) => ("died", guard),
-        Err(LockTimeoutError::Poisoned(guard)) => ("poisoned", guard),
-        Err(other) => panic!("{other}"),
+    let refused = match lock.lock_timeout(LONG) {
+        Ok(guard) => return format!("clean {:?}", *guard),
+        Err(refused) => refused,
+    };
+    assert_eq!(refused, LockTimeoutError::OwnerDied);
+    let mut guard = lock.recover_timeout(LONG).expect("nobody keeps it");
+    let news = match guard.state() {
+        LockState::Clean => "clean",
+        LockState::OwnerDied => "died",
+        LockState::Poisoned => panic!("nobody has panicked"),
     };
     let text = format!("{news} {:?}", *guard);
-    let mut guard = guard.recover();
     guard[0] = guard[1];
+    drop(guard.mark_repaired());
     text
 }
 
-/// Two survivors come at once; exactly one may be told.
+/// Two survivors come at once; exactly one may find something to repair.
 fn check(segment: &Segment, lock: &Lock<Value>, how: How) -> String {
     if how == How::Reaped {
         segment.reap().expect("attached");
@@ -139,7 +161,7 @@ fn check(segment: &Segment, lock: &Lock<Value>, how: How) -> String {
     let other = Errand::send(30, || succeed(lock));
     let found = [succeed(lock), other.answer().expect("the other survivor")];
     let told: Vec<&String> = found.iter().filter(|text| !text.starts_with("clean")).collect();
-    assert!(told.len() <= 1, "both were told: {found:?}");
+    assert!(told.len() <= 1, "both have repaired: {found:?}");
     let text = told.first().map_or_else(|| found[0].clone(), |&text| text.clone());
     for _ in 0..2 {
         let guard = lock.try_lock().expect("clean again");
@@ -186,7 +208,7 @@ fn plan(op: Op, start: Start, real: bool) -> Plan {
 /// What survivors may find of a victim that takes the lock, after what they would have found
 /// without it.
 fn expected_of_heir(before: &str, written: Option<u64>) -> Vec<Vec<String>> {
-    let (news, value) = before.split_once(' ').expect("news and a value");
+    let (_, value) = before.split_once(' ').expect("news and a value");
     let (first, second) = value.trim_matches(['[', ']']).split_once(", ").expect("two words");
     let mut list = vec![before.to_owned(), format!("died [{first}, {second}]")];
     match written {
@@ -195,8 +217,7 @@ fn expected_of_heir(before: &str, written: Option<u64>) -> Vec<Vec<String>> {
             format!("died [{word}, {word}]"),
             format!("clean [{word}, {word}]"),
         ]),
-        None if news == "clean" => list.push(before.to_owned()),
-        None => list.push(format!("poisoned [{first}, {second}]")),
+        None => list.push(before.to_owned()),
     }
     list.dedup();
     list.into_iter().map(|text| vec![text]).collect()
@@ -217,29 +238,18 @@ fn line(object: &'static str, start: Start, reaps: bool, samples: &'static [usiz
                 mark_telling(operation().into());
             })
         };
-        let taken = || lock.lock_timeout(Duration::from_millis(2));
-        let writer = |word| {
-            victim(&|| {
-                taken().or_else(LockTimeoutError::recover).map(|guard| write(guard, word)).is_ok()
-            })
-        };
+        let writer =
+            |word| victim(&|| lock_or_repair(&lock).map(|guard| write(guard, word)).is_some());
         let did =
             |what: u64, list| if what == 0 { Err("it did nothing".to_owned()) } else { Ok(list) };
         let writes = Heir {
-            name: "lock, recover, write, unlock",
+            name: "lock, repair, write, unlock",
             start: &|number| writer(6 + number),
             expected: &|number, before, done| did(done, expected_of_heir(before, Some(6 + number))),
         };
         let leaves = Heir {
-            name: "lock, unlock",
-            start: &|_| {
-                victim(&|| {
-                    !matches!(
-                        taken(),
-                        Err(LockTimeoutError::Timeout | LockTimeoutError::WouldDeadlock)
-                    )
-                })
-            },
+            name: "recover, unlock",
+            start: &|_| victim(&|| lock.recover_timeout(Duration::from_millis(2)).is_ok()),
             expected: &|_, before, done| did(done, expected_of_heir(before, None)),
         };
         let clears_up = Heir {
@@ -265,7 +275,7 @@ pub fn lines(full: bool) -> Vec<Plan> {
         let two = line("two victims", Start::OwnerDead, false, &[2]);
         return vec![two, line("three victims", Start::OwnerDead, false, &[1, 1])];
     }
-    let plans = [Start::Free, Start::OwnerDead, Start::Poisoned].map(|start| {
+    let plans = [Start::Free, Start::OwnerDead, Start::Left].map(|start| {
         [line("two victims", start, false, &[8]), line("three victims", start, false, &[4, 3])]
     });
     plans.into_iter().flatten().chain([line("two victims", Start::Free, true, &[2])]).collect()
@@ -274,8 +284,7 @@ pub fn lines(full: bool) -> Vec<Plan> {
 /// All cases.
 pub fn plans() -> Vec<Plan> {
     let mut plans = Vec::new();
-    for start in
-        [Start::Free, Start::OwnerDead, Start::OwnerReaped, Start::Poisoned, Start::OwnerAlive]
+    for start in [Start::Free, Start::OwnerDead, Start::OwnerReaped, Start::Left, Start::OwnerAlive]
     {
         for op in [Op::Lock, Op::TryLock, Op::Leave, Op::CloneDrop] {
             plans.push(plan(op, start, start == Start::Free));

@@ -33,8 +33,9 @@ fn block<R>(event: EventRef<'_>, mut attempt: impl FnMut() -> Option<R>) -> R {
         return result;
     }
     let patience = Patience::new();
-    let result =
-        wait(&[event], Wait::Sleep, &patience, Deadline::NEVER, |_| attempt().ok_or(Obstacle::Nobody));
+    let result = wait(&[event], Wait::Sleep, &patience, Deadline::NEVER, |_| {
+        attempt().ok_or(Obstacle::Nobody)
+    });
     result.expect("there is no deadline")
 }
 

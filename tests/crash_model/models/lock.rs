@@ -107,11 +107,8 @@ fn take_a_turn(turns: u64, tries: bool, repair: bool, [turn, refused, ..]: Local
     }
     let lock = lock();
     if refused == 1 {
-        let recovered = if tries {
-            lock.try_recover()
-        } else {
-            lock.recover().map_err(TryLockError::from)
-        };
+        let recovered =
+            if tries { lock.try_recover() } else { lock.recover().map_err(TryLockError::from) };
         let guard = match recovered {
             Ok(guard) => guard,
             Err(TryLockError::WouldBlock) => return Some([turn, 1, 0, 0]),
@@ -130,8 +127,7 @@ fn take_a_turn(turns: u64, tries: bool, repair: bool, [turn, refused, ..]: Local
         }
         return Some([turn + 1, 0, 0, 0]);
     }
-    let locked =
-        if tries { lock.try_lock() } else { lock.lock().map_err(TryLockError::from) };
+    let locked = if tries { lock.try_lock() } else { lock.lock().map_err(TryLockError::from) };
     match locked {
         Ok(guard) => {
             world::note("locked", 0, 0);
@@ -177,7 +173,7 @@ fn owner(word: u64) -> Option<usize> {
 }
 
 impl Monitor for Watch {
-    fn touched(&self, touch: Touch, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+    fn touched(&self, touch: Touch, view: &View<'_>, _: &mut Ghost) -> Result<(), String> {
         match touch.offset {
             VALUE => {
                 let mine = owner(view.read(WORD)) == Some(touch.process);

@@ -8,8 +8,8 @@ pub mod peers;
 pub mod queue;
 pub mod spsc;
 
-use crate::heap::pool::Attached;
 use crate::heap::Pool;
+use crate::heap::pool::Attached;
 use crate::object::block;
 use crate::peer::PeerId;
 use crate::segment::layout::OBJECT;
