@@ -91,7 +91,7 @@ pub use {
     lock::{Lock, LockError, LockGuard, LockTimeoutError, TryLockError},
     object::{CreateError, Handle},
     peer::Fault,
-    process::{Child, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
+    process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
     queue::{
         Iter, OnReceiverDeath, Queue, QueueOptions, Received, RecvError, RecvTimeoutError,
         Reservation, SendError, SendManyError, SendTimeoutError, TryRecvError, TrySendError,

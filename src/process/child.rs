@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,8 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::process::family::{self, Kin};
-use crate::process::outcome::{Outcome, PanicInfo};
+use crate::process::outcome::{Outcome, OutcomeFile};
+use crate::process::panic_info::PanicInfo;
 use crate::sys::clock::Deadline;
 use crate::sys::error::OsError;
 use crate::sys::process::Ending;
@@ -53,12 +53,17 @@ pub struct Child<T> {
     ending: Option<Ending>,
     /// Whether the value was handed out, or will never be.
     joined: bool,
-    value: PhantomData<fn() -> T>,
+    /// Reads the child's record. Chosen where `T` is known to be `'static`, so that `join` needs
+    /// not ask for it.
+    read: fn(&OutcomeFile) -> Result<Option<Outcome<T>>, OsError>,
 }
 
 impl<T> Child<T> {
-    pub(super) fn new(kin: Arc<Kin>) -> Child<T> {
-        Child { kin, ending: None, joined: false, value: PhantomData }
+    pub(super) fn new(kin: Arc<Kin>) -> Child<T>
+    where
+        T: DeserializeOwned + 'static,
+    {
+        Child { kin, ending: None, joined: false, read: OutcomeFile::read }
     }
 
     /// Returns the child's process id. It names this child until it was joined; later the kernel
@@ -207,7 +212,7 @@ impl<T: DeserializeOwned> Child<T> {
                 Err(refused) => return Some(Err(refused.into())),
             },
         };
-        let outcome = match self.kin.outcome().read() {
+        let outcome = match (self.read)(self.kin.outcome()) {
             Ok(outcome) => outcome,
             Err(refused) => return Some(Err(refused.into())),
         };

@@ -1,5 +1,7 @@
 //! What the kernel refused: which call, and why.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 
 use rustix::io::Errno;
@@ -46,4 +48,16 @@ impl From<io::Error> for OsErrno {
         // An error that the standard library made itself is about what was asked for.
         OsErrno(Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
     }
+}
+
+/// Prints an error and its causes in one line, each after a colon: the `Debug` of this crate's
+/// errors, as it is what a `main` prints that returns one.
+pub(crate) fn one_line(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
 }
