@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::process::family::{self, Kin};
 use crate::process::outcome::{Outcome, OutcomeFile};
 use crate::process::panic_info::PanicInfo;
 use crate::sys::clock::Deadline;
-use crate::sys::error::OsError;
+use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::Ending;
 
 /// A child process that runs a closure with a value of type `T`; made by [`fork`](crate::fork).
@@ -265,7 +266,7 @@ impl<T> fmt::Debug for Child<T> {
 }
 
 /// Error of [`Child::join`] and its other forms: the child has ended without a value, in this way.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum JoinError {
     /// The closure panicked.
@@ -308,10 +309,19 @@ pub enum JoinError {
     #[error("{call} failed")]
     Os {
         /// Name of the call.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
     },
+}
+
+/// One line: the text and its causes. It is what a `main` prints that returns the error.
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        error::one_line(self, f)
+    }
 }
 
 impl From<OsError> for JoinError {

@@ -56,10 +56,11 @@
 //! # Source
 //! fork(2); POSIX.1-2017, `fork`; nbdd0121's `safe-fork` for the question to the kernel.
 
+use std::fmt;
 use std::io;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::object::lineage::{Lineage, LineageError};
 use crate::peer::Fault;
@@ -68,7 +69,7 @@ use crate::process::exit::{self, Start};
 use crate::process::family::{self, Kin};
 use crate::process::outcome::OutcomeFile;
 use crate::segment::{Segment, SegmentError};
-use crate::sys::error::OsError;
+use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wrapped};
 
 /// Runs `closure` in a child process, a copy of this one, and gives a handle by which its value can
@@ -212,7 +213,7 @@ fn wrap() -> Result<Wrapped, ForkError> {
 }
 
 /// Error of [`fork`].
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ForkError {
     /// The process has more than one thread. Final as long as the others run.
@@ -229,8 +230,10 @@ pub enum ForkError {
     #[error("fork needs a process with one thread, and cannot find out: {call} failed")]
     ThreadsUnknown {
         /// Name of the call.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
     },
     /// Children of this process are born into another pid namespace (`unshare(CLONE_NEWPID)` was
@@ -249,10 +252,19 @@ pub enum ForkError {
     #[error("{call} failed")]
     Os {
         /// Name of the call.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
     },
+}
+
+/// One line: the text and its causes. It is what a `main` prints that returns the error.
+impl fmt::Debug for ForkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        error::one_line(self, f)
+    }
 }
 
 impl From<LineageError> for ForkError {

@@ -322,8 +322,13 @@ impl OutcomeFile {
                     self.write_at(&header(KIND_BYTES, bytes.len() as u64), 0)
                 });
         }
+        let process = sys::pid();
         let mut record = Record::begin(Some(self));
         let encoded = postcard::serialize_with_flavor(value, &mut record);
+        if sys::pid() != process {
+            // A copy that the encoder has forked has nothing to say here.
+            return false;
+        }
         if let Some(refused) = record.spill.as_ref().and_then(|spill| spill.refused) {
             return self.is_there() && self.settle(KIND_VALUE, || Err(refused));
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A panic that ended a child's closure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PanicInfo {
     /// What `panic!` was given; `Box<dyn Any>` for a payload that is not text.
@@ -25,6 +25,14 @@ impl fmt::Display for PanicInfo {
             Some(location) => write!(f, "{} at {location}", self.message),
             None => f.write_str(&self.message),
         }
+    }
+}
+
+/// Message and place as `Display` prints them, then the backtrace if there is one.
+impl fmt::Debug for PanicInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)?;
+        if self.backtrace.is_empty() { Ok(()) } else { write!(f, "\n{}", self.backtrace) }
     }
 }
 
