@@ -266,6 +266,20 @@ impl<T> fmt::Debug for Child<T> {
 }
 
 /// Error of [`Child::join`] and its other forms: the child has ended without a value, in this way.
+///
+/// `Debug` prints one line, the text and its causes, as that is what a `main` prints that returns
+/// the error.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let child = offspring::fork(|| std::process::exit(3))?;
+/// # let child: offspring::Child<()> = child;
+/// let error = child.join().unwrap_err();
+/// assert_eq!(format!("{error:?}"), "the child exited with code 3 and sent no value");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum JoinError {
