@@ -129,7 +129,7 @@ fn failure_passes_on_by_a_second_question_mark() {
         fork(move || if fails { Err(Failure::new("inner").context("outer")) } else { Ok(7) })
     }
     fn to_failure(fails: bool) -> Result<u8, Failure> {
-        Ok(child(fails)?.join()??)
+        child(fails)?.join()?
     }
     fn to_boxed(fails: bool) -> Result<u8, Box<dyn Error>> {
         Ok(child(fails)?.join()??)

@@ -18,7 +18,8 @@
 //! ```text
 //! bits   field
 //!  0-47  payload  postcard of `T`, the first byte lowest
-//! 48-50  len      bytes of it; or 7: the record could not be written, bits 0-31 are the error and 32-47 the kind
+//! 48-50  len      bytes of it; or 7: the record could not be written, bits 0-31 are the error,
+//!                 32-43 the kind, 44-47 the call
 //!    62  1        which no position has that was only moved by writing
 //! ```
 //!
@@ -63,6 +64,11 @@ const LEN_MASK: u64 = 7;
 /// Stands for the length where the position tells that the kernel refused the write.
 const NOT_WRITTEN: u64 = 7;
 const KIND_SHIFT: u32 = 32;
+const KIND_MASK: u64 = 0xfff;
+const CALL_SHIFT: u32 = 44;
+const CALL_MASK: u64 = 0xf;
+/// Calls that can be refused when a record is written, by their numbers in a position.
+const CALLS: [&str; 3] = ["write", "pwrite", "ftruncate"];
 const IN_POSITION_BIT: u64 = 1 << 62;
 
 /// What became of the closure.
@@ -103,7 +109,7 @@ struct Spill<'a> {
     /// Bytes of the payload in the file.
     len: u64,
     /// Why there cannot be more of them.
-    refused: Option<Errno>,
+    refused: Option<OsError>,
 }
 
 /// Length of the records that are made and read without allocating.
@@ -145,7 +151,7 @@ impl<'a> Record<'a> {
     }
 
     #[inline]
-    fn push(&mut self, byte: u8) -> Result<(), Errno> {
+    fn push(&mut self, byte: u8) -> Result<(), OsError> {
         // The usual case of a long value, which comes byte by byte.
         if self.long.len() < self.long.capacity() && !self.long.is_empty() {
             self.long.push(byte);
@@ -154,7 +160,7 @@ impl<'a> Record<'a> {
         self.extend(&[byte])
     }
 
-    fn extend(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), OsError> {
         let has_spilled = self.spilled() > 0;
         if self.long.is_empty() && !has_spilled {
             if let Some(place) = self.short[self.short_len..].get_mut(..bytes.len()) {
@@ -176,7 +182,7 @@ impl<'a> Record<'a> {
     }
 
     /// Moves what has been collected of the payload into the file.
-    fn write_on(&mut self) -> Result<(), Errno> {
+    fn write_on(&mut self) -> Result<(), OsError> {
         let Some(spill) = &mut self.spill else { return Ok(()) };
         // The header is not the payload's; its place in the file stays free.
         let start = if spill.len == 0 { HEADER_LEN } else { 0 };
@@ -230,23 +236,23 @@ impl<'a> Record<'a> {
 }
 
 impl Spill<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OsError> {
         if self.refused.is_none() {
             self.refused = self.try_write(bytes).err();
         }
         self.refused.map_or(Ok(()), Err)
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+    fn try_write(&mut self, bytes: &[u8]) -> Result<(), OsError> {
         if sys::pid() != self.process {
-            return Err(Errno::CHILD);
+            return Err(OsError { call: "pwrite", errno: Errno::CHILD });
         }
         if self.len == 0 {
             sys::block_file_size_signal();
         }
         // The encoder runs code of the program, which may close descriptors at any time.
         if !self.file.is_there() {
-            return Err(Errno::BADF);
+            return Err(OsError { call: "pwrite", errno: Errno::BADF });
         }
         self.file.write_at(bytes, HEADER_LEN as u64 + self.len)?;
         self.len += bytes.len() as u64;
@@ -281,11 +287,13 @@ fn header(kind: u64, len: u64) -> [u8; HEADER_LEN] {
 }
 
 /// The position that tells that the kernel refused to write a record of this kind.
-fn refusal(kind: u64, refused: Errno) -> u64 {
+fn refusal(kind: u64, refused: OsError) -> u64 {
+    let call = CALLS.iter().position(|&call| call == refused.call).unwrap_or(0) as u64;
     IN_POSITION_BIT
         | NOT_WRITTEN << LEN_SHIFT
+        | call << CALL_SHIFT
         | kind << KIND_SHIFT
-        | u64::from(refused.raw_os_error().cast_unsigned())
+        | u64::from(refused.errno.raw_os_error().cast_unsigned())
 }
 
 /// The file that holds at most one [`Record`].
@@ -360,8 +368,10 @@ impl OutcomeFile {
         sys::block_file_size_signal();
         self.settle(record.kind(), || {
             // A value whose encoder failed in the middle has left its beginning.
-            if record.kind() != KIND_VALUE && rustix::fs::fstat(&self.0)?.st_size > 0 {
-                rustix::fs::ftruncate(&self.0, 0)?;
+            if record.kind() != KIND_VALUE
+                && rustix::fs::fstat(&self.0).is_ok_and(|stat| stat.st_size > 0)
+            {
+                rustix::fs::ftruncate(&self.0, 0).map_err(OsError::in_call("ftruncate"))?;
             }
             self.write_all(record.bytes())
         })
@@ -374,7 +384,7 @@ impl OutcomeFile {
     }
 
     /// Writes as it is told; if the kernel refuses that, says so in the position.
-    fn settle(&self, kind: u64, write: impl FnOnce() -> Result<(), Errno>) -> bool {
+    fn settle(&self, kind: u64, write: impl FnOnce() -> Result<(), OsError>) -> bool {
         // To say so takes no memory, and covers what was written so far.
         write().map_or_else(
             |refused| rustix::fs::seek(&self.0, SeekFrom::Start(refusal(kind, refused))).is_ok(),
@@ -382,13 +392,13 @@ impl OutcomeFile {
         )
     }
 
-    fn write_all(&self, bytes: &[u8]) -> Result<(), Errno> {
-        each_piece(bytes, |rest, _| rustix::io::write(&self.0, rest))
+    fn write_all(&self, bytes: &[u8]) -> Result<(), OsError> {
+        each_piece("write", bytes, |rest, _| rustix::io::write(&self.0, rest))
     }
 
     /// Does not move the position.
-    fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), Errno> {
-        each_piece(bytes, |rest, done| rustix::io::pwrite(&self.0, rest, at + done))
+    fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), OsError> {
+        each_piece("pwrite", bytes, |rest, done| rustix::io::pwrite(&self.0, rest, at + done))
     }
 
     /// Reads the record; `None` if it is not wholly there.
@@ -439,16 +449,17 @@ impl OutcomeFile {
 
 /// Calls `write` with what is left of the bytes, and how many are done, until none is left.
 fn each_piece(
+    call: &'static str,
     bytes: &[u8],
     mut write: impl FnMut(&[u8], u64) -> Result<usize, Errno>,
-) -> Result<(), Errno> {
+) -> Result<(), OsError> {
     let mut done = 0;
     while done < bytes.len() {
         match write(&bytes[done..], done as u64) {
-            Ok(0) => return Err(Errno::IO),
+            Ok(0) => return Err(OsError { call, errno: Errno::IO }),
             Ok(len) => done += len,
             Err(Errno::INTR) => {}
-            Err(refused) => return Err(refused),
+            Err(errno) => return Err(OsError { call, errno }),
         }
     }
     Ok(())
@@ -475,11 +486,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
 fn parse_position<T: DeserializeOwned>(position: u64) -> Option<Outcome<T>> {
     let len = position >> LEN_SHIFT & LEN_MASK;
     if len == NOT_WRITTEN {
-        let reason = format!(
-            "write failed: {}",
-            io::Error::from_raw_os_error((position as u32).cast_signed())
-        );
-        return match position >> KIND_SHIFT & 0xffff {
+        let call = CALLS.get((position >> CALL_SHIFT & CALL_MASK) as usize)?;
+        let error = io::Error::from_raw_os_error((position as u32).cast_signed());
+        let reason = format!("{call} failed: {error}");
+        return match position >> KIND_SHIFT & KIND_MASK {
             KIND_NOT_STARTED => Some(Outcome::NotStarted(reason)),
             KIND_VALUE | KIND_PANIC | KIND_UNSENDABLE | KIND_BYTES => {
                 Some(Outcome::Unsendable(reason))
@@ -700,12 +710,19 @@ mod tests {
     fn a_record_that_could_not_be_written_says_why() {
         let file = OutcomeFile::create().expect("a file");
         let refused = |record: &Record| {
-            rustix::fs::seek(&file.0, SeekFrom::Start(refusal(record.kind(), Errno::PERM)))
-                .expect("a position");
+            rustix::fs::seek(
+                &file.0,
+                SeekFrom::Start(refusal(
+                    record.kind(),
+                    OsError { call: "ftruncate", errno: Errno::PERM },
+                )),
+            )
+            .expect("a position");
             file.read::<()>().expect("readable").expect("a record")
         };
-        let is_clear =
-            |reason: &str| reason.starts_with("write failed: ") && reason.contains("os error 1)");
+        let is_clear = |reason: &str| {
+            reason.starts_with("ftruncate failed: ") && reason.contains("os error 1)")
+        };
         assert!(
             matches!(refused(&record_of(&())), Outcome::Unsendable(reason) if is_clear(&reason))
         );
