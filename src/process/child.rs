@@ -143,7 +143,7 @@ impl<T: DeserializeOwned> Child<T> {
     /// See [`JoinError`].
     ///
     /// # Panics
-    /// If the [`Deserialize`](serde::Deserialize) of `T` does. This is so for the other forms, too.
+    /// If the [`Deserialize`] of `T` does. This is so for the other forms, too.
     pub fn join(mut self) -> Result<T, JoinError> {
         // `NEVER` passes never, so there is always an answer.
         self.join_by(Deadline::NEVER).unwrap_or(Err(JoinError::AlreadyJoined))
