@@ -108,7 +108,7 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// The value of the closure is any [`serde`] value of the program's own, whatever its length. A
 /// `String` and a `Vec` of integers or floats that are long, also as the `Ok` of a
 /// `Result<_, Failure>`, travel about half as fast as they are copied. Long bytes inside of other
-/// values travel a quarter as fast as that, since `serde` gives them one by one; the crate
+/// values travel a third as fast as that, since `serde` gives them one by one; the crate
 /// `serde_bytes` helps there.
 ///
 /// For `?` in the closure, let it return `Result<_,` [`Failure`](crate::Failure)`>`: every error
