@@ -98,7 +98,7 @@ pub use {
     },
     object::{CreateError, Handle},
     peer::Fault,
-    process::{Child, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
+    process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
     queue::{Iter, OnReceiverDeath, Queue, QueueOptions, Received, Reservation},
     segment::{Segment, SegmentError, SegmentOptions, Shm},
 };

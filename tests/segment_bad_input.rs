@@ -23,8 +23,12 @@ fn refused(path: &Path) -> SegmentError {
     let before = std::fs::read(path).ok();
     let error = Segment::open_file(path).expect_err("must be refused");
     assert_eq!(std::fs::read(path).ok(), before, "opening changed the file");
-    assert!(!error.to_string().is_empty());
-    error
+    assert!(error.to_string().contains(path.to_str().expect("text")), "{error}");
+    error.into_reason()
+}
+
+fn reason(made: Result<Segment, SegmentError>) -> Result<Segment, SegmentError> {
+    made.map_err(SegmentError::into_reason)
 }
 
 fn patch(path: &Path, offset: u64, bytes: &[u8]) {
@@ -58,7 +62,10 @@ fn what_was_made_can_be_opened_and_used_again_later() {
 fn an_existing_file_is_never_replaced() {
     let (_folder, path) = good();
     let before = std::fs::read(&path).expect("read");
-    assert!(matches!(Segment::create_file(&path, LEN), Err(SegmentError::Os { call: "link", .. })));
+    assert!(matches!(
+        reason(Segment::create_file(&path, LEN)),
+        Err(SegmentError::Os { call: "link", .. })
+    ));
     assert_eq!(std::fs::read(&path).expect("read"), before);
     let entries = std::fs::read_dir(path.parent().expect("a folder")).expect("read").count();
     assert_eq!(entries, 1, "no draft is left");
@@ -68,23 +75,23 @@ fn an_existing_file_is_never_replaced() {
 fn missing_files_and_folders_are_errors_of_the_kernel() {
     let folder = tempfile::tempdir().expect("a folder");
     assert!(matches!(
-        Segment::open_file(folder.path().join("none")),
+        reason(Segment::open_file(folder.path().join("none"))),
         Err(SegmentError::Os { call: "open", .. })
     ));
     assert!(matches!(
-        Segment::create_file(folder.path().join("no/folder"), LEN),
+        reason(Segment::create_file(folder.path().join("no/folder"), LEN)),
         Err(SegmentError::Os { .. })
     ));
     assert!(matches!(
-        Segment::open_file(folder.path()),
+        reason(Segment::open_file(folder.path())),
         Err(SegmentError::Os { .. } | SegmentError::NotAFile)
     ));
 }
 
 #[test]
 fn a_name_with_a_nul_is_refused() {
-    assert!(matches!(Segment::open_file("a\0b"), Err(SegmentError::PathWithNul)));
-    assert!(matches!(Segment::create_file("a\0b", LEN), Err(SegmentError::PathWithNul)));
+    assert!(matches!(reason(Segment::open_file("a\0b")), Err(SegmentError::PathWithNul)));
+    assert!(matches!(reason(Segment::create_file("a\0b", LEN)), Err(SegmentError::PathWithNul)));
 }
 
 #[test]
@@ -227,7 +234,7 @@ fn absurd_lengths_are_refused_with_what_is_possible() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("segment");
-    assert!(matches!(Segment::create_file(&path, 0), Err(SegmentError::Length { .. })));
+    assert!(matches!(reason(Segment::create_file(&path, 0)), Err(SegmentError::Length { .. })));
     assert!(!path.exists());
     assert_eq!(Segment::create(1).expect("a segment for one byte").len(), 1);
 }

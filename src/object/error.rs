@@ -1,13 +1,17 @@
 //! What can go wrong when an object is made.
 
+use std::fmt;
 use std::io;
+
+use serde::{Deserialize, Serialize};
 
 use crate::heap::AllocError;
 use crate::peer::Fault;
 use crate::segment::SegmentError;
+use crate::sys::error::{self, Word};
 
 /// Error of making an object in a segment. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CreateError {
     /// A queue needs at least one slot and has at most 2^24.
@@ -34,8 +38,10 @@ pub enum CreateError {
         /// Bytes that were asked for.
         requested: u64,
         /// Name of the call that was refused.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
     },
     /// Values of the type need a stricter alignment than slots have.
@@ -52,6 +58,13 @@ pub enum CreateError {
     /// This process could not attach to the segment.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+/// One line: the text and its causes. It is what a `main` prints that returns the error.
+impl fmt::Debug for CreateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        error::one_line(self, f)
+    }
 }
 
 impl From<AllocError> for CreateError {

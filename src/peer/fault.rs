@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use crate::sys::error::OsError;
+use serde::{Deserialize, Serialize};
+
+use crate::sys::error::{self, OsError, Word};
 
 /// Reason why an object cannot be used: by this process, or by anybody.
 ///
 /// None of them goes away by trying again, except [`Fault::TooManyPeers`] and [`Fault::RoleTaken`]
 /// once another process has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Fault {
     /// The object's bytes in the segment hold what nobody writes: a process scribbled over them.
@@ -30,10 +32,18 @@ pub enum Fault {
     /// limited, or a sandbox forbids it.
     Os {
         /// Name of the call.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said, as an error number.
         errno: i32,
     },
+}
+
+/// One line: the text and its causes. It is what a `main` prints that returns the error.
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        error::one_line(self, f)
+    }
 }
 
 impl From<OsError> for Fault {

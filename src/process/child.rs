@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::process::family::{self, Kin};
-use crate::process::outcome::{Outcome, PanicInfo};
+use crate::process::outcome::{Outcome, OutcomeFile};
+use crate::process::panic_info::PanicInfo;
 use crate::sys::clock::Deadline;
-use crate::sys::error::OsError;
+use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::Ending;
 
 /// A child process that runs a closure with a value of type `T`; made by [`fork`](crate::fork).
@@ -53,12 +54,17 @@ pub struct Child<T> {
     ending: Option<Ending>,
     /// Whether the value was handed out, or will never be.
     joined: bool,
-    value: PhantomData<fn() -> T>,
+    /// Reads the child's record. Chosen where `T` is known to be `'static`, so that `join` needs
+    /// not ask for it.
+    read: fn(&OutcomeFile) -> Result<Option<Outcome<T>>, OsError>,
 }
 
 impl<T> Child<T> {
-    pub(super) fn new(kin: Arc<Kin>) -> Child<T> {
-        Child { kin, ending: None, joined: false, value: PhantomData }
+    pub(super) fn new(kin: Arc<Kin>) -> Child<T>
+    where
+        T: DeserializeOwned + 'static,
+    {
+        Child { kin, ending: None, joined: false, read: OutcomeFile::read }
     }
 
     /// Returns the child's process id. It names this child until it was joined; later the kernel
@@ -137,7 +143,7 @@ impl<T: DeserializeOwned> Child<T> {
     /// See [`JoinError`].
     ///
     /// # Panics
-    /// If the [`Deserialize`](serde::Deserialize) of `T` does. This is so for the other forms, too.
+    /// If the [`Deserialize`] of `T` does. This is so for the other forms, too.
     pub fn join(mut self) -> Result<T, JoinError> {
         // `NEVER` passes never, so there is always an answer.
         self.join_by(Deadline::NEVER).unwrap_or(Err(JoinError::AlreadyJoined))
@@ -207,7 +213,7 @@ impl<T: DeserializeOwned> Child<T> {
                 Err(refused) => return Some(Err(refused.into())),
             },
         };
-        let outcome = match self.kin.outcome().read() {
+        let outcome = match (self.read)(self.kin.outcome()) {
             Ok(outcome) => outcome,
             Err(refused) => return Some(Err(refused.into())),
         };
@@ -260,7 +266,21 @@ impl<T> fmt::Debug for Child<T> {
 }
 
 /// Error of [`Child::join`] and its other forms: the child has ended without a value, in this way.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints one line, the text and its causes, as that is what a `main` prints that returns
+/// the error.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let child = offspring::fork(|| std::process::exit(3))?;
+/// # let child: offspring::Child<()> = child;
+/// let error = child.join().unwrap_err();
+/// assert_eq!(format!("{error:?}"), "the child exited with code 3 and sent no value");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum JoinError {
     /// The closure panicked.
@@ -303,10 +323,19 @@ pub enum JoinError {
     #[error("{call} failed")]
     Os {
         /// Name of the call.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
     },
+}
+
+/// One line: the text and its causes. It is what a `main` prints that returns the error.
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        error::one_line(self, f)
+    }
 }
 
 impl From<OsError> for JoinError {

@@ -28,7 +28,8 @@ use serde::Serialize;
 
 use crate::object::lineage::Lineage;
 use crate::process::family;
-use crate::process::outcome::{Location, OutcomeFile, PanicInfo, Record};
+use crate::process::outcome::{OutcomeFile, Record};
+use crate::process::panic_info::{Location, PanicInfo};
 use crate::sys::at_fork;
 use crate::sys::error::OsError;
 use crate::sys::process::{self as sys, Lifeline, Wrapped};
@@ -54,7 +55,7 @@ pub(super) struct Start {
 pub(super) fn live<F, T>(closure: F, start: &Start, wrapped: &Wrapped) -> !
 where
     F: FnOnce() -> T + Send + 'static,
-    T: Serialize,
+    T: Serialize + 'static,
 {
     let code = panic::catch_unwind(AssertUnwindSafe(|| {
         let process = sys::pid();
@@ -78,25 +79,26 @@ where
 fn run<F, T>(closure: F, start: &Start, process: u32) -> i32
 where
     F: FnOnce() -> T,
-    T: Serialize,
+    T: Serialize + 'static,
 {
-    // The value moves to the parent, so its `Drop` is not for this process.
-    let result =
-        panic::catch_unwind(AssertUnwindSafe(|| Record::value(&*ManuallyDrop::new(closure()))));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        // The value moves to the parent, so its `Drop` is not for this process.
+        let value = ManuallyDrop::new(closure());
+        sys::pid() == process && start.outcome.send(&*value)
+    }));
     if sys::pid() != process {
         // The closure forked by other means, and this is the copy that came back from it. It has
         // nothing to say here.
         return RETURNED;
     }
-    let (record, code) = match result {
-        Ok(record) => (record, RETURNED),
+    let (sent, code) = match result {
+        Ok(sent) => (sent, RETURNED),
         Err(payload) => {
             let panic = told(&*payload);
             mem::forget(payload);
-            (Record::panic(&panic), PANICKED)
+            (start.outcome.write(&Record::panic(&panic)), PANICKED)
         }
     };
-    let sent = start.outcome.write(&record);
     sys::flush_stdio();
     // What this process holds in the segments is given back by its parent, as if it had been
     // killed: other threads of it may be at work in them up to the last instruction, so only the

@@ -56,10 +56,11 @@
 //! # Source
 //! fork(2); POSIX.1-2017, `fork`; nbdd0121's `safe-fork` for the question to the kernel.
 
+use std::fmt;
 use std::io;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::object::lineage::{Lineage, LineageError};
 use crate::peer::Fault;
@@ -68,7 +69,7 @@ use crate::process::exit::{self, Start};
 use crate::process::family::{self, Kin};
 use crate::process::outcome::OutcomeFile;
 use crate::segment::{Segment, SegmentError};
-use crate::sys::error::OsError;
+use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wrapped};
 
 /// Runs `closure` in a child process, a copy of this one, and gives a handle by which its value can
@@ -102,6 +103,16 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// at the fork, used or not, until it ends: their memory is not free before that. Each generation
 /// of children of children keeps a range of addresses closed that is as large as its ancestors'
 /// segments: with the commons of the default size there is room for some 500 generations.
+///
+/// # Values and errors
+/// The value of the closure is any [`serde`] value of the program's own, whatever its length. A
+/// `String` and a `Vec` of integers or floats that are long, also as the `Ok` of a
+/// `Result<_, Failure>`, travel about half as fast as they are copied. Long bytes inside of other
+/// values travel a third as fast as that, since `serde` gives them one by one; the crate
+/// `serde_bytes` helps there.
+///
+/// For `?` in the closure, let it return `Result<_,` [`Failure`](crate::Failure)`>`: every error
+/// converts into that. Most errors of this crate can be returned as they are, too.
 ///
 /// # Parent death
 /// The child ends when this process ends, however that happens, but not when only the thread that
@@ -153,6 +164,15 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// assert_eq!(child.join()?, format!("hello from {id}"));
 /// # Ok(())
 /// # }
+/// ```
+///
+/// An error of this crate is returned as it is:
+/// ```
+/// use offspring::{CreateError, Queue};
+///
+/// let child = offspring::fork(|| Queue::<u8>::with_capacity(0).map(drop))?;
+/// assert!(matches!(child.join()?, Err(CreateError::Capacity { capacity: 0, .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias = "Process")]
 pub fn fork<F, T>(closure: F) -> Result<Child<T>, ForkError>
@@ -212,7 +232,7 @@ fn wrap() -> Result<Wrapped, ForkError> {
 }
 
 /// Error of [`fork`].
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ForkError {
     /// The process has more than one thread. Final as long as the others run.
@@ -229,8 +249,10 @@ pub enum ForkError {
     #[error("fork needs a process with one thread, and cannot find out: {call} failed")]
     ThreadsUnknown {
         /// Name of the call.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
     },
     /// Children of this process are born into another pid namespace (`unshare(CLONE_NEWPID)` was
@@ -249,10 +271,19 @@ pub enum ForkError {
     #[error("{call} failed")]
     Os {
         /// Name of the call.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
     },
+}
+
+/// One line: the text and its causes. It is what a `main` prints that returns the error.
+impl fmt::Debug for ForkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        error::one_line(self, f)
+    }
 }
 
 impl From<LineageError> for ForkError {

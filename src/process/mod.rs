@@ -6,7 +6,10 @@
 //! - `fork.rs`: what a fork copies, why the function is safe, the parent's side.
 //! - `exit.rs`: the child's side, from its first instruction to its last.
 //! - `outcome.rs`: the record by which value or panic travel back.
+//! - `plain.rs`: the values that travel as their bytes, without being encoded.
+//! - `panic_info.rs`: what is told of a panic.
 //! - `child.rs`: the handle: waiting, signals, how it ended.
+//! - `failure.rs`: any error as text that travels.
 //! - `family.rs`: every living child of this process, so that none is left as a zombie and no
 //!   descriptor goes astray.
 //!
@@ -17,15 +20,19 @@
 
 mod child;
 mod exit;
+mod failure;
 mod family;
 mod fork;
 mod outcome;
+mod panic_info;
+mod plain;
 
 use std::io;
 
 pub use child::{Child, JoinError};
+pub use failure::Failure;
 pub use fork::{ForkError, fork};
-pub use outcome::{Location, PanicInfo};
+pub use panic_info::{Location, PanicInfo};
 
 /// Arranges anew that this process, a child of [`fork()`], ends with its parent: for a child that
 /// has changed its user.

@@ -6,9 +6,10 @@
 //! Native-endian: both sides are the same program.
 //! ```text
 //! offset  size  field
-//!      0     8  kind     1 a value, 2 a panic, 3 a value that could not be sent, 4 the child could not begin
-//!      8     8  len      bytes that follow
-//!     16   len  payload  postcard of `T`, of `PanicInfo`, or UTF-8
+//!      0     8  kind     1 a value, 2 a panic, 3 a value that could not be sent, 4 the child could
+//!                        not begin, 5 a value that is its own bytes (`plain.rs`)
+//!      8     8  len      bytes that follow, up to the end of the file
+//!     16   len  payload  postcard of `T`, of `PanicInfo`, UTF-8, or the bytes of `T`
 //! ```
 //!
 //! A value of at most six bytes, and most are none at all, leaves the file empty. It is put into
@@ -17,25 +18,34 @@
 //! ```text
 //! bits   field
 //!  0-47  payload  postcard of `T`, the first byte lowest
-//! 48-50  len      bytes of it; or 7: the record could not be written, bits 0-31 are the error and 32-47 the kind
+//! 48-50  len      bytes of it; or 7: the record could not be written, bits 0-31 are the error,
+//!                 32-43 the kind, 44-47 the call
 //!    62  1        which no position has that was only moved by writing
 //! ```
 //!
+//! A value whose record is longer than [`CHUNK`] goes into the file while it is being encoded, so
+//! that a child needs no second copy of it. A long `Vec` of numbers and a long `String` are not
+//! encoded at all: one call writes their bytes, and the parent reads them into the vector that it
+//! hands out.
+//!
 //! # Peer death
-//! The record is written from the front to the back, and the kernel moves the end of a file only
-//! after the bytes before it. So a child that was killed in the middle left a file shorter than
-//! `16 + len`, which counts as no record at all. The position is set by one system call.
+//! A record that is written in one piece goes from the front to the back, and the kernel moves the
+//! end of a file only after the bytes before it. So a child that was killed in the middle left a
+//! file shorter than `16 + len`. Where the payload is written first, the header comes last, in one
+//! call, and `len` is 0 before that. Either way the length of the file does not fit, which counts
+//! as no record at all. The position is set by one system call.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use postcard::ser_flavors::Flavor;
 use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::io::Errno;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+use crate::process::panic_info::PanicInfo;
+use crate::process::plain;
 use crate::sys::descriptor::{self, FdName, OwnFile};
 use crate::sys::error::OsError;
 use crate::sys::{memory, process as sys};
@@ -45,6 +55,7 @@ const KIND_VALUE: u64 = 1;
 const KIND_PANIC: u64 = 2;
 const KIND_UNSENDABLE: u64 = 3;
 const KIND_NOT_STARTED: u64 = 4;
+const KIND_BYTES: u64 = 5;
 
 /// Longest payload in a position.
 const MAX_IN_POSITION: usize = 6;
@@ -53,6 +64,11 @@ const LEN_MASK: u64 = 7;
 /// Stands for the length where the position tells that the kernel refused the write.
 const NOT_WRITTEN: u64 = 7;
 const KIND_SHIFT: u32 = 32;
+const KIND_MASK: u64 = 0xfff;
+const CALL_SHIFT: u32 = 44;
+const CALL_MASK: u64 = 0xf;
+/// Calls that can be refused when a record is written, by their numbers in a position.
+const CALLS: [&str; 3] = ["write", "pwrite", "ftruncate"];
 const IN_POSITION_BIT: u64 = 1 << 62;
 
 /// What became of the closure.
@@ -68,81 +84,129 @@ pub(super) enum Outcome<T> {
     NotStarted(String),
 }
 
-/// A record that is ready to be written.
+/// A record that is being made.
 ///
 /// A short one stands in the value itself: to allocate in a fresh child takes several page faults,
 /// which are most of what a short life costs.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct Record<'a> {
     short: [u8; SHORT],
     /// How much of `short` is used.
     short_len: usize,
-    /// The whole record if it is longer than `SHORT`, else empty.
+    /// What is longer than `SHORT`, from its beginning or from where `spill` has got to; else
+    /// empty.
     long: Vec<u8>,
+    /// Where the payload goes when there is a chunk of it; without one all of it stays here.
+    spill: Option<Spill<'a>>,
+}
+
+/// The part of a payload that is in the file already.
+#[derive(Debug)]
+struct Spill<'a> {
+    file: &'a OutcomeFile,
+    /// The process that writes. A copy of it that some code in the encoder has forked does not.
+    process: u32,
+    /// Bytes of the payload in the file.
+    len: u64,
+    /// Why there cannot be more of them.
+    refused: Option<OsError>,
 }
 
 /// Length of the records that are made and read without allocating.
 const SHORT: usize = 80;
 
-impl Record {
-    /// The record of a value, or of why it has none.
-    pub(super) fn value<T: Serialize>(value: &T) -> Record {
-        Record::encode(KIND_VALUE, value)
-            .unwrap_or_else(|error| Record::unsendable(&format!("cannot be encoded: {error}")))
+/// How much of a long record is collected before it is written.
+const CHUNK: usize = 1 << 16;
+
+impl<'a> Record<'a> {
+    pub(super) fn panic(panic: &PanicInfo) -> Record<'a> {
+        let mut record = Record::begin(None);
+        match postcard::serialize_with_flavor(panic, &mut record) {
+            Ok(()) => record.finish(KIND_PANIC),
+            Err(error) => Record::unsendable(&format!("panic cannot be encoded: {error}")),
+        }
     }
 
-    pub(super) fn panic(panic: &PanicInfo) -> Record {
-        Record::encode(KIND_PANIC, panic).unwrap_or_else(|error| {
-            Record::unsendable(&format!("panic cannot be encoded: {error}"))
-        })
-    }
-
-    fn unsendable(reason: &str) -> Record {
+    fn unsendable(reason: &str) -> Record<'a> {
         Record::text(KIND_UNSENDABLE, reason)
     }
 
-    pub(super) fn not_started(refused: OsError) -> Record {
+    pub(super) fn not_started(refused: OsError) -> Record<'a> {
         Record::text(
             KIND_NOT_STARTED,
             &format!("{} failed: {}", refused.call, io::Error::from(refused)),
         )
     }
 
-    fn text(kind: u64, text: &str) -> Record {
-        let mut record = Record::begin();
-        record.extend(text.as_bytes());
+    fn text(kind: u64, text: &str) -> Record<'a> {
+        let mut record = Record::begin(None);
+        record.long.extend_from_slice(&[0; HEADER_LEN]);
+        record.long.extend_from_slice(text.as_bytes());
         record.finish(kind)
     }
 
-    fn encode<T: Serialize>(kind: u64, value: &T) -> Result<Record, postcard::Error> {
-        Ok(postcard::serialize_with_flavor(value, Record::begin())?.finish(kind))
+    fn begin(file: Option<&'a OutcomeFile>) -> Record<'a> {
+        let spill = file.map(|file| Spill { file, process: sys::pid(), len: 0, refused: None });
+        Record { short: [0; SHORT], short_len: HEADER_LEN, long: Vec::new(), spill }
     }
 
-    fn begin() -> Record {
-        Record { short: [0; SHORT], short_len: HEADER_LEN, long: Vec::new() }
+    #[inline]
+    fn push(&mut self, byte: u8) -> Result<(), OsError> {
+        // The usual case of a long value, which comes byte by byte.
+        if self.long.len() < self.long.capacity() && !self.long.is_empty() {
+            self.long.push(byte);
+            return Ok(());
+        }
+        self.extend(&[byte])
     }
 
-    fn extend(&mut self, bytes: &[u8]) {
-        if self.long.is_empty() {
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), OsError> {
+        let has_spilled = self.spilled() > 0;
+        if self.long.is_empty() && !has_spilled {
             if let Some(place) = self.short[self.short_len..].get_mut(..bytes.len()) {
                 place.copy_from_slice(bytes);
                 self.short_len += bytes.len();
-                return;
+                return Ok(());
             }
             self.long.extend_from_slice(&self.short[..self.short_len]);
         }
+        if self.spill.is_some() && self.long.len() + bytes.len() > CHUNK {
+            self.write_on()?;
+            if bytes.len() >= CHUNK / 2 {
+                return self.spill.as_mut().map_or(Ok(()), |spill| spill.write(bytes));
+            }
+            self.long.reserve_exact(CHUNK);
+        }
         self.long.extend_from_slice(bytes);
+        Ok(())
     }
 
-    fn finish(mut self, kind: u64) -> Record {
-        let bytes = if self.long.is_empty() {
-            &mut self.short[..self.short_len]
-        } else {
-            &mut self.long[..]
-        };
-        let len = (bytes.len() - HEADER_LEN) as u64;
-        bytes[..8].copy_from_slice(&kind.to_ne_bytes());
-        bytes[8..HEADER_LEN].copy_from_slice(&len.to_ne_bytes());
+    /// Moves what has been collected of the payload into the file.
+    fn write_on(&mut self) -> Result<(), OsError> {
+        let Some(spill) = &mut self.spill else { return Ok(()) };
+        // The header is not the payload's; its place in the file stays free.
+        let start = if spill.len == 0 { HEADER_LEN } else { 0 };
+        spill.write(self.long.get(start..).unwrap_or_default())?;
+        self.long.clear();
+        Ok(())
+    }
+
+    /// Bytes of the payload that are in the file.
+    fn spilled(&self) -> u64 {
+        self.spill.as_ref().map_or(0, |spill| spill.len)
+    }
+
+    /// Fills in the header, if it is here.
+    fn finish(mut self, kind: u64) -> Record<'a> {
+        if self.spilled() == 0 {
+            let bytes = if self.long.is_empty() {
+                &mut self.short[..self.short_len]
+            } else {
+                &mut self.long[..]
+            };
+            let header = header(kind, (bytes.len() - HEADER_LEN) as u64);
+            bytes[..HEADER_LEN].copy_from_slice(&header);
+        }
         self
     }
 
@@ -157,37 +221,79 @@ impl Record {
         Some(IN_POSITION_BIT | (payload.len() as u64) << LEN_SHIFT | bits)
     }
 
-    /// The position that tells that the kernel refused to write this record.
-    fn refused(&self, refused: Errno) -> u64 {
-        let kind = self.bytes().first_chunk::<8>().map_or(0, |kind| u64::from_ne_bytes(*kind));
-        IN_POSITION_BIT
-            | NOT_WRITTEN << LEN_SHIFT
-            | kind << KIND_SHIFT
-            | u64::from(refused.raw_os_error().cast_unsigned())
+    /// What of the record is not in the file.
+    fn bytes(&self) -> &[u8] {
+        if self.long.is_empty() && self.spilled() == 0 {
+            &self.short[..self.short_len]
+        } else {
+            &self.long
+        }
     }
 
-    fn bytes(&self) -> &[u8] {
-        if self.long.is_empty() { &self.short[..self.short_len] } else { &self.long }
+    fn kind(&self) -> u64 {
+        self.bytes().first_chunk::<8>().map_or(0, |kind| u64::from_ne_bytes(*kind))
+    }
+}
+
+impl Spill<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OsError> {
+        if self.refused.is_none() {
+            self.refused = self.try_write(bytes).err();
+        }
+        self.refused.map_or(Ok(()), Err)
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> Result<(), OsError> {
+        if sys::pid() != self.process {
+            return Err(OsError { call: "pwrite", errno: Errno::CHILD });
+        }
+        if self.len == 0 {
+            sys::block_file_size_signal();
+        }
+        // The encoder runs code of the program, which may close descriptors at any time.
+        if !self.file.is_there() {
+            return Err(OsError { call: "pwrite", errno: Errno::BADF });
+        }
+        self.file.write_at(bytes, HEADER_LEN as u64 + self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
     }
 }
 
 /// How `postcard` appends to a record.
-impl Flavor for Record {
-    type Output = Record;
+impl Flavor for &mut Record<'_> {
+    type Output = ();
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.extend(bytes);
-        Ok(())
+        self.extend(bytes).map_err(|_| postcard::Error::SerializeBufferFull)
     }
 
+    #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.extend(&[byte]);
-        Ok(())
+        self.push(byte).map_err(|_| postcard::Error::SerializeBufferFull)
     }
 
-    fn finalize(self) -> postcard::Result<Record> {
-        Ok(self)
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
+}
+
+/// The first bytes of a record.
+fn header(kind: u64, len: u64) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    header[..8].copy_from_slice(&kind.to_ne_bytes());
+    header[8..].copy_from_slice(&len.to_ne_bytes());
+    header
+}
+
+/// The position that tells that the kernel refused to write a record of this kind.
+fn refusal(kind: u64, refused: OsError) -> u64 {
+    let call = CALLS.iter().position(|&call| call == refused.call).unwrap_or(0) as u64;
+    IN_POSITION_BIT
+        | NOT_WRITTEN << LEN_SHIFT
+        | call << CALL_SHIFT
+        | kind << KIND_SHIFT
+        | u64::from(refused.errno.raw_os_error().cast_unsigned())
 }
 
 /// The file that holds at most one [`Record`].
@@ -214,14 +320,45 @@ impl OutcomeFile {
         OwnFile::new(descriptor::duplicate(&self.0)?).map(OutcomeFile)
     }
 
+    /// Writes the record of a value, or of why it has none. False if even that failed.
+    pub(super) fn send<T: Serialize + 'static>(&self, value: &T) -> bool {
+        if let Some(bytes) = plain::bytes_of(value) {
+            sys::block_file_size_signal();
+            return self.is_there()
+                && self.settle(KIND_BYTES, || {
+                    self.write_at(bytes, HEADER_LEN as u64)?;
+                    self.write_at(&header(KIND_BYTES, bytes.len() as u64), 0)
+                });
+        }
+        let process = sys::pid();
+        let mut record = Record::begin(Some(self));
+        let encoded = postcard::serialize_with_flavor(value, &mut record);
+        if sys::pid() != process {
+            // A copy that the encoder has forked has nothing to say here.
+            return false;
+        }
+        if let Some(refused) = record.spill.as_ref().and_then(|spill| spill.refused) {
+            return self.is_there() && self.settle(KIND_VALUE, || Err(refused));
+        }
+        match encoded {
+            Ok(()) => self.write(&record.finish(KIND_VALUE)),
+            Err(error) => self.write(&Record::unsendable(&format!("cannot be encoded: {error}"))),
+        }
+    }
+
     /// Writes the record, or, if the kernel refuses that, why. False if even that failed. For a
     /// process that is about to end: the signal by which the kernel tells of a file that becomes
     /// too large is blocked from here on.
-    pub(super) fn write(&self, record: &Record) -> bool {
-        // A program that has closed every descriptor may have opened something else under this
-        // number. Where a sandbox forbids to ask, what is sent is not lost for that.
-        if self.0.checked().is_err_and(|refused| refused.errno == Errno::BADF) {
+    pub(super) fn write(&self, record: &Record<'_>) -> bool {
+        if !self.is_there() {
             return false;
+        }
+        if record.spilled() > 0 {
+            let len = record.spilled() + record.bytes().len() as u64;
+            return self.settle(KIND_VALUE, || {
+                self.write_at(record.bytes(), HEADER_LEN as u64 + record.spilled())?;
+                self.write_at(&header(KIND_VALUE, len), 0)
+            });
         }
         if let Some(position) = record.as_position()
             && rustix::fs::seek(&self.0, SeekFrom::Start(position)).is_ok()
@@ -229,27 +366,45 @@ impl OutcomeFile {
             return true;
         }
         sys::block_file_size_signal();
-        let Err(refused) = self.write_all(record.bytes()) else {
-            return true;
-        };
-        // To say so takes no memory, and covers what was written so far.
-        rustix::fs::seek(&self.0, SeekFrom::Start(record.refused(refused))).is_ok()
+        self.settle(record.kind(), || {
+            // A value whose encoder failed in the middle has left its beginning.
+            if record.kind() != KIND_VALUE
+                && rustix::fs::fstat(&self.0).is_ok_and(|stat| stat.st_size > 0)
+            {
+                rustix::fs::ftruncate(&self.0, 0).map_err(OsError::in_call("ftruncate"))?;
+            }
+            self.write_all(record.bytes())
+        })
     }
 
-    fn write_all(&self, mut bytes: &[u8]) -> Result<(), Errno> {
-        while !bytes.is_empty() {
-            match rustix::io::write(&self.0, bytes) {
-                Ok(0) => return Err(Errno::IO),
-                Ok(len) => bytes = &bytes[len..],
-                Err(Errno::INTR) => {}
-                Err(refused) => return Err(refused),
-            }
-        }
-        Ok(())
+    /// A program that has closed every descriptor may have opened something else under this number.
+    /// Where a sandbox forbids to ask, what is sent is not lost for that.
+    fn is_there(&self) -> bool {
+        !self.0.checked().is_err_and(|refused| refused.errno == Errno::BADF)
+    }
+
+    /// Writes as it is told; if the kernel refuses that, says so in the position.
+    fn settle(&self, kind: u64, write: impl FnOnce() -> Result<(), OsError>) -> bool {
+        // To say so takes no memory, and covers what was written so far.
+        write().map_or_else(
+            |refused| rustix::fs::seek(&self.0, SeekFrom::Start(refusal(kind, refused))).is_ok(),
+            |()| true,
+        )
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> Result<(), OsError> {
+        each_piece("write", bytes, |rest, _| rustix::io::write(&self.0, rest))
+    }
+
+    /// Does not move the position.
+    fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), OsError> {
+        each_piece("pwrite", bytes, |rest, done| rustix::io::pwrite(&self.0, rest, at + done))
     }
 
     /// Reads the record; `None` if it is not wholly there.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Option<Outcome<T>>, OsError> {
+    pub(super) fn read<T: DeserializeOwned + 'static>(
+        &self,
+    ) -> Result<Option<Outcome<T>>, OsError> {
         self.0.checked()?;
         let position = rustix::fs::tell(&self.0).map_err(OsError::in_call("lseek"))?;
         if position & IN_POSITION_BIT != 0 {
@@ -261,27 +416,53 @@ impl OutcomeFile {
         if len < short.len() {
             return Ok(parse(&short[..len]));
         }
-        let len = rustix::fs::fstat(&self.0).map_err(OsError::in_call("fstat"))?.st_size;
-        let no_memory = |_| OsError { call: "malloc", errno: Errno::NOMEM };
-        let len =
-            usize::try_from(len).map_err(|_| OsError { call: "fstat", errno: Errno::FBIG })?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(no_memory)?;
-        bytes.resize(len, 0);
+        let size = rustix::fs::fstat(&self.0).map_err(OsError::in_call("fstat"))?.st_size;
+        let size =
+            usize::try_from(size).map_err(|_| OsError { call: "fstat", errno: Errno::FBIG })?;
+        // Whoever still has the file may have made it shorter.
+        let Some(len) = size.checked_sub(HEADER_LEN) else { return Ok(None) };
+        if short[..HEADER_LEN] == header(KIND_BYTES, len as u64) {
+            let value = plain::read(len, |bytes| self.read_exact(bytes, HEADER_LEN))?;
+            return Ok(Some(value.map_or_else(Outcome::Undecodable, Outcome::Value)));
+        }
+        let mut bytes = plain::room::<u8>(size)?;
+        self.read_exact(&mut bytes, 0)?;
+        Ok(parse(&bytes))
+    }
+
+    fn read_exact(&self, bytes: &mut [u8], at: usize) -> Result<(), OsError> {
         let mut read = 0;
-        while read < len {
-            match self.read_some(&mut bytes[read..], read)? {
+        while read < bytes.len() {
+            match self.read_some(&mut bytes[read..], at + read)? {
                 0 => return Err(OsError { call: "pread", errno: Errno::IO }),
                 more => read += more,
             }
         }
-        Ok(parse(&bytes))
+        Ok(())
     }
 
     fn read_some(&self, bytes: &mut [u8], at: usize) -> Result<usize, OsError> {
         rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut *bytes, at as u64))
             .map_err(OsError::in_call("pread"))
     }
+}
+
+/// Calls `write` with what is left of the bytes, and how many are done, until none is left.
+fn each_piece(
+    call: &'static str,
+    bytes: &[u8],
+    mut write: impl FnMut(&[u8], u64) -> Result<usize, Errno>,
+) -> Result<(), OsError> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match write(&bytes[done..], done as u64) {
+            Ok(0) => return Err(OsError { call, errno: Errno::IO }),
+            Ok(len) => done += len,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(OsError { call, errno }),
+        }
+    }
+    Ok(())
 }
 
 /// Reads the bytes of a record; `None` if it is not wholly there. The child may have scribbled:
@@ -305,13 +486,14 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
 fn parse_position<T: DeserializeOwned>(position: u64) -> Option<Outcome<T>> {
     let len = position >> LEN_SHIFT & LEN_MASK;
     if len == NOT_WRITTEN {
-        let reason = format!(
-            "write failed: {}",
-            io::Error::from_raw_os_error((position as u32).cast_signed())
-        );
-        return match position >> KIND_SHIFT & 0xffff {
+        let call = CALLS.get((position >> CALL_SHIFT & CALL_MASK) as usize)?;
+        let error = io::Error::from_raw_os_error((position as u32).cast_signed());
+        let reason = format!("{call} failed: {error}");
+        return match position >> KIND_SHIFT & KIND_MASK {
             KIND_NOT_STARTED => Some(Outcome::NotStarted(reason)),
-            KIND_VALUE | KIND_PANIC | KIND_UNSENDABLE => Some(Outcome::Unsendable(reason)),
+            KIND_VALUE | KIND_PANIC | KIND_UNSENDABLE | KIND_BYTES => {
+                Some(Outcome::Unsendable(reason))
+            }
             _ => None,
         };
     }
@@ -329,65 +511,61 @@ fn decode<V: DeserializeOwned, T>(
         .map_or_else(|error| Outcome::Undecodable(error.to_string()), outcome)
 }
 
-/// A panic that ended a child's closure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct PanicInfo {
-    /// What `panic!` was given; `Box<dyn Any>` for a payload that is not text.
-    pub message: String,
-    /// Where the panic began. `None` if it began in another thread of the child and was resumed by
-    /// the closure's.
-    pub location: Option<Location>,
-    /// The stack at that place, one frame after the other, if the environment asks for it
-    /// (`RUST_BACKTRACE=1`, see [`std::backtrace`]); else empty, and also where `location` is
-    /// `None`. To find the names of the frames takes a tenth of a second.
-    pub backtrace: String,
-}
-
-impl fmt::Display for PanicInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.location {
-            Some(location) => write!(f, "{} at {location}", self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-/// A place in the source, as [`std::panic::Location`] has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Location {
-    /// Source file, as the compiler was given it.
-    pub file: String,
-    /// Line, counted from 1.
-    pub line: u32,
-    /// Column, counted from 1.
-    pub column: u32,
-}
-
-impl From<&std::panic::Location<'_>> for Location {
-    fn from(location: &std::panic::Location<'_>) -> Location {
-        Location {
-            file: location.file().to_owned(),
-            line: location.line(),
-            column: location.column(),
-        }
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
     use super::*;
+    use crate::process::failure::Failure;
+    use crate::process::panic_info::Location;
+
+    /// The record of a value in one piece, whatever its length.
+    fn record_of<T: Serialize>(value: &T) -> Record<'static> {
+        let mut record = Record::begin(None);
+        postcard::serialize_with_flavor(value, &mut record).expect("it can be encoded");
+        record.finish(KIND_VALUE)
+    }
+
+    fn file_with<T: Serialize + 'static>(value: &T) -> OutcomeFile {
+        let file = OutcomeFile::create().expect("a file");
+        assert!(file.send(value));
+        file
+    }
+
+    fn size(file: &OutcomeFile) -> u64 {
+        rustix::fs::fstat(&file.0).expect("a file").st_size as u64
+    }
+
+    /// Marsaglia's xorshift.
+    fn random() -> impl FnMut(usize) -> usize {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        move |bound| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as usize % bound
+        }
+    }
+
+    /// Fails or panics after so many bytes.
+    struct Breaks {
+        after: usize,
+        panics: bool,
+    }
+
+    impl Serialize for Breaks {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::{Error, SerializeSeq};
+            let mut seq = serializer.serialize_seq(Some(usize::MAX))?;
+            (0..self.after).try_for_each(|_| seq.serialize_element(&7_u8))?;
+            assert!(!self.panics, "in the encoder");
+            Err(S::Error::custom("never"))
+        }
+    }
 
     #[test]
     fn a_record_cut_short_anywhere_is_no_record() {
-        let record = Record::value(&vec![7_u64, 8, 9]);
+        let record = record_of(&vec![7_u64, 8, 9]);
         let bytes = record.bytes();
         for len in 0..bytes.len() {
             assert!(parse::<Vec<u64>>(&bytes[..len]).is_none(), "{len} of {} bytes", bytes.len());
@@ -401,7 +579,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         let file = OutcomeFile::create().expect("a file");
         assert!(file.read::<String>().expect("readable").is_none());
-        assert!(file.write(&Record::value(&"seven")));
+        assert!(file.send(&"seven"));
         assert!(
             matches!(file.read::<String>(), Ok(Some(Outcome::Value(value))) if value == "seven")
         );
@@ -409,14 +587,92 @@ mod tests {
 
     #[test]
     fn a_record_of_any_length_is_read_back() {
-        for len in (0..3 * SHORT).chain([4095, 4096, 100_000]) {
+        let lens = [4095, 4096, CHUNK - 20, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 1_000_003];
+        for len in (0..3 * SHORT).chain(lens) {
             let value: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let file = OutcomeFile::create().expect("a file");
-            assert!(file.write(&Record::value(&value)));
+            let is = |value: &Vec<u8>| matches!(file_with(value).read::<Vec<u8>>(), Ok(Some(Outcome::Value(read))) if read == *value);
+            assert!(is(&value), "{len} bytes");
+            // Encoded one by one, with something before and after, and in pieces of some length.
+            let text: String = value.iter().map(|byte| char::from(byte & 0x7f)).collect();
+            let value = (7_u8, value, vec![text; 3], 8_u8);
+            let read = file_with(&value).read::<(u8, Vec<u8>, Vec<String>, u8)>();
+            assert!(matches!(read, Ok(Some(Outcome::Value(read))) if read == value), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn long_numbers_and_text_travel_as_they_are() {
+        fn travels<T: Serialize + DeserializeOwned + Clone + PartialEq + Debug + 'static>(
+            value: T,
+            len: usize,
+        ) {
+            let file = file_with(&value);
+            assert_eq!(size(&file), (HEADER_LEN + len) as u64, "not as it is");
+            assert!(matches!(file.read::<T>(), Ok(Some(Outcome::Value(read))) if read == value));
+        }
+        fn both<T: Serialize + DeserializeOwned + Clone + PartialEq + Debug + 'static>(
+            value: T,
+            len: usize,
+        ) {
+            travels(value.clone(), len);
+            travels(Ok::<T, Failure>(value), len);
+        }
+        both((0..5_000_000_u32).map(|i| i as u8).collect::<Vec<_>>(), 5_000_000);
+        both((0..10_000).map(|i| i as i8).collect::<Vec<_>>(), 10_000);
+        both((0..10_000_u16).collect::<Vec<_>>(), 20_000);
+        both((0..10_000_i16).collect::<Vec<_>>(), 20_000);
+        both((0..10_000_u32).collect::<Vec<_>>(), 40_000);
+        both((0..10_000_i32).collect::<Vec<_>>(), 40_000);
+        both((0..1_000_000_u64).collect::<Vec<_>>(), 8_000_000);
+        both((0..10_000_i64).collect::<Vec<_>>(), 80_000);
+        both((0..10_000_u128).collect::<Vec<_>>(), 160_000);
+        both((0..10_000_i128).collect::<Vec<_>>(), 160_000);
+        both((0..10_000_usize).collect::<Vec<_>>(), 80_000);
+        both((0..10_000_isize).collect::<Vec<_>>(), 80_000);
+        both((0..10_000_u16).map(f32::from).collect::<Vec<_>>(), 40_000);
+        both((0..10_000_u16).map(f64::from).collect::<Vec<_>>(), 80_000);
+        both("häßlich".repeat(1000), 9000);
+        let failure = Err::<Vec<u8>, _>(Failure::new("no numbers").context("asked"));
+        let read = file_with(&failure).read::<Result<Vec<u8>, Failure>>();
+        assert!(matches!(read, Ok(Some(Outcome::Value(read))) if read == failure));
+    }
+
+    #[test]
+    fn a_long_record_cut_short_or_without_its_header_is_no_record() {
+        fn check<T: Serialize + DeserializeOwned + 'static>(value: T) {
+            let file = file_with(&value);
+            for cut in [1, 2, 1000, 99_000, size(&file) - 17, size(&file) - 16, size(&file)] {
+                let file = file_with(&value);
+                rustix::fs::ftruncate(&file.0, size(&file) - cut).expect("it can be cut");
+                assert!(matches!(file.read::<T>(), Ok(None)), "{cut} bytes short");
+            }
+            rustix::io::pwrite(&file.0, &[0; HEADER_LEN], 0).expect("it can be written");
+            assert!(matches!(file.read::<T>(), Ok(None)));
+        }
+        check(vec![7_u8; 100_000]);
+        check((7_u8, vec![7_u8; 100_000]));
+        check((7_u8, "7".repeat(100_000)));
+    }
+
+    #[test]
+    fn an_encoder_that_stops_halfway_leaves_nothing_of_the_value() {
+        for after in [0, 100, CHUNK - 1, CHUNK, 10 * CHUNK] {
+            let file = file_with(&Breaks { after, panics: false });
+            let read = file.read::<Vec<u8>>();
             assert!(
-                matches!(file.read::<Vec<u8>>(), Ok(Some(Outcome::Value(read))) if read == value),
-                "{len} bytes"
+                matches!(&read, Ok(Some(Outcome::Unsendable(reason))) if reason.starts_with("cannot be encoded")),
+                "{after}: {read:?}"
             );
+
+            let file = OutcomeFile::create().expect("a file");
+            let breaks = Breaks { after, panics: true };
+            let send = std::panic::AssertUnwindSafe(|| file.send(&breaks));
+            std::panic::catch_unwind(send).expect_err("it panics");
+            assert!(matches!(file.read::<Vec<u8>>(), Ok(None)));
+            let panic = PanicInfo { message: "no".into(), location: None, backtrace: "".into() };
+            assert!(file.write(&Record::panic(&panic)));
+            let read = file.read::<Vec<u8>>();
+            assert!(matches!(read, Ok(Some(Outcome::Panicked(read))) if read == panic));
         }
     }
 
@@ -426,7 +682,7 @@ mod tests {
         for len in 0..=MAX_IN_POSITION {
             let file = OutcomeFile::create().expect("a file");
             let text = &"\u{7f}7\0\0\u{7f}\0"[..len];
-            assert!(file.write(&Record::value(&text)));
+            assert!(file.send(&text.to_owned()));
             let has_page = rustix::fs::fstat(&file.0).expect("a file").st_size > 0;
             assert_eq!(has_page, len == MAX_IN_POSITION, "{len} bytes and their length");
             assert!(
@@ -435,7 +691,7 @@ mod tests {
             );
         }
         let file = OutcomeFile::create().expect("a file");
-        assert!(file.write(&Record::value(&())));
+        assert!(file.send(&()));
         assert!(matches!(file.read::<()>(), Ok(Some(Outcome::Value(())))));
     }
 
@@ -454,14 +710,21 @@ mod tests {
     fn a_record_that_could_not_be_written_says_why() {
         let file = OutcomeFile::create().expect("a file");
         let refused = |record: &Record| {
-            rustix::fs::seek(&file.0, SeekFrom::Start(record.refused(Errno::PERM)))
-                .expect("a position");
+            rustix::fs::seek(
+                &file.0,
+                SeekFrom::Start(refusal(
+                    record.kind(),
+                    OsError { call: "ftruncate", errno: Errno::PERM },
+                )),
+            )
+            .expect("a position");
             file.read::<()>().expect("readable").expect("a record")
         };
-        let is_clear =
-            |reason: &str| reason.starts_with("write failed: ") && reason.contains("os error 1)");
+        let is_clear = |reason: &str| {
+            reason.starts_with("ftruncate failed: ") && reason.contains("os error 1)")
+        };
         assert!(
-            matches!(refused(&Record::value(&())), Outcome::Unsendable(reason) if is_clear(&reason))
+            matches!(refused(&record_of(&())), Outcome::Unsendable(reason) if is_clear(&reason))
         );
         let not_started = Record::not_started(OsError { call: "prctl", errno: Errno::PERM });
         assert!(matches!(refused(&not_started), Outcome::NotStarted(reason) if is_clear(&reason)));
@@ -480,10 +743,10 @@ mod tests {
     #[test]
     fn a_foreign_or_scribbled_record_is_an_error_and_no_panic() {
         assert!(matches!(
-            parse::<String>(Record::value(&u8::MAX).bytes()),
+            parse::<String>(record_of(&u8::MAX).bytes()),
             Some(Outcome::Undecodable(_))
         ));
-        let mut bytes = Record::value(&1_u8).bytes().to_vec();
+        let mut bytes = record_of(&1_u8).bytes().to_vec();
         bytes[0] ^= 0x40;
         assert!(matches!(parse::<u8>(&bytes), Some(Outcome::Undecodable(_))));
     }
@@ -493,18 +756,11 @@ mod tests {
         let location = Some(Location { file: "a.rs".into(), line: 1, column: 2 });
         let panic = PanicInfo { message: "no".into(), location, backtrace: "0: main".into() };
         let records = [
-            Record::value(&vec![Some(String::from("seven")), None]),
+            record_of(&vec![Some(String::from("seven")), None]),
             Record::panic(&panic),
             Record::unsendable("why"),
         ];
-        // Marsaglia's xorshift.
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut below = |bound: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random as usize % bound
-        };
+        let mut below = random();
         for round in 0..100_000 {
             let mut bytes = records[round % 3].bytes().to_vec();
             for _ in 0..=below(3) {
@@ -522,15 +778,45 @@ mod tests {
     }
 
     #[test]
-    fn a_value_without_an_encoding_is_told() {
-        struct Stubborn;
-        impl Serialize for Stubborn {
-            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-                Err(serde::ser::Error::custom("never"))
+    fn whatever_is_written_over_a_long_value_is_read_without_a_panic() {
+        let mut below = random();
+        for round in 0..6000 {
+            let file = match round % 3 {
+                0 => file_with(&vec![u64::MAX; 600]),
+                1 => file_with(&"a text of some length. ".repeat(200)),
+                _ => file_with(&(7_u8, vec![7_u8; CHUNK])),
+            };
+            for _ in 0..below(4) {
+                let at = if below(2) == 0 { below(HEADER_LEN) } else { below(5000) };
+                rustix::io::pwrite(&file.0, &[below(256) as u8], at as u64).expect("writable");
             }
+            if below(2) == 0 {
+                let kind = [KIND_VALUE, KIND_PANIC, KIND_UNSENDABLE, KIND_BYTES][below(4)];
+                let len = below(6000);
+                rustix::fs::ftruncate(&file.0, (HEADER_LEN + len) as u64).expect("writable");
+                rustix::io::pwrite(&file.0, &header(kind, len as u64), 0).expect("writable");
+            }
+            let _ = file.read::<Vec<u64>>();
+            let _ = file.read::<String>();
+            let _ = file.read::<Result<Vec<u16>, Failure>>();
+            let _ = file.read::<(u8, Vec<u8>)>();
+            let _ = file.read::<()>();
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_such_value_are_an_error() {
+        let file = file_with(&vec![0xff_u8; 4099]);
+        assert!(matches!(file.read::<String>(), Ok(Some(Outcome::Undecodable(_)))));
+        assert!(matches!(file.read::<Vec<u64>>(), Ok(Some(Outcome::Undecodable(_)))));
+        assert!(matches!(file.read::<(u8, Vec<u8>)>(), Ok(Some(Outcome::Undecodable(_)))));
+    }
+
+    #[test]
+    fn a_value_without_an_encoding_is_told() {
+        let read = file_with(&Breaks { after: 0, panics: false }).read::<()>();
         assert!(
-            matches!(parse::<()>(Record::value(&Stubborn).bytes()), Some(Outcome::Unsendable(reason)) if reason.starts_with("cannot be encoded"))
+            matches!(read, Ok(Some(Outcome::Unsendable(reason))) if reason.starts_with("cannot be encoded"))
         );
     }
 }

@@ -1,11 +1,15 @@
 //! What can go wrong when a segment is made or opened.
 
+use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::sys::error::OsError;
+use serde::{Deserialize, Serialize};
+
+use crate::sys::error::{self, OsError, Word};
 
 /// Error of making or opening a [`Segment`](crate::Segment). Whatever it is, nothing was changed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum SegmentError {
     /// The length asked for is zero or cannot be laid out.
@@ -69,7 +73,8 @@ pub enum SegmentError {
     #[error("the segment's header is corrupt: field `{field}`")]
     Corrupt {
         /// Name of the field.
-        field: &'static str,
+        #[serde(with = "error::word")]
+        field: Word,
     },
     /// The descriptor does not allow both reading and writing.
     #[error("the descriptor is not open for reading and writing: a segment needs both")]
@@ -140,21 +145,77 @@ pub enum SegmentError {
         size: u64,
         /// Name of the call that was refused; `getrlimit` if a limit says beforehand that it would
         /// be.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
+    },
+    /// The segment in this file could not be opened or made: the error of
+    /// [`Segment::open_file`](crate::Segment::open_file) and
+    /// [`create_file`](crate::Segment::create_file), whatever the reason.
+    #[error("no segment in the file {path:?}")]
+    File {
+        /// The path that was given.
+        #[serde(with = "error::path")]
+        path: PathBuf,
+        /// The reason. Never another `File`.
+        source: Box<SegmentError>,
     },
     /// The kernel refused a call.
     #[error("{call} failed")]
     Os {
         /// Name of the call.
-        call: &'static str,
+        #[serde(with = "error::word")]
+        call: Word,
         /// What the kernel said.
+        #[serde(with = "error::errno")]
         source: io::Error,
     },
 }
 
+/// One line: the text and its causes. It is what a `main` prints that returns the error.
+impl fmt::Debug for SegmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        error::one_line(self, f)
+    }
+}
+
 impl SegmentError {
+    /// Returns what went wrong, without the path of the file where there is one.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::{Segment, SegmentError};
+    ///
+    /// let error = Segment::open_file("/no/such/file").unwrap_err();
+    /// assert!(matches!(error.reason(), SegmentError::Os { call: "open", .. }));
+    /// assert_eq!(
+    ///     format!("{error:?}"),
+    ///     "no segment in the file \"/no/such/file\": open failed: \
+    ///      No such file or directory (os error 2)",
+    /// );
+    /// ```
+    pub fn reason(&self) -> &SegmentError {
+        match self {
+            SegmentError::File { source, .. } => source.reason(),
+            reason => reason,
+        }
+    }
+
+    /// Like [`reason`](SegmentError::reason), of an error that is not needed any more.
+    pub fn into_reason(self) -> SegmentError {
+        match self {
+            SegmentError::File { source, .. } => source.into_reason(),
+            reason => reason,
+        }
+    }
+
+    /// For `map_err`: says in which file it was.
+    pub(crate) fn in_file(path: &Path) -> impl FnOnce(SegmentError) -> SegmentError {
+        move |reason| SegmentError::File { path: path.to_owned(), source: Box::new(reason) }
+    }
+
     /// What was refused while a segment was made that takes so many bytes of address space.
     pub(crate) fn of_size(size: u64, refused: OsError) -> SegmentError {
         match refused.call {

@@ -113,7 +113,8 @@ impl Segment {
     /// dead.
     ///
     /// # Errors
-    /// An existing file is an error and stays as it is. Else as [`Segment::create`].
+    /// [`SegmentError::File`] names the path; its [`reason`](SegmentError::reason) is as for
+    /// [`Segment::create`]. An existing file is an error and stays as it is.
     pub fn create_file(path: impl AsRef<Path>, len: u64) -> Result<Segment, SegmentError> {
         SegmentOptions::new().len(len).create_file(path)
     }
@@ -125,7 +126,8 @@ impl Segment {
     /// say does not change. Keep it private.
     ///
     /// # Errors
-    /// Each kind of bad input is a variant of [`SegmentError`]; the file is not changed.
+    /// [`SegmentError::File`] names the path; each kind of bad input is a variant of its
+    /// [`reason`](SegmentError::reason). The file is not changed.
     ///
     /// # Examples
     /// ```
@@ -137,11 +139,13 @@ impl Segment {
     /// assert_eq!(Segment::open_file(&path)?.len(), made.len());
     ///
     /// std::fs::write(folder.path().join("text"), vec![b'x'; 100_000])?;
-    /// assert!(matches!(Segment::open_file(folder.path().join("text")), Err(SegmentError::Foreign)));
+    /// let error = Segment::open_file(folder.path().join("text")).unwrap_err();
+    /// assert!(matches!(error.reason(), SegmentError::Foreign));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open_file(path: impl AsRef<Path>) -> Result<Segment, SegmentError> {
-        backing::open_file(path.as_ref()).map(Segment::from)
+        let path = path.as_ref();
+        backing::open_file(path).map(Segment::from).map_err(SegmentError::in_file(path))
     }
 
     /// The commons: the anonymous segment of this process tree, in which objects live by default.

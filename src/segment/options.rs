@@ -55,7 +55,8 @@ impl SegmentOptions {
     /// # Errors
     /// As [`Segment::create_file`].
     pub fn create_file(&self, path: impl AsRef<Path>) -> Result<Segment, SegmentError> {
-        backing::create_file(path.as_ref(), self.len).map(Segment::from)
+        let path = path.as_ref();
+        backing::create_file(path, self.len).map(Segment::from).map_err(SegmentError::in_file(path))
     }
 
     /// Makes the commons with this length. Where the address space is limited they get less:

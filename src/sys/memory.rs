@@ -102,6 +102,27 @@ pub(crate) fn map_shared(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, O
     Ok(map)
 }
 
+/// Asks for large pages behind memory that is about to be filled, all of it: the first touch of
+/// each small page would cost more than filling it.
+///
+/// Where the kernel does not do that, nothing changes.
+pub(crate) fn expect_filling(bytes: &mut [u8]) {
+    let range = bytes.as_mut_ptr_range();
+    // Only pages that are wholly ours: the rest belongs to somebody else.
+    let start = range.start.addr().next_multiple_of(LARGE_PAGE);
+    let end = range.end.addr() / LARGE_PAGE * LARGE_PAGE;
+    if start < end {
+        let start = bytes.as_mut_ptr().with_addr(start);
+        // SAFETY: the advice changes no byte and no permission, wherever it is given.
+        let _ = unsafe {
+            rustix::mm::madvise(start.cast(), end - start.addr(), Madvice::LinuxHugepage)
+        };
+    }
+}
+
+/// Length and alignment of a large page; where it is another one, less of the memory has them.
+const LARGE_PAGE: usize = 2 << 20;
+
 /// Ends a mapping.
 ///
 /// # Safety

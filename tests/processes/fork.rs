@@ -258,17 +258,26 @@ fn value_that_cannot_be_decoded_is_told() {
 
 #[apply(test)]
 fn value_that_does_not_fit_is_told() {
-    let child = fork(|| {
+    does_not_fit(|| vec![1_u8; 100_000]);
+    does_not_fit(|| (1_u8, vec![1_u8; 1_000_000]));
+    does_not_fit(|| (1_u8, vec!["text".repeat(100_000)]));
+    does_not_fit(|| (1_u8, vec![1_u8; 10_000]));
+}
+
+fn does_not_fit<T: Serialize + serde::de::DeserializeOwned + std::fmt::Debug + 'static>(
+    make: fn() -> T,
+) {
+    let child = fork(move || {
         // The outcome may not grow beyond a page. The signal that comes with it is ignored, so that
         // the write fails instead.
         ignore_sigxfsz();
         let page = rustix::process::Rlimit { current: Some(4096), maximum: Some(4096) };
         rustix::process::setrlimit(rustix::process::Resource::Fsize, page).expect("setrlimit");
-        vec![1_u8; 100_000]
+        make()
     });
     let ending = child.expect("fork").join();
     assert!(
-        matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.starts_with("write failed")),
+        matches!(&ending, Err(JoinError::Unsendable(reason)) if reason.contains("write failed")),
         "{ending:?}"
     );
 }

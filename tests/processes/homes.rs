@@ -51,7 +51,7 @@ impl Place {
     }
 
     fn open(&self) -> Result<Segment, SegmentError> {
-        Segment::open_file(&self.path)
+        Segment::open_file(&self.path).map_err(SegmentError::into_reason)
     }
 
     fn home(&self) -> u64 {
@@ -596,7 +596,8 @@ fn a_file_is_neither_made_nor_opened_where_the_home_cannot_be_found_out() {
             sandbox::refuse(&[libc::SYS_pidfd_open], errno);
             assert!(matches!(place.open(), Err(SegmentError::Os { .. })));
             assert!(matches!(
-                Segment::create_file(place.path.with_extension("new"), 1 << 16),
+                Segment::create_file(place.path.with_extension("new"), 1 << 16)
+                    .map_err(SegmentError::into_reason),
                 Err(SegmentError::Os { .. })
             ));
         })
@@ -610,8 +611,11 @@ fn a_file_is_neither_made_nor_opened_where_the_home_cannot_be_found_out() {
             let folder = place.path.parent().expect("a folder");
             assert!(sandbox::enter(folder));
             let opened = Segment::open_file("/segment");
-            assert!(matches!(opened, Err(SegmentError::Os { .. })), "{opened:?}");
-            assert!(matches!(Segment::create_file("/new", 1 << 16), Err(SegmentError::Os { .. })));
+            assert!(matches!(opened, Err(SegmentError::File { .. })), "{opened:?}");
+            assert!(matches!(
+                Segment::create_file("/new", 1 << 16),
+                Err(SegmentError::File { .. })
+            ));
             assert_eq!(std::fs::read_dir("/").expect("a folder").count(), 1, "no draft is left");
         })
         .join();
