@@ -1,5 +1,5 @@
 //! A contender that is set up once and then plays slice after slice: processes, or the threads of
-//! one process, that wait for the next slice in read(2).
+//! one process, that wait for the next slice in recv(2).
 //!
 //! Whoever waits there uses no processor, so that another contender has both cores for itself. The
 //! program tells every actor of the troupe to begin, by a line with the slice's nanoseconds, and
@@ -175,13 +175,10 @@ fn act<R: Serialize>(actor: Actor<R>, mut line: Line, mut slice: Slice) -> io::R
     let mut play = actor();
     line.write(&"ready")?;
     loop {
-        match line.0.fill_buf() {
-            Ok([]) => return Ok(()),
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
         let mut nanoseconds = String::new();
-        line.0.read_line(&mut nanoseconds)?;
+        if line.0.read_line(&mut nanoseconds)? == 0 {
+            return Ok(());
+        }
         let nanoseconds = nanoseconds.trim_end().parse().map_err(io::Error::other)?;
         slice.begin(Duration::from_nanos(nanoseconds));
         let report = play(&mut slice);
