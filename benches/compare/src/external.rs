@@ -1,9 +1,9 @@
 //! Peers that are programs of their own, in other languages.
 //!
-//! A program runs once for each slice. It gets as arguments which of its ways to use, a task and its
-//! numbers, the seconds to measure, and the processors of the two cores; see [`Task::arguments`]. It
-//! sets the scene itself, as the actors here do: one end on each core, a warm-up of a quarter of the
-//! time, messages compared before the clock starts. It prints lines:
+//! A program runs once for each slice. It gets as arguments which of its ways to use, a task and
+//! its numbers, the seconds to measure, and the processors of the two cores; see
+//! [`Task::arguments`]. It sets the scene itself, as the actors here do: one end on each core, a
+//! warm-up of a quarter of the time, messages compared before the clock starts. It prints lines:
 //! - `value NUMBER`: messages or operations per second, or seconds for one operation if the task is
 //!   a free lock;
 //! - `latency NANOSECONDS COUNT`: how often a single operation took so long, if the task is a round

@@ -67,8 +67,8 @@ pub(crate) struct Entry {
     pub(crate) set_up: Option<SetUp>,
     /// What each round gave.
     pub(crate) rounds: Vec<Option<Sample>>,
-    /// Why a round has given nothing: the last such reason.
-    pub(crate) reason: Option<String>,
+    /// Why rounds have given nothing, each reason once.
+    pub(crate) reasons: Vec<String>,
 }
 
 /// Where a case is drawn.
@@ -146,7 +146,7 @@ impl Case {
             role,
             set_up: Some(Box::new(set_up)),
             rounds: Vec::new(),
-            reason: None,
+            reasons: Vec::new(),
         });
     }
 
@@ -181,7 +181,7 @@ impl Case {
             role: Role::Peer,
             set_up: None,
             rounds: Vec::new(),
-            reason: Some(format!("skipped: {}", reason.into())),
+            reasons: vec![format!("skipped: {}", reason.into())],
         });
     }
 
@@ -209,6 +209,14 @@ impl Entry {
 
     pub(crate) fn quartiles(&self, metric: usize) -> Option<Quartiles> {
         Quartiles::of(self.figures(metric).flatten())
+    }
+
+    /// Why rounds have given nothing, or all of them.
+    pub(crate) fn reason(&self) -> String {
+        match self.reasons.is_empty() {
+            true => "not measured".to_owned(),
+            false => self.reasons.join("; "),
+        }
     }
 
     /// The rounds that gave nothing.

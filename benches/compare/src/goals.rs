@@ -23,10 +23,19 @@ const fn goal(
     Goal { group, case, ours, other, at_least }
 }
 
+const RTRB: &str = "rtrb, threads";
+const PARKING_LOT: &str = "parking_lot::Mutex, threads";
+const RAW_FORK: &str = "raw fork, _exit and waitpid";
+const ARRAY_QUEUE: &str = "crossbeam ArrayQueue, threads";
+const ROBUST: &str = "pthread mutex, shared and robust";
+const STD: &str = "std::sync::Mutex, threads";
+const SPINNING: &str = "8 B there and back, spinning";
+const SLEEPING: &str = "8 B there and back, sleeping";
+const WORKED_ON: &str = "4 KiB, every word written and added up";
+
 /// All goals, in the order of the table.
-#[rustfmt::skip]
 pub(crate) const ALL: &[Goal] = &[
-    goal("queue", "8 B, 1 to 1", "Queue", "crossbeam ArrayQueue, threads", 1.0),
+    goal("queue", "8 B, 1 to 1", "Queue", ARRAY_QUEUE, 1.0),
     goal("queue", "8 B, 1 to 1", "Queue", "Vyukov ring, cannot recover", 1.0),
     goal("queue", "8 B, 1 to 1", "Queue", "pipe", 1.0),
     goal("queue", "8 B, 1 to 1", "Queue", "iceoryx2", 1.0),
@@ -34,23 +43,23 @@ pub(crate) const ALL: &[Goal] = &[
     goal("queue", "8 B, 2 to 2", "Queue", "kanal, threads", 1.0),
     goal("queue", "8 B, 4 to 4", "Queue", "kanal, threads", 1.0),
     goal("queue", "8 B, 1 to 1, in batches of 64", "Queue, batches of 64", "Queue", 1.5),
-    goal("queue", "8 B, one sender and one receiver for good", "spsc", "rtrb, threads", 1.0),
-    goal("message", "4 KiB", "Queue", "rtrb, threads", 1.0),
-    goal("message", "4 KiB, every word written and added up", "Queue, in place", "rtrb, threads", 2.0),
-    goal("lock", "free", "Lock", "std::sync::Mutex, threads", 1.0),
-    goal("lock", "free", "Lock", "pthread mutex, shared and robust", 1.0),
-    goal("lock", "held by another: try_lock", "Lock", "std::sync::Mutex, threads", 1.0),
-    goal("lock", "held by another: try_lock", "Lock", "pthread mutex, shared and robust", 1.0),
-    goal("lock", "two contenders", "Lock", "parking_lot::Mutex, threads", 1.0),
-    goal("lock", "four contenders on two cores", "Lock", "parking_lot::Mutex, threads", 1.0),
-    goal("lock", "eight contenders on two cores", "Lock", "parking_lot::Mutex, threads", 1.0),
-    goal("wake", "8 B there and back, spinning", "Queue, spin", "raw line each way", 1.0 / 1.2),
-    goal("wake", "8 B there and back, spinning", "Queue, spin", "crossbeam ArrayQueue, threads", 1.0),
-    goal("wake", "8 B there and back, spinning", "spsc, spin", "rtrb, threads", 1.0),
-    goal("wake", "8 B there and back, sleeping", "Queue, sleep", "raw futex", 1.0 / 1.15),
-    goal("wake", "8 B there and back, sleeping", "Queue, sleep", "pipe", 1.0),
-    goal("spawn", "start to end, nothing touched", "fork and join", "raw fork, _exit and waitpid", 1.0 / 1.4),
-    goal("spawn", "start to end, 256 MiB touched", "fork and join", "raw fork, _exit and waitpid", 1.0 / 1.15),
+    goal("queue", "8 B, one sender and one receiver for good", "spsc", RTRB, 1.0),
+    goal("message", "4 KiB", "Queue", RTRB, 1.0),
+    goal("message", WORKED_ON, "Queue, in place", RTRB, 2.0),
+    goal("lock", "free", "Lock", STD, 1.0),
+    goal("lock", "free", "Lock", ROBUST, 1.0),
+    goal("lock", "held by another: try_lock", "Lock", STD, 1.0),
+    goal("lock", "held by another: try_lock", "Lock", ROBUST, 1.0),
+    goal("lock", "two contenders", "Lock", PARKING_LOT, 1.0),
+    goal("lock", "four contenders on two cores", "Lock", PARKING_LOT, 1.0),
+    goal("lock", "eight contenders on two cores", "Lock", PARKING_LOT, 1.0),
+    goal("wake", SPINNING, "Queue, spin", "raw line each way", 1.0 / 1.2),
+    goal("wake", SPINNING, "Queue, spin", ARRAY_QUEUE, 1.0),
+    goal("wake", SPINNING, "spsc, spin", RTRB, 1.0),
+    goal("wake", SLEEPING, "Queue, sleep", "raw futex", 1.0 / 1.15),
+    goal("wake", SLEEPING, "Queue, sleep", "pipe", 1.0),
+    goal("spawn", "start to end, nothing touched", "fork and join", RAW_FORK, 1.0 / 1.4),
+    goal("spawn", "start to end, 256 MiB touched", "fork and join", RAW_FORK, 1.0 / 1.15),
 ];
 
 impl Goal {

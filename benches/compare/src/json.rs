@@ -23,8 +23,8 @@ struct Figure<'a> {
     /// round.
     reference: &'a str,
     reference_times_as_fast: Option<[f64; 3]>,
-    /// Why a round gave nothing.
-    reason: Option<&'a str>,
+    /// Why rounds gave nothing.
+    reasons: &'a [String],
 }
 
 /// Writes all figures into `file`.
@@ -46,7 +46,7 @@ pub(crate) fn write(file: &Path, measured: &[Measured]) -> Result<(), Failure> {
                         quartiles: entry.quartiles(index).map(<[f64; 3]>::from),
                         reference: &reference.name,
                         reference_times_as_fast: ratio.map(<[f64; 3]>::from),
-                        reason: entry.reason.as_deref(),
+                        reasons: &entry.reasons,
                     })?);
                 }
             }

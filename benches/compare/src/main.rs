@@ -1,7 +1,7 @@
 //! Offspring beside what one would use instead, measured in one run.
 //!
 //! ```sh
-//! cargo run --release --manifest-path benches/compare/Cargo.toml -- [GROUP..] [--markdown DIR] [--plots DIR]
+//! cargo run --release --manifest-path benches/compare/Cargo.toml -- [GROUP..] [--markdown DIR]
 //! ```
 //!
 //! # What is compared
@@ -15,9 +15,9 @@
 //!
 //! # How it is measured
 //! All entries of a case are set up before the first is measured. Then they take turns: in each of
-//! `--rounds` every entry plays one slice of `--slice`, in an order that is shuffled for each round,
-//! while all others sleep in a system call. So what the machine does meets all entries alike, and a
-//! stall spoils a slice and not an entry.
+//! `--rounds` every entry plays one slice of `--slice`, in an order that is shuffled for each
+//! round, while all others sleep in a system call. So what the machine does meets all entries
+//! alike, and a stall spoils a slice and not an entry.
 //!
 //! The table has the median of an entry's own figure over the rounds, and how many times as fast
 //! the case's reference is: the quartiles of the ratios within each round. A ratio above 1 means
@@ -31,8 +31,8 @@
 //! cores, its figure is the mean of the middle half of blocks of operations, so that a block in
 //! which something else ran does not count; where more than the cores are wanted, everything from
 //! warm-up to end counts, as stalls belong to the matter. With more than four senders slices are
-//! longer, so that everybody gets some turns. Every message is checked: the first ones of each slice
-//! wholly, before its clock starts, the others by their number, their end and their order.
+//! longer, so that everybody gets some turns. Every message is checked: the first ones of each
+//! slice wholly, before its clock starts, the others by their number, their end and their order.
 //!
 //! # How to add
 //! - *A peer for messages:* a file in `peers` that implements `Way`, and a line in
@@ -104,7 +104,8 @@ struct Options {
     #[arg(long, value_name = "TIME", default_value = "30ms", value_parser = milliseconds)]
     slice: Duration,
     /// How many rounds there are.
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
 }
 

@@ -90,7 +90,7 @@ fn all_cases(measured: &[Measured]) -> String {
 /// The median of an entry's own figure, and what is missing of it.
 fn figure(entry: &Entry, metric: Metric) -> String {
     let Some(own) = entry.quartiles(0) else {
-        return format!("({})", entry.reason.as_deref().unwrap_or("not measured"));
+        return format!("({})", entry.reason());
     };
     let mut text = format!("{} {}", short(own.median), metric.unit);
     if entry.missing() > 0 {
@@ -131,7 +131,8 @@ mod tests {
     fn a_row_has_both_figures_the_spread_and_the_verdict() {
         let measured = measured(&[Some(30.0), Some(60.0), Some(90.0)], &[Some(20.0); 3]);
         let text = all_goals(&measured);
-        let row = "| 8 B, 1 to 1 | Queue 60.0 M/s | pipe 20.0 M/s | **3.00** [2.25 to 3.75] | 1.00 | yes |";
+        let row = "| 8 B, 1 to 1 | Queue 60.0 M/s | pipe 20.0 M/s \
+                   | **3.00** [2.25 to 3.75] | 1.00 | yes |";
         assert_eq!(text.lines().last(), Some(row));
     }
 

@@ -75,7 +75,7 @@ impl Turn<'_> {
                 let is_measured =
                     sample.values.iter().all(|value| value.is_finite() && *value > 0.0);
                 if !is_measured {
-                    self.entry.reason = Some("nothing could be measured".to_owned());
+                    self.note("nothing could be measured".to_owned());
                 }
                 assert_eq!(sample.values.len(), metrics, "one value for each metric");
                 is_measured.then_some(sample)
@@ -100,7 +100,13 @@ impl Turn<'_> {
     fn fail(&mut self, error: &Failure) {
         self.run = None;
         self.failures += 1;
-        self.entry.reason = Some(format!("failed: {error}"));
+        self.note(format!("failed: {error}"));
+    }
+
+    fn note(&mut self, reason: String) {
+        if !self.entry.reasons.contains(&reason) {
+            self.entry.reasons.push(reason);
+        }
     }
 }
 
@@ -157,7 +163,7 @@ mod tests {
         play(&mut case, PLAN, |_, _| ());
         let entry = &case.entries[0];
         assert_eq!(figures(entry), [Some(5.0), None, Some(5.0), Some(5.0)]);
-        assert_eq!((entry.missing(), entry.reason.as_deref()), (1, Some("failed: a stall")));
+        assert_eq!((entry.missing(), entry.reason().as_str()), (1, "failed: a stall"));
     }
 
     #[test]
@@ -167,7 +173,7 @@ mod tests {
         play(&mut case, PLAN, |_, _| ());
         let entry = &case.entries[0];
         assert_eq!((entry.missing(), entry.quartiles(0)), (PLAN.rounds, None));
-        assert_eq!(entry.reason.as_deref(), Some("nothing could be measured"));
+        assert_eq!(entry.reason(), "nothing could be measured");
     }
 
     #[test]
@@ -181,7 +187,7 @@ mod tests {
         });
         play(&mut case, PLAN, |_, _| ());
         assert_eq!((*count.borrow(), case.entries[0].missing()), (ATTEMPTS, PLAN.rounds));
-        assert_eq!(case.entries[0].reason.as_deref(), Some("failed: no such thing"));
+        assert_eq!(case.entries[0].reason(), "failed: no such thing");
     }
 
     #[test]

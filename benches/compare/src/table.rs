@@ -32,7 +32,7 @@ fn print_entry(case: &Case, reference: &Entry, entry: &Entry) {
     };
     print!("{:NAME$}", format!("{sign} {}", entry.name));
     let Some(own) = entry.quartiles(0) else {
-        println!(" {}", entry.reason.as_deref().unwrap_or("not measured"));
+        println!(" {}", entry.reason());
         return;
     };
     print!(" {:>9}", number(own.median));
@@ -64,10 +64,10 @@ fn number(value: f64) -> String {
 /// Prints what the signs mean, and what was skipped and what failed, each with its reason once.
 pub(crate) fn print_end(measured: &[Measured]) {
     println!("\n* ours, = limit of the machine");
-    let mut missing: Vec<(&str, &str)> = Vec::new();
+    let mut missing: Vec<(&str, String)> = Vec::new();
     for entry in measured.iter().flat_map(|group| &group.cases).flat_map(|case| &case.entries) {
-        if let Some(reason) = entry.reason.as_deref() {
-            let line = (entry.name.as_str(), reason);
+        if !entry.reasons.is_empty() {
+            let line = (entry.name.as_str(), entry.reason());
             if !missing.contains(&line) {
                 missing.push(line);
             }

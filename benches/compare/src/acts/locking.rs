@@ -40,7 +40,7 @@ fn total(mutex: &mut impl Mutex, slice: &mut Slice) -> u64 {
 
 fn want(mutex: &mut impl Mutex, slice: &mut Slice) -> Report {
     slice.meet();
-    let mut window = Window::new(slice);
+    let mut window = Window::new(slice.now(), slice.length());
     let mut latencies = Latencies::new();
     let mut count = 0;
     loop {
@@ -58,7 +58,8 @@ fn want(mutex: &mut impl Mutex, slice: &mut Slice) -> Report {
         }
     }
     slice.stop();
-    (count, total(mutex, slice), latencies.sample(window.rate()))
+    let rate = window.rate(slice.now(), count);
+    (count, total(mutex, slice), latencies.sample(rate))
 }
 
 /// Takes the lock and is away, again and again, as one that loses its processor while it holds the

@@ -116,12 +116,12 @@ fn recv_from_many<const N: usize>(
 ) -> (u64, f64) {
     let mut next = vec![0; senders];
     slice.meet();
-    let mut window = Window::new(slice);
+    let mut window = Window::new(slice.now(), slice.length());
     let mut count = 0;
     loop {
         let tag = channel.recv(message, |message| check(message, content == Content::Whole));
         if tag == END {
-            return (count, window.rate());
+            return (count, window.rate(slice.now(), count));
         }
         let (sender, number) = ((tag >> NUMBER_BITS) as usize, tag & ((1 << NUMBER_BITS) - 1));
         assert!(number >= next[sender], "message {number} of sender {sender} came late or twice");

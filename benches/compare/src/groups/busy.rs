@@ -1,6 +1,6 @@
 //! Cores that are wanted by others: does the default way to wait give way in time? It is compared
-//! with spinning only and sleeping only. Entries are set up for each slice anew, as the others would
-//! not be quiet while they are beside ours.
+//! with spinning only and sleeping only. Entries are set up for each slice anew, as the processes
+//! beside one of them would not be quiet while another is measured.
 
 use crate::Failure;
 use crate::acts::stream::Content;

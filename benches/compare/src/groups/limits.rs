@@ -122,7 +122,7 @@ pub(crate) fn shared_swaps(stage: Stage) -> Result<Run<f64>, Failure> {
         Box::new(move || {
             Box::new(move |slice| {
                 slice.meet();
-                let mut window = Window::new(slice);
+                let mut window = Window::new(slice.now(), slice.length());
                 let mut count = 0;
                 while !slice.stopped() {
                     black_box(words[0].swap(count, Ordering::AcqRel));
@@ -131,7 +131,7 @@ pub(crate) fn shared_swaps(stage: Stage) -> Result<Run<f64>, Failure> {
                         slice.stop();
                     }
                 }
-                window.rate()
+                window.rate(slice.now(), count)
             })
         })
     };
