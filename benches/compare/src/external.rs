@@ -1,9 +1,9 @@
 //! Peers that are programs of their own, in other languages.
 //!
-//! A program gets as arguments which of its ways to use, a task and its numbers, the seconds to
-//! measure, and the processors of the two cores; see [`Task::arguments`]. It sets the scene itself,
-//! as the actors here do: one end on each core, a warm-up of a quarter of the time, messages
-//! compared before the clock starts. It prints lines:
+//! A program runs once for each slice. It gets as arguments which of its ways to use, a task and
+//! its numbers, the seconds to measure, and the processors of the two cores; see
+//! [`Task::arguments`]. It sets the scene itself, as the actors here do: one end on each core, a
+//! warm-up of a quarter of the time, messages compared before the clock starts. It prints lines:
 //! - `value NUMBER`: messages or operations per second, or seconds for one operation if the task is
 //!   a free lock;
 //! - `latency NANOSECONDS COUNT`: how often a single operation took so long, if the task is a round
@@ -161,10 +161,13 @@ impl Programs {
                     Err(reason) => case.skip(name, reason.clone()),
                     Ok(command) => {
                         let command = command.clone();
-                        case.peer(name, move |limit| {
-                            let output = run(&command, stage, way, task, limit)?;
-                            task.sample(&output)
-                                .ok_or_else(|| "the program has printed no figure".into())
+                        case.peer(name, move || {
+                            let command = command.clone();
+                            Ok(Box::new(move |length| {
+                                let output = run(&command, stage, way, task, length)?;
+                                task.sample(&output)
+                                    .ok_or_else(|| "the program has printed no figure".into())
+                            }))
                         });
                     }
                 }
@@ -180,7 +183,7 @@ struct Output {
     latencies: Vec<(u64, u64)>,
 }
 
-/// What takes longer than its limit, start and warm-up hangs.
+/// What takes longer than its slice, start and warm-up hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn run(
@@ -188,14 +191,14 @@ fn run(
     stage: Stage,
     way: &str,
     task: Task,
-    limit: Duration,
+    length: Duration,
 ) -> Result<Output, Failure> {
     let (program, arguments) = command.split_first().ok_or("no command")?;
     let mut child = Command::new(program)
         .args(arguments)
         .arg(way)
         .args(task.arguments())
-        .arg(limit.as_secs_f64().to_string())
+        .arg(length.as_secs_f64().to_string())
         .args(stage.processors.map(|processor| processor.to_string()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -203,7 +206,7 @@ fn run(
         // A group of its own, to be killed with all its children.
         .process_group(0)
         .spawn()?;
-    let text = read_all(&mut child, Instant::now() + limit * 4 + PATIENCE);
+    let text = read_all(&mut child, Instant::now() + length * 4 + PATIENCE);
     let group = Pid::from_raw(child.id().cast_signed());
     // Before the leader is waited for, while its number is still its own. Normally nobody is left.
     let _ = killpg(group, Signal::SIGKILL);

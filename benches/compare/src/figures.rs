@@ -1,16 +1,14 @@
-//! What is measured: groups of cases, cases of entries, and the statistics over repetitions.
-//!
-//! All entries of a case take turns, so that whatever else the machine does meets all of them. A
-//! ratio is the median of the ratios within each repetition, and so not always that of the two
-//! medians.
+//! What is measured: cases of entries, and what each gave in every round.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
+use crate::statistics::{Quartiles, paired};
+use crate::troupe::Run;
 
-/// What one run of an entry gives.
+/// What one slice of an entry gives.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Sample {
     /// One value for each metric of the case.
@@ -34,6 +32,11 @@ pub(crate) struct Metric {
 }
 
 impl Metric {
+    /// How many times as fast one figure is as another.
+    pub(crate) fn times_as_fast(self, ratio: f64) -> f64 {
+        if self.more_is_better { ratio } else { 1.0 / ratio }
+    }
+
     pub(crate) const fn cost(name: &'static str, unit: &'static str) -> Metric {
         Metric { name, unit, more_is_better: false }
     }
@@ -48,21 +51,24 @@ impl Metric {
 pub(crate) enum Role {
     /// Offspring. The first such entry is what the others are compared with.
     Ours,
-    /// What the machine needs for the bare thing. The first such entry is the limit of the case.
+    /// What the machine needs for the bare thing.
     Limit,
     Peer,
 }
 
-type Run = Box<dyn Fn(Duration) -> Result<Sample, Failure>>;
+/// Sets an entry up, ready to be measured slice by slice.
+pub(crate) type SetUp = Box<dyn Fn() -> Result<Run<Sample>, Failure>>;
 
 /// One line of the table.
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) role: Role,
-    run: Run,
-    pub(crate) samples: Vec<Sample>,
-    /// Why there are no samples.
-    pub(crate) failure: Option<String>,
+    /// `None` if this machine cannot run it.
+    pub(crate) set_up: Option<SetUp>,
+    /// What each round gave.
+    pub(crate) rounds: Vec<Option<Sample>>,
+    /// Why rounds have given nothing, each reason once.
+    pub(crate) reasons: Vec<String>,
 }
 
 /// Where a case is drawn.
@@ -89,17 +95,33 @@ pub(crate) struct Chart {
     pub(crate) metric: usize,
 }
 
+/// When entries are set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Once, before the first round. Between its slices an entry is asleep.
+    Case,
+    /// For each slice anew, as it would disturb the others if it were there.
+    Slice,
+}
+
 /// Entries that are compared with each other.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) metrics: Vec<Metric>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) plot: Plot,
+    pub(crate) lifetime: Lifetime,
 }
 
 impl Case {
     pub(crate) fn new(name: impl Into<String>, metrics: &[Metric]) -> Case {
-        Case { name: name.into(), metrics: metrics.to_vec(), entries: Vec::new(), plot: Plot::None }
+        Case {
+            name: name.into(),
+            metrics: metrics.to_vec(),
+            entries: Vec::new(),
+            plot: Plot::None,
+            lifetime: Lifetime::Case,
+        }
     }
 
     pub(crate) fn plot(mut self, plot: Plot) -> Case {
@@ -107,146 +129,116 @@ impl Case {
         self
     }
 
+    /// Has its entries set up for each slice anew.
+    pub(crate) fn anew(mut self) -> Case {
+        self.lifetime = Lifetime::Slice;
+        self
+    }
+
     pub(crate) fn add(
         &mut self,
         role: Role,
         name: impl Into<String>,
-        run: impl Fn(Duration) -> Result<Sample, Failure> + 'static,
+        set_up: impl Fn() -> Result<Run<Sample>, Failure> + 'static,
     ) {
         self.entries.push(Entry {
             name: name.into(),
             role,
-            run: Box::new(run),
-            samples: Vec::new(),
-            failure: None,
+            set_up: Some(Box::new(set_up)),
+            rounds: Vec::new(),
+            reasons: Vec::new(),
         });
     }
 
     pub(crate) fn ours(
         &mut self,
         name: impl Into<String>,
-        run: impl Fn(Duration) -> Result<Sample, Failure> + 'static,
+        set_up: impl Fn() -> Result<Run<Sample>, Failure> + 'static,
     ) {
-        self.add(Role::Ours, name, run);
+        self.add(Role::Ours, name, set_up);
     }
 
     pub(crate) fn limit(
         &mut self,
         name: impl Into<String>,
-        run: impl Fn(Duration) -> Result<Sample, Failure> + 'static,
+        set_up: impl Fn() -> Result<Run<Sample>, Failure> + 'static,
     ) {
-        self.add(Role::Limit, name, run);
+        self.add(Role::Limit, name, set_up);
     }
 
     pub(crate) fn peer(
         &mut self,
         name: impl Into<String>,
-        run: impl Fn(Duration) -> Result<Sample, Failure> + 'static,
+        set_up: impl Fn() -> Result<Run<Sample>, Failure> + 'static,
     ) {
-        self.add(Role::Peer, name, run);
+        self.add(Role::Peer, name, set_up);
     }
 
     /// Names a peer that this machine cannot run.
     pub(crate) fn skip(&mut self, name: impl Into<String>, reason: impl Into<String>) {
-        self.peer(name, |_| Err("skipped".into()));
-        if let Some(entry) = self.entries.last_mut() {
-            entry.failure = Some(format!("skipped: {}", reason.into()));
-        }
+        self.entries.push(Entry {
+            name: name.into(),
+            role: Role::Peer,
+            set_up: None,
+            rounds: Vec::new(),
+            reasons: vec![format!("skipped: {}", reason.into())],
+        });
     }
 
-    /// Measures all entries `repetitions` times in turn. An entry that fails is left out from then
-    /// on.
-    pub(crate) fn measure(
-        &mut self,
-        limit: Duration,
-        repetitions: usize,
-        mut progress: impl FnMut(&str, &str),
-    ) {
-        for repetition in 0..repetitions {
-            // The order turns with each repetition, so that nobody always runs after the same
-            // other.
-            let count = self.entries.len();
-            for place in 0..count {
-                let entry = &mut self.entries[(place + repetition) % count];
-                progress(&self.name, &entry.name);
-                if entry.failure.is_some() {
-                    continue;
-                }
-                match entry.run_once(limit, self.metrics.len()) {
-                    Ok(sample) => entry.samples.push(sample),
-                    Err(error) => entry.failure = Some(format!("failed: {error}")),
-                }
-            }
-        }
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// The entry that all are compared with.
-    pub(crate) fn reference(&self, role: Role) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.role == role)
+    /// The entry that all are compared with: the first of ours, or else the first.
+    pub(crate) fn reference(&self) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.role == Role::Ours).or(self.entries.first())
+    }
+
+    /// How many times as fast `one` is as `other`, round by round.
+    pub(crate) fn times_as_fast(&self, one: &Entry, other: &Entry) -> Option<Quartiles> {
+        let ratios = paired(one.figures(0), other.figures(0));
+        Quartiles::of(ratios.map(|ratio| self.metrics[0].times_as_fast(ratio)))
     }
 }
 
-/// On a machine that is busy with something else, actors may not get a single turn in their time.
-const ATTEMPTS: usize = 3;
-
 impl Entry {
-    /// One repetition, once more if nothing could be measured.
-    fn run_once(&self, limit: Duration, metrics: usize) -> Result<Sample, Failure> {
-        for _ in 0..ATTEMPTS {
-            let sample = (self.run)(limit)?;
-            let is_measured = sample.values.iter().all(|value| value.is_finite() && *value > 0.0);
-            if is_measured && sample.values.len() == metrics {
-                return Ok(sample);
-            }
-        }
-        Err("nothing could be measured".into())
+    /// What the rounds gave for a metric.
+    pub(crate) fn figures(&self, metric: usize) -> impl Iterator<Item = Option<f64>> {
+        self.rounds.iter().map(move |sample| Some(sample.as_ref()?.values[metric]))
     }
 
-    /// Median, least and most of a metric over the repetitions.
-    pub(crate) fn spread(&self, metric: usize) -> Option<[f64; 3]> {
-        if self.failure.is_some() || self.samples.is_empty() {
-            return None;
-        }
-        let values: Vec<f64> = self.samples.iter().map(|sample| sample.values[metric]).collect();
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        Some([median(values), least, most])
+    pub(crate) fn quartiles(&self, metric: usize) -> Option<Quartiles> {
+        Quartiles::of(self.figures(metric).flatten())
     }
 
-    /// The median over the repetitions of the first metric's ratio to that of `other`.
-    pub(crate) fn ratio(&self, other: &Entry) -> Option<f64> {
-        if self.failure.is_some() || other.failure.is_some() || self.samples.is_empty() {
-            return None;
+    /// Why rounds have given nothing, or all of them.
+    pub(crate) fn reason(&self) -> String {
+        match self.reasons.is_empty() {
+            true => "not measured".to_owned(),
+            false => self.reasons.join("; "),
         }
-        let pairs = self.samples.iter().zip(&other.samples);
-        Some(median(pairs.map(|(mine, others)| mine.values[0] / others.values[0]).collect()))
     }
 
-    /// All latencies of all repetitions, by size.
+    /// The rounds that gave nothing.
+    pub(crate) fn missing(&self) -> usize {
+        self.rounds.iter().filter(|sample| sample.is_none()).count()
+    }
+
+    /// All latencies of all rounds, by size.
     pub(crate) fn latencies(&self) -> Vec<(u64, u64)> {
+        let samples = self.rounds.iter().flatten();
         let mut all: Vec<(u64, u64)> =
-            self.samples.iter().flat_map(|sample| sample.latencies.iter().copied()).collect();
+            samples.flat_map(|sample| sample.latencies.iter().copied()).collect();
         all.sort_unstable();
         all
     }
 }
 
-/// The middle one, or the mean of the middle two.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => values[count / 2],
-        count => f64::midpoint(values[count / 2 - 1], values[count / 2]),
-    }
-}
-
-/// The mean of the middle half. Disturbed blocks do not count, as in a median; but where something
-/// is now in one state and now in another, as rings are that run full or empty, a median would be
-/// that of either by chance.
-pub(crate) fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let quarter = values.len() / 4;
-    let half = &values[quarter..values.len() - quarter];
-    half.iter().sum::<f64>() / half.len() as f64
+/// As `run`, with its figure made a sample.
+pub(crate) fn sampled(
+    run: Result<Run<f64>, Failure>,
+    sample: impl Fn(f64) -> Sample + 'static,
+) -> Result<Run<Sample>, Failure> {
+    let mut run = run?;
+    Ok(Box::new(move |length: Duration| Ok(sample(run(length)?))))
 }

@@ -5,6 +5,7 @@ use std::fs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::Failure;
+use crate::rounds::Plan;
 use crate::stage::Stage;
 
 /// Processor, kernel and cores, in one line.
@@ -18,16 +19,18 @@ pub(crate) fn short(stage: Stage) -> Result<String, Failure> {
 }
 
 /// What stands above the table.
-pub(crate) fn heading(stage: Stage, seconds: f64, repetitions: u16) -> Result<String, Failure> {
+pub(crate) fn heading(stage: Stage, plan: Plan) -> Result<String, Failure> {
     let processors = std::thread::available_parallelism()?;
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').next().unwrap_or_default();
     Ok(format!(
         "machine: {}; {processors} processors, load {load} at the start\n\
          command: {}\n\
-         {repetitions} repetitions in turn, {seconds} s for each entry",
+         {} rounds, in each of which everybody plays one slice of {} ms",
         short(stage)?,
         command(),
+        plan.rounds,
+        plan.slice.as_millis(),
     ))
 }
 

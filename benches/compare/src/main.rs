@@ -1,37 +1,43 @@
 //! Offspring beside what one would use instead, measured in one run.
 //!
 //! ```sh
-//! cargo run --release --manifest-path benches/compare/Cargo.toml -- [GROUP..] [--json FILE] [--plots DIR] [--seconds S]
+//! cargo run --release --manifest-path benches/compare/Cargo.toml -- [GROUP..] [--markdown DIR]
 //! ```
 //!
 //! # What is compared
 //! A *group* has *cases*; a case has *entries* that are compared with each other: offspring, what
-//! the bare machine needs (the limit), and peers. All entries of a case take turns over the
-//! repetitions, in the same set-up: two actors on two cores, or more actors than cores, evenly
-//! distributed; processes for what works between processes, threads of one process for what does
-//! not.
+//! the bare machine needs (the limit), and peers. All run in the same set-up: two actors on two
+//! cores, or more actors than cores, evenly distributed; processes for what works between
+//! processes, threads of one process for what does not.
 //!
 //! With no group named, all are measured; `--case` and `--peer` choose among cases and peers by a
 //! part of the name.
 //!
-//! `--seconds` is the measuring time of an entry, all repetitions together. Each repetition adds a
-//! quarter of its share for warm-up, and the start of processes. Every message is checked: the
-//! first ones of each run wholly, before its clock starts, the others by their number, their end
-//! and their order.
-//!
 //! # How it is measured
-//! Where there are as many actors as cores, a figure of one repetition is the mean of the middle
-//! half of blocks of operations, so that a block in which something else ran does not count; where
-//! more than the cores are wanted, everything from warm-up to limit counts, as stalls belong to the
-//! matter. With more than four senders, each share of `--seconds` is longer, so that everybody gets
-//! some turns.
+//! All entries of a case are set up before the first is measured. Then they take turns: in each of
+//! `--rounds` every entry plays one slice of `--slice`, in an order that is shuffled for each
+//! round, while all others sleep in a system call. So what the machine does meets all entries
+//! alike, and a stall spoils a slice and not an entry.
 //!
-//! The table has the median over repetitions with the least and the most; a ratio is the median of
-//! ratios within each repetition.
+//! The table has the median of an entry's own figure over the rounds, and how many times as fast
+//! the case's reference is: the quartiles of the ratios within each round. A ratio above 1 means
+//! that the reference is faster, for speeds and for times alike. A slice that gives no figure is
+//! counted and its reason shown; its round is left out of that entry's ratios.
+//!
+//! Two kinds of entries are set up for each slice anew, but alternate in the same way: programs in
+//! other languages, and entries beside processes that would disturb the others.
+//!
+//! Each slice begins with a warm-up of a quarter of its length. Where there are as many actors as
+//! cores, its figure is the mean of the middle half of blocks of operations, so that a block in
+//! which something else ran does not count; where more than the cores are wanted, everything from
+//! warm-up to end counts, as stalls belong to the matter. With more than four senders slices are
+//! longer, so that everybody gets some turns. Every message is checked: the first ones of each
+//! slice wholly, before its clock starts, the others by their number, their end and their order.
 //!
 //! # How to add
 //! - *A peer for messages:* a file in `peers` that implements `Way`, and a line in
 //!   `peers::visit_ways`. It is then in every group.
+//! - *A pair for the README:* a line in `goals::ALL`.
 //! - *A lock:* a file in `peers` that implements `Door`, and a line in `peers::visit_doors`.
 //! - *A program in another language:* a line in `external::PROGRAMS`; `external` tells what it must
 //!   print.
@@ -40,16 +46,23 @@
 
 mod acts;
 mod channel;
+mod children;
 mod external;
 mod figures;
+mod goals;
 mod groups;
 mod json;
 mod machine;
+mod markdown;
 mod peers;
 mod plots;
+mod rounds;
 mod shared;
+mod slice;
 mod stage;
+mod statistics;
 mod table;
+mod troupe;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +73,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use figures::{Case, Role};
 use groups::Kit;
+use rounds::{Plan, Step};
 use stage::Stage;
 
 /// What went wrong, for people.
@@ -83,12 +97,25 @@ struct Options {
     /// Draws charts into this directory.
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
-    /// How long each entry is measured, all repetitions together.
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
-    seconds: f64,
-    /// How often the entries of a case take turns.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    repetitions: u16,
+    /// Writes the tables of the README and docs/performance.md into this directory.
+    #[arg(long, value_name = "DIR")]
+    markdown: Option<PathBuf>,
+    /// How long an entry is measured in each round.
+    #[arg(long, value_name = "TIME", default_value = "30ms", value_parser = milliseconds)]
+    slice: Duration,
+    /// How many rounds there are.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+}
+
+/// A time as `30ms`.
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    let count = text.strip_suffix("ms").and_then(|count| count.parse().ok());
+    match count {
+        Some(count @ 1..=60_000) => Ok(Duration::from_millis(count)),
+        _ => Err("from 1ms to 60000ms".to_owned()),
+    }
 }
 
 /// A group that was measured.
@@ -108,16 +135,14 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
-    if !(0.001..=3600.0).contains(&options.seconds) {
-        return Err("--seconds must be from 0.001 to 3600".into());
-    }
     let Some(stage) = Stage::choose()? else {
         return Err("two cores are needed, and this process may use only one".into());
     };
+    let plan = Plan { slice: options.slice, rounds: options.rounds.into() };
     let begin = Instant::now();
     machine::allow_large_messages()?;
     keep_children_quiet();
-    let heading = machine::heading(stage, options.seconds, options.repetitions)?;
+    let heading = machine::heading(stage, plan)?;
     println!("{heading}");
 
     let kit = Kit::new(stage);
@@ -133,16 +158,17 @@ fn run(options: &Options) -> Result<(), Failure> {
             measured.push(Measured { name, cases });
         }
     }
-    let repetitions = usize::from(options.repetitions);
     let entries: usize =
         measured.iter().flat_map(|group| &group.cases).map(|case| case.entries.len()).sum();
-    let progress = progress(entries * repetitions)?;
-    let limit = Duration::from_secs_f64(options.seconds / f64::from(options.repetitions));
+    let progress = progress(entries * plan.rounds)?;
     for group in &mut measured {
         for case in &mut group.cases {
-            case.measure(limit, repetitions, |case, entry| {
-                progress.set_message(format!("{}: {case}: {entry}", group.name));
-                progress.inc(1);
+            let name = format!("{}: {}", group.name, case.name);
+            rounds::play(case, plan, |step, entry| {
+                progress.set_message(format!("{name}: {entry}"));
+                if step == Step::Slice {
+                    progress.inc(1);
+                }
             });
             progress.suspend(|| table::print(group.name, case));
         }
@@ -153,6 +179,11 @@ fn run(options: &Options) -> Result<(), Failure> {
         json::write(file, &measured)?;
         println!("figures: {}", file.display());
     }
+    if let Some(directory) = &options.markdown {
+        for file in markdown::write(directory, &heading, &measured)? {
+            println!("tables: {}", file.display());
+        }
+    }
     if let Some(directory) = &options.plots {
         for chart in plots::draw(
             directory,
@@ -162,7 +193,7 @@ fn run(options: &Options) -> Result<(), Failure> {
             println!("chart: {}", chart.display());
         }
     }
-    println!("{entries} figures in {:.0} s", begin.elapsed().as_secs_f64());
+    println!("{entries} entries in {:.0} s", begin.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! Charts of what was measured, as SVG: how latencies are distributed, and how costs change with
-//! size and number.
+//! size and number, with bars for the middle half of the rounds.
 //!
 //! Everything is placed by hand, as the axes are logarithmic in several ways and the names of the
 //! lines stand beside them.
@@ -46,6 +46,8 @@ struct Line {
     name: String,
     role: Role,
     points: Vec<(f64, f64)>,
+    /// From where to where the middle half of the rounds reaches at a point's x.
+    bars: Vec<(f64, f64, f64)>,
 }
 
 /// What stands on an axis. Places are logarithms.
@@ -72,7 +74,7 @@ fn latencies(case: &Case) -> Option<Picture> {
         return None;
     }
     let mut lines = Vec::new();
-    for entry in case.entries.iter().filter(|entry| entry.failure.is_none()) {
+    for entry in &case.entries {
         let counted = entry.latencies();
         let all: u64 = counted.iter().map(|(_, count)| count).sum();
         let mut points: Vec<(f64, f64)> = Vec::new();
@@ -90,7 +92,12 @@ fn latencies(case: &Case) -> Option<Picture> {
             }
         }
         if points.len() > 1 {
-            lines.push(Line { name: entry.name.clone(), role: entry.role, points });
+            lines.push(Line {
+                name: entry.name.clone(),
+                role: entry.role,
+                points,
+                bars: Vec::new(),
+            });
         }
     }
     let ticks = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"];
@@ -121,14 +128,19 @@ fn over(chart: &Chart, cases: &[&Case]) -> Picture {
         }
         ticks.push((x.log10(), if chart.x.contains("bytes") { bytes(x) } else { thousands(x) }));
         for entry in &case.entries {
-            let Some([median, ..]) = entry.spread(chart.metric) else { continue };
-            let point = (x.log10(), median.log10());
+            let Some(own) = entry.quartiles(chart.metric) else { continue };
+            let point = (x.log10(), own.median.log10());
+            let bar = (x.log10(), own.low.log10(), own.high.log10());
             match lines.iter_mut().find(|line| line.name == entry.name) {
-                Some(line) => line.points.push(point),
+                Some(line) => {
+                    line.points.push(point);
+                    line.bars.push(bar);
+                }
                 None => lines.push(Line {
                     name: entry.name.clone(),
                     role: entry.role,
                     points: vec![point],
+                    bars: vec![bar],
                 }),
             }
         }
@@ -175,7 +187,10 @@ impl Axis {
     /// Of the lines' y, with a tick at every power of ten, or at 1, 2 and 5 if there are few of
     /// these.
     fn of_values(label: String, lines: &[Line]) -> Axis {
-        let (low, high) = span(lines.iter().flat_map(|line| line.points.iter().map(|(_, y)| *y)));
+        let (low, high) = span(lines.iter().flat_map(|line| {
+            let bars = line.bars.iter().flat_map(|&(_, low, high)| [low, high]);
+            line.points.iter().map(|(_, y)| *y).chain(bars)
+        }));
         let margin = (high - low).max(0.3) * 0.04;
         let (low, high) = (low - margin, high + margin);
         let steps: &[f64] = if high - low < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
@@ -273,6 +288,10 @@ impl Picture {
             let points: Vec<(i32, i32)> =
                 line.points.iter().map(|&point| self.pixel(point)).collect();
             stroke.draw(&root, &points)?;
+            for &(x, low, high) in &line.bars {
+                let bar = [self.pixel((x, low)), self.pixel((x, high))];
+                root.draw(&PathElement::new(bar, stroke.color.stroke_width(1)))?;
+            }
             // Where there are few points, it matters where they are.
             if points.len() <= self.x.ticks.len() {
                 for &point in &points {

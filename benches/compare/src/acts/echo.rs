@@ -8,9 +8,12 @@ use crate::acts::Latencies;
 use crate::channel::{Receiver, Sender, buffer};
 use crate::figures::Sample;
 use crate::peers::Make;
-use crate::stage::{Actor, Place, Signals, Stage};
+use crate::slice::Slice;
+use crate::stage::{Place, Stage};
+use crate::statistics::middle;
+use crate::troupe::{Actor, Run, Troupe};
 
-/// The number of the last message. The bare futex has 32 bits and the bare line 63.
+/// The number of the last message of a slice. The bare futex has 32 bits and the bare line 63.
 const LAST: u64 = u32::MAX as u64;
 /// Round trips that are timed together, as the clock costs as much as a good part of a fast one;
 /// after each block one is timed alone.
@@ -18,12 +21,16 @@ const BLOCK: u64 = 16;
 /// From this on the clock does not matter, and every round trip is timed alone.
 const SLOW: Duration = Duration::from_micros(4);
 
-fn reflect<const N: usize>(mut channel: impl Sender<N> + Receiver<N>, signals: &Signals) {
-    let mut message = buffer();
-    signals.meet(1);
+/// Sends back what comes, until the last message of the slice.
+fn reflect<const N: usize>(
+    channel: &mut (impl Sender<N> + Receiver<N>),
+    message: &mut [u64; N],
+    slice: &mut Slice,
+) {
+    slice.meet();
     loop {
-        let number = channel.recv(&mut message, |message| black_box(message)[0]);
-        channel.send(&mut message, |message| black_box(message).fill(number));
+        let number = channel.recv(message, |message| black_box(message)[0]);
+        channel.send(message, |message| black_box(message).fill(number));
         if number == LAST {
             return;
         }
@@ -31,19 +38,19 @@ fn reflect<const N: usize>(mut channel: impl Sender<N> + Receiver<N>, signals: &
 }
 
 fn measure<const N: usize>(
-    mut channel: impl Sender<N> + Receiver<N>,
-    limit: Duration,
-    signals: &Signals,
+    channel: &mut (impl Sender<N> + Receiver<N>),
+    message: &mut [u64; N],
+    slice: &mut Slice,
     all_counts: bool,
 ) -> Sample {
-    let mut message = buffer();
-    let mut round_trip = move |number: u64| {
-        channel.send(&mut message, |message| black_box(message).fill(number));
-        let same = channel
-            .recv(&mut message, |message| black_box(message).iter().all(|&word| word == number));
+    let length = slice.length();
+    let mut round_trip = |number: u64| {
+        channel.send(message, |message| black_box(message).fill(number));
+        let same =
+            channel.recv(message, |message| black_box(message).iter().all(|&word| word == number));
         assert!(same, "message {number} came back changed");
     };
-    signals.meet(1);
+    slice.meet();
     let mut number = 0;
     let mut round_trips = |count: u64| {
         for _ in 0..count {
@@ -53,7 +60,7 @@ fn measure<const N: usize>(
     };
     let begin = Instant::now();
     let mut trips = 0;
-    while begin.elapsed() < limit / 4 {
+    while begin.elapsed() < length / 4 {
         round_trips(1);
         trips += 1;
     }
@@ -62,7 +69,7 @@ fn measure<const N: usize>(
     let mut blocks = Vec::with_capacity(1 << 16);
     let begin = Instant::now();
     let (mut now, mut trips) = (Duration::ZERO, 0);
-    while now < limit {
+    while now < length {
         trips += block + 1;
         round_trips(block);
         let after_block = begin.elapsed();
@@ -76,8 +83,7 @@ fn measure<const N: usize>(
         now = after_single;
     }
     round_trip(LAST);
-    let seconds =
-        if all_counts { now.as_secs_f64() / trips as f64 } else { crate::figures::middle(blocks) };
+    let seconds = if all_counts { now.as_secs_f64() / trips as f64 } else { middle(blocks) };
     latencies.sample(seconds * 1e6)
 }
 
@@ -86,19 +92,25 @@ fn measure<const N: usize>(
 pub(crate) fn echo<const N: usize, C: Sender<N> + Receiver<N> + 'static>(
     stage: Stage,
     place: Place,
-    limit: Duration,
     open: impl FnOnce() -> Result<[Make<C>; 2], Failure> + Send + 'static,
-) -> Result<Sample, Failure> {
-    let samples = stage.run(place, limit, move || {
+) -> Result<Run<Sample>, Failure> {
+    let troupe = Troupe::set_up(stage, place, 2, move || {
         let [left, right] = open()?;
         let actors: Vec<Actor<Sample>> = vec![
-            Box::new(move |signals| {
-                reflect(left(), signals);
-                Sample::default()
+            Box::new(move || {
+                let (mut channel, mut message) = (left(), buffer());
+                Box::new(move |slice| {
+                    reflect(&mut channel, &mut message, slice);
+                    Sample::default()
+                })
             }),
-            Box::new(move |signals| measure(right(), limit, signals, stage.hogs > 0)),
+            Box::new(move || {
+                let (mut channel, mut message) = (right(), buffer());
+                Box::new(move |slice| measure(&mut channel, &mut message, slice, stage.hogs > 0))
+            }),
         ];
         Ok(actors)
     })?;
-    samples.into_iter().next_back().ok_or_else(|| "no end has measured".into())
+    Ok(troupe
+        .run(|samples| samples.into_iter().next_back().ok_or_else(|| "no end has measured".into())))
 }

@@ -4,25 +4,29 @@
 //! - `echo`: a message there and back.
 //! - `locking`: several that want the same lock.
 //! - `single`: one actor repeats an operation.
+//! - `window`: the clock for actors that share their cores with others.
 
 pub(crate) mod echo;
 pub(crate) mod locking;
 pub(crate) mod single;
 pub(crate) mod stream;
+pub(crate) mod window;
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 use crate::figures::Sample;
+use crate::statistics::middle;
 
 /// Times blocks of operations, so that the clock costs next to nothing and a block in which
 /// something else ran does not count.
 ///
-/// Blocks grow during the warm-up, a quarter of the limit, until one takes [`BlockClock::BLOCK`].
+/// A slice begins with a warm-up, a quarter of its length, during which blocks grow until one takes
+/// [`BlockClock::BLOCK`]. The next slice begins with blocks of that size.
 #[derive(Debug)]
 pub(crate) struct BlockClock {
-    limit: Duration,
+    length: Duration,
     begin: Instant,
     lap: Instant,
     block: u64,
@@ -36,10 +40,10 @@ impl BlockClock {
     /// most have no interruption.
     const BLOCK: Duration = Duration::from_micros(300);
 
-    pub(crate) fn new(limit: Duration) -> BlockClock {
+    pub(crate) fn new() -> BlockClock {
         let now = Instant::now();
         BlockClock {
-            limit,
+            length: Duration::ZERO,
             begin: now,
             lap: now,
             block: 1,
@@ -47,6 +51,16 @@ impl BlockClock {
             warm: false,
             laps: Vec::with_capacity(1 << 12),
         }
+    }
+
+    /// Begins a slice, whose operations are counted from 1.
+    pub(crate) fn begin(&mut self, length: Duration) {
+        self.length = length;
+        self.begin = Instant::now();
+        self.lap = self.begin;
+        self.next = self.block;
+        self.warm = false;
+        self.laps.clear();
     }
 
     /// To be told after operation `count`; says whether the time is up.
@@ -65,17 +79,17 @@ impl BlockClock {
         } else if took < BlockClock::BLOCK {
             self.block *= 2;
         }
-        if !self.warm && now - self.begin > self.limit / 4 {
+        if !self.warm && now - self.begin > self.length / 4 {
             self.warm = true;
             self.begin = now;
         }
         self.next = count + self.block;
-        self.warm && now - self.begin > self.limit
+        self.warm && now - self.begin > self.length
     }
 
     /// Seconds for an operation, in the middle half of the blocks.
-    pub(crate) fn seconds(self) -> f64 {
-        crate::figures::middle(self.laps)
+    pub(crate) fn seconds(&self) -> f64 {
+        middle(self.laps.clone())
     }
 }
 

@@ -1,14 +1,16 @@
 //! Messages from senders to receivers: how many in a second.
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use crate::Failure;
 use crate::acts::BlockClock;
+use crate::acts::window::Window;
 use crate::channel::{Receiver, Sender, buffer};
 use crate::figures::Sample;
 use crate::peers::Ends;
-use crate::stage::{Actor, Place, Signals, Stage};
+use crate::slice::Slice;
+use crate::stage::{Place, Stage};
+use crate::troupe::{Actor, Run, Troupe};
 
 /// What is done with the content of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,147 +60,94 @@ fn check<const N: usize>(message: &[u64; N], whole: bool) -> u64 {
     tag
 }
 
+/// Sends until the slice is stopped, and gives the number of messages.
 fn send_all<const N: usize>(
-    mut channel: impl Sender<N>,
+    channel: &mut impl Sender<N>,
+    message: &mut [u64; N],
     me: u64,
     content: Content,
-    signals: &Signals,
+    slice: &mut Slice,
 ) -> u64 {
-    let mut message = buffer();
-    signals.meet(1);
+    slice.meet();
     let mut number = 0;
-    while !signals.stopped() {
+    while !slice.stopped() {
         let whole = content == Content::Whole || number < CHECKED;
-        channel.send(&mut message, |message| fill(message, me << NUMBER_BITS | number, whole));
+        channel.send(message, |message| fill(message, me << NUMBER_BITS | number, whole));
         number += 1;
     }
     channel.flush();
-    channel.send(&mut message, |message| fill(message, END, true));
+    channel.send(message, |message| fill(message, END, true));
     channel.flush();
     number
 }
 
 /// Receives from one sender: every message is the next.
 fn recv_from_one<const N: usize>(
-    mut channel: impl Receiver<N>,
+    channel: &mut impl Receiver<N>,
+    message: &mut [u64; N],
     content: Content,
-    limit: Duration,
-    signals: &Signals,
+    clock: &mut BlockClock,
+    slice: &mut Slice,
 ) -> (u64, f64) {
-    let mut message = buffer();
-    signals.meet(1);
-    let mut clock = BlockClock::new(limit);
+    slice.meet();
+    clock.begin(slice.length());
     let mut number = 0;
     loop {
         let whole = content == Content::Whole || number < CHECKED;
-        let tag = channel.recv(&mut message, |message| check(message, whole));
+        let tag = channel.recv(message, |message| check(message, whole));
         if tag != number {
             assert!(tag == END, "message {number} is missing: {tag} came");
             return (number, 1.0 / clock.seconds());
         }
         number += 1;
         if clock.after(number) {
-            signals.stop();
+            slice.stop();
         }
     }
 }
 
 /// Receives from several senders, beside others: what comes from each sender comes in its order.
 fn recv_from_many<const N: usize>(
-    mut channel: impl Receiver<N>,
+    channel: &mut impl Receiver<N>,
+    message: &mut [u64; N],
     senders: usize,
     content: Content,
-    limit: Duration,
-    signals: &Signals,
+    slice: &mut Slice,
 ) -> (u64, f64) {
-    let mut message = buffer();
     let mut next = vec![0; senders];
-    signals.meet(1);
-    let mut window = Window::new(signals.now(), limit);
+    slice.meet();
+    let mut window = Window::new(slice.now(), slice.length());
     let mut count = 0;
     loop {
-        let tag = channel.recv(&mut message, |message| check(message, content == Content::Whole));
+        let tag = channel.recv(message, |message| check(message, content == Content::Whole));
         if tag == END {
-            return (count, window.rate());
+            return (count, window.rate(slice.now(), count));
         }
         let (sender, number) = ((tag >> NUMBER_BITS) as usize, tag & ((1 << NUMBER_BITS) - 1));
         assert!(number >= next[sender], "message {number} of sender {sender} came late or twice");
         next[sender] = number + 1;
         count += 1;
-        if window.is_due(count) && window.look(signals.now(), count) {
-            signals.stop();
+        if window.is_due(count) && window.look(slice.now(), count) {
+            slice.stop();
         }
-    }
-}
-
-/// Counts what happens between the end of the warm-up and the limit: where more than the actors'
-/// cores are wanted, stalls belong to the matter, and the middle half of blocks would hide them.
-#[derive(Debug)]
-pub(crate) struct Window {
-    begin: Duration,
-    end: Duration,
-    every: u64,
-    next: u64,
-    /// The count at the first look in the window.
-    first: Option<u64>,
-    /// The count at the last look in the window.
-    last: u64,
-    looked: Duration,
-}
-
-impl Window {
-    pub(crate) fn new(now: Duration, limit: Duration) -> Window {
-        let begin = now + limit / 4;
-        Window { begin, end: begin + limit, every: 1, next: 1, first: None, last: 0, looked: now }
-    }
-
-    #[inline]
-    pub(crate) fn is_due(&self, count: u64) -> bool {
-        count >= self.next
-    }
-
-    /// Says whether the window has ended.
-    #[cold]
-    pub(crate) fn look(&mut self, now: Duration, count: u64) -> bool {
-        if self.first.is_none() && now - self.looked < Duration::from_micros(10) {
-            self.every *= 2;
-        }
-        self.looked = now;
-        self.next = count + self.every;
-        if now >= self.end {
-            return true;
-        }
-        if now >= self.begin {
-            self.first.get_or_insert(count);
-            self.last = count;
-        }
-        false
-    }
-
-    /// Operations in a second of the window, whether the actor was there all the time or not.
-    pub(crate) fn rate(&self) -> f64 {
-        let count = self.first.map_or(0, |first| self.last - first);
-        count as f64 / (self.end - self.begin).as_secs_f64()
     }
 }
 
 /// Messages per second over a channel that `open` opens, from `count` senders to as many receivers.
 ///
-/// With many of them the limit is longer, so that each gets some turns on its core.
+/// With many of them slices are longer, so that each gets some turns on its core.
 pub(crate) fn stream<const N: usize, S, R>(
     stage: Stage,
     place: Place,
-    limit: Duration,
     content: Content,
     count: usize,
     open: impl FnOnce() -> Result<Ends<S, R>, Failure> + Send + 'static,
-) -> Result<f64, Failure>
+) -> Result<Run<f64>, Failure>
 where
     S: Sender<N> + 'static,
     R: Receiver<N> + 'static,
 {
-    let limit = limit * (count as u32).div_ceil(4);
-    let results = stage.run(place, limit, move || {
+    let troupe = Troupe::set_up(stage, place, 2 * count, move || {
         let ends = open()?;
         assert_eq!(
             (ends.senders.len(), ends.receivers.len()),
@@ -207,26 +156,38 @@ where
         );
         let mut actors: Vec<Actor<(u64, f64)>> = Vec::new();
         for (me, make) in ends.senders.into_iter().enumerate() {
-            actors.push(Box::new(move |signals| {
-                (send_all(make(), me as u64, content, signals), 0.0)
+            actors.push(Box::new(move || {
+                let (mut channel, mut message) = (make(), buffer());
+                Box::new(move |slice| {
+                    let sent = send_all(&mut channel, &mut message, me as u64, content, slice);
+                    (sent, 0.0)
+                })
             }));
         }
         for make in ends.receivers {
-            actors.push(Box::new(move |signals| match count {
-                1 if stage.hogs == 0 => recv_from_one(make(), content, limit, signals),
-                _ => recv_from_many(make(), count, content, limit, signals),
+            actors.push(Box::new(move || {
+                let (mut channel, mut message, mut clock) = (make(), buffer(), BlockClock::new());
+                Box::new(move |slice| match count {
+                    1 if stage.hogs == 0 => {
+                        recv_from_one(&mut channel, &mut message, content, &mut clock, slice)
+                    }
+                    _ => recv_from_many(&mut channel, &mut message, count, content, slice),
+                })
             }));
         }
         Ok(actors)
     })?;
-    let (sent, received) = results.split_at(count);
-    let sum = |results: &[(u64, f64)]| results.iter().map(|(count, _)| count).sum::<u64>();
-    if sum(sent) != sum(received) {
-        return Err(
-            format!("{} messages were sent and {} received", sum(sent), sum(received)).into()
-        );
-    }
-    Ok(received.iter().map(|(_, rate)| rate).sum())
+    let mut run = troupe.run(move |results| {
+        let (sent, received) = results.split_at(count);
+        let sum = |results: &[(u64, f64)]| results.iter().map(|(count, _)| count).sum::<u64>();
+        if sum(sent) != sum(received) {
+            return Err(
+                format!("{} messages were sent and {} received", sum(sent), sum(received)).into()
+            );
+        }
+        Ok(received.iter().map(|(_, rate)| rate).sum())
+    });
+    Ok(Box::new(move |length| run(length * (count as u32).div_ceil(4))))
 }
 
 /// As the metrics of a case want it: millions of messages, and gigabytes, in a second.

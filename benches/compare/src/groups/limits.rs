@@ -4,18 +4,18 @@
 use std::hint::black_box;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::Failure;
 use crate::acts::echo::echo;
 use crate::acts::single::{each, repeat};
-use crate::acts::stream::Window;
-use crate::figures::{Case, Metric, Sample};
+use crate::acts::window::Window;
+use crate::figures::{Case, Metric, Sample, sampled};
 use crate::groups::{Kit, LATENCY, processes};
 use crate::peers::made;
 use crate::peers::raw::{Futex, Line};
 use crate::shared::Words;
-use crate::stage::{Actor, Place, Signals, Stage};
+use crate::stage::{Place, Stage};
+use crate::troupe::{Actor, Run, Troupe};
 
 /// The cases of the group.
 pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
@@ -43,9 +43,10 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     {
         copy.limit(
             name,
-            processes(kit, move |stage, _, limit| {
-                let nanoseconds = lone_copy(stage, limit, bytes)?;
-                Ok(Sample::from(bytes as f64 / nanoseconds))
+            processes(kit, move |stage, _| {
+                sampled(lone_copy(stage, bytes), move |nanoseconds| {
+                    Sample::from(bytes as f64 / nanoseconds)
+                })
             }),
         );
     }
@@ -60,15 +61,11 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
 pub(crate) fn add_lines(kit: &Kit, case: &mut Case) {
     case.limit(
         "raw line each way",
-        processes(kit, |stage, place, limit| {
-            echo::<1, _>(stage, place, limit, || Ok(Line::pair()?.map(made)))
-        }),
+        processes(kit, |stage, place| echo::<1, _>(stage, place, || Ok(Line::pair()?.map(made)))),
     );
     case.limit(
         "raw line for both ways",
-        processes(kit, |stage, place, limit| {
-            echo::<1, _>(stage, place, limit, || Ok(Line::single()?.map(made)))
-        }),
+        processes(kit, |stage, place| echo::<1, _>(stage, place, || Ok(Line::single()?.map(made)))),
     );
 }
 
@@ -76,9 +73,7 @@ pub(crate) fn add_lines(kit: &Kit, case: &mut Case) {
 pub(crate) fn add_futex(kit: &Kit, case: &mut Case) {
     case.limit(
         "raw futex",
-        processes(kit, |stage, place, limit| {
-            echo::<1, _>(stage, place, limit, || Ok(Futex::pair()?.map(made)))
-        }),
+        processes(kit, |stage, place| echo::<1, _>(stage, place, || Ok(Futex::pair()?.map(made)))),
     );
 }
 
@@ -88,70 +83,69 @@ fn add_instruction<A: Fn(&AtomicU64) + Copy + Send + 'static>(
     name: &str,
     act: A,
 ) {
-    case.limit(name, processes(kit, move |stage, place, limit| lone(stage, place, limit, act)));
+    case.limit(name, processes(kit, move |stage, place| lone(stage, place, act)));
 }
 
 /// Nanoseconds for `act` on a word that only one process uses.
 pub(crate) fn lone<A: Fn(&AtomicU64) + Send + 'static>(
     stage: Stage,
     place: Place,
-    limit: Duration,
     act: A,
-) -> Result<Sample, Failure> {
+) -> Result<Run<Sample>, Failure> {
     /// So many at a time, as counting them costs as much as a store.
     const TOGETHER: usize = 16;
     let words = Words::<AtomicU64>::new(1)?;
-    let mut sample = repeat(stage, place, limit, move || {
+    let run = repeat(stage, place, move || {
         move || {
             let word = &words[0];
             for _ in 0..TOGETHER {
                 act(word);
             }
         }
-    })?;
-    sample.values[0] /= TOGETHER as f64;
-    Ok(sample)
+    });
+    sampled(run, |nanoseconds| Sample::from(nanoseconds / TOGETHER as f64))
 }
 
 /// Nanoseconds for a copy of so many bytes.
-pub(crate) fn lone_copy(stage: Stage, limit: Duration, bytes: usize) -> Result<f64, Failure> {
-    let sample = repeat(stage, Place::Processes, limit, move || {
+pub(crate) fn lone_copy(stage: Stage, bytes: usize) -> Result<Run<f64>, Failure> {
+    repeat(stage, Place::Processes, move || {
         let (from, mut to) = (vec![1_u8; bytes], vec![0_u8; bytes]);
         move || black_box(&mut to[..]).copy_from_slice(black_box(&from))
-    })?;
-    Ok(sample.values[0])
+    })
 }
 
 /// Swaps of one word in a second by two processes together.
-pub(crate) fn shared_swaps(stage: Stage, limit: Duration) -> Result<f64, Failure> {
+pub(crate) fn shared_swaps(stage: Stage) -> Result<Run<f64>, Failure> {
     let words = Words::<AtomicU64>::new(1)?;
-    let actor = || {
+    let actor = || -> Actor<f64> {
         let words = words.clone();
-        Box::new(move |signals: &Signals| {
-            signals.meet(1);
-            let mut window = Window::new(signals.now(), limit);
-            let mut count = 0;
-            while !signals.stopped() {
-                black_box(words[0].swap(count, Ordering::AcqRel));
-                count += 1;
-                if window.is_due(count) && window.look(signals.now(), count) {
-                    signals.stop();
+        Box::new(move || {
+            Box::new(move |slice| {
+                slice.meet();
+                let mut window = Window::new(slice.now(), slice.length());
+                let mut count = 0;
+                while !slice.stopped() {
+                    black_box(words[0].swap(count, Ordering::AcqRel));
+                    count += 1;
+                    if window.is_due(count) && window.look(slice.now(), count) {
+                        slice.stop();
+                    }
                 }
-            }
-            window.rate()
-        }) as Actor<f64>
+                window.rate(slice.now(), count)
+            })
+        })
     };
     let actors = vec![actor(), actor()];
-    let rates = stage.run(Place::Processes, limit, || Ok(actors))?;
-    Ok(rates.iter().sum())
+    let troupe = Troupe::set_up(stage, Place::Processes, 2, || Ok(actors))?;
+    Ok(troupe.run(|rates| Ok(rates.iter().sum())))
 }
 
 /// Microseconds for a raw child that does nothing, of a process that has touched so much memory.
 pub(crate) fn add_fork(kit: &Kit, case: &mut Case, name: &str, mebibytes: usize) {
     case.limit(
         name,
-        processes(kit, move |stage, place, limit| {
-            each(stage, place, limit, move || {
+        processes(kit, move |stage, place| {
+            each(stage, place, move || {
                 let ballast = touched(mebibytes);
                 move || {
                     black_box(&ballast);

@@ -3,15 +3,16 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Failure;
-use crate::acts::locking::{Mutex, contend};
+use crate::acts::locking::{Mutex, contend, refuse};
 use crate::acts::single::repeat;
 use crate::external::Task;
-use crate::figures::{Case, Metric, Role};
+use crate::figures::{Case, Metric, Role, Sample, sampled};
 use crate::groups::{Kit, limits, processes};
 use crate::peers::ours::{ByDefault, Locked};
 use crate::peers::{Door, DoorVisitor, visit_doors};
 
 const FREE: [Metric; 1] = [Metric::cost("lock and unlock", "ns")];
+const TRY: [Metric; 1] = [Metric::cost("refused", "ns")];
 pub(crate) const SPEED: [Metric; 1] = [Metric::speed("operations", "M/s")];
 const AWAY: [Metric; 4] = [
     Metric::speed("operations", "M/s"),
@@ -25,6 +26,7 @@ const AWAY: [Metric; 4] = [
 enum Act {
     Free,
     Contend { contenders: usize, away: bool },
+    Try,
 }
 
 /// The cases of the group.
@@ -38,18 +40,26 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     });
     add_all(kit, &mut free, Act::Free);
 
-    let mut two = Case::new("two contenders", &SPEED);
-    kit.add_shared_swaps(&mut two);
-    add_all(kit, &mut two, Act::Contend { contenders: 2, away: false });
+    let mut held = Case::new("held by another: try_lock", &TRY);
+    add_all(kit, &mut held, Act::Try);
 
-    let mut four = Case::new("four contenders on two cores", &SPEED);
-    kit.add_shared_swaps(&mut four);
-    add_all(kit, &mut four, Act::Contend { contenders: 4, away: false });
+    let mut cases = vec![free, held];
+    for (contenders, name) in [
+        (2, "two contenders"),
+        (4, "four contenders on two cores"),
+        (8, "eight contenders on two cores"),
+    ] {
+        let mut case = Case::new(name, &SPEED);
+        kit.add_shared_swaps(&mut case);
+        add_all(kit, &mut case, Act::Contend { contenders, away: false });
+        cases.push(case);
+    }
 
     let mut away =
         Case::new("two contenders, and a holder that is away for 2 ms of every 4", &AWAY);
     add_all(kit, &mut away, Act::Contend { contenders: 2, away: true });
-    Ok(vec![free, two, four, away])
+    cases.push(away);
+    Ok(cases)
 }
 
 fn add_pair(
@@ -60,8 +70,8 @@ fn add_pair(
 ) {
     case.limit(
         name,
-        processes(kit, move |stage, place, limit| {
-            limits::lone(stage, place, limit, move |word| {
+        processes(kit, move |stage, place| {
+            limits::lone(stage, place, move |word| {
                 let _ = word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
                 unlock(word);
             })
@@ -72,12 +82,12 @@ fn add_pair(
 fn add_all(kit: &Kit, case: &mut Case, act: Act) {
     add::<Locked<ByDefault>>(kit, case, Role::Ours, act);
     visit_doors(&mut Each { kit, case, act });
-    let (contenders, away) = match act {
-        Act::Free => (1, false),
-        Act::Contend { contenders, away } => (contenders, away),
-    };
-    if !away {
-        kit.add_programs(case, Task::Lock { contenders });
+    match act {
+        Act::Free => kit.add_programs(case, Task::Lock { contenders: 1 }),
+        Act::Contend { contenders, away: false } => {
+            kit.add_programs(case, Task::Lock { contenders });
+        }
+        Act::Contend { away: true, .. } | Act::Try => {}
     }
 }
 
@@ -88,17 +98,22 @@ pub(crate) fn add_contended<D: Door>(kit: &Kit, case: &mut Case, role: Role, con
 
 fn add<D: Door>(kit: &Kit, case: &mut Case, role: Role, act: Act) {
     let stage = kit.stage;
-    case.add(role, D::NAME, move |limit| {
-        // Kept until the end, as one may be the owner of memory that the actors open.
-        let original = D::create()?;
-        let mut mutex = original.clone();
+    case.add(role, D::NAME, move || {
+        let mutex = D::create()?;
         match act {
-            Act::Free => repeat(stage, D::PLACE, limit, move || {
-                move || mutex.with(|protected| protected[0] += 1)
-            }),
-            Act::Contend { contenders, away } => {
-                contend(stage, D::PLACE, limit, contenders, away, mutex)
+            Act::Free => {
+                let mut clone = mutex.clone();
+                let mut run = repeat(stage, D::PLACE, move || {
+                    move || clone.with(|protected| protected[0] += 1)
+                })?;
+                Ok(Box::new(move |length| {
+                    // Kept as long as its clone, as it may be the owner of memory that that opens.
+                    let _kept = &mutex;
+                    Ok(Sample::from(run(length)?))
+                }))
             }
+            Act::Contend { contenders, away } => contend(stage, D::PLACE, contenders, away, mutex),
+            Act::Try => sampled(refuse(stage, D::PLACE, mutex), Sample::from),
         }
     });
 }

@@ -1,9 +1,9 @@
 //! Messages of all sizes, one way between two.
 
 use crate::Failure;
-use crate::acts::stream::Content;
+use crate::acts::stream::{self, Content};
 use crate::external::Task;
-use crate::figures::{Case, Chart, Plot, Role, Sample};
+use crate::figures::{Case, Chart, Plot, Role, sampled};
 use crate::groups::{Kit, THROUGHPUT, limits, processes};
 use crate::peers::ours::{Copied, InPlace, Ring};
 use crate::peers::{Way, WayVisitor, iceoryx, pipe, rtrb, visit_ways};
@@ -61,12 +61,10 @@ fn worked_on<const N: usize>(kit: &Kit, name: &str) -> Case {
 fn add_copy<const N: usize>(kit: &Kit, case: &mut Case) {
     case.limit(
         "one memcpy for each",
-        processes(kit, |stage, _, limit| {
+        processes(kit, |stage, _| {
             let bytes = size_of::<[u64; N]>();
-            let nanoseconds = limits::lone_copy(stage, limit, bytes)?;
-            Ok(Sample {
-                values: vec![1e3 / nanoseconds, bytes as f64 / nanoseconds],
-                latencies: Vec::new(),
+            sampled(limits::lone_copy(stage, bytes), move |nanoseconds| {
+                stream::sample_of(1e9 / nanoseconds, bytes)
             })
         }),
     );

@@ -9,14 +9,12 @@ mod scale;
 mod spawn;
 mod wake;
 
-use std::time::Duration;
-
 use crate::Failure;
 use crate::acts::echo::echo;
 use crate::acts::stream::{self, Content, stream};
 use crate::channel::Duplex;
 use crate::external::{Programs, Task};
-use crate::figures::{Case, Metric, Role};
+use crate::figures::{Case, Metric, Role, sampled};
 use crate::peers::{Make, Way};
 use crate::stage::{Place, Stage};
 
@@ -83,18 +81,16 @@ impl Kit {
             return;
         }
         let stage = self.stage;
-        case.add(role, W::NAME, move |limit| {
+        case.add(role, W::NAME, move || {
             let open = move || W::open::<N>(Kit::slots::<N>(), count);
-            Ok(stream::sample::<N>(stream(stage, W::PLACE, limit, content, count, open)?))
+            sampled(stream(stage, W::PLACE, content, count, open), stream::sample::<N>)
         });
     }
 
     /// Adds the round trip over a pair of ways to `case`.
     fn add_echo<W: Way, const N: usize>(&self, case: &mut Case, role: Role) {
         let stage = self.stage;
-        case.add(role, W::NAME, move |limit| {
-            echo::<N, _>(stage, W::PLACE, limit, Kit::there_and_back::<W, N>)
-        });
+        case.add(role, W::NAME, move || echo::<N, _>(stage, W::PLACE, Kit::there_and_back::<W, N>));
     }
 
     /// The two ends of a channel there and another back.
@@ -126,19 +122,18 @@ impl Kit {
     /// counter.
     fn add_shared_swaps(&self, case: &mut Case) {
         let (stage, metrics) = (self.stage, case.metrics.len());
-        case.limit("swaps of one word by two processes", move |limit| {
-            let mut sample = stream::sample::<1>(limits::shared_swaps(stage, limit)?);
-            sample.values.truncate(metrics);
-            Ok(sample)
+        case.limit("swaps of one word by two processes", move || {
+            sampled(limits::shared_swaps(stage), move |rate| {
+                let mut sample = stream::sample::<1>(rate);
+                sample.values.truncate(metrics);
+                sample
+            })
         });
     }
 }
 
-/// What an entry runs, given `kit`'s stage; shortens the groups.
-fn processes<T, F: Fn(Stage, Place, Duration) -> T>(
-    kit: &Kit,
-    run: F,
-) -> impl Fn(Duration) -> T + use<T, F> {
+/// How an entry is set up in processes, given `kit`'s stage; shortens the groups.
+fn processes<T, F: Fn(Stage, Place) -> T>(kit: &Kit, set_up: F) -> impl Fn() -> T + use<T, F> {
     let stage = kit.stage;
-    move |limit| run(stage, Place::Processes, limit)
+    move || set_up(stage, Place::Processes)
 }

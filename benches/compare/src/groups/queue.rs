@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::acts::stream::{self, Content, stream};
 use crate::external::Task;
-use crate::figures::{Case, Role};
+use crate::figures::{Case, Role, sampled};
 use crate::groups::{Kit, THROUGHPUT, processes};
 use crate::peers::ours::{Batches, Copied, Ring, Spin};
 use crate::peers::raw::{Lines, LinesOut};
@@ -50,12 +50,12 @@ fn is_single<W: Way>() -> bool {
 fn add_lines(kit: &Kit, case: &mut Case) {
     case.limit(
         "full cache lines handed over",
-        processes(kit, |stage, place, limit| {
+        processes(kit, |stage, place| {
             let open = || {
                 let [sender, receiver] = Lines::ends()?;
                 Ok(Ends::pair(sender, LinesOut::from(receiver)))
             };
-            Ok(stream::sample::<1>(stream::<1, _, _>(stage, place, limit, Content::Ends, 1, open)?))
+            sampled(stream::<1, _, _>(stage, place, Content::Ends, 1, open), stream::sample::<1>)
         }),
     );
 }

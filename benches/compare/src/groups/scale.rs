@@ -3,7 +3,6 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use offspring::Queue;
@@ -11,11 +10,12 @@ use offspring::Queue;
 use crate::Failure;
 use crate::acts::single::repeat;
 use crate::acts::stream::{Content, stream};
-use crate::figures::{Case, Chart, Metric, Plot, Role, Sample};
+use crate::figures::{Case, Chart, Metric, Plot, Role, Sample, sampled};
 use crate::groups::Kit;
 use crate::peers::ours::Copied;
 use crate::peers::{Way, crossbeam, flume, kanal, pipe, vyukov};
 use crate::stage::{Place, Stage};
+use crate::troupe::Run;
 
 static OVER_PROCESSES: Chart = Chart {
     file: "cost_over_processes",
@@ -70,7 +70,9 @@ fn of_processes(kit: &Kit, count: usize) -> Case {
 }
 
 fn beside_idlers(kit: &Kit) -> Case {
-    let mut case = Case::new("8 B, 1 to 1, beside sleeping processes that have the memory", &COST);
+    // Anew, so that the idlers of one entry are not beside the others.
+    let mut case =
+        Case::new("8 B, 1 to 1, beside sleeping processes that have the memory", &COST).anew();
     for (idlers, name) in
         [(0, "Queue, beside none"), (62, "Queue, beside 62"), (254, "Queue, beside 254")]
     {
@@ -93,11 +95,12 @@ fn add_peer<W: Way>(kit: &Kit, case: &mut Case, count: usize, slots: usize) {
 }
 
 fn add<W: Way>(stage: Stage, case: &mut Case, role: Role, name: &str, count: usize, slots: usize) {
-    case.add(role, name, move |limit| {
-        let rate = stream::<1, _, _>(stage, W::PLACE, limit, Content::Ends, count, move || {
-            W::open::<1>(slots, count)
-        })?;
-        Ok(Sample { values: vec![rate / 1e6, 1e9 / rate], latencies: Vec::new() })
+    case.add(role, name, move || {
+        let open = move || W::open::<1>(slots, count);
+        sampled(stream::<1, _, _>(stage, W::PLACE, Content::Ends, count, open), |rate| Sample {
+            values: vec![rate / 1e6, 1e9 / rate],
+            latencies: Vec::new(),
+        })
     });
 }
 
@@ -112,16 +115,16 @@ fn of_queues(kit: &Kit, count: usize) -> Case {
         &[Metric::cost("cost", "ns")],
     )
     .plot(plot);
-    case.ours("Queue", move |limit| {
+    case.ours("Queue", move || {
         let make = || Queue::<u64>::with_capacity(FEW).expect("room for all");
-        in_turn(stage, limit, count, make, |queue, number| {
+        in_turn(stage, count, make, |queue, number| {
             queue.send(number).expect("the queue is empty");
             queue.recv().expect("the queue has a message")
         })
     });
-    case.peer("crossbeam ArrayQueue", move |limit| {
+    case.peer("crossbeam ArrayQueue", move || {
         let make = || Arc::new(ArrayQueue::new(FEW));
-        in_turn(stage, limit, count, make, |queue, number| {
+        in_turn(stage, count, make, |queue, number| {
             queue.push(number).expect("the queue is empty");
             queue.pop().expect("the queue has a message")
         })
@@ -129,14 +132,13 @@ fn of_queues(kit: &Kit, count: usize) -> Case {
     case
 }
 
-fn in_turn<Q>(
+fn in_turn<Q: 'static>(
     stage: Stage,
-    limit: Duration,
     count: usize,
     make: impl Fn() -> Q + Send + 'static,
     pass: impl Fn(&Q, u64) -> u64 + Send + 'static,
-) -> Result<Sample, Failure> {
-    repeat(stage, Place::Processes, limit, move || {
+) -> Result<Run<Sample>, Failure> {
+    let run = repeat(stage, Place::Processes, move || {
         let queues: Vec<Q> = (0..count).map(|_| make()).collect();
         for (number, queue) in queues.iter().enumerate() {
             assert_eq!(pass(queue, number as u64), number as u64, "each queue is its own");
@@ -147,5 +149,6 @@ fn in_turn<Q>(
             assert_eq!(black_box(pass(&queues[next], number)), number, "a message is damaged");
             next = if next + 1 == queues.len() { 0 } else { next + 1 };
         }
-    })
+    });
+    sampled(run, Sample::from)
 }

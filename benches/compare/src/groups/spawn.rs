@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::Failure;
 use crate::acts::single::each;
@@ -10,6 +9,7 @@ use crate::external::Task;
 use crate::figures::{Case, Sample};
 use crate::groups::{Kit, LATENCY, limits};
 use crate::stage::{Place, Stage};
+use crate::troupe::Run;
 
 /// The cases of the group.
 pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
@@ -23,28 +23,28 @@ fn of(kit: &Kit, name: &str, mebibytes: usize) -> Case {
     let stage = kit.stage;
     let mut case = Case::new(name, &LATENCY);
     limits::add_fork(kit, &mut case, "raw fork, _exit and waitpid", mebibytes);
-    case.ours("fork and join", move |limit| {
-        host(stage, limit, mebibytes, || {
+    case.ours("fork and join", move || {
+        host(stage, mebibytes, || {
             let child = offspring::fork(|| ()).expect("a child");
             child.join().expect("which ends well");
         })
     });
-    case.peer("std::process::Command of `true`", move |limit| {
-        host(stage, limit, mebibytes, || {
+    case.peer("std::process::Command of `true`", move || {
+        host(stage, mebibytes, || {
             let status = Command::new("true").status().expect("a program");
             assert!(status.success(), "which ends well");
         })
     });
-    case.peer("std::thread::spawn and join", move |limit| {
-        host(stage, limit, mebibytes, || std::thread::spawn(|| ()).join().expect("which ends well"))
+    case.peer("std::thread::spawn and join", move || {
+        host(stage, mebibytes, || std::thread::spawn(|| ()).join().expect("which ends well"))
     });
     kit.add_programs(&mut case, Task::Spawn { mebibytes });
     case
 }
 
 /// Starts and ends children in a process that has touched so much memory.
-fn host(stage: Stage, limit: Duration, mebibytes: usize, act: fn()) -> Result<Sample, Failure> {
-    each(stage, Place::Processes, limit, move || {
+fn host(stage: Stage, mebibytes: usize, act: fn()) -> Result<Run<Sample>, Failure> {
+    each(stage, Place::Processes, move || {
         let ballast = limits::touched(mebibytes);
         move || {
             black_box(&ballast);

@@ -253,4 +253,9 @@ impl locking::Mutex for Lock<Protected> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Protected) -> R) -> R {
         act(&mut self.lock().expect("nobody has died"))
     }
+
+    #[inline]
+    fn is_held(&mut self) -> bool {
+        self.try_lock().is_err()
+    }
 }

@@ -26,4 +26,9 @@ impl locking::Mutex for Arc<::parking_lot::Mutex<Protected>> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Protected) -> R) -> R {
         act(&mut self.lock())
     }
+
+    #[inline]
+    fn is_held(&mut self) -> bool {
+        self.try_lock().is_none()
+    }
 }

@@ -105,4 +105,17 @@ impl locking::Mutex for Mutex {
         assert_eq!(unlocked, 0, "we had it");
         result
     }
+
+    #[inline]
+    fn is_held(&mut self) -> bool {
+        let mutex = self.words.cast().as_ptr();
+        // SAFETY: by the invariant an initialised mutex.
+        let locked = unsafe { libc::pthread_mutex_trylock(mutex) };
+        if locked == 0 {
+            // SAFETY: this thread has just taken it.
+            let unlocked = unsafe { libc::pthread_mutex_unlock(mutex) };
+            assert_eq!(unlocked, 0, "we had it");
+        }
+        locked == libc::EBUSY
+    }
 }

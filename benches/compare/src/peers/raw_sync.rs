@@ -1,6 +1,9 @@
 //! `raw_sync`'s mutex in memory of `shared_memory`.
 #![expect(unsafe_code, reason = "its functions take bare addresses")]
 
+use std::time::Duration;
+
+use ::raw_sync::Timeout;
 use ::raw_sync::locks::{LockImpl, LockInit, Mutex as RawMutex};
 use shared_memory::{Shmem, ShmemConf};
 
@@ -53,6 +56,15 @@ impl Clone for End {
 }
 
 impl End {
+    /// The mutex, opened if it is not yet.
+    #[inline]
+    fn mutex(&mut self) -> &dyn LockImpl {
+        let (mutex, _) = self.open.get_or_insert_with(|| {
+            End::open(&self.name).expect("the first handle keeps the memory")
+        });
+        &**mutex
+    }
+
     #[cold]
     fn open(name: &str) -> Result<(Box<dyn LockImpl>, Shmem), Failure> {
         let memory = ShmemConf::new().os_id(name).open()?;
@@ -67,13 +79,15 @@ impl End {
 impl locking::Mutex for End {
     #[inline]
     fn with<R>(&mut self, act: impl FnOnce(&mut Protected) -> R) -> R {
-        let (mutex, _) = self.open.get_or_insert_with(|| {
-            End::open(&self.name).expect("the first handle keeps the memory")
-        });
-        let guard = mutex.lock().expect("the mutex is initialised");
+        let guard = self.mutex().lock().expect("the mutex is initialised");
         // SAFETY: the guard gives the address of zeroed words, aligned to 256, that are this
         // thread's while it has the guard.
         act(unsafe { &mut *(*guard).cast::<Protected>() })
+    }
+
+    #[inline]
+    fn is_held(&mut self) -> bool {
+        self.mutex().try_lock(Timeout::Val(Duration::ZERO)).is_err()
     }
 }
 

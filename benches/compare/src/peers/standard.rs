@@ -62,4 +62,9 @@ impl locking::Mutex for Arc<std::sync::Mutex<Protected>> {
     fn with<R>(&mut self, act: impl FnOnce(&mut Protected) -> R) -> R {
         act(&mut self.lock().expect("nobody has panicked"))
     }
+
+    #[inline]
+    fn is_held(&mut self) -> bool {
+        self.try_lock().is_err()
+    }
 }
