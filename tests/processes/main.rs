@@ -21,7 +21,7 @@ mod alone;
 mod counters;
 mod descriptors;
 mod fork;
-// `PTRACE_GET_SYSCALL_INFO` is not to be had by nix with musl, here and in two more.
+// With musl, nix does not offer `PTRACE_GET_SYSCALL_INFO`: this one and `system_calls` need it.
 #[cfg(not(target_env = "musl"))]
 mod fork_deaths;
 mod fork_handles;
@@ -40,7 +40,6 @@ mod stdio;
 mod system_calls;
 mod thousand_processes;
 mod values;
-#[cfg(not(target_env = "musl"))]
 mod verdicts;
 #[cfg(target_arch = "x86_64")]
 mod wake_ups;
