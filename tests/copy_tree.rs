@@ -5,12 +5,6 @@
 //! is in the middle of it for as long as the test likes.
 
 mod common;
-#[path = "common/parent.rs"]
-mod parent;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/sandbox.rs"]
-mod sandbox;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::pty::{Winsize, openpty};
@@ -33,6 +27,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+use common::sandbox;
 
 /// What has not come to pass by then never will. No promise on time, a watchdog.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,5 +1,4 @@
 //! The descriptor of a segment, by which tests look at it from outside.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -1,7 +1,5 @@
 //! Who still has a file that is in no folder: a segment in memory. It is gone when nobody has it.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,5 @@
 //! Processes as the kernel tells of them: who is whose child, in what state each is, and how to be
 //! rid of them.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::time::{Duration, Instant};
 

@@ -4,27 +4,12 @@
 //! The tests that use this run in one thread, so a copy of the process may go on as the process
 //! itself does.
 #![expect(unsafe_code, reason = "fork, wait and shared pages by hand")]
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::unistd::{Pid, getpid};
-
-/// As [`tests!`](crate::tests), for tests that leak what they must: each runs in a process of its
-/// own.
-#[macro_export]
-macro_rules! tests_apart {
-    ($($name:ident),* $(,)?) => {
-        [$({
-            fn apart() {
-                $crate::raw::fork($name).join()
-            }
-            (stringify!($name), apart as fn())
-        }),*]
-    };
-}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +44,7 @@ fn begin(parent: Pid, pid: i32, life: impl FnOnce()) -> Raw {
     match pid {
         -1 => panic!("fork: {}", std::io::Error::last_os_error()),
         0 => {
-            crate::parent::end_with(parent);
+            super::parent::end_with(parent);
             let code = if catch_unwind(AssertUnwindSafe(life)).is_ok() { 0 } else { 101 };
             exit(code)
         }
@@ -123,8 +108,8 @@ impl Raw {
     /// Kills it, and leaves it a zombie until this value is dropped.
     pub fn kill_and_leave(&self) {
         signal(self.pid, libc::SIGKILL);
-        crate::common::wait_until("the process ends", || {
-            matches!(crate::common::state(self.id()), Some('Z') | None)
+        super::wait_until("the process ends", || {
+            matches!(super::state(self.id()), Some('Z') | None)
         });
     }
 

@@ -1,13 +1,12 @@
 //! Surroundings in which a process may less than it is used to: refused system calls, no `/proc`,
 //! another pid namespace, another user.
 #![expect(unsafe_code, reason = "seccomp, chroot and namespaces have no safe words")]
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::raw::{self, Board, Ended, Raw};
+use super::raw::{self, Board, Ended, Raw};
 
 /// Whether a process without `/proc` can find out in which pid namespace it lives: by its pidfd,
 /// since Linux 6.11.

@@ -7,11 +7,11 @@ use offspring::{
     TryLockError, TryRecvError, Wait,
 };
 
-use crate::fd::SegmentFd;
+use crate::common::fd::SegmentFd;
+use crate::common::room::room;
+use crate::common::trace::{Errand, Tracee, mark};
+use crate::common::watch::Watch;
 use crate::notebook::{LIVES, Life, Notebook};
-use crate::room::room;
-use crate::trace::{Errand, Tracee, mark};
-use crate::watch::Watch;
 use crate::world::{Chronicle, Dice, Event, Probe, World, small_segment};
 
 /// What came of a run.

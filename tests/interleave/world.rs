@@ -17,8 +17,8 @@ use std::os::unix::fs::FileExt;
 
 use offspring::Segment;
 
-use crate::trace::{Call, Next, Tracee, kill_and_wait, raw_fork};
-use crate::watch::Watch;
+use crate::common::trace::{Call, Next, Tracee, kill_and_wait, raw_fork};
+use crate::common::watch::Watch;
 
 /// A generator of which the seed says everything (SplitMix64).
 pub struct Dice(u64);

@@ -30,8 +30,8 @@
 #[cfg(target_arch = "x86_64")]
 mod calls;
 #[cfg(target_arch = "x86_64")]
-#[path = "../common/parent.rs"]
-mod parent;
+#[path = "../common/mod.rs"]
+mod common;
 #[cfg(target_arch = "x86_64")]
 mod places;
 #[cfg(target_arch = "x86_64")]

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, chroot, setresuid};
 
-use crate::parent;
+use crate::common::parent;
 use crate::play::{HANGING, Verdict, on_all_processors, parse, start, unparse};
 use crate::raw::{end_within, raw_fork};
 use crate::scenes::SCENES;

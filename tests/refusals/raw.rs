@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::{Pid, getpid};
 
-use crate::parent;
+use crate::common::parent;
 
 /// Runs `life` in a copy of this process, which ends with it, and ends when this process does. What
 /// it captures is dropped here.

@@ -6,12 +6,12 @@ use std::io::{Read, Write};
 use offspring::{Fault, Handle, Lock, Queue, Segment, spsc};
 
 use crate::Plan;
-use crate::fd::SegmentFd;
+use crate::common::fd::SegmentFd;
+use crate::common::room::room;
+use crate::common::trace::{Errand, Tracee, mark, mark_telling};
 use crate::line::{Heir, Line};
 use crate::queue::{Message, number_of, sealed};
-use crate::room::room;
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
-use crate::trace::{Errand, Tracee, mark, mark_telling};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {

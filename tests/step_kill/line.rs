@@ -14,9 +14,9 @@
 
 use std::os::fd::BorrowedFd;
 
+use crate::common::trace::Tracee;
+use crate::common::watch::{Snapshot, Watch};
 use crate::stage::{BOTH, How, Path, Tally, rehearse, step_through, survive};
-use crate::trace::Tracee;
-use crate::watch::{Snapshot, Watch};
 
 /// What survivors may find, for each step of a victim's way, or why the victim cannot have done
 /// what it told.

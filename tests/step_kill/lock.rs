@@ -6,10 +6,10 @@ use std::time::Duration;
 use offspring::{Lock, LockGuard, LockTimeoutError, Segment, TryLockError};
 
 use crate::Plan;
-use crate::fd::SegmentFd;
+use crate::common::fd::SegmentFd;
+use crate::common::trace::{Errand, Tracee, mark, mark_telling};
 use crate::line::{Heir, Line};
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
-use crate::trace::{Errand, Tracee, mark, mark_telling};
 
 type Value = [u64; 2];
 

@@ -14,15 +14,15 @@ use offspring::{
 use rustix::event::{PollFd, PollFlags};
 
 use crate::Plan;
-use crate::fd::SegmentFd;
-use crate::holders::{holders_of, segments_of};
+use crate::common::fd::SegmentFd;
+use crate::common::holders::{holders_of, segments_of};
+use crate::common::processes;
+use crate::common::room::room;
+use crate::common::trace::{Errand, Next, Tracee, let_trace, mark, mark_telling};
+use crate::common::watch::{Album, Watch};
 use crate::line::{Heir, Line};
-use crate::processes;
 use crate::queue::{Message, number_of, sealed};
-use crate::room::room;
 use crate::stage::{BOTH, Found, Helper, How, Scene, Tally, found, rehearse};
-use crate::trace::{Errand, Next, Tracee, let_trace, mark, mark_telling};
-use crate::watch::{Album, Watch};
 
 const LONG: Duration = Duration::from_secs(20);
 

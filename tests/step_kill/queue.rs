@@ -9,10 +9,10 @@ use offspring::{
 };
 
 use crate::Plan;
-use crate::fd::SegmentFd;
+use crate::common::fd::SegmentFd;
+use crate::common::trace::{Tracee, mark, mark_telling};
 use crate::line::{Heir, Line, Steps};
 use crate::stage::{BOTH, Found, Helper, How, Scene, Tally};
-use crate::trace::{Tracee, mark, mark_telling};
 
 /// A message of which half would be noticed.
 pub type Message = [u64; 3];

@@ -9,9 +9,9 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::processes::{DYING, adopt_orphans, bury_all};
+use crate::common::processes::{DYING, adopt_orphans, bury_all};
+use crate::common::trace::{alarm, raw_fork};
 use crate::stage::Tally;
-use crate::trace::{alarm, raw_fork};
 
 /// Seconds after which a configuration is taken for hanging.
 const HANGING: u32 = 600;

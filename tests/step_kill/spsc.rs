@@ -7,11 +7,11 @@ use offspring::spsc::{Consumer, Producer, ring_in};
 use offspring::{Fault, Handle, Segment, TryRecvError, TrySendError, Wait};
 
 use crate::Plan;
-use crate::fd::SegmentFd;
+use crate::common::fd::SegmentFd;
+use crate::common::trace::{Tracee, mark, mark_telling};
 use crate::line::{Heir, Line};
 use crate::queue::{Message, number_of, sealed};
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
-use crate::trace::{Tracee, mark, mark_telling};
 
 /// The ring as the victim finds it.
 #[derive(Clone, Copy, Debug)]

@@ -20,8 +20,8 @@ use std::os::fd::BorrowedFd;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use crate::trace::{Errand, Next, Tracee, kill_and_wait, raw_fork};
-use crate::watch::{Album, Snapshot, Watch};
+use crate::common::trace::{Errand, Next, Tracee, kill_and_wait, raw_fork};
+use crate::common::watch::{Album, Snapshot, Watch};
 
 /// Seconds after which a survivor is taken for hanging. None waits for more than fractions of one.
 const HANGING: u32 = 30;

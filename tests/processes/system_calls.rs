@@ -1,30 +1,14 @@
 //! How many system calls an operation makes: none while nobody sleeps, one to wake a sleeper, and a
 //! dead sleeper costs one and no more.
 
-mod common;
-
-use std::process::ExitCode;
-
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getppid};
 use offspring::{Child, Lock, Queue, Segment, fork, spsc};
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        messages_make_no_system_call_while_nobody_sleeps,
-        a_free_lock_makes_no_system_call,
-        a_ring_of_two_makes_no_system_call_while_nobody_sleeps,
-        waking_a_sleeping_receiver_is_one_system_call,
-        waking_a_sleeping_sender_is_one_system_call,
-        a_batch_wakes_a_sleeper_once,
-        a_killed_sleeper_costs_one_system_call_and_then_none,
-        a_killed_sleeping_sender_costs_one_system_call_and_then_none,
-        a_killed_sleeper_at_a_ring_costs_one_system_call_and_then_none,
-        an_unlock_with_a_killed_waiter_costs_one_system_call_and_then_none,
-    ])
-}
+use crate::common;
+use crate::harness::{apply, test};
 
 /// The system calls that `operations` make, in a process of their own that has used everything in
 /// `warm_up` before.
@@ -99,6 +83,7 @@ where
     common::state(child.id()) == Some('S')
 }
 
+#[apply(test)]
 fn messages_make_no_system_call_while_nobody_sleeps() {
     let queue = queue(8);
     let once = || {
@@ -123,12 +108,14 @@ fn messages_make_no_system_call_while_nobody_sleeps() {
     assert_eq!(calls, []);
 }
 
+#[apply(test)]
 fn a_free_lock_makes_no_system_call() {
     let lock = Lock::new(0_u64).expect("a lock");
     let once = || *lock.lock().expect("clean") += 1;
     assert_eq!(system_calls(once, || (0..100).for_each(|_| once())), []);
 }
 
+#[apply(test)]
 fn a_ring_of_two_makes_no_system_call_while_nobody_sleeps() {
     let (mut sender, mut receiver) = spsc::ring::<u64>(4).expect("a ring");
     let mut once = || {
@@ -161,6 +148,7 @@ fn a_ring_of_two_makes_no_system_call_while_nobody_sleeps() {
     assert!(matches!(error, offspring::JoinError::Exited(42)), "{error}");
 }
 
+#[apply(test)]
 fn waking_a_sleeping_receiver_is_one_system_call() {
     let queue = queue(8);
     let theirs = queue.clone();
@@ -175,6 +163,7 @@ fn waking_a_sleeping_receiver_is_one_system_call() {
     assert_eq!(sleeper.join().expect("no panic"), (1, 2));
 }
 
+#[apply(test)]
 fn waking_a_sleeping_sender_is_one_system_call() {
     let queue = queue(1);
     queue.send(1).expect("room");
@@ -188,6 +177,7 @@ fn waking_a_sleeping_sender_is_one_system_call() {
     sleeper.join().expect("no panic");
 }
 
+#[apply(test)]
 fn a_batch_wakes_a_sleeper_once() {
     let queue = queue(8);
     let theirs = queue.clone();
@@ -203,6 +193,7 @@ fn a_batch_wakes_a_sleeper_once() {
     assert_eq!(sleeper.join().expect("no panic"), 1);
 }
 
+#[apply(test)]
 fn a_killed_sleeper_costs_one_system_call_and_then_none() {
     let queue = queue(64);
     let theirs = queue.clone();
@@ -217,6 +208,7 @@ fn a_killed_sleeper_costs_one_system_call_and_then_none() {
     assert!(calls.len() <= 1, "{calls:?}");
 }
 
+#[apply(test)]
 fn a_killed_sleeping_sender_costs_one_system_call_and_then_none() {
     let queue = queue(1);
     queue.send(1).expect("room");
@@ -237,6 +229,7 @@ fn a_killed_sleeping_sender_costs_one_system_call_and_then_none() {
     assert!(calls.len() <= 1, "{calls:?}");
 }
 
+#[apply(test)]
 fn a_killed_sleeper_at_a_ring_costs_one_system_call_and_then_none() {
     // The end that is left belongs to the process that is counted, so that one makes the ring and
     // has the sleeper killed.
@@ -266,6 +259,7 @@ fn a_killed_sleeper_at_a_ring_costs_one_system_call_and_then_none() {
     assert!(calls.len() <= 1, "{calls:?}");
 }
 
+#[apply(test)]
 fn an_unlock_with_a_killed_waiter_costs_one_system_call_and_then_none() {
     let lock = Lock::new(0_u64).expect("a lock");
     let guard = lock.lock().expect("free");

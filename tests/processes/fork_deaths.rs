@@ -5,17 +5,12 @@
     reason = "raw forks, and threads and processes that end in ways which safe code has no words for"
 )]
 
-mod common;
-
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{
-    PATIENCE, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead, wait_until_stopped,
-};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTRAP};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -25,38 +20,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        signal_that_killed_the_child_is_told,
-        segmentation_fault_abort_and_stack_overflow_are_told,
-        stopped_child_is_alive,
-        child_killed_while_it_sends_its_value_sent_all_or_nothing,
-        status_taken_by_other_code_is_lost_but_the_value_is_not,
-        ignored_sigchld_loses_the_status_but_not_the_value,
-        copy_that_comes_back_from_a_raw_fork_sends_nothing,
-        copy_that_outlives_its_child_does_not_disturb_the_next,
-        handler_of_the_program_for_the_parent_death_signal_stays,
-        handle_is_inert_after_a_raw_fork_and_forking_works_there,
-        fork_while_a_panic_unwinds_works,
-        child_dies_when_its_parent_is_killed,
-        child_dies_whose_parent_is_killed_between_any_two_of_its_first_system_calls,
-        child_dies_when_its_parent_returns_exits_or_panics,
-        stopped_child_dies_when_its_parent_is_killed,
-        child_that_blocks_every_signal_dies_when_its_parent_is_killed,
-        child_of_a_parent_that_blocks_every_signal_dies_with_it,
-        child_without_parent_death_signal_dies_when_its_parent_is_killed,
-        child_without_lifeline_dies_when_its_parent_is_killed,
-        child_dies_beside_a_raw_fork_of_its_parent,
-        grandchildren_die_when_their_grandparent_is_killed,
-        dropped_child_dies_when_its_parent_is_killed,
-        siblings_do_not_keep_each_other_alive,
-        child_dies_when_its_parent_becomes_another_program,
-        child_outlives_the_thread_that_forked_it_but_not_the_process,
-        child_without_lifeline_outlives_the_thread_that_forked_it_but_not_the_process,
-        last_thread_may_fork_when_the_main_thread_has_ended,
-    ])
-}
+use crate::common::{
+    self, PATIENCE, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead,
+    wait_until_stopped,
+};
+use crate::harness::{apply, test};
 
+#[apply(test)]
 fn signal_that_killed_the_child_is_told() {
     for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGUSR1, libc::SIGRTMIN() + 3] {
         let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
@@ -72,6 +42,7 @@ fn signal_that_killed_the_child_is_told() {
     }
 }
 
+#[apply(test)]
 fn segmentation_fault_abort_and_stack_overflow_are_told() {
     fn ending(closure: fn()) -> JoinError {
         let child = fork(move || {
@@ -102,6 +73,7 @@ fn quiet() {
     nix::unistd::dup2_stderr(nowhere).expect("dup2");
 }
 
+#[apply(test)]
 fn stopped_child_is_alive() {
     let mut child = fork(|| -> () { sleep_for_ever() }).expect("fork");
     child.signal(libc::SIGSTOP).expect("it lives");
@@ -143,6 +115,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+#[apply(test)]
 fn child_killed_while_it_sends_its_value_sent_all_or_nothing() {
     const LEN: usize = 64 << 20;
     let mut in_the_middle = 0;
@@ -176,6 +149,7 @@ fn child_killed_while_it_sends_its_value_sent_all_or_nothing() {
     }
 }
 
+#[apply(test)]
 fn status_taken_by_other_code_is_lost_but_the_value_is_not() {
     let returns = fork(|| 7).expect("fork");
     let mut exits = fork(|| -> u8 { std::process::exit(3) }).expect("fork");
@@ -188,6 +162,7 @@ fn status_taken_by_other_code_is_lost_but_the_value_is_not() {
     assert!(matches!(exits.join_timeout(Duration::from_secs(1)), Some(Err(JoinError::Lost))));
 }
 
+#[apply(test)]
 fn ignored_sigchld_loses_the_status_but_not_the_value() {
     let child = fork(|| {
         // SAFETY: ignoring a signal runs no code of ours.
@@ -245,6 +220,7 @@ fn raw_exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+#[apply(test)]
 fn copy_that_comes_back_from_a_raw_fork_sends_nothing() {
     let child = fork(|| match raw_fork() {
         0 => String::from("the copy"),
@@ -253,6 +229,7 @@ fn copy_that_comes_back_from_a_raw_fork_sends_nothing() {
     assert_eq!(child.expect("fork").join().expect("a value"), "the copy ended with code 0");
 }
 
+#[apply(test)]
 fn copy_that_outlives_its_child_does_not_disturb_the_next() {
     // The copy has every descriptor of the child that it is a copy of, and comes back from the
     // closure when a later child has lived and died.
@@ -278,6 +255,7 @@ fn copy_that_outlives_its_child_does_not_disturb_the_next() {
     }
 }
 
+#[apply(test)]
 fn handler_of_the_program_for_the_parent_death_signal_stays() {
     use std::sync::atomic::{AtomicU32, Ordering};
     static CALLS: AtomicU32 = AtomicU32::new(0);
@@ -304,6 +282,7 @@ fn handler_of_the_program_for_the_parent_death_signal_stays() {
     assert_eq!(exit_code(pid), 3);
 }
 
+#[apply(test)]
 fn handle_is_inert_after_a_raw_fork_and_forking_works_there() {
     let mut child = fork(|| -> u32 { sleep_for_ever() }).expect("fork");
     let pid = raw_fork();
@@ -320,6 +299,7 @@ fn handle_is_inert_after_a_raw_fork_and_forking_works_there() {
     assert!(matches!(child.join(), Err(JoinError::Killed(libc::SIGKILL))));
 }
 
+#[apply(test)]
 fn fork_while_a_panic_unwinds_works() {
     struct ForksWhenDropped;
     impl Drop for ForksWhenDropped {
@@ -425,6 +405,7 @@ fn dies_with_killed_parent(childs_part: fn()) {
     wait_for(&child);
 }
 
+#[apply(test)]
 fn child_dies_when_its_parent_is_killed() {
     for _ in 0..20 {
         dies_with_killed_parent(|| ());
@@ -432,6 +413,7 @@ fn child_dies_when_its_parent_is_killed() {
 }
 
 /// The parent dies before the child has made any, some or all of the arrangements to die with it.
+#[apply(test)]
 fn child_dies_whose_parent_is_killed_between_any_two_of_its_first_system_calls() {
     let mut calls = 0;
     while born_as_its_parent_is_killed(calls) {
@@ -523,6 +505,7 @@ fn sleeps_long(process: nix::unistd::Pid) -> bool {
     ptrace::read(process, time as ptrace::AddressType).expect("a time") > 0
 }
 
+#[apply(test)]
 fn child_dies_when_its_parent_returns_exits_or_panics() {
     // Each waits until the test has seen the child.
     fn wait_for_signal() {
@@ -558,6 +541,7 @@ fn child_dies_when_its_parent_returns_exits_or_panics() {
     );
 }
 
+#[apply(test)]
 fn stopped_child_dies_when_its_parent_is_killed() {
     let (parent, child) = parent_and_child(|| (), keep);
     rustix::process::pidfd_send_signal(&child, Signal::STOP).expect("it lives");
@@ -583,10 +567,12 @@ fn block_all() {
     nix::sys::signal::SigSet::all().thread_block().expect("sigprocmask");
 }
 
+#[apply(test)]
 fn child_that_blocks_every_signal_dies_when_its_parent_is_killed() {
     dies_with_killed_parent(block_all);
 }
 
+#[apply(test)]
 fn child_of_a_parent_that_blocks_every_signal_dies_with_it() {
     let pipe = Teller::new();
     let parents = pipe.share();
@@ -606,6 +592,7 @@ fn child_of_a_parent_that_blocks_every_signal_dies_with_it() {
     wait_for(&child);
 }
 
+#[apply(test)]
 fn child_without_parent_death_signal_dies_when_its_parent_is_killed() {
     dies_with_killed_parent(|| {
         rustix::process::set_parent_process_death_signal(None).expect("prctl")
@@ -628,12 +615,14 @@ fn cut_lifeline() {
     assert_eq!(cut, 1);
 }
 
+#[apply(test)]
 fn child_without_lifeline_dies_when_its_parent_is_killed() {
     dies_with_killed_parent(cut_lifeline);
 }
 
 /// A process that libc's `fork` makes of the parent, after its child, must not keep the lifeline:
 /// each of these children has nothing else.
+#[apply(test)]
 fn child_dies_beside_a_raw_fork_of_its_parent() {
     let without_the_signal: [fn(); 4] = [
         || rustix::process::set_parent_process_death_signal(None).expect("prctl"),
@@ -678,6 +667,7 @@ fn is_asleep_or_stopped(pid: u32) -> bool {
     state.starts_with(['S', 'T'])
 }
 
+#[apply(test)]
 fn grandchildren_die_when_their_grandparent_is_killed() {
     let pipe = Teller::new();
     let (parents, childs, grandchilds) = (pipe.share(), pipe.share(), pipe.share());
@@ -700,6 +690,7 @@ fn grandchildren_die_when_their_grandparent_is_killed() {
     assert!(parent.join().is_err());
 }
 
+#[apply(test)]
 fn dropped_child_dies_when_its_parent_is_killed() {
     let (parent, child) = parent_and_child(
         || (),
@@ -714,6 +705,7 @@ fn dropped_child_dies_when_its_parent_is_killed() {
     wait_for(&child);
 }
 
+#[apply(test)]
 fn siblings_do_not_keep_each_other_alive() {
     let pipe = Teller::new();
     let parents = pipe.share();
@@ -741,6 +733,7 @@ fn siblings_do_not_keep_each_other_alive() {
     assert!(parent.join().is_err());
 }
 
+#[apply(test)]
 fn child_dies_when_its_parent_becomes_another_program() {
     let (parent, child) = parent_and_child(
         || (),
@@ -777,6 +770,7 @@ fn wait_for_main_thread() {
     });
 }
 
+#[apply(test)]
 fn last_thread_may_fork_when_the_main_thread_has_ended() {
     let parent = fork(|| -> () {
         std::thread::spawn(|| {
@@ -830,12 +824,14 @@ fn outlives_thread(childs_part: fn()) {
     assert!(matches!(parent.join(), Err(JoinError::Killed(libc::SIGKILL))));
 }
 
+#[apply(test)]
 fn child_outlives_the_thread_that_forked_it_but_not_the_process() {
     for _ in 0..5 {
         outlives_thread(|| ());
     }
 }
 
+#[apply(test)]
 fn child_without_lifeline_outlives_the_thread_that_forked_it_but_not_the_process() {
     for _ in 0..5 {
         outlives_thread(cut_lifeline);

@@ -21,32 +21,25 @@
 #![allow(dead_code, reason = "the included files have more in them than the models use")]
 #![allow(clippy::unit_arg, reason = "a segment of the model has no file descriptor")]
 
-#[path = "crash_model/engine.rs"]
 mod engine;
-#[path = "crash_model/models/mod.rs"]
 mod models;
-#[path = "crash_model/world.rs"]
 mod world;
 
 #[allow(
     unused_imports,
     reason = "the files' unit tests are compiled here, but not the functions marked as tests"
 )]
-#[path = "crash_model/object/mod.rs"]
 mod object;
-#[path = "crash_model/primitive.rs"]
 mod primitive;
 #[allow(
     unused_imports,
     reason = "the files' unit tests are compiled here, but not the functions marked as tests"
 )]
-#[path = "crash_model/segment/mod.rs"]
 mod segment;
 #[allow(
     unused_imports,
     reason = "the files' unit tests are compiled here, but not the functions marked as tests"
 )]
-#[path = "crash_model/sys/mod.rs"]
 mod sys;
 
 /// The crate's own files.
@@ -54,7 +47,7 @@ mod sys;
     unused_imports,
     reason = "the files' unit tests are compiled here, but not the functions marked as tests"
 )]
-#[path = "../src"]
+#[path = "../../src"]
 mod source {
     pub(crate) mod claim;
     pub(crate) mod heap;

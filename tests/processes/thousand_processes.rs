@@ -2,24 +2,18 @@
 //! left of them: no block of the segments, no page, no descriptor, no file, no entry in the peer
 //! table.
 
-mod common;
-
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use common::fd::SegmentFd;
 use offspring::{
     Child, JoinError, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, Segment,
     SegmentOptions, fork,
 };
 
-fn main() -> ExitCode {
-    // Before the first child, as all of it is to be allocated in the end.
-    let prepare = || drop(SegmentOptions::new().len(COMMONS_LEN).commons().expect("the first use"));
-    common::run_after(prepare, &tests![nothing_is_left_of_a_thousand_processes])
-}
+use crate::common;
+use crate::common::fd::SegmentFd;
+use crate::harness::{apply, fresh};
 
 const PROCESSES: usize = 1000;
 const AT_A_TIME: usize = 20;
@@ -85,8 +79,11 @@ fn live(shared: &Shared, number: u64) -> ! {
     common::sleep_for_ever()
 }
 
+#[apply(fresh)]
 fn nothing_is_left_of_a_thousand_processes() {
-    let commons = Segment::commons().expect("the commons");
+    // Before the first child, as all of it is to be allocated in the end.
+    let commons = SegmentOptions::new().len(COMMONS_LEN).commons().expect("the first use");
+    fork(|| ()).expect("the first fork").join().expect("a value");
     let descriptors = common::descriptors();
     let segment = Segment::create(SEGMENT_LEN).expect("a segment");
     let inode = std::fs::metadata(format!("/proc/self/fd/{}", segment.as_raw_fd()))

@@ -12,36 +12,15 @@
     reason = "a thread that ends alone, and a process that shares memory with another"
 )]
 
-mod common;
-#[path = "common/parent.rs"]
-mod parent;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/sandbox.rs"]
-mod sandbox;
-
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use offspring::{ForkError, fork};
-use raw::{Board, Ended};
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        fork_beside_a_chain_of_threads_never_succeeds,
-        fork_beside_several_chains_of_threads_never_succeeds,
-        no_child_inherits_a_lock_that_another_thread_has,
-        a_joined_thread_is_in_nobodys_way,
-        a_thread_that_ended_by_itself_is_soon_in_nobodys_way,
-        the_last_thread_may_fork_after_the_main_thread_has_ended,
-        one_of_two_threads_may_not_fork_after_the_main_thread_has_ended,
-        without_proc_the_other_way_to_ask_does,
-        where_nothing_tells_fork_says_so,
-        a_process_that_shares_its_memory_with_another_is_not_alone,
-    ])
-}
+use crate::common::raw::{Board, Ended};
+use crate::common::{self, raw, sandbox};
+use crate::harness::{apply, test};
 
 /// The two ways in which a process can ask: by `unshare`, and by what `/proc` counts where a
 /// sandbox refuses that, as Docker's does.
@@ -101,14 +80,17 @@ fn fork_beside_chains(chains: u32, time: Duration) {
     }
 }
 
+#[apply(test)]
 fn fork_beside_a_chain_of_threads_never_succeeds() {
     fork_beside_chains(1, Duration::from_secs(1));
 }
 
+#[apply(test)]
 fn fork_beside_several_chains_of_threads_never_succeeds() {
     fork_beside_chains(3, Duration::from_millis(500));
 }
 
+#[apply(test)]
 fn no_child_inherits_a_lock_that_another_thread_has() {
     static LOCK: Mutex<u64> = Mutex::new(0);
     /// As [`chain`], with the lock all its life.
@@ -138,6 +120,7 @@ fn no_child_inherits_a_lock_that_another_thread_has() {
     .join();
 }
 
+#[apply(test)]
 fn a_joined_thread_is_in_nobodys_way() {
     for (way, prepare) in WAYS {
         raw::fork(|| {
@@ -166,6 +149,7 @@ fn a_joined_thread_is_in_nobodys_way() {
     }
 }
 
+#[apply(test)]
 fn a_thread_that_ended_by_itself_is_soon_in_nobodys_way() {
     for (_, prepare) in WAYS {
         raw::fork(|| {
@@ -200,6 +184,7 @@ fn wait_for_main_thread() {
     });
 }
 
+#[apply(test)]
 fn the_last_thread_may_fork_after_the_main_thread_has_ended() {
     for (way, prepare) in WAYS {
         let board = Board::new();
@@ -227,6 +212,7 @@ fn the_last_thread_may_fork_after_the_main_thread_has_ended() {
     }
 }
 
+#[apply(test)]
 fn one_of_two_threads_may_not_fork_after_the_main_thread_has_ended() {
     for (way, prepare) in WAYS {
         let board = Board::new();
@@ -258,6 +244,7 @@ fn beside_a_thread<T>(act: impl FnOnce() -> T) -> T {
     result
 }
 
+#[apply(test)]
 fn without_proc_the_other_way_to_ask_does() {
     if !sandbox::can_enter() {
         return;
@@ -287,6 +274,7 @@ fn without_proc_the_other_way_to_ask_does() {
     .join();
 }
 
+#[apply(test)]
 fn where_nothing_tells_fork_says_so() {
     let board = Board::new();
     // Whatever takes `/proc` away beside `unshare`, `fork` does not guess.
@@ -328,6 +316,7 @@ fn where_nothing_tells_fork_says_so() {
     assert_eq!(board.get(0), 0, "a closure has run");
 }
 
+#[apply(test)]
 fn a_process_that_shares_its_memory_with_another_is_not_alone() {
     /// Lives in its parent's memory until it is killed.
     extern "C" fn sleep(_: *mut libc::c_void) -> libc::c_int {

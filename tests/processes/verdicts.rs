@@ -10,63 +10,19 @@
 
 #![expect(unsafe_code, reason = "system calls of processes that are judged")]
 
-mod common;
-#[path = "common/parent.rs"]
-mod parent;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/role.rs"]
-mod role;
-#[path = "common/sandbox.rs"]
-mod sandbox;
-
 use std::ffi::CString;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use offspring::{
     Child, Fault, ForkError, Lock, LockTimeoutError, Queue, Segment, SegmentError, TryLockError,
     TryRecvError, TrySendError, fork,
 };
-use raw::{Board, Ended, Errand, Raw};
 
-fn main() -> ExitCode {
-    sandbox::no_core();
-    match role::own().as_deref() {
-        Some("twin") => twin(),
-        Some("became another program") => common::sleep_for_ever(),
-        Some(role) => panic!("no such role: {role}"),
-        None => {
-            return common::run(&tests_apart![
-                a_living_owner_is_never_dead_to_a_judge_in_a_sandbox,
-                a_living_owner_in_a_sandbox_is_never_dead,
-                a_living_owner_that_closed_all_its_descriptors_is_never_dead,
-                a_living_owner_whose_main_thread_has_ended_is_never_dead,
-                a_stopped_or_traced_owner_is_never_dead,
-                a_living_owner_behind_a_foreign_proc_is_never_dead,
-                a_process_of_another_pid_namespace_is_refused,
-                a_process_of_another_pid_namespace_is_refused_without_proc,
-                a_grandchild_of_a_raw_fork_keeps_what_it_has_when_the_child_ends,
-                a_daemon_keeps_what_it_has_when_the_process_that_started_it_ends,
-                a_child_is_provided_for_although_a_grandchild_came_first,
-                a_zombie_is_dead_to_a_judge_without_descriptors,
-                a_zombie_is_dead_to_a_judge_in_a_sandbox,
-                a_dead_owner_is_found_without_proc,
-                an_owner_that_became_another_program_is_dead,
-                an_owner_that_became_its_own_twin_is_dead,
-                an_owner_that_became_a_program_which_nobody_may_look_into_is_dead,
-                many_waiters_behind_the_living_hide_no_dead_owner,
-                a_pid_that_came_back_as_a_thread_is_a_dead_owners,
-                a_pid_that_came_back_as_a_process_is_a_dead_owners,
-                children_that_nobody_joined_make_room_for_others,
-                a_child_without_proc_works_at_its_first_use,
-                what_a_raw_fork_opened_anew_is_given_back,
-            ]);
-        }
-    }
-    ExitCode::SUCCESS
-}
+use crate::common::raw::{Board, Ended, Errand, Raw};
+use crate::common::{self, raw, sandbox};
+use crate::harness::{apart, apply};
+use crate::role::{self, role};
 
 /// Far longer than it takes to find a dead owner, and far shorter than the watchdog's patience.
 const LONG: Duration = Duration::from_secs(30);
@@ -267,6 +223,7 @@ fn could_not_begin(error: &str) -> bool {
     error.contains("could not attach") || error.contains("pid namespace")
 }
 
+#[apply(apart)]
 fn a_living_owner_is_never_dead_to_a_judge_in_a_sandbox() {
     let scene = Scene::new();
     let owner = scene.owner(|| ());
@@ -311,6 +268,7 @@ fn a_living_owner_is_never_dead_to_a_judge_in_a_sandbox() {
     scene.ends_well(owner);
 }
 
+#[apply(apart)]
 fn a_living_owner_in_a_sandbox_is_never_dead() {
     for before in [false, true] {
         for sandboxes in sandboxes().chunks(15) {
@@ -373,6 +331,7 @@ fn a_living_owner_in_a_sandbox_is_never_dead() {
     }
 }
 
+#[apply(apart)]
 fn a_living_owner_that_closed_all_its_descriptors_is_never_dead() {
     let scene = Scene::new();
     let owner = raw::fork(|| {
@@ -392,6 +351,7 @@ fn a_living_owner_that_closed_all_its_descriptors_is_never_dead() {
     scene.ends_well(owner);
 }
 
+#[apply(apart)]
 fn a_living_owner_whose_main_thread_has_ended_is_never_dead() {
     let scene = Scene::new();
     let mut owner = raw::fork(|| {
@@ -420,6 +380,7 @@ fn a_living_owner_whose_main_thread_has_ended_is_never_dead() {
     assert_eq!(owner.wait(), Ended::Exited(0));
 }
 
+#[apply(apart)]
 fn a_stopped_or_traced_owner_is_never_dead() {
     let scene = Scene::new();
     let owner = scene.owner(|| ());
@@ -451,6 +412,7 @@ fn no_descriptors() {
     rustix::process::setrlimit(rustix::process::Resource::Nofile, none).expect("setrlimit");
 }
 
+#[apply(apart)]
 fn a_living_owner_behind_a_foreign_proc_is_never_dead() {
     if !sandbox::is_root() {
         return sandbox::skip("only root may mount the /proc of another pid namespace");
@@ -529,6 +491,7 @@ fn is_foreign(scene: &Scene, fd: i32) {
     assert!(fork(|| ()).is_err(), "it has no place in the commons of its parent");
 }
 
+#[apply(apart)]
 fn a_process_of_another_pid_namespace_is_refused() {
     let scene = Scene::new();
     scene.attach();
@@ -551,6 +514,7 @@ fn a_process_of_another_pid_namespace_is_refused() {
     scene.ends_well(owner);
 }
 
+#[apply(apart)]
 fn a_process_of_another_pid_namespace_is_refused_without_proc() {
     if !sandbox::can_enter() || !sandbox::namespace_is_known_without_proc() {
         return;
@@ -586,6 +550,7 @@ fn a_process_of_another_pid_namespace_is_refused_without_proc() {
     }
 }
 
+#[apply(apart)]
 fn a_grandchild_of_a_raw_fork_keeps_what_it_has_when_the_child_ends() {
     // It may be the first of the family to use the segment, or come after the child; and the child
     // may be killed, or return.
@@ -641,6 +606,7 @@ fn the_grandchild_is_alive(scene: &Scene) {
     );
 }
 
+#[apply(apart)]
 fn a_daemon_keeps_what_it_has_when_the_process_that_started_it_ends() {
     let scene = std::sync::Arc::new(Scene::new());
     let theirs = std::sync::Arc::clone(&scene);
@@ -661,6 +627,7 @@ fn a_daemon_keeps_what_it_has_when_the_process_that_started_it_ends() {
     the_grandchild_is_alive(&scene);
 }
 
+#[apply(apart)]
 fn a_child_is_provided_for_although_a_grandchild_came_first() {
     for _ in 0..20 {
         let scene = std::sync::Arc::new(Scene::new());
@@ -697,6 +664,7 @@ fn dead_owner(scene: &Scene, waited_for: bool, prepare: impl FnOnce()) -> Raw {
     owner
 }
 
+#[apply(apart)]
 fn a_zombie_is_dead_to_a_judge_without_descriptors() {
     let ways: [(&str, fn()); 3] = [
         ("a full table", fill_descriptor_table),
@@ -733,6 +701,7 @@ fn a_zombie_is_dead_to_a_judge_without_descriptors() {
     }
 }
 
+#[apply(apart)]
 fn a_zombie_is_dead_to_a_judge_in_a_sandbox() {
     for waited_for in [false, true] {
         for (name, numbers) in calls() {
@@ -752,6 +721,7 @@ fn a_zombie_is_dead_to_a_judge_in_a_sandbox() {
     }
 }
 
+#[apply(apart)]
 fn a_dead_owner_is_found_without_proc() {
     if !sandbox::can_enter() {
         return;
@@ -808,6 +778,7 @@ fn wait_for_program(pid: u32, name: &str) {
     });
 }
 
+#[apply(apart)]
 fn an_owner_that_became_another_program_is_dead() {
     // From its main thread, or from another one, which the kernel then makes the main thread.
     for from_thread in [false, true] {
@@ -849,13 +820,15 @@ fn an_owner_that_became_another_program_is_dead() {
     }
 }
 
+#[apply(apart)]
 fn an_owner_that_became_its_own_twin_is_dead() {
-    role::play("twin");
+    role::play("verdicts::twin");
 }
 
 /// Without address randomization, a process that becomes the same program once more, with the same
 /// arguments, has the same stack as before.
-fn twin() {
+#[apply(role)]
+fn twin(_: &str) {
     const REAL: libc::c_int = 200;
     // SAFETY: takes integers.
     if unsafe { libc::fcntl(REAL, libc::F_GETFD) } != -1 {
@@ -897,6 +870,7 @@ fn twin() {
     owner.kill();
 }
 
+#[apply(apart)]
 fn an_owner_that_became_a_program_which_nobody_may_look_into_is_dead() {
     if !sandbox::is_root() {
         return sandbox::skip("only root may change its user");
@@ -932,9 +906,10 @@ fn become_user(user: u32) {
     assert_eq!(unsafe { libc::setresuid(user, user, user) }, 0);
     // SAFETY: takes integers.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) }, 0);
-    parent::end_with(nix::unistd::getppid());
+    common::parent::end_with(nix::unistd::getppid());
 }
 
+#[apply(apart)]
 fn many_waiters_behind_the_living_hide_no_dead_owner() {
     const WAITERS: usize = 64;
     // All share one process, and what it may ask. It used to be so little that each round took
@@ -1001,6 +976,7 @@ fn choose_next_pid(pid: i32) {
         .expect("it could be written before");
 }
 
+#[apply(apart)]
 fn a_pid_that_came_back_as_a_thread_is_a_dead_owners() {
     where_pids_can_be_chosen(|| {
         for sandboxed in [false, true] {
@@ -1029,6 +1005,7 @@ fn a_pid_that_came_back_as_a_thread_is_a_dead_owners() {
     });
 }
 
+#[apply(apart)]
 fn a_pid_that_came_back_as_a_process_is_a_dead_owners() {
     where_pids_can_be_chosen(|| {
         for sandboxed in [false, true] {
@@ -1057,6 +1034,7 @@ fn a_pid_that_came_back_as_a_process_is_a_dead_owners() {
     });
 }
 
+#[apply(apart)]
 fn children_that_nobody_joined_make_room_for_others() {
     const CHILDREN: usize = 1100;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -1102,6 +1080,7 @@ fn children_that_nobody_joined_make_room_for_others() {
     assert_eq!(commons.reap(), Ok(0));
 }
 
+#[apply(apart)]
 fn a_child_without_proc_works_at_its_first_use() {
     if !sandbox::can_enter() {
         return;
@@ -1126,6 +1105,7 @@ fn a_child_without_proc_works_at_its_first_use() {
     }
 }
 
+#[apply(apart)]
 fn what_a_raw_fork_opened_anew_is_given_back() {
     let segment = Segment::create(1 << 20).expect("a segment");
     let room = |expected: Option<u64>| {

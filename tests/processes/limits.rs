@@ -1,49 +1,17 @@
 //! Where memory, address space or file sizes are limited, that is an error with the sizes in it, or
 //! less is reserved; never a signal.
 
-mod common;
-
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use offspring::{CreateError, Queue, Segment, SegmentError, SegmentOptions, fork};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Set when this binary is started by one of its own tests, to say what to do instead of testing.
-const ROLE: &str = "OFFSPRING_TEST_ROLE";
+use crate::harness::{apply, fresh, test};
+use crate::role::{self, role};
 
-fn main() -> ExitCode {
-    match std::env::var(ROLE).as_deref() {
-        Ok("address space") => limited_address_space(),
-        Ok("file size") => limited_file_size(),
-        Ok("full file system") => full_file_system(),
-        Ok(role) => panic!("no such role: {role}"),
-        Err(_) => {
-            return common::run(&tests![
-                a_limited_address_space_gives_smaller_commons,
-                a_limited_file_size_gives_smaller_commons,
-                a_full_file_system_is_an_error_with_the_sizes,
-                the_commons_take_the_size_that_was_chosen_first,
-            ]);
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn play(role: &str, mut command: Command) {
-    let status = command.env(ROLE, role).status().expect("start");
-    assert!(status.success(), "{role}: {status}");
-}
-
-fn this_binary() -> Command {
-    Command::new(std::env::current_exe().expect("a path"))
-}
-
+#[apply(fresh)]
 fn a_limited_address_space_gives_smaller_commons() {
-    play("address space", this_binary());
-}
-
-fn limited_address_space() {
     let limit = Rlimit { current: Some(1 << 30), maximum: getrlimit(Resource::As).maximum };
     setrlimit(Resource::As, limit).expect("setrlimit");
     let commons = Segment::commons().expect("smaller commons");
@@ -53,11 +21,8 @@ fn limited_address_space() {
     works_in_children();
 }
 
+#[apply(fresh)]
 fn a_limited_file_size_gives_smaller_commons() {
-    play("file size", this_binary());
-}
-
-fn limited_file_size() {
     let limit = Rlimit { current: Some(1 << 28), maximum: getrlimit(Resource::Fsize).maximum };
     setrlimit(Resource::Fsize, limit).expect("setrlimit");
     let commons = Segment::commons().expect("smaller commons");
@@ -78,21 +43,26 @@ fn works_in_children() {
     assert_eq!((queue.recv(), queue.recv()), (Ok(2), Ok(1)));
 }
 
+#[apply(test)]
 fn a_full_file_system_is_an_error_with_the_sizes() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = Command::new("unshare");
     command.arg("-Urm").arg("sh").arg("-c");
     command.arg("mount -t tmpfs -o size=4m none \"$0\" && cd \"$0\" && exec \"$1\"");
-    command.arg(folder.path()).arg(std::env::current_exe().expect("a path"));
+    let full = role::command("limits::full_file_system");
+    command.arg(folder.path()).arg(full.get_program());
+    command.envs(full.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if !Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success())
     {
         eprintln!("skipped: this machine does not let users have mount namespaces");
         return;
     }
-    play("full file system", command);
+    let status = command.status().expect("start");
+    assert!(status.success(), "{status}");
 }
 
-fn full_file_system() {
+#[apply(role)]
+fn full_file_system(_: &str) {
     let segment = Segment::create_file(Path::new("segment"), 64 << 20).expect("a sparse segment");
     let mut queues = Vec::new();
     let error = loop {
@@ -117,6 +87,7 @@ fn full_file_system() {
     queues.push(Queue::with_capacity_in(&segment, 200).expect("room again"));
 }
 
+#[apply(test)]
 fn the_commons_take_the_size_that_was_chosen_first() {
     // The harness has forked already, so the commons are there.
     assert!(matches!(

@@ -4,7 +4,6 @@
 //! after every system call; pages that the victim has just backed, and not touched yet, are known
 //! from the arguments of its call.
 #![expect(unsafe_code, reason = "a mapping of the segment's descriptor and views of its pages")]
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -14,7 +13,7 @@ use std::rc::Rc;
 use nix::unistd::Pid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::trace::{Call, Next, Tracee};
+use super::trace::{Call, Next, Tracee};
 
 const PAGE: usize = 4096;
 

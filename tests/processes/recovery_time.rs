@@ -6,9 +6,6 @@
 //! dead, so it includes the kernel's own work of ending a process. Nobody joins the dead before, so
 //! the survivor finds out alone.
 
-mod common;
-
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use offspring::{
@@ -17,20 +14,8 @@ use offspring::{
 };
 use rustix::event::{PollFd, PollFlags};
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        a_receiver_behind_a_killed_reservation_goes_on,
-        a_sender_behind_a_killed_reader_goes_on,
-        a_waiter_behind_a_killed_owner_goes_on,
-        a_receiver_that_waits_for_the_message_of_a_killed_one_goes_on,
-        all_waiters_behind_a_killed_owner_go_on,
-        a_sender_of_a_ring_whose_receiver_was_replaced_goes_on,
-        a_stopped_owner_of_a_lock_keeps_it,
-        a_stopped_reader_keeps_its_message,
-        a_stopped_reader_of_a_queue_that_delivers_again_keeps_its_message,
-        a_stopped_sender_keeps_its_slot,
-    ])
-}
+use crate::common;
+use crate::harness::{apply, test};
 
 /// So many scenes at a time, so many times.
 const AT_A_TIME: usize = 4;
@@ -134,6 +119,7 @@ fn print(from: &str, mut times: Vec<Duration>) {
     println!("    {from:<15} median {:>9.2?}, p90 {:>9.2?}, max {:>9.2?}", at(50), at(90), at(100));
 }
 
+#[apply(test)]
 fn a_receiver_behind_a_killed_reservation_goes_on() {
     measure("sender killed with a reservation, receiver behind it", || {
         let queue = queue(4, OnReceiverDeath::Drop);
@@ -148,6 +134,7 @@ fn a_receiver_behind_a_killed_reservation_goes_on() {
     });
 }
 
+#[apply(test)]
 fn a_sender_behind_a_killed_reader_goes_on() {
     measure("receiver killed with a message, sender behind it", || {
         let queue = queue(1, OnReceiverDeath::Drop);
@@ -181,6 +168,7 @@ fn owner_of(lock: &Lock<u64>) -> Child<()> {
     })
 }
 
+#[apply(test)]
 fn a_waiter_behind_a_killed_owner_goes_on() {
     measure("owner of a lock killed, waiter behind it", || {
         let lock = Lock::new(0_u64).expect("a lock");
@@ -194,6 +182,7 @@ fn a_waiter_behind_a_killed_owner_goes_on() {
     });
 }
 
+#[apply(test)]
 fn a_receiver_that_waits_for_the_message_of_a_killed_one_goes_on() {
     measure("receiver killed with a message, another one gets it again", || {
         let queue = queue(8, OnReceiverDeath::Redeliver);
@@ -207,6 +196,7 @@ fn a_receiver_that_waits_for_the_message_of_a_killed_one_goes_on() {
     });
 }
 
+#[apply(test)]
 fn all_waiters_behind_a_killed_owner_go_on() {
     measure("owner of a lock killed, four waiters behind it", || {
         let lock = Lock::new(0_u64).expect("a lock");
@@ -222,6 +212,7 @@ fn all_waiters_behind_a_killed_owner_go_on() {
     });
 }
 
+#[apply(test)]
 fn a_sender_of_a_ring_whose_receiver_was_replaced_goes_on() {
     measure("receiver of a ring killed, sender behind it, with a successor", || {
         let (mut sender, receiver) = spsc::ring::<u64>(1).expect("a ring");
@@ -265,6 +256,7 @@ fn stopped_for_a_second(child: &Child<()>, mut see: impl FnMut()) {
 /// Longer than any slice of sleep.
 const A_WHILE: Duration = Duration::from_millis(120);
 
+#[apply(test)]
 fn a_stopped_owner_of_a_lock_keeps_it() {
     let lock = Lock::new(0_u64).expect("a lock");
     let go_on = Queue::<u64>::with_capacity(1).expect("a queue");
@@ -290,6 +282,7 @@ fn a_stopped_owner_of_a_lock_keeps_it() {
     assert_eq!(*lock.lock().expect("clean: nobody died"), 1);
 }
 
+#[apply(test)]
 fn a_stopped_reader_keeps_its_message() {
     let queue = queue(1, OnReceiverDeath::Drop);
     queue.send(1).expect("room");
@@ -304,6 +297,7 @@ fn a_stopped_reader_keeps_its_message() {
     queue.try_send(2).expect("room");
 }
 
+#[apply(test)]
 fn a_stopped_reader_of_a_queue_that_delivers_again_keeps_its_message() {
     let queue = queue(4, OnReceiverDeath::Redeliver);
     queue.send(1).expect("room");
@@ -333,6 +327,7 @@ fn patient_reader_of(queue: &Queue<u64>) -> (Child<()>, Queue<u64>) {
     (reader, go_on)
 }
 
+#[apply(test)]
 fn a_stopped_sender_keeps_its_slot() {
     let queue = queue(2, OnReceiverDeath::Drop);
     let go_on = Queue::<u64>::with_capacity(1).expect("a queue");

@@ -9,18 +9,9 @@
 //!
 //! Another boot is played by writing another home wherever the file says its own.
 
-mod common;
-#[path = "common/parent.rs"]
-mod parent;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/sandbox.rs"]
-mod sandbox;
-
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::ptrace;
@@ -30,26 +21,10 @@ use offspring::{
     Handle, Lock, LockError, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, Segment,
     SegmentError, TryLockError, TryRecvError, fork,
 };
-use raw::{Board, Errand, Raw};
 
-fn main() -> ExitCode {
-    common::run(&tests_apart![
-        a_file_of_another_boot_opens_and_works,
-        everybody_of_another_boot_is_dead_though_their_numbers_live,
-        what_the_dead_of_another_boot_were_doing_is_put_right,
-        two_processes_that_open_a_file_of_another_boot_at_once_share_it,
-        many_processes_that_open_a_file_of_another_boot_at_once_share_it,
-        a_process_killed_while_it_moves_in_is_in_nobodys_way,
-        a_process_stopped_while_it_moves_in_is_alive,
-        a_file_that_somebody_has_open_in_another_namespace_is_refused,
-        a_file_opens_once_the_others_namespace_is_dead,
-        a_file_moves_there_and_back,
-        a_process_that_closed_its_descriptors_still_keeps_the_file_at_home,
-        a_namespace_number_that_is_used_again_is_no_evidence,
-        a_file_is_neither_made_nor_opened_where_the_home_cannot_be_found_out,
-        an_anonymous_segment_of_another_namespace_is_refused,
-    ])
-}
+use crate::common::raw::{Board, Errand, Raw};
+use crate::common::{self, raw, sandbox};
+use crate::harness::{apart, apply};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -124,6 +99,7 @@ fn works(segment: &Segment) {
     assert_eq!(*lock.lock().expect("free"), 1);
 }
 
+#[apply(apart)]
 fn a_file_of_another_boot_opens_and_works() {
     let place = Place::new();
     drop(place.create());
@@ -180,6 +156,7 @@ fn holder(place: &Place, board: Board) -> Raw {
     holder
 }
 
+#[apply(apart)]
 fn everybody_of_another_boot_is_dead_though_their_numbers_live() {
     let (place, board) = (Place::new(), Board::new());
     let living = holder(&place, board);
@@ -208,6 +185,7 @@ fn everybody_of_another_boot_is_dead_though_their_numbers_live() {
     living.kill();
 }
 
+#[apply(apart)]
 fn what_the_dead_of_another_boot_were_doing_is_put_right() {
     for reaped in [false, true] {
         let (place, board) = (Place::new(), Board::new());
@@ -314,10 +292,12 @@ fn open_at_once(count: u64, rounds: u64) {
     }
 }
 
+#[apply(apart)]
 fn two_processes_that_open_a_file_of_another_boot_at_once_share_it() {
     open_at_once(2, 60);
 }
 
+#[apply(apart)]
 fn many_processes_that_open_a_file_of_another_boot_at_once_share_it() {
     open_at_once(12, 6);
 }
@@ -355,6 +335,7 @@ fn go_on_to_call(process: &Raw) -> bool {
     )
 }
 
+#[apply(apart)]
 fn a_process_killed_while_it_moves_in_is_in_nobodys_way() {
     let (place, board) = (Place::new(), Board::new());
     drop(holder(&place, board));
@@ -410,6 +391,7 @@ fn a_process_killed_while_it_moves_in_is_in_nobodys_way() {
     assert!(killed > 20, "at {killed} places only");
 }
 
+#[apply(apart)]
 fn a_process_stopped_while_it_moves_in_is_alive() {
     // Whatever it has done so far, whoever comes after it gets in, or is told that somebody is
     // there; and it goes on as if nothing had been.
@@ -493,6 +475,7 @@ fn is_foreign(opened: Result<Segment, SegmentError>) {
     }
 }
 
+#[apply(apart)]
 fn a_file_that_somebody_has_open_in_another_namespace_is_refused() {
     let (place, board) = (Place::new(), Board::new());
     let Some(inside) = elsewhere(&place, board, || ()) else { return };
@@ -508,6 +491,7 @@ fn a_file_that_somebody_has_open_in_another_namespace_is_refused() {
     inside.kill();
 }
 
+#[apply(apart)]
 fn a_file_opens_once_the_others_namespace_is_dead() {
     let (place, board) = (Place::new(), Board::new());
     let Some(inside) = elsewhere(&place, board, || ()) else { return };
@@ -527,6 +511,7 @@ fn a_file_opens_once_the_others_namespace_is_dead() {
     refused.join();
 }
 
+#[apply(apart)]
 fn a_file_moves_there_and_back() {
     let place = Place::new();
     drop(place.create());
@@ -545,6 +530,7 @@ fn a_file_moves_there_and_back() {
     }
 }
 
+#[apply(apart)]
 fn a_process_that_closed_its_descriptors_still_keeps_the_file_at_home() {
     let (place, board) = (Place::new(), Board::new());
     if !place.path.starts_with("/dev/shm") {
@@ -556,6 +542,7 @@ fn a_process_that_closed_its_descriptors_still_keeps_the_file_at_home() {
     place.open().expect("they are dead");
 }
 
+#[apply(apart)]
 fn a_namespace_number_that_is_used_again_is_no_evidence() {
     // The kernel gives the number of a dead namespace to the next that is made. Should somebody
     // else get it, there is another turn.
@@ -588,6 +575,7 @@ fn a_namespace_number_that_is_used_again_is_no_evidence() {
     sandbox::skip("no namespace got the number of a dead one");
 }
 
+#[apply(apart)]
 fn a_file_is_neither_made_nor_opened_where_the_home_cannot_be_found_out() {
     let place = Place::new();
     drop(place.create());
@@ -646,6 +634,7 @@ fn a_file_is_neither_made_nor_opened_where_the_home_cannot_be_found_out() {
     .join();
 }
 
+#[apply(apart)]
 fn an_anonymous_segment_of_another_namespace_is_refused() {
     use std::os::unix::net::UnixStream;
     let (ours, theirs) = UnixStream::pair().expect("a pair");

@@ -6,55 +6,21 @@
 //! number, whichever of the streams are closed, in the process that closed them and in its
 //! children.
 //!
-//! Each test starts this binary again, as everything here has to happen before the first use of the
+//! Each test starts this program again, as everything here has to happen before the first use of the
 //! crate.
 
 #![expect(unsafe_code, reason = "closes standard streams")]
 
-mod common;
-#[path = "common/parent.rs"]
-mod parent;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/role.rs"]
-mod role;
-
 use std::io::Write;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 
 use offspring::{JoinError, Lock, Queue, Segment, SegmentOptions, fork, spsc};
 
-fn main() -> ExitCode {
-    match role::own().as_deref() {
-        Some("passed") => passed(),
-        Some(role) => {
-            let (what, streams) =
-                role.split_once(' ').expect("what to do, and without which streams");
-            let streams =
-                streams.bytes().map(|digit| RawFd::from(digit - b'0')).collect::<Vec<_>>();
-            report_elsewhere();
-            match what {
-                "everything" => everything(&streams),
-                "panics" => panics(&streams),
-                "files" => files_of_the_program(&streams),
-                "child" => child_closes(&streams),
-                other => panic!("no such role: {other}"),
-            }
-        }
-        None => {
-            return common::run(&tests![
-                nothing_is_lost_and_nothing_overwritten_without_any_of_the_streams,
-                a_panic_comes_back_without_any_of_the_streams,
-                a_panic_comes_back_with_its_backtrace_without_any_of_the_streams,
-                files_that_the_program_opens_get_the_numbers_as_ever,
-                a_child_may_close_its_streams_by_itself,
-            ]);
-        }
-    }
-    ExitCode::SUCCESS
-}
+use crate::common;
+use crate::harness::{apply, test};
+use crate::role::{self, role};
 
 /// Each combination of standard streams, as digits.
 fn combinations() -> impl Iterator<Item = String> {
@@ -70,7 +36,7 @@ fn combinations() -> impl Iterator<Item = String> {
 
 fn play_without_streams(what: &str) {
     for streams in combinations() {
-        let mut command = role::command(&format!("{what} {streams}"));
+        let mut command = role::command(&format!("stdio::{what} {streams}"));
         let output =
             command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).output().expect("start");
         let text = String::from_utf8_lossy(&output.stderr);
@@ -83,6 +49,12 @@ fn play_without_streams(what: &str) {
             "without \"{streams}\": {printed}"
         );
     }
+}
+
+/// The streams that a role is to do without. Its panics are reported although it closes them.
+fn without(streams: &str) -> Vec<RawFd> {
+    report_elsewhere();
+    streams.bytes().map(|digit| RawFd::from(digit - b'0')).collect()
 }
 
 /// Has panics reported to what was standard error at the beginning, which the role is about to
@@ -131,11 +103,14 @@ fn stays_clear(streams: &[RawFd], after: &str) {
     }
 }
 
+#[apply(test)]
 fn nothing_is_lost_and_nothing_overwritten_without_any_of_the_streams() {
     play_without_streams("everything");
 }
 
-fn everything(streams: &[RawFd]) {
+#[apply(role)]
+fn everything(streams: &str) {
+    let streams = &without(streams)[..];
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("segment");
     let (ours, theirs) = UnixStream::pair().expect("a pair");
@@ -198,7 +173,7 @@ fn everything(streams: &[RawFd]) {
     assert_eq!(*lock.lock().expect("free"), 27);
 
     // A program that it starts.
-    let mut command = role::command("passed");
+    let mut command = role::command("stdio::passed");
     anonymous.pass_to(&mut command, "it").expect("passed");
     assert!(command.stderr(Stdio::null()).status().expect("start").success());
     stays_clear(streams, "starting a program");
@@ -212,22 +187,25 @@ fn everything(streams: &[RawFd]) {
 }
 
 /// The program that is started by one without streams. Rust gives it some of its own.
-fn passed() {
+#[apply(role)]
+fn passed(_: &str) {
     let segment = Segment::inherited("it").expect("passed");
     let queue = Queue::<u64>::with_capacity_in(&segment, 4).expect("a queue");
     chat();
     assert_eq!((queue.send(7), queue.recv()), (Ok(()), Ok(7)));
 }
 
+#[apply(test)]
 fn a_panic_comes_back_without_any_of_the_streams() {
     play_without_streams("panics");
 }
 
+#[apply(test)]
 fn a_panic_comes_back_with_its_backtrace_without_any_of_the_streams() {
     // To put a backtrace into words takes long, so this is done with all of them closed, and with
     // none.
     for streams in ["", "012"] {
-        let mut command = role::command(&format!("panics {streams}"));
+        let mut command = role::command(&format!("stdio::panics {streams}"));
         let status = command
             .env("RUST_BACKTRACE", "1")
             .stdout(Stdio::null())
@@ -238,7 +216,9 @@ fn a_panic_comes_back_with_its_backtrace_without_any_of_the_streams() {
     }
 }
 
-fn panics(streams: &[RawFd]) {
+#[apply(role)]
+fn panics(streams: &str) {
+    let streams = &without(streams)[..];
     close(streams);
     // The hook that a program has by default, which prints.
     let _ = std::panic::take_hook();
@@ -275,15 +255,18 @@ fn panics(streams: &[RawFd]) {
     chat();
 }
 
+#[apply(test)]
 fn files_that_the_program_opens_get_the_numbers_as_ever() {
     for streams in combinations().filter(|streams| !streams.is_empty()) {
-        role::play(&format!("files {streams}"));
+        role::play(&format!("stdio::files_of_the_program {streams}"));
     }
 }
 
 /// What the program itself opens may well have the numbers of streams, and is not disturbed by what
 /// we do.
-fn files_of_the_program(streams: &[RawFd]) {
+#[apply(role)]
+fn files_of_the_program(streams: &str) {
+    let streams = &without(streams)[..];
     use std::io::{Read, Seek};
     use std::os::fd::AsRawFd;
     close(streams);
@@ -307,11 +290,14 @@ fn files_of_the_program(streams: &[RawFd]) {
     }
 }
 
+#[apply(test)]
 fn a_child_may_close_its_streams_by_itself() {
-    play_without_streams("child");
+    play_without_streams("child_closes");
 }
 
-fn child_closes(streams: &[RawFd]) {
+#[apply(role)]
+fn child_closes(streams: &str) {
+    let streams = &without(streams)[..];
     let segment = Segment::create(1 << 20).expect("a segment");
     for used in [false, true] {
         let queue = Queue::<u64>::with_capacity_in(&segment, 4).expect("a queue");

@@ -23,28 +23,13 @@
 )]
 
 #[cfg(target_arch = "x86_64")]
-#[path = "common/fd.rs"]
-mod fd;
+#[path = "../common/mod.rs"]
+mod common;
 #[cfg(target_arch = "x86_64")]
-#[path = "interleave/notebook.rs"]
 mod notebook;
 #[cfg(target_arch = "x86_64")]
-#[path = "common/parent.rs"]
-mod parent;
-#[cfg(target_arch = "x86_64")]
-#[path = "step_kill/room.rs"]
-mod room;
-#[cfg(target_arch = "x86_64")]
-#[path = "interleave/scenes.rs"]
 mod scenes;
 #[cfg(target_arch = "x86_64")]
-#[path = "step_kill/trace.rs"]
-mod trace;
-#[cfg(target_arch = "x86_64")]
-#[path = "step_kill/watch.rs"]
-mod watch;
-#[cfg(target_arch = "x86_64")]
-#[path = "interleave/world.rs"]
 mod world;
 
 use std::process::ExitCode;
@@ -68,8 +53,8 @@ mod imp {
     use std::process::{Command, ExitCode};
     use std::time::{Duration, Instant};
 
+    use crate::common::trace::{alarm, raw_fork};
     use crate::scenes::{Outcome, SCENES, play};
-    use crate::trace::{alarm, raw_fork};
     use crate::world::Chronicle;
 
     /// Seconds after which a run is taken for hanging.

@@ -2,26 +2,25 @@
 //! or an error. No panic, no signal, no hang.
 //!
 //! Two processes with two threads each use every kind of object, and the parent writes over random
-//! words. It goes by a seed, which is printed; `OFFSPRING_SEED=n cargo test --test scribble`
-//! repeats what the parent wrote, though not the interleaving.
+//! words. It goes by a seed, which is printed; with `OFFSPRING_SEED=n` in the environment the parent
+//! writes the same again, though not in the same interleaving.
 //!
 //! What a scribble may do: make a call say `Broken`, change or lose messages, take a lock from its
 //! owner or lock it for ever. So whatever waits has a timeout here, and values are not compared;
 //! but objects in another segment, and those whose own words were spared, are.
 
-mod common;
-
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::fd::SegmentFd;
 use offspring::{
     Child, CreateError, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError,
     RecvTimeoutError, Segment, SendTimeoutError, Wait, spsc,
 };
 use rustix::fs::SeekFrom;
+
+use crate::common::fd::SegmentFd;
+use crate::harness::{apply, test};
 
 const LEN: u64 = 1 << 16;
 const PAGE: u64 = 4096;
@@ -36,21 +35,6 @@ const BLOCKS: std::ops::Range<u64> = 131_072..u64::MAX;
 /// How long the two processes are disturbed, and how long they may take to end after that.
 const TIME: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn main() -> ExitCode {
-    common::run(&tests![
-        calls_return_while_the_header_is_written_over,
-        calls_return_while_the_peer_table_is_written_over,
-        calls_return_while_the_heap_is_written_over,
-        calls_return_while_objects_are_written_over,
-        calls_return_while_anything_is_written_over,
-        calls_return_whatever_word_is_wrong,
-        a_wrong_length_does_not_wipe_the_blocks_behind,
-        a_wrong_length_does_not_use_the_budget_up,
-        a_wrong_frontier_does_not_take_gigabytes,
-        a_corrupt_ring_says_so_every_time,
-    ])
-}
 
 /// Marsaglia's xorshift: small, and the same everywhere.
 struct Random(u64);
@@ -332,27 +316,33 @@ fn disturb(range: std::ops::Range<u64>) {
     println!("{written} words written over, {calls} calls returned");
 }
 
+#[apply(test)]
 fn calls_return_while_the_header_is_written_over() {
     disturb(HEADER);
 }
 
+#[apply(test)]
 fn calls_return_while_the_peer_table_is_written_over() {
     disturb(PEERS);
 }
 
+#[apply(test)]
 fn calls_return_while_the_heap_is_written_over() {
     disturb(HEAP);
 }
 
+#[apply(test)]
 fn calls_return_while_objects_are_written_over() {
     disturb(BLOCKS);
 }
 
+#[apply(test)]
 fn calls_return_while_anything_is_written_over() {
     disturb(0..u64::MAX);
 }
 
 /// One wrong word at a time, in otherwise good memory, and every operation: no luck needed.
+#[apply(test)]
 fn calls_return_whatever_word_is_wrong() {
     let seed = seed();
     let child = offspring::fork(move || {
@@ -401,6 +391,7 @@ fn calls_return_whatever_word_is_wrong() {
 
 /// A freed block gives its pages back from a certain length on. The length of a small block,
 /// written over, made it give back those of its neighbours too.
+#[apply(test)]
 fn a_wrong_length_does_not_wipe_the_blocks_behind() {
     let segment = Segment::create(LEN).expect("a segment");
     let spoilt = Lock::new_in(&segment, [0_u8; 72]).expect("a lock");
@@ -416,6 +407,7 @@ fn a_wrong_length_does_not_wipe_the_blocks_behind() {
 
 /// The lengths of all blocks are added up when the budget seems to be spent. A wrong one made the
 /// sum so large that nothing could be had any more.
+#[apply(test)]
 fn a_wrong_length_does_not_use_the_budget_up() {
     let segment = Segment::create(LEN).expect("a segment");
     let _spoilt = Lock::new_in(&segment, [0_u8; 72]).expect("a lock");
@@ -432,6 +424,7 @@ fn a_wrong_length_does_not_use_the_budget_up() {
 /// Who looks through all blocks looks at as many headers as were ever used. A wrong number of them
 /// made it touch, and so back with memory, every header that there could be: six gigabytes in the
 /// commons.
+#[apply(test)]
 fn a_wrong_frontier_does_not_take_gigabytes() {
     let segment = Segment::create(8 << 30).expect("a segment");
     let small = Lock::new_in(&segment, 7_u64).expect("a lock");
@@ -458,6 +451,7 @@ fn a_wrong_frontier_does_not_take_gigabytes() {
 
 /// The end of a ring that found the counts wrong when it took its role kept the role: the first
 /// call said so, and the next waited for ever.
+#[apply(test)]
 fn a_corrupt_ring_says_so_every_time() {
     let segment = Segment::create(LEN).expect("a segment");
     let (mut producer, consumer) = spsc::ring_in::<u64>(&segment, 1000).expect("a ring");

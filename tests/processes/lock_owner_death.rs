@@ -1,27 +1,12 @@
 //! A lock between processes: they take turns, and the death of an owner is told to exactly one
 //! successor.
 
-mod common;
-
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use offspring::{Child, Lock, LockError, LockTimeoutError, Queue, TryLockError, fork};
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        processes_take_turns,
-        a_successor_is_told_that_the_owner_died_and_repairs,
-        exactly_one_of_several_successors_is_told,
-        a_lock_cleared_by_the_parent_tells_the_next_one,
-        an_unrecovered_lock_stays_poisoned_and_locks_nobody_out,
-        a_waiter_killed_in_its_sleep_costs_nothing,
-        a_stopped_owner_keeps_the_lock,
-        a_timeout_in_a_child_waits_at_least_that_long,
-        a_panic_in_a_child_poisons,
-        an_owner_killed_anywhere_leaves_a_lock_that_works,
-    ])
-}
+use crate::common;
+use crate::harness::{apply, test};
 
 fn kill<T: serde::Serialize + serde::de::DeserializeOwned>(child: &Child<T>) {
     child.kill().expect("kill");
@@ -42,6 +27,7 @@ fn owner_of(lock: &Lock<[u64; 2]>) -> Child<()> {
     child.expect("fork")
 }
 
+#[apply(test)]
 fn processes_take_turns() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let children: Vec<Child<()>> = (0..4)
@@ -62,6 +48,7 @@ fn processes_take_turns() {
     assert_eq!(*lock.lock().expect("clean"), [80_000; 2]);
 }
 
+#[apply(test)]
 fn a_successor_is_told_that_the_owner_died_and_repairs() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
@@ -76,6 +63,7 @@ fn a_successor_is_told_that_the_owner_died_and_repairs() {
     assert!(owner.join().is_err());
 }
 
+#[apply(test)]
 fn exactly_one_of_several_successors_is_told() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
@@ -103,6 +91,7 @@ fn exactly_one_of_several_successors_is_told() {
     assert!(owner.join().is_err());
 }
 
+#[apply(test)]
 fn a_lock_cleared_by_the_parent_tells_the_next_one() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
@@ -115,6 +104,7 @@ fn a_lock_cleared_by_the_parent_tells_the_next_one() {
     drop(lock.lock().expect("told once"));
 }
 
+#[apply(test)]
 fn an_unrecovered_lock_stays_poisoned_and_locks_nobody_out() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
@@ -131,6 +121,7 @@ fn an_unrecovered_lock_stays_poisoned_and_locks_nobody_out() {
     assert!(owner.join().is_err());
 }
 
+#[apply(test)]
 fn a_waiter_killed_in_its_sleep_costs_nothing() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let guard = lock.lock().expect("free");
@@ -147,6 +138,7 @@ fn a_waiter_killed_in_its_sleep_costs_nothing() {
     assert!(killed.join().is_err());
 }
 
+#[apply(test)]
 fn a_stopped_owner_keeps_the_lock() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let owner = owner_of(&lock);
@@ -161,6 +153,7 @@ fn a_stopped_owner_keeps_the_lock() {
     assert!(owner.join().is_err());
 }
 
+#[apply(test)]
 fn a_timeout_in_a_child_waits_at_least_that_long() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let guard = lock.lock().expect("free");
@@ -176,6 +169,7 @@ fn a_timeout_in_a_child_waits_at_least_that_long() {
     drop(guard);
 }
 
+#[apply(test)]
 fn a_panic_in_a_child_poisons() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     let theirs = lock.clone();
@@ -188,6 +182,7 @@ fn a_panic_in_a_child_poisons() {
     assert!(lock.lock().expect_err("poisoned").is_poisoned());
 }
 
+#[apply(test)]
 fn an_owner_killed_anywhere_leaves_a_lock_that_works() {
     let lock = Lock::new([0_u64; 2]).expect("a lock");
     for round in 0..60_u64 {

@@ -7,7 +7,6 @@
 //! A mark is the instruction `int3`: it delimits the operation that is to be stepped through, and
 //! adds no instruction of libc's to it.
 #![expect(unsafe_code, reason = "fork, a trap instruction and a look at program text")]
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{PipeReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,7 +44,7 @@ pub fn raw_fork(life: impl FnOnce()) -> Pid {
         -1 => panic!("fork: {}", Errno::last()),
         0 => {
             let life = || {
-                crate::parent::end_with(own);
+                super::parent::end_with(own);
                 life();
             };
             let code = if catch_unwind(AssertUnwindSafe(life)).is_ok() { 0 } else { 101 };

@@ -7,42 +7,21 @@
 
 #![expect(unsafe_code, reason = "processes that close descriptors under their owners")]
 
-mod common;
-#[path = "common/parent.rs"]
-mod parent;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/sandbox.rs"]
-mod sandbox;
-
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use offspring::{
     Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, TryRecvError,
     TrySendError, fork,
 };
-use raw::Board;
 use rustix::event::{PollFd, PollFlags, poll};
 
-fn main() -> ExitCode {
-    common::run(&tests_apart![
-        a_raw_forked_child_that_closed_all_keeps_its_own_files,
-        a_process_that_closed_all_keeps_its_own_files,
-        the_last_handle_of_a_segment_closes_nothing_but_the_segment,
-        what_is_mapped_still_works_in_a_process_that_closed_all,
-        a_child_that_closed_all_keeps_its_own_files_and_its_value_is_lost,
-        a_value_whose_file_is_out_of_reach_can_be_asked_for_again,
-        a_descriptor_that_was_lent_is_open_in_later_children,
-        a_descriptor_that_was_lent_is_open_in_raw_forked_children,
-        children_have_nothing_of_their_siblings_but_what_was_lent,
-        a_sibling_that_is_waited_for_by_a_lent_descriptor_is_seen_to_end,
-    ])
-}
+use crate::common::raw::Board;
+use crate::common::{self, raw, sandbox};
+use crate::harness::{apart, apply};
 
 /// The program's own files, open under numbers that were free.
 struct Own {
@@ -137,6 +116,7 @@ fn is_refused_fstat(fault: Fault) -> bool {
     matches!(fault, Fault::Os { call: "fstat", errno: libc::EBADF })
 }
 
+#[apply(apart)]
 fn a_raw_forked_child_that_closed_all_keeps_its_own_files() {
     for attached in [false, true] {
         let estate = Estate::new();
@@ -202,6 +182,7 @@ fn a_raw_forked_child_that_closed_all_keeps_its_own_files() {
     }
 }
 
+#[apply(apart)]
 fn the_last_handle_of_a_segment_closes_nothing_but_the_segment() {
     for in_file in [false, true] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -223,6 +204,7 @@ fn the_last_handle_of_a_segment_closes_nothing_but_the_segment() {
     }
 }
 
+#[apply(apart)]
 fn a_process_that_closed_all_keeps_its_own_files() {
     let Estate { in_file, anonymous, large, small, lock, mut children, .. } = Estate::new();
     let ended: Vec<Child<Vec<u8>>> =
@@ -268,6 +250,7 @@ fn a_process_that_closed_all_keeps_its_own_files() {
     raw::exit(0);
 }
 
+#[apply(apart)]
 fn what_is_mapped_still_works_in_a_process_that_closed_all() {
     let segment = Segment::create(1 << 20).expect("a segment");
     let (lock, queue) = (
@@ -300,6 +283,7 @@ fn what_is_mapped_still_works_in_a_process_that_closed_all() {
     assert!(matches!(lock.lock(), Err(LockError::OwnerDied(_))));
 }
 
+#[apply(apart)]
 fn a_child_that_closed_all_keeps_its_own_files_and_its_value_is_lost() {
     for len in [0, 3, 100_000] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -340,6 +324,7 @@ fn exchange(number: RawFd, with: &impl AsRawFd) -> OwnedFd {
     before
 }
 
+#[apply(apart)]
 fn a_value_whose_file_is_out_of_reach_can_be_asked_for_again() {
     for len in [0, 3, 100, 100_000] {
         let before = common::descriptors();
@@ -384,6 +369,7 @@ fn has_ended(fd: BorrowedFd<'_>) -> Result<bool, String> {
     poll(&mut fds, Some(&now)).map(|ready| ready == 1).map_err(|error| error.to_string())
 }
 
+#[apply(apart)]
 fn a_descriptor_that_was_lent_is_open_in_later_children() {
     let (first, second) = (lent(), lent());
     for used in [false, true] {
@@ -406,6 +392,7 @@ fn a_descriptor_that_was_lent_is_open_in_later_children() {
     second.0.kill().expect("it lives");
 }
 
+#[apply(apart)]
 fn a_descriptor_that_was_lent_is_open_in_raw_forked_children() {
     let (leaked, fd) = lent();
     let other = sleeper();
@@ -420,6 +407,7 @@ fn a_descriptor_that_was_lent_is_open_in_raw_forked_children() {
     leaked.kill().expect("it lives");
 }
 
+#[apply(apart)]
 fn children_have_nothing_of_their_siblings_but_what_was_lent() {
     let kinds = || {
         common::descriptors()
@@ -441,6 +429,7 @@ fn children_have_nothing_of_their_siblings_but_what_was_lent() {
     siblings.iter().chain([leaked]).for_each(|child| child.kill().expect("it lives"));
 }
 
+#[apply(apart)]
 fn a_sibling_that_is_waited_for_by_a_lent_descriptor_is_seen_to_end() {
     let (leaked, fd) = lent();
     let board = Board::new();

@@ -1,9 +1,6 @@
 //! A process killed at a queue leaves nobody hanging, nothing torn, and loses nothing that was
 //! sent.
 
-mod common;
-
-use std::process::ExitCode;
 use std::time::Duration;
 
 use offspring::{
@@ -11,24 +8,8 @@ use offspring::{
     TryRecvError, fork, spsc,
 };
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        a_sender_killed_in_mid_send_has_sent_nothing_and_holds_nobody_up,
-        what_a_killed_sender_has_sent_is_received,
-        a_receiver_killed_while_it_sleeps_absorbs_nothing,
-        a_sender_killed_while_it_sleeps_holds_nobody_up,
-        a_message_taken_by_a_killed_receiver_is_lost_and_counted,
-        a_message_taken_by_a_killed_receiver_is_delivered_again_and_flagged,
-        a_receiver_that_waits_alone_finds_the_message_of_a_killed_one,
-        a_closed_queue_is_not_drained_while_a_message_may_come_back,
-        senders_behind_a_killed_receiver_go_on,
-        attempts_that_do_not_wait_get_past_the_dead_too,
-        a_stopped_sender_is_not_taken_for_dead,
-        everybody_killed_in_turn_leaves_a_queue_that_works,
-        a_segment_full_of_what_the_dead_left_has_room_again,
-        a_ring_of_two_is_taken_over_from_the_dead,
-    ])
-}
+use crate::common;
+use crate::harness::{apply, test};
 
 fn queue(capacity: usize, policy: OnReceiverDeath) -> Queue<u64> {
     QueueOptions::new().capacity(capacity).on_receiver_death(policy).create().expect("a queue")
@@ -50,6 +31,7 @@ fn child_that(claim: impl FnOnce(&Queue<u64>) + Send + 'static) -> Child<()> {
     child
 }
 
+#[apply(test)]
 fn a_sender_killed_in_mid_send_has_sent_nothing_and_holds_nobody_up() {
     let queue = queue(4, OnReceiverDeath::Drop);
     queue.send(1).expect("open");
@@ -78,6 +60,7 @@ fn a_sender_killed_in_mid_send_has_sent_nothing_and_holds_nobody_up() {
     assert!(child.join().is_err());
 }
 
+#[apply(test)]
 fn what_a_killed_sender_has_sent_is_received() {
     let queue = queue(64, OnReceiverDeath::Drop);
     for _ in 0..20 {
@@ -98,6 +81,7 @@ fn what_a_killed_sender_has_sent_is_received() {
     }
 }
 
+#[apply(test)]
 fn a_receiver_killed_while_it_sleeps_absorbs_nothing() {
     let queue = queue(4, OnReceiverDeath::Drop);
     let sleepers: Vec<Child<()>> = (0..3)
@@ -116,6 +100,7 @@ fn a_receiver_killed_while_it_sleeps_absorbs_nothing() {
     sleepers.into_iter().for_each(|child| assert!(child.join().is_err()));
 }
 
+#[apply(test)]
 fn a_sender_killed_while_it_sleeps_holds_nobody_up() {
     let queue = queue(1, OnReceiverDeath::Drop);
     queue.send(1).expect("room");
@@ -139,6 +124,7 @@ fn reader_of(queue: &Queue<u64>) -> Child<()> {
     })
 }
 
+#[apply(test)]
 fn a_message_taken_by_a_killed_receiver_is_lost_and_counted() {
     let queue = queue(2, OnReceiverDeath::Drop);
     queue.send_many(&[1, 2]).expect("room");
@@ -152,6 +138,7 @@ fn a_message_taken_by_a_killed_receiver_is_lost_and_counted() {
     assert!(reader.join().is_err());
 }
 
+#[apply(test)]
 fn a_message_taken_by_a_killed_receiver_is_delivered_again_and_flagged() {
     let queue = queue(2, OnReceiverDeath::Redeliver);
     queue.send_many(&[1, 2]).expect("room");
@@ -169,6 +156,7 @@ fn a_message_taken_by_a_killed_receiver_is_delivered_again_and_flagged() {
     assert_eq!(queue.try_recv(), Err(TryRecvError::Empty));
 }
 
+#[apply(test)]
 fn a_receiver_that_waits_alone_finds_the_message_of_a_killed_one() {
     let queue = queue(8, OnReceiverDeath::Redeliver);
     queue.send(1).expect("room");
@@ -182,6 +170,7 @@ fn a_receiver_that_waits_alone_finds_the_message_of_a_killed_one() {
     assert!(reader.join().is_err());
 }
 
+#[apply(test)]
 fn a_closed_queue_is_not_drained_while_a_message_may_come_back() {
     let queue = queue(2, OnReceiverDeath::Redeliver);
     queue.send(1).expect("room");
@@ -196,6 +185,7 @@ fn a_closed_queue_is_not_drained_while_a_message_may_come_back() {
     assert!(reader.join().is_err());
 }
 
+#[apply(test)]
 fn senders_behind_a_killed_receiver_go_on() {
     let queue = queue(1, OnReceiverDeath::Drop);
     queue.send(1).expect("room");
@@ -209,6 +199,7 @@ fn senders_behind_a_killed_receiver_go_on() {
     assert!(reader.join().is_err());
 }
 
+#[apply(test)]
 fn attempts_that_do_not_wait_get_past_the_dead_too() {
     let queue = queue(1, OnReceiverDeath::Drop);
     queue.send(1).expect("room");
@@ -222,6 +213,7 @@ fn attempts_that_do_not_wait_get_past_the_dead_too() {
     assert!(reader.join().is_err());
 }
 
+#[apply(test)]
 fn a_stopped_sender_is_not_taken_for_dead() {
     let queue = queue(4, OnReceiverDeath::Drop);
     let go_on = Queue::<u64>::with_capacity(1).expect("a queue");
@@ -243,6 +235,7 @@ fn a_stopped_sender_is_not_taken_for_dead() {
     sender.join().expect("no panic");
 }
 
+#[apply(test)]
 fn everybody_killed_in_turn_leaves_a_queue_that_works() {
     for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
         let queue = queue(5, policy);
@@ -274,6 +267,7 @@ fn everybody_killed_in_turn_leaves_a_queue_that_works() {
     }
 }
 
+#[apply(test)]
 fn a_segment_full_of_what_the_dead_left_has_room_again() {
     let segment = Segment::create(1 << 20).expect("a segment");
     for _ in 0..5 {
@@ -292,6 +286,7 @@ fn a_segment_full_of_what_the_dead_left_has_room_again() {
     assert_eq!(segment.reap().expect("attached"), 0, "joining cleared everything");
 }
 
+#[apply(test)]
 fn a_ring_of_two_is_taken_over_from_the_dead() {
     let (mut sender, receiver) = spsc::ring::<u64>(4).expect("a ring");
     let handle = receiver.handle();

@@ -23,50 +23,24 @@
 //! instruction is a trap.
 
 #[cfg(target_arch = "x86_64")]
-#[path = "common/fd.rs"]
-mod fd;
+#[path = "../common/mod.rs"]
+mod common;
 #[cfg(target_arch = "x86_64")]
-#[path = "step_kill/heap.rs"]
 mod heap;
 #[cfg(target_arch = "x86_64")]
-#[path = "common/holders.rs"]
-mod holders;
-#[cfg(target_arch = "x86_64")]
-#[path = "step_kill/line.rs"]
 mod line;
 #[cfg(target_arch = "x86_64")]
-#[path = "step_kill/lock.rs"]
 mod lock;
 #[cfg(target_arch = "x86_64")]
-#[path = "common/parent.rs"]
-mod parent;
-#[cfg(target_arch = "x86_64")]
-#[path = "step_kill/peers.rs"]
 mod peers;
 #[cfg(target_arch = "x86_64")]
-#[path = "common/processes.rs"]
-mod processes;
-#[cfg(target_arch = "x86_64")]
-#[path = "step_kill/queue.rs"]
 mod queue;
 #[cfg(target_arch = "x86_64")]
-#[path = "step_kill/room.rs"]
-mod room;
-#[cfg(target_arch = "x86_64")]
-#[path = "step_kill/run.rs"]
 mod run;
 #[cfg(target_arch = "x86_64")]
-#[path = "step_kill/spsc.rs"]
 mod spsc;
 #[cfg(target_arch = "x86_64")]
-#[path = "step_kill/stage.rs"]
 mod stage;
-#[cfg(target_arch = "x86_64")]
-#[path = "step_kill/trace.rs"]
-mod trace;
-#[cfg(target_arch = "x86_64")]
-#[path = "step_kill/watch.rs"]
-mod watch;
 
 #[cfg(target_arch = "x86_64")]
 use run::{Plan, at_every_instruction};

@@ -1,71 +1,21 @@
 //! A closure runs in a child of its own, and its value, its panic or its way of ending comes back.
 
-mod common;
-
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::iter;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::sleep_for_ever;
 use offspring::{Child, ForkError, JoinError, PanicInfo, Queue, Segment, fork};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Set when this binary is started by one of its own tests, to say what to do instead of testing.
-const ROLE: &str = "OFFSPRING_TEST_ROLE";
+use crate::common::{self, sleep_for_ever};
+use crate::harness::{apply, test};
+use crate::role::{self, role};
 
-fn main() -> ExitCode {
-    if let Ok(role) = std::env::var(ROLE) {
-        return play(&role);
-    }
-    ask_for_backtraces(true);
-    common::run(&tests![
-        value_comes_back,
-        value_of_any_small_length_comes_back,
-        long_value_comes_back_whole,
-        closure_sees_what_the_parent_had_and_changes_only_its_own_copy,
-        panic_comes_back_with_message_place_and_backtrace,
-        panic_brings_no_backtrace_unless_the_environment_asks_for_it,
-        panic_with_a_payload_that_is_not_text_comes_back,
-        caught_panic_is_not_taken_for_the_one_that_ended_the_closure,
-        panic_of_a_thread_of_the_child_comes_back_without_a_place,
-        panics_of_child_and_grandchild_come_back_each_with_its_place,
-        payload_whose_drop_panics_does_not_keep_the_child_alive,
-        panic_hook_of_the_parent_stays,
-        exit_code_is_told,
-        exit_with_code_0_is_not_a_value,
-        value_that_cannot_be_encoded_is_told,
-        value_whose_encoding_panics_is_a_panic,
-        value_that_cannot_be_decoded_is_told,
-        value_that_does_not_fit_is_told,
-        buffered_output_is_printed_once,
-        nothing_of_the_parents_frames_runs_in_the_child,
-        captured_value_is_dropped_in_both,
-        captured_value_that_panics_when_it_is_dropped_leaves_an_ordinary_child,
-        captured_value_that_takes_every_descriptor_when_it_is_dropped_comes_too_late,
-        captured_value_that_waits_for_every_child_when_it_is_dropped_does_not_lose_this_one,
-        process_with_threads_is_refused,
-        joined_thread_does_not_get_in_the_way,
-        child_in_another_pid_namespace_is_refused,
-        thousand_forks_leave_nothing,
-        full_descriptor_table_is_an_error,
-        children_of_children_of_children_pass_values_up,
-        join_timeout_gives_up_no_sooner_and_loses_nothing,
-        try_join_says_none_then_the_value_then_that_it_was_taken,
-        descriptor_becomes_readable_when_the_child_ends,
-        inherited_handle_is_inert,
-        dropped_child_is_waited_for_at_the_next_fork,
-        dead_child_is_waited_for_when_it_is_dropped,
-        joining_works_from_another_thread,
-        child_holds_no_descriptor_of_its_siblings,
-        debug_needs_nothing_of_the_value,
-    ])
-}
-
+#[apply(test)]
 fn value_comes_back() {
     let child = fork(|| (std::process::id(), String::from("seven"), vec![7_u64; 7])).expect("fork");
     let id = child.id();
@@ -73,6 +23,7 @@ fn value_comes_back() {
     assert_eq!(child.join().expect("a value"), (id, String::from("seven"), vec![7; 7]));
 }
 
+#[apply(test)]
 fn value_of_any_small_length_comes_back() {
     fork(|| ()).expect("fork").join().expect("a value");
     for len in 0..100_usize {
@@ -87,6 +38,7 @@ fn value_of_any_small_length_comes_back() {
     }
 }
 
+#[apply(test)]
 fn long_value_comes_back_whole() {
     let long = || {
         (0..10_000_000_u32)
@@ -97,6 +49,7 @@ fn long_value_comes_back_whole() {
     assert!(child.join().expect("a value") == long(), "the bytes differ");
 }
 
+#[apply(test)]
 fn closure_sees_what_the_parent_had_and_changes_only_its_own_copy() {
     let mut numbers = vec![1, 2, 3];
     let mut copy = numbers.clone();
@@ -139,7 +92,9 @@ fn a_function_that_panics(number: u32) -> u32 {
     panic!("number {number} is too large")
 }
 
+#[apply(test)]
 fn panic_comes_back_with_message_place_and_backtrace() {
+    ask_for_backtraces(true);
     let panic = panic_of(|| assert_eq!(a_function_that_panics(12), 0));
     assert_eq!(panic.message, "number 12 is too large");
     let location = panic.location.as_ref().expect("a place");
@@ -157,17 +112,25 @@ fn ask_for_backtraces(yes: bool) {
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", if yes { "1" } else { "0" }) };
 }
 
+#[apply(test)]
 fn panic_brings_no_backtrace_unless_the_environment_asks_for_it() {
-    assert_eq!(output_of("panic"), "no 7: true, 0 bytes of backtrace");
+    ask_for_backtraces(false);
+    let panic = panic_of(|| panic!("no {}", 7));
+    assert_eq!(panic.message, "no 7");
+    assert!(panic.location.is_some());
+    assert_eq!(panic.backtrace, "");
 }
 
+#[apply(test)]
 fn panic_with_a_payload_that_is_not_text_comes_back() {
     let panic = panic_of(|| std::panic::panic_any(vec![1_u8]));
     assert_eq!(panic.message, "Box<dyn Any>");
     assert!(panic.location.is_some());
 }
 
+#[apply(test)]
 fn caught_panic_is_not_taken_for_the_one_that_ended_the_closure() {
+    ask_for_backtraces(true);
     let panic = panic_of(|| {
         std::panic::catch_unwind(|| panic!("a slip")).expect_err("it panics");
         std::panic::resume_unwind(Box::new("from elsewhere"))
@@ -177,6 +140,7 @@ fn caught_panic_is_not_taken_for_the_one_that_ended_the_closure() {
     assert_eq!(panic.backtrace, "");
 }
 
+#[apply(test)]
 fn panic_of_a_thread_of_the_child_comes_back_without_a_place() {
     let panic = panic_of(|| match std::thread::spawn(|| panic!("in a thread")).join() {
         Ok(()) => (),
@@ -186,7 +150,9 @@ fn panic_of_a_thread_of_the_child_comes_back_without_a_place() {
     assert_eq!(panic.location, None);
 }
 
+#[apply(test)]
 fn panics_of_child_and_grandchild_come_back_each_with_its_place() {
+    ask_for_backtraces(true);
     let child = fork(|| -> () {
         silence();
         for _ in 0..2 {
@@ -207,6 +173,7 @@ fn panics_of_child_and_grandchild_come_back_each_with_its_place() {
     );
 }
 
+#[apply(test)]
 fn payload_whose_drop_panics_does_not_keep_the_child_alive() {
     struct Bomb;
     impl Drop for Bomb {
@@ -217,6 +184,7 @@ fn payload_whose_drop_panics_does_not_keep_the_child_alive() {
     assert_eq!(panic_of(|| std::panic::panic_any(Bomb)).message, "Box<dyn Any>");
 }
 
+#[apply(test)]
 fn panic_hook_of_the_parent_stays() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| std::process::exit(33)));
@@ -226,6 +194,7 @@ fn panic_hook_of_the_parent_stays() {
     assert!(matches!(ending, Err(JoinError::Exited(33))), "{ending:?}");
 }
 
+#[apply(test)]
 fn exit_code_is_told() {
     for code in [1, 7, 101, 255] {
         let ending = fork(move || -> u8 { std::process::exit(code) }).expect("fork").join();
@@ -233,6 +202,7 @@ fn exit_code_is_told() {
     }
 }
 
+#[apply(test)]
 fn exit_with_code_0_is_not_a_value() {
     let ending = fork(|| -> () { std::process::exit(0) }).expect("fork").join();
     assert!(matches!(ending, Err(JoinError::Exited(0))), "{ending:?}");
@@ -262,6 +232,7 @@ impl<'de> Deserialize<'de> for Awkward {
     }
 }
 
+#[apply(test)]
 fn value_that_cannot_be_encoded_is_told() {
     let ending = fork(|| Awkward::FailsToEncode).expect("fork").join();
     assert!(
@@ -270,6 +241,7 @@ fn value_that_cannot_be_encoded_is_told() {
     );
 }
 
+#[apply(test)]
 fn value_whose_encoding_panics_is_a_panic() {
     let child = fork(|| {
         silence();
@@ -278,11 +250,13 @@ fn value_whose_encoding_panics_is_a_panic() {
     assert_eq!(told_panic(child.expect("fork").join()).message, "in the encoder");
 }
 
+#[apply(test)]
 fn value_that_cannot_be_decoded_is_told() {
     let ending = fork(|| Awkward::FailsToDecode).expect("fork").join();
     assert!(matches!(ending, Err(JoinError::Undecodable(_))), "{ending:?}");
 }
 
+#[apply(test)]
 fn value_that_does_not_fit_is_told() {
     let child = fork(|| {
         // The outcome may not grow beyond a page. The signal that comes with it is ignored, so that
@@ -305,75 +279,59 @@ fn ignore_sigxfsz() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// Starts this binary again, in a role, and gives what it printed.
+/// Starts this program again, in a role, and gives what it printed.
 fn output_of(role: &str) -> String {
-    let output = Command::new(std::env::current_exe().expect("a path"))
-        .env(ROLE, role)
-        .output()
-        .expect("it starts");
+    let output = role::command(role).output().expect("it starts");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn play(role: &str) -> ExitCode {
-    match role {
-        "print" => {
-            print!("<parent>");
-            print_by_c("<parent in C>");
-            let child = fork(|| {
-                print!("<child>");
-                print_by_c("<child in C>");
-            });
-            child.expect("fork").join().expect("it returns");
-            let panicking = fork(|| {
-                silence();
-                print!("<panicking>");
-                panic!("after printing");
-            });
-            let ending: Result<(), JoinError> = panicking.expect("fork").join();
-            assert!(ending.is_err());
-            print!("<end>");
-        }
-        "destructors" => {
-            struct Loud(&'static str);
-            impl Drop for Loud {
-                fn drop(&mut self) {
-                    println!(
-                        "<{} dropped in {}>",
-                        self.0,
-                        if std::process::id() == parent() { "parent" } else { "child" }
-                    );
-                }
-            }
-            thread_local! {
-                static LOCAL: Loud = const { Loud("thread-local") };
-            }
-            parent();
-            LOCAL.with(|_| ());
-            at_exit();
-            let _frame = Loud("frame");
-            fork(|| ()).expect("fork").join().expect("it returns");
-            let panicking: Result<(), JoinError> = fork(|| {
-                silence();
-                panic!("unwinding stops at the closure")
-            })
-            .expect("fork")
-            .join();
-            assert!(panicking.is_err());
-        }
-        "panic" => {
-            ask_for_backtraces(false);
-            let panic = panic_of(|| panic!("no {}", 7));
-            print!(
-                "{}: {}, {} bytes of backtrace",
-                panic.message,
-                panic.location.is_some(),
-                panic.backtrace.len()
+#[apply(role)]
+fn printer(_: &str) {
+    print!("<parent>");
+    print_by_c("<parent in C>");
+    let child = fork(|| {
+        print!("<child>");
+        print_by_c("<child in C>");
+    });
+    child.expect("fork").join().expect("it returns");
+    let panicking = fork(|| {
+        silence();
+        print!("<panicking>");
+        panic!("after printing");
+    });
+    let ending: Result<(), JoinError> = panicking.expect("fork").join();
+    assert!(ending.is_err());
+    print!("<end>");
+}
+
+#[apply(role)]
+fn owner_of_destructors(_: &str) {
+    struct Loud(&'static str);
+    impl Drop for Loud {
+        fn drop(&mut self) {
+            println!(
+                "<{} dropped in {}>",
+                self.0,
+                if std::process::id() == parent() { "parent" } else { "child" }
             );
         }
-        role => panic!("no such role: {role}"),
     }
-    ExitCode::SUCCESS
+    thread_local! {
+        static LOCAL: Loud = const { Loud("thread-local") };
+    }
+    parent();
+    LOCAL.with(|_| ());
+    at_exit();
+    let _frame = Loud("frame");
+    fork(|| ()).expect("fork").join().expect("it returns");
+    let panicking: Result<(), JoinError> = fork(|| {
+        silence();
+        panic!("unwinding stops at the closure")
+    })
+    .expect("fork")
+    .join();
+    assert!(panicking.is_err());
 }
 
 /// The process that asked first.
@@ -398,20 +356,23 @@ fn at_exit() {
     unsafe { libc::atexit(say) };
 }
 
+#[apply(test)]
 fn buffered_output_is_printed_once() {
-    let printed = output_of("print");
+    let printed = output_of("fork::printer");
     for mark in ["<parent>", "<parent in C>", "<child>", "<child in C>", "<panicking>", "<end>"] {
         assert_eq!(printed.matches(mark).count(), 1, "{mark} in {printed}");
     }
 }
 
+#[apply(test)]
 fn nothing_of_the_parents_frames_runs_in_the_child() {
-    let printed = output_of("destructors");
+    let printed = output_of("fork::owner_of_destructors");
     assert_eq!(printed.matches("<frame dropped in parent>").count(), 1, "{printed}");
     assert_eq!(printed.matches("<atexit>").count(), 1, "{printed}");
     assert!(!printed.contains("dropped in child"), "{printed}");
 }
 
+#[apply(test)]
 fn captured_value_is_dropped_in_both() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().to_owned();
@@ -446,6 +407,7 @@ impl Drop for WhenDropped {
     }
 }
 
+#[apply(test)]
 fn captured_value_that_panics_when_it_is_dropped_leaves_an_ordinary_child() {
     let commons = Segment::commons().expect("the commons");
     let done = Queue::<u64>::with_capacity(1).expect("a queue");
@@ -478,6 +440,7 @@ fn captured_value_that_panics_when_it_is_dropped_leaves_an_ordinary_child() {
     }
 }
 
+#[apply(test)]
 fn captured_value_that_takes_every_descriptor_when_it_is_dropped_comes_too_late() {
     // In a child, which may use up all descriptors that it has.
     let child = fork(|| {
@@ -502,6 +465,7 @@ fn captured_value_that_takes_every_descriptor_when_it_is_dropped_comes_too_late(
     assert_eq!(child.expect("fork").join().expect("a value"), (true, Ok(Some(7))));
 }
 
+#[apply(test)]
 fn captured_value_that_waits_for_every_child_when_it_is_dropped_does_not_lose_this_one() {
     for _ in 0..3 {
         let thief = WhenDropped::new(|| {
@@ -524,6 +488,7 @@ fn captured_value_that_waits_for_every_child_when_it_is_dropped_does_not_lose_th
     }
 }
 
+#[apply(test)]
 fn process_with_threads_is_refused() {
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || stopped.recv());
@@ -534,6 +499,7 @@ fn process_with_threads_is_refused() {
     thread.join().expect("it ends").expect_err("nothing was sent");
 }
 
+#[apply(test)]
 fn joined_thread_does_not_get_in_the_way() {
     for _ in 0..200 {
         std::thread::spawn(|| ()).join().expect("it ends");
@@ -542,6 +508,7 @@ fn joined_thread_does_not_get_in_the_way() {
     }
 }
 
+#[apply(test)]
 fn child_in_another_pid_namespace_is_refused() {
     let child = fork(|| {
         // Where the system does not let its users have namespaces, there is nothing to refuse.
@@ -558,6 +525,7 @@ fn leave_pid_namespace() -> bool {
     unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) == 0 }
 }
 
+#[apply(test)]
 fn thousand_forks_leave_nothing() {
     let before = common::descriptors();
     for i in 0..1_000_u32 {
@@ -567,6 +535,7 @@ fn thousand_forks_leave_nothing() {
     assert_eq!(common::children(), []);
 }
 
+#[apply(test)]
 fn full_descriptor_table_is_an_error() {
     let child = fork(|| {
         let limit = rustix::process::Rlimit { current: Some(40), maximum: Some(40) };
@@ -589,6 +558,7 @@ fn full_descriptor_table_is_an_error() {
     assert_eq!(left, 0);
 }
 
+#[apply(test)]
 fn children_of_children_of_children_pass_values_up() {
     fn descend(depth: u32) -> Vec<u32> {
         let mut pids = vec![std::process::id()];
@@ -604,6 +574,7 @@ fn children_of_children_of_children_pass_values_up() {
     assert_eq!(pids.len(), 6, "every one is a process of its own");
 }
 
+#[apply(test)]
 fn join_timeout_gives_up_no_sooner_and_loses_nothing() {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let mut child =
@@ -624,6 +595,7 @@ fn join_timeout_gives_up_no_sooner_and_loses_nothing() {
     assert!(matches!(child.join(), Err(JoinError::AlreadyJoined)));
 }
 
+#[apply(test)]
 fn try_join_says_none_then_the_value_then_that_it_was_taken() {
     let mut child = fork(|| {
         std::thread::sleep(Duration::from_millis(20));
@@ -644,6 +616,7 @@ fn try_join_says_none_then_the_value_then_that_it_was_taken() {
     assert_eq!(child.kill().expect_err("nobody there").raw_os_error(), Some(libc::ESRCH));
 }
 
+#[apply(test)]
 fn descriptor_becomes_readable_when_the_child_ends() {
     fn readable(child: &impl AsFd, timeout: i64) -> bool {
         let mut fds = [rustix::event::PollFd::new(child, rustix::event::PollFlags::IN)];
@@ -659,6 +632,7 @@ fn descriptor_becomes_readable_when_the_child_ends() {
     assert!(matches!(child.join(), Err(JoinError::Killed(15))));
 }
 
+#[apply(test)]
 fn inherited_handle_is_inert() {
     let mut elder = fork(|| -> u32 { sleep_for_ever() }).expect("fork");
     let id = elder.id();
@@ -689,6 +663,7 @@ fn inherited_handle_is_inert() {
     assert_eq!(common::state(id), None, "it was waited for");
 }
 
+#[apply(test)]
 fn dropped_child_is_waited_for_at_the_next_fork() {
     let child = fork(|| -> () { sleep_for_ever() }).expect("fork");
     let id = child.id();
@@ -705,6 +680,7 @@ fn dropped_child_is_waited_for_at_the_next_fork() {
     next.join().expect("it returns");
 }
 
+#[apply(test)]
 fn dead_child_is_waited_for_when_it_is_dropped() {
     let child = fork(|| 7).expect("fork");
     let id = child.id();
@@ -714,6 +690,7 @@ fn dead_child_is_waited_for_when_it_is_dropped() {
     assert_eq!(common::state(id), None);
 }
 
+#[apply(test)]
 fn joining_works_from_another_thread() {
     let child = fork(|| 7).expect("fork");
     let dropped = fork(|| ()).expect("fork");
@@ -725,6 +702,7 @@ fn joining_works_from_another_thread() {
     assert_eq!(value.join().expect("no panic").expect("a value"), 7);
 }
 
+#[apply(test)]
 fn child_holds_no_descriptor_of_its_siblings() {
     let own = fork(common::descriptors).expect("fork").join().expect("a value");
     let (first, second) =
@@ -754,6 +732,7 @@ fn child_holds_no_descriptor_of_its_siblings() {
     }
 }
 
+#[apply(test)]
 fn debug_needs_nothing_of_the_value() {
     #[derive(Serialize, Deserialize)]
     struct Plain;

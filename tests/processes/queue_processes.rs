@@ -1,42 +1,22 @@
 //! A queue between processes gives every message to exactly one receiver, in order, whatever the
 //! processes do.
 
-mod common;
-
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use common::fd::SegmentFd;
 use offspring::{
     Child, Handle, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, SendError,
     SendTimeoutError, TryRecvError, Wait, fork,
 };
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        a_child_sends_and_the_parent_receives_in_order,
-        a_million_messages_of_four_senders_reach_four_receivers_once_each_and_in_order,
-        laps_wrap_round_in_queues_of_every_small_capacity,
-        every_way_to_wait_wakes_up,
-        timeouts_wait_at_least_that_long_in_a_child,
-        closing_reaches_those_who_sleep_in_other_processes,
-        receivers_drain_a_closed_queue_and_lose_nothing,
-        handles_work_in_children_of_children,
-        a_handle_reaches_a_process_that_was_there_before_the_queue,
-        a_queue_in_a_file_is_shared_by_those_who_open_it,
-        a_queue_in_a_segment_of_its_own_is_inherited,
-        messages_written_and_read_in_place_cross_processes,
-        batches_cross_processes,
-        a_thousand_children_use_one_queue_one_after_the_other,
-        a_queue_outlives_the_process_that_made_it,
-        memory_of_dropped_queues_is_used_again,
-    ])
-}
+use crate::common;
+use crate::common::fd::SegmentFd;
+use crate::harness::{apply, test};
 
 fn queue(capacity: usize) -> Queue<u64> {
     Queue::with_capacity(capacity).expect("a queue")
 }
 
+#[apply(test)]
 fn a_child_sends_and_the_parent_receives_in_order() {
     let queue = queue(16);
     let sender = queue.clone();
@@ -52,6 +32,7 @@ fn a_child_sends_and_the_parent_receives_in_order() {
 const SENDERS: u64 = 4;
 const EACH: u64 = 250_000;
 
+#[apply(test)]
 fn a_million_messages_of_four_senders_reach_four_receivers_once_each_and_in_order() {
     let queue = queue(256);
     let senders: Vec<Child<()>> = (0..SENDERS)
@@ -90,6 +71,7 @@ fn a_million_messages_of_four_senders_reach_four_receivers_once_each_and_in_orde
     assert_eq!(queue.lost(), 0);
 }
 
+#[apply(test)]
 fn laps_wrap_round_in_queues_of_every_small_capacity() {
     for capacity in 1..=5 {
         let queue = queue(capacity);
@@ -106,6 +88,7 @@ fn laps_wrap_round_in_queues_of_every_small_capacity() {
     }
 }
 
+#[apply(test)]
 fn every_way_to_wait_wakes_up() {
     for wait in [Wait::Sleep, Wait::SpinThenSleep, Wait::Spin] {
         let there = QueueOptions::new().capacity(1).wait(wait).create::<u64>().expect("a queue");
@@ -127,6 +110,7 @@ fn every_way_to_wait_wakes_up() {
     }
 }
 
+#[apply(test)]
 fn timeouts_wait_at_least_that_long_in_a_child() {
     let empty = queue(1);
     let full = queue(1);
@@ -147,6 +131,7 @@ fn timeouts_wait_at_least_that_long_in_a_child() {
     child.expect("fork").join().expect("no panic");
 }
 
+#[apply(test)]
 fn closing_reaches_those_who_sleep_in_other_processes() {
     let empty = queue(1);
     let full = queue(1);
@@ -163,6 +148,7 @@ fn closing_reaches_those_who_sleep_in_other_processes() {
     assert_eq!(full.recv(), Err(RecvError::Closed));
 }
 
+#[apply(test)]
 fn receivers_drain_a_closed_queue_and_lose_nothing() {
     for _ in 0..20 {
         let queue = queue(8);
@@ -183,6 +169,7 @@ fn receivers_drain_a_closed_queue_and_lose_nothing() {
     }
 }
 
+#[apply(test)]
 fn handles_work_in_children_of_children() {
     let queue = queue(4);
     let theirs = queue.clone();
@@ -201,6 +188,7 @@ fn handles_work_in_children_of_children() {
     assert_eq!((queue.recv(), queue.recv(), queue.recv()), (Ok(3), Ok(2), Ok(1)));
 }
 
+#[apply(test)]
 fn a_handle_reaches_a_process_that_was_there_before_the_queue() {
     let names = Queue::<Handle>::with_capacity(1).expect("a queue");
     let theirs = names.clone();
@@ -216,6 +204,7 @@ fn a_handle_reaches_a_process_that_was_there_before_the_queue() {
     child.join().expect("no panic");
 }
 
+#[apply(test)]
 fn a_queue_in_a_file_is_shared_by_those_who_open_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("segment");
@@ -233,6 +222,7 @@ fn a_queue_in_a_file_is_shared_by_those_who_open_it() {
     child.expect("fork").join().expect("no panic");
 }
 
+#[apply(test)]
 fn a_queue_in_a_segment_of_its_own_is_inherited() {
     let segment = Segment::create(1 << 16).expect("a segment");
     let queue = Queue::<u64>::with_capacity_in(&segment, 4).expect("a queue");
@@ -245,6 +235,7 @@ fn a_queue_in_a_segment_of_its_own_is_inherited() {
     assert_eq!(again.id(), segment.id());
 }
 
+#[apply(test)]
 fn messages_written_and_read_in_place_cross_processes() {
     let queue = Queue::<[u64; 512]>::with_capacity(2).expect("a queue");
     let theirs = queue.clone();
@@ -266,6 +257,7 @@ fn messages_written_and_read_in_place_cross_processes() {
     child.expect("fork").join().expect("no panic");
 }
 
+#[apply(test)]
 fn batches_cross_processes() {
     let queue = queue(100);
     let theirs = queue.clone();
@@ -280,6 +272,7 @@ fn batches_cross_processes() {
     child.expect("fork").join().expect("no panic");
 }
 
+#[apply(test)]
 fn a_thousand_children_use_one_queue_one_after_the_other() {
     let queue = queue(4);
     for n in 0..1000 {
@@ -290,6 +283,7 @@ fn a_thousand_children_use_one_queue_one_after_the_other() {
     }
 }
 
+#[apply(test)]
 fn a_queue_outlives_the_process_that_made_it() {
     let names = Queue::<Handle>::with_capacity(1).expect("a queue");
     let opened = queue(1);
@@ -308,6 +302,7 @@ fn a_queue_outlives_the_process_that_made_it() {
     assert_eq!((queue.recv(), queue.recv()), (Ok(1), Ok(2)));
 }
 
+#[apply(test)]
 fn memory_of_dropped_queues_is_used_again() {
     let segment = Segment::create(1 << 20).expect("a segment");
     for _ in 0..50 {

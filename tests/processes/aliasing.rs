@@ -13,41 +13,15 @@
     reason = "processes that are forked by other means, and what they find at addresses of their parents"
 )]
 
-mod common;
-#[path = "common/parent.rs"]
-mod parent;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/sandbox.rs"]
-mod sandbox;
-
-use std::process::ExitCode;
 use std::time::Duration;
 
 use offspring::{
     Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, SegmentError, fork, spsc,
 };
-use raw::{Board, Ended};
 
-fn main() -> ExitCode {
-    sandbox::no_core();
-    // They leak guards, and with them segments.
-    common::run(&tests_apart![
-        a_reference_of_the_parents_faults_in_a_child_whatever_it_does_first,
-        a_reference_of_the_parents_faults_in_a_child_of_libcs_fork,
-        a_reference_of_the_parents_faults_in_every_generation,
-        references_into_queues_and_rings_fault_as_well,
-        every_segment_of_the_parents_is_closed_in_a_child,
-        the_place_of_a_dropped_segment_is_free_and_that_of_the_next_is_closed,
-        a_leaked_guard_is_of_no_use_in_a_child,
-        a_child_whose_ranges_cannot_be_closed_never_runs,
-        a_process_of_libcs_fork_whose_ranges_cannot_be_closed_can_use_nothing,
-        a_bare_clone_with_something_in_the_hole_can_use_nothing,
-        a_bare_clone_that_finds_the_hole_empty_closes_it_at_its_first_use,
-        a_child_of_a_thread_that_shares_a_segment_with_others_faults_as_well,
-        a_segment_lends_no_descriptor,
-    ])
-}
+use crate::common::raw::{Board, Ended};
+use crate::common::{self, raw, sandbox};
+use crate::harness::{apart, apply};
 
 type Value = [u64; 8];
 
@@ -149,6 +123,7 @@ const ACTS: [(&str, Act); 9] = [
     ("a thread", |_, _| std::thread::spawn(|| ()).join().expect("no panic")),
 ];
 
+#[apply(apart)]
 fn a_reference_of_the_parents_faults_in_a_child_whatever_it_does_first() {
     for (what, act) in ACTS {
         let board = Board::new();
@@ -171,6 +146,7 @@ fn a_reference_of_the_parents_faults_in_a_child_whatever_it_does_first() {
     }
 }
 
+#[apply(apart)]
 fn a_reference_of_the_parents_faults_in_a_child_of_libcs_fork() {
     for (what, act) in ACTS {
         let board = Board::new();
@@ -184,6 +160,7 @@ fn a_reference_of_the_parents_faults_in_a_child_of_libcs_fork() {
     }
 }
 
+#[apply(apart)]
 fn a_reference_of_the_parents_faults_in_every_generation() {
     for used_before in [false, true] {
         let board = Board::new();
@@ -225,6 +202,7 @@ fn a_reference_of_the_parents_faults_in_every_generation() {
     }
 }
 
+#[apply(apart)]
 fn references_into_queues_and_rings_fault_as_well() {
     /// A child that looks at the first byte of a value of its parent's.
     fn child_that_looks(at: &'static Value, board: Board) -> Child<()> {
@@ -258,6 +236,7 @@ fn references_into_queues_and_rings_fault_as_well() {
     assert!(child.join().expect("a value"));
 }
 
+#[apply(apart)]
 fn every_segment_of_the_parents_is_closed_in_a_child() {
     // The child looks at one of twelve; which is closed last must not matter.
     for looked_at in 0..12 {
@@ -272,6 +251,7 @@ fn every_segment_of_the_parents_is_closed_in_a_child() {
     }
 }
 
+#[apply(apart)]
 fn the_place_of_a_dropped_segment_is_free_and_that_of_the_next_is_closed() {
     // This process maps the commons before, as they take any place that is large enough.
     fork(|| ()).expect("fork").join().expect("a value");
@@ -298,6 +278,7 @@ fn the_place_of_a_dropped_segment_is_free_and_that_of_the_next_is_closed() {
     }
 }
 
+#[apply(apart)]
 fn a_leaked_guard_is_of_no_use_in_a_child() {
     let segment = Segment::create(1 << 20).expect("a segment");
     let lock: &'static Lock<Value> =
@@ -339,6 +320,7 @@ fn refuse_to_close() {
     sandbox::install(&[sandbox::Rule { call: libc::SYS_mmap, only, errno: libc::EPERM }]);
 }
 
+#[apply(apart)]
 fn a_child_whose_ranges_cannot_be_closed_never_runs() {
     let board = Board::new();
     let mine = Leaked::in_segment_of(1 << 20);
@@ -404,6 +386,7 @@ fn nothing_can_be_used(mine: &Leaked, number: i32) {
     }
 }
 
+#[apply(apart)]
 fn a_process_of_libcs_fork_whose_ranges_cannot_be_closed_can_use_nothing() {
     let mine = Leaked::in_segment_of(1 << 20);
     raw::fork(|| {
@@ -417,6 +400,7 @@ fn a_process_of_libcs_fork_whose_ranges_cannot_be_closed_can_use_nothing() {
     assert_eq!(mine.value[0], 7);
 }
 
+#[apply(apart)]
 fn a_bare_clone_with_something_in_the_hole_can_use_nothing() {
     for exact in [false, true] {
         let mine = Leaked::in_segment_of(1 << 20);
@@ -438,6 +422,7 @@ fn a_bare_clone_with_something_in_the_hole_can_use_nothing() {
     }
 }
 
+#[apply(apart)]
 fn a_bare_clone_that_finds_the_hole_empty_closes_it_at_its_first_use() {
     let (mine, other) =
         (Leaked::in_segment_of(1 << 20), Segment::create(1 << 20).expect("a segment"));
@@ -456,6 +441,7 @@ fn a_bare_clone_that_finds_the_hole_empty_closes_it_at_its_first_use() {
     assert_eq!(*free.lock().expect("free"), 6);
 }
 
+#[apply(apart)]
 fn a_child_of_a_thread_that_shares_a_segment_with_others_faults_as_well() {
     // A raw fork beside threads, each of which makes and drops segments all the while.
     for _ in 0..10 {
@@ -497,6 +483,7 @@ fn a_child_of_a_thread_that_shares_a_segment_with_others_faults_as_well() {
 
 /// Safe code that has a segment's descriptor writes under references, or makes a file shorter. So
 /// this must not compile if a handle lends one.
+#[apply(apart)]
 fn a_segment_lends_no_descriptor() {
     trait AmbiguousIfLent<Marker> {
         fn check() {}

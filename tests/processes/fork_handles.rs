@@ -2,31 +2,13 @@
 //! inert, also after a fork by others.
 #![expect(unsafe_code, reason = "forks as foreign code would")]
 
-mod common;
-
 use std::panic::AssertUnwindSafe;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use offspring::{Lock, Queue, QueueOptions, Segment, TryLockError, Wait, fork, spsc};
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        a_lock_guard_of_the_parent_is_inert_in_a_child,
-        a_lock_guard_of_the_parent_is_inert_after_a_raw_fork,
-        ring_guards_of_the_parent_are_inert_after_a_raw_fork,
-        handles_work_after_a_raw_fork,
-        an_object_that_was_dropped_meanwhile_is_stale_after_a_raw_fork,
-        a_raw_child_of_a_child_attaches_too,
-        a_raw_child_that_execs_is_not_taken_for_alive,
-        a_reference_of_the_parents_does_not_reach_shared_memory_in_a_child,
-        a_child_keeps_what_the_parent_drops,
-        an_end_of_a_ring_moves_into_the_child,
-        threads_of_a_child_use_what_it_inherited,
-        children_that_use_nothing_leave_nothing,
-        peers_beyond_the_table_are_an_error_and_come_back,
-    ])
-}
+use crate::common;
+use crate::harness::{apply, test};
 
 /// Forks as foreign code would, runs `child` in the copy and gives its exit code; 99 for a panic.
 fn raw_fork(child: impl FnOnce() -> i32) -> i32 {
@@ -44,6 +26,7 @@ fn raw_fork(child: impl FnOnce() -> i32) -> i32 {
     if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
 }
 
+#[apply(test)]
 fn a_lock_guard_of_the_parent_is_inert_in_a_child() {
     let lock = Lock::new(1_u64).expect("a lock");
     let guard = lock.lock().expect("free");
@@ -56,6 +39,7 @@ fn a_lock_guard_of_the_parent_is_inert_in_a_child() {
     drop(lock.lock().expect("clean"));
 }
 
+#[apply(test)]
 fn a_lock_guard_of_the_parent_is_inert_after_a_raw_fork() {
     let lock = Lock::new(1_u64).expect("a lock");
     let mut guard = Some(lock.lock().expect("free"));
@@ -72,6 +56,7 @@ fn a_lock_guard_of_the_parent_is_inert_after_a_raw_fork() {
     drop(lock.lock().expect("clean"));
 }
 
+#[apply(test)]
 fn ring_guards_of_the_parent_are_inert_after_a_raw_fork() {
     let queue = Queue::<u64>::with_capacity(2).expect("a queue");
     queue.send(1).expect("room");
@@ -101,6 +86,7 @@ fn ring_guards_of_the_parent_are_inert_after_a_raw_fork() {
     assert_eq!(queue.recv(), Ok(2));
 }
 
+#[apply(test)]
 fn handles_work_after_a_raw_fork() {
     let commons = Segment::commons().expect("the commons");
     commons.reap().expect("attached");
@@ -118,6 +104,7 @@ fn handles_work_after_a_raw_fork() {
     assert_eq!(commons.reap().expect("attached"), 1);
 }
 
+#[apply(test)]
 fn an_object_that_was_dropped_meanwhile_is_stale_after_a_raw_fork() {
     let go = Queue::<u64>::with_capacity(1).expect("a queue");
     let queue = Queue::<u64>::with_capacity(1).expect("a queue");
@@ -147,6 +134,7 @@ fn an_object_that_was_dropped_meanwhile_is_stale_after_a_raw_fork() {
     Segment::commons().expect("the commons").reap().expect("attached");
 }
 
+#[apply(test)]
 fn a_raw_child_of_a_child_attaches_too() {
     let queue = Queue::<u64>::with_capacity(4).expect("a queue");
     let theirs = queue.clone();
@@ -166,6 +154,7 @@ fn a_raw_child_of_a_child_attaches_too() {
     Segment::commons().expect("the commons").reap().expect("attached");
 }
 
+#[apply(test)]
 fn a_raw_child_that_execs_is_not_taken_for_alive() {
     let lock = Lock::new(0_u64).expect("a lock");
     let (mut stdin, stdout) = std::io::pipe().expect("a pipe");
@@ -195,6 +184,7 @@ fn a_raw_child_that_execs_is_not_taken_for_alive() {
     Segment::commons().expect("the commons").reap().expect("attached");
 }
 
+#[apply(test)]
 fn a_reference_of_the_parents_does_not_reach_shared_memory_in_a_child() {
     let lock: &'static Lock<u64> = Box::leak(Box::new(Lock::new(5_u64).expect("a lock")));
     let guard = Box::leak(Box::new(lock.lock().expect("free")));
@@ -213,6 +203,7 @@ fn a_reference_of_the_parents_does_not_reach_shared_memory_in_a_child() {
     assert_eq!(*value, 5);
 }
 
+#[apply(test)]
 fn a_child_keeps_what_the_parent_drops() {
     for _ in 0..50 {
         let queue = Queue::<u64>::with_capacity(4).expect("a queue");
@@ -231,6 +222,7 @@ fn a_child_keeps_what_the_parent_drops() {
     }
 }
 
+#[apply(test)]
 fn an_end_of_a_ring_moves_into_the_child() {
     for _ in 0..20 {
         let (mut sender, mut receiver) = spsc::ring::<u64>(8).expect("a ring");
@@ -244,6 +236,7 @@ fn an_end_of_a_ring_moves_into_the_child() {
     }
 }
 
+#[apply(test)]
 fn threads_of_a_child_use_what_it_inherited() {
     let queue = QueueOptions::new().capacity(8).wait(Wait::Sleep).create::<u64>().expect("a queue");
     let theirs = queue.clone();
@@ -265,6 +258,7 @@ fn threads_of_a_child_use_what_it_inherited() {
     child.expect("fork").join().expect("no panic");
 }
 
+#[apply(test)]
 fn children_that_use_nothing_leave_nothing() {
     let queue = Queue::<[u8; 1024]>::with_capacity(16).expect("a queue");
     for _ in 0..100 {
@@ -275,6 +269,7 @@ fn children_that_use_nothing_leave_nothing() {
     assert_eq!(Segment::commons().expect("the commons").reap().expect("attached"), 0);
 }
 
+#[apply(test)]
 fn peers_beyond_the_table_are_an_error_and_come_back() {
     // Every entry is taken by children of this one, of which most never use theirs.
     let mut children = Vec::new();

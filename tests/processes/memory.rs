@@ -1,30 +1,21 @@
 //! What objects and processes cost in memory: pages of a segment, as the kernel counts them.
 
-mod common;
-
-use std::process::ExitCode;
-
-use common::fd::SegmentFd;
 use offspring::{Queue, Segment, fork};
+
+use crate::common::fd::SegmentFd;
+use crate::harness::{apply, test};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
 /// Bytes of a slot for a `u64`: its word and the message.
 const SLOT: u64 = 16;
 
-fn main() -> ExitCode {
-    common::run(&tests![
-        a_queue_costs_its_slots_and_at_most_a_kilobyte_more,
-        memory_follows_use_and_falls_again,
-        an_attached_process_costs_at_most_256_bytes,
-    ])
-}
-
 /// Bytes of the segment that have pages.
 fn used(segment: &Segment) -> u64 {
     rustix::fs::fstat(segment.as_fd()).expect("a descriptor").st_blocks as u64 * 512
 }
 
+#[apply(test)]
 fn a_queue_costs_its_slots_and_at_most_a_kilobyte_more() {
     for (capacity, count) in [(1, 2000), (16, 2000), (200, 1000), (256, 500), (4096, 100)] {
         let segment = Segment::create(64 * MIB).expect("a segment");
@@ -44,6 +35,7 @@ fn a_queue_costs_its_slots_and_at_most_a_kilobyte_more() {
     }
 }
 
+#[apply(test)]
 fn memory_follows_use_and_falls_again() {
     let segment = Segment::create(64 * MIB).expect("a segment");
     drop(Queue::<u64>::with_capacity_in(&segment, 4).expect("room"));
@@ -57,6 +49,7 @@ fn memory_follows_use_and_falls_again() {
     }
 }
 
+#[apply(test)]
 fn an_attached_process_costs_at_most_256_bytes() {
     const CHILDREN: u64 = 200;
     let segment = Segment::create(64 * MIB).expect("a segment");
