@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::object::attempt::{Never, NotNow, TimedOut};
 use crate::peer::Fault;
 
 /// Error of [`Lock::lock`](crate::Lock::lock) and [`Lock::recover`](crate::Lock::recover): the lock
 /// was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockError {
     /// An owner was killed while it had the lock, and nobody has repaired the value since. See
     /// [`Lock::recover`](crate::Lock::recover).
@@ -24,7 +26,7 @@ pub enum LockError {
 
 /// Error of [`Lock::try_lock`](crate::Lock::try_lock) and
 /// [`Lock::try_recover`](crate::Lock::try_recover): the lock was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TryLockError {
     /// Somebody else has the lock; a later attempt may succeed.
     WouldBlock,
@@ -40,7 +42,7 @@ pub enum TryLockError {
 
 /// Error of [`Lock::lock_timeout`](crate::Lock::lock_timeout) and of the other forms with a
 /// deadline: the lock was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockTimeoutError {
     /// Somebody else had the lock all the time; a later attempt may succeed.
     Timeout,
@@ -137,7 +139,7 @@ impl fmt::Display for LockError {
                 "an owner of the lock panicked while it had the lock: recover() it first"
             }
             LockError::WouldDeadlock => "this thread has the lock already",
-            LockError::Broken(fault) => return fault.fmt(f),
+            LockError::Broken(fault) => return fmt::Display::fmt(fault, f),
         })
     }
 }
@@ -146,10 +148,10 @@ impl fmt::Display for TryLockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TryLockError::WouldBlock => f.write_str("somebody else has the lock"),
-            TryLockError::OwnerDied => LockError::OwnerDied.fmt(f),
-            TryLockError::Poisoned => LockError::Poisoned.fmt(f),
-            TryLockError::WouldDeadlock => LockError::WouldDeadlock.fmt(f),
-            TryLockError::Broken(fault) => fault.fmt(f),
+            TryLockError::OwnerDied => fmt::Display::fmt(&LockError::OwnerDied, f),
+            TryLockError::Poisoned => fmt::Display::fmt(&LockError::Poisoned, f),
+            TryLockError::WouldDeadlock => fmt::Display::fmt(&LockError::WouldDeadlock, f),
+            TryLockError::Broken(fault) => fmt::Display::fmt(fault, f),
         }
     }
 }
@@ -158,11 +160,32 @@ impl fmt::Display for LockTimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LockTimeoutError::Timeout => f.write_str("somebody else had the lock all the time"),
-            LockTimeoutError::OwnerDied => LockError::OwnerDied.fmt(f),
-            LockTimeoutError::Poisoned => LockError::Poisoned.fmt(f),
-            LockTimeoutError::WouldDeadlock => LockError::WouldDeadlock.fmt(f),
-            LockTimeoutError::Broken(fault) => fault.fmt(f),
+            LockTimeoutError::OwnerDied => fmt::Display::fmt(&LockError::OwnerDied, f),
+            LockTimeoutError::Poisoned => fmt::Display::fmt(&LockError::Poisoned, f),
+            LockTimeoutError::WouldDeadlock => fmt::Display::fmt(&LockError::WouldDeadlock, f),
+            LockTimeoutError::Broken(fault) => fmt::Display::fmt(fault, f),
         }
+    }
+}
+
+/// One line, as a `main` prints it that returns the error.
+impl fmt::Debug for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As [`LockError`].
+impl fmt::Debug for TryLockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As [`LockError`].
+impl fmt::Debug for LockTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -213,6 +236,7 @@ mod tests {
     fn every_form_says_the_same_in_the_same_words() {
         let all = [LockError::OwnerDied, LockError::Poisoned, LockError::WouldDeadlock];
         for error in all.into_iter().chain([LockError::Broken(Fault::Stale)]) {
+            assert_eq!(format!("{error:?}"), error.to_string());
             assert_eq!(TryLockError::from(error).to_string(), error.to_string());
             assert_eq!(LockTimeoutError::from(error).to_string(), error.to_string());
             assert_eq!(TryLockError::from(error).needs_recovery(), error.needs_recovery());

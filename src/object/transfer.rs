@@ -6,6 +6,8 @@
 use std::error::Error;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::object::attempt::{Never, NotNow, TimedOut};
 use crate::peer::Fault;
 
@@ -16,7 +18,7 @@ const EMPTY: &str = "empty";
 const TIMEOUT: &str = "timed out";
 
 /// Error of [`Queue::send`](crate::Queue::send); gives the value back.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendError<T> {
     /// It was closed; no later attempt can succeed.
     Closed(T),
@@ -25,7 +27,7 @@ pub enum SendError<T> {
 }
 
 /// Error of [`Queue::try_send`](crate::Queue::try_send); gives the value back.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrySendError<T> {
     /// No slot is free right now; a later attempt may succeed.
     Full(T),
@@ -37,7 +39,7 @@ pub enum TrySendError<T> {
 
 /// Error of [`Queue::send_timeout`](crate::Queue::send_timeout) and
 /// [`Queue::send_deadline`](crate::Queue::send_deadline); gives the value back.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendTimeoutError<T> {
     /// No slot became free in time; a later attempt may succeed.
     Timeout(T),
@@ -50,7 +52,7 @@ pub enum SendTimeoutError<T> {
 /// Error of sending several values: how many were sent, and what stopped the rest.
 ///
 /// The values sent are the first ones of the slice; they stay sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendManyError<E> {
     /// Number of values that were sent.
     pub sent: usize,
@@ -59,7 +61,7 @@ pub struct SendManyError<E> {
 }
 
 /// Error of [`Queue::recv`](crate::Queue::recv).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecvError {
     /// It was closed and nothing is left in it; no later attempt can succeed.
     Closed,
@@ -68,7 +70,7 @@ pub enum RecvError {
 }
 
 /// Error of [`Queue::try_recv`](crate::Queue::try_recv).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TryRecvError {
     /// No message is there right now; a later attempt may succeed.
     Empty,
@@ -80,7 +82,7 @@ pub enum TryRecvError {
 
 /// Error of [`Queue::recv_timeout`](crate::Queue::recv_timeout) and
 /// [`Queue::recv_deadline`](crate::Queue::recv_deadline).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecvTimeoutError {
     /// No message came in time; a later attempt may succeed.
     Timeout,
@@ -177,32 +179,52 @@ impl RecvTimeoutError {
     }
 }
 
+/// One line, as a `main` prints it that returns the error. The value need not be printable.
 impl<T> fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SendError::Closed(_) => f.write_str("Closed(..)"),
-            SendError::Broken(_, fault) => write!(f, "Broken(.., {fault:?})"),
-        }
+        fmt::Display::fmt(self, f)
     }
 }
 
+/// As [`SendError`].
 impl<T> fmt::Debug for TrySendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TrySendError::Full(_) => f.write_str("Full(..)"),
-            TrySendError::Closed(_) => f.write_str("Closed(..)"),
-            TrySendError::Broken(_, fault) => write!(f, "Broken(.., {fault:?})"),
-        }
+        fmt::Display::fmt(self, f)
     }
 }
 
+/// As [`SendError`].
 impl<T> fmt::Debug for SendTimeoutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SendTimeoutError::Timeout(_) => f.write_str("Timeout(..)"),
-            SendTimeoutError::Closed(_) => f.write_str("Closed(..)"),
-            SendTimeoutError::Broken(_, fault) => write!(f, "Broken(.., {fault:?})"),
-        }
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As [`SendError`].
+impl<E: fmt::Display> fmt::Debug for SendManyError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As [`SendError`].
+impl fmt::Debug for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As [`SendError`].
+impl fmt::Debug for TryRecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As [`SendError`].
+impl fmt::Debug for RecvTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -210,7 +232,7 @@ impl<T> fmt::Display for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SendError::Closed(_) => f.write_str(CLOSED),
-            SendError::Broken(_, fault) => fault.fmt(f),
+            SendError::Broken(_, fault) => fmt::Display::fmt(fault, f),
         }
     }
 }
@@ -220,7 +242,7 @@ impl<T> fmt::Display for TrySendError<T> {
         match self {
             TrySendError::Full(_) => f.write_str(FULL),
             TrySendError::Closed(_) => f.write_str(CLOSED),
-            TrySendError::Broken(_, fault) => fault.fmt(f),
+            TrySendError::Broken(_, fault) => fmt::Display::fmt(fault, f),
         }
     }
 }
@@ -230,7 +252,7 @@ impl<T> fmt::Display for SendTimeoutError<T> {
         match self {
             SendTimeoutError::Timeout(_) => f.write_str(TIMEOUT),
             SendTimeoutError::Closed(_) => f.write_str(CLOSED),
-            SendTimeoutError::Broken(_, fault) => fault.fmt(f),
+            SendTimeoutError::Broken(_, fault) => fmt::Display::fmt(fault, f),
         }
     }
 }
@@ -245,7 +267,7 @@ impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RecvError::Closed => f.write_str(DRAINED),
-            RecvError::Broken(fault) => fault.fmt(f),
+            RecvError::Broken(fault) => fmt::Display::fmt(fault, f),
         }
     }
 }
@@ -255,7 +277,7 @@ impl fmt::Display for TryRecvError {
         match self {
             TryRecvError::Empty => f.write_str(EMPTY),
             TryRecvError::Closed => f.write_str(DRAINED),
-            TryRecvError::Broken(fault) => fault.fmt(f),
+            TryRecvError::Broken(fault) => fmt::Display::fmt(fault, f),
         }
     }
 }
@@ -265,7 +287,7 @@ impl fmt::Display for RecvTimeoutError {
         match self {
             RecvTimeoutError::Timeout => f.write_str(TIMEOUT),
             RecvTimeoutError::Closed => f.write_str(DRAINED),
-            RecvTimeoutError::Broken(fault) => fault.fmt(f),
+            RecvTimeoutError::Broken(fault) => fmt::Display::fmt(fault, f),
         }
     }
 }
@@ -273,7 +295,7 @@ impl fmt::Display for RecvTimeoutError {
 impl<T> Error for SendError<T> {}
 impl<T> Error for TrySendError<T> {}
 impl<T> Error for SendTimeoutError<T> {}
-impl<E: fmt::Display + fmt::Debug> Error for SendManyError<E> {}
+impl<E: fmt::Display> Error for SendManyError<E> {}
 impl Error for RecvError {}
 impl Error for TryRecvError {}
 impl Error for RecvTimeoutError {}
@@ -425,10 +447,8 @@ mod tests {
     #[test]
     fn what_is_shown_says_what_happened() {
         assert_eq!(TrySendError::Full(Opaque(0)).to_string(), "full");
-        assert_eq!(
-            format!("{:?}", SendError::Broken(Opaque(0), Fault::Stale)),
-            "Broken(.., Stale)"
-        );
+        let broken = SendError::Broken(Opaque(0), Fault::Stale);
+        assert_eq!(format!("{broken:?}"), Fault::Stale.to_string());
         let many = SendManyError { sent: 3, error: TrySendError::Full(()) };
         assert_eq!(many.to_string(), "full after 3 values");
     }

@@ -33,6 +33,8 @@
 //! The owner in the word is from robust futexes; unlocking by a store is from Dice, Huang and Yang,
 //! "Asymmetric Dekker Synchronization" (2001), as their biased locks do it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::primitive::{AtomicU64, Ordering};
 
@@ -69,7 +71,7 @@ fn is_held(word: u64) -> bool {
 }
 
 /// What is known about the value in a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockState {
     /// The last owner unlocked in good order.
     Clean,

@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::process::Termination;
 
 use offspring::{
-    CreateError, Failure, Fault, ForkError, JoinError, PanicInfo, Queue, Segment, SegmentError,
-    fork,
+    CreateError, Failure, Fault, ForkError, JoinError, LockError, LockTimeoutError, PanicInfo,
+    Queue, RecvError, RecvTimeoutError, Segment, SegmentError, SendError, SendTimeoutError,
+    TryLockError, TryRecvError, TrySendError, fork,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -158,6 +159,15 @@ fn errors_of_this_crate_come_back_as_they_were() {
     check(|| ForkError::ThreadsUnknown { call: "unshare", source: not_found() });
     check(|| ForkError::Commons(Segment::create(0).unwrap_err()));
     check(|| ForkError::Os { call: "pidfd_open", source: not_found() });
+    check(|| LockError::OwnerDied);
+    check(|| TryLockError::WouldBlock);
+    check(|| LockTimeoutError::Broken(Fault::Stale));
+    check(|| SendError::Closed(7));
+    check(|| TrySendError::Full(String::from("the value")));
+    check(|| SendTimeoutError::Broken(7, Fault::Corrupt));
+    check(|| RecvError::Closed);
+    check(|| TryRecvError::Empty);
+    check(|| RecvTimeoutError::Timeout);
     check(|| JoinError::Killed(9));
     check(|| JoinError::Os { call: "waitid", source: not_found() });
     check(|| fork(|| std::process::exit(3)).unwrap().join().map(|(): ()| ()).unwrap_err());
