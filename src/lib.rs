@@ -115,9 +115,9 @@ pub use {
 
 /// Makes a struct of your own [`Shm`](trait@Shm), so that it can be sent and shared.
 ///
-/// The struct is `Copy`, has `#[repr(C)]`, fields that are all `Shm`, and no padding; anything else
-/// is an error of the compiler that says what to change. A program that has this crate under
-/// another name adds `#[shm(crate = path)]`.
+/// The struct is `Copy`, has `#[repr(C)]`, fields that are all `Shm`, and no padding. Anything else
+/// is a compile error that says what to change. A program that uses this crate under another name
+/// adds `#[shm(crate = path)]`.
 ///
 /// # Examples
 /// ```
@@ -143,7 +143,7 @@ pub use {
 /// words.send(Text(*b"hello"))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-/// A struct with padding is refused, as nobody writes the bytes in it:
+/// A struct with padding is refused, because its padding bytes are never written:
 /// ```compile_fail,E0080
 /// #[derive(Clone, Copy, offspring::Shm)]
 /// #[repr(C)]
