@@ -1,8 +1,8 @@
 //! Four processes pay into one account and draw from it, under a lock:
 //! `cargo run --release --example bank_balance`.
 //!
-//! Without the lock, two processes would now and then read the same balance and one payment would
-//! be lost.
+//! Without the lock, two processes would sometimes read the same balance, and one payment would be
+//! lost.
 
 use offspring::Lock;
 use std::error::Error;
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("clerk {} is done", clerk.join()?);
     }
 
-    let balance = *balance.lock().map_err(|error| error.to_string())?;
+    let balance = *balance.lock()?;
     println!("{} payments later the balance is {balance}", PROCESSES * PAYMENTS * 2);
     if balance == 0 { Ok(()) } else { Err("payments were lost".into()) }
 }

@@ -1,6 +1,6 @@
 //! A first program: `cargo run --example hello_fork`.
 //!
-//! Three children. One computes a value, one panics, one is killed; the parent is told which is
+//! It starts three children: one computes a value, one panics, one is killed. `join` says which is
 //! which.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Producers and consumers in processes of their own, joined by one queue:
+//! Producers and consumers in processes of their own, connected by one queue:
 //! `cargo run --example producer_consumer`.
 
 use offspring::{Child, Queue};

@@ -1,13 +1,13 @@
 //! Shared-memory queues, locks and child processes, with the ease of Python's `multiprocessing`.
 //!
-//! Everything shared is a typed object in a segment of memory; a handle is a small name for it, and
+//! Everything shared is a typed object in a segment of memory. A handle is a small name for it, and
 //! handles travel: into the closure of a forked child, through a queue, to a process that was
 //! running before the object was made. By default objects live in [the commons](Segment::commons)
-//! of the process tree: nothing to name, nothing to clean up, freed by the kernel with the last
-//! process.
+//! of the process tree: there is nothing to name and nothing to clean up, as the kernel frees the
+//! commons with the last process.
 //!
-//! Any process may be killed at any instruction. No survivor hangs, nothing torn is seen, nothing
-//! that was sent is lost; each type says in its section *Peer death* what that means for it.
+//! Any process may be killed at any instruction. No survivor hangs, and no message is ever seen
+//! half-written. What may be lost is said in the section *Peer death* of each type.
 //!
 //! # Examples
 //! ```standalone_crate
@@ -34,22 +34,32 @@
 //! ```
 //!
 //! # What there is
-//! - [`Queue`]: bounded, many senders and receivers. [`spsc`]: one of each, and faster.
+//! - [`Queue`]: bounded, with many senders and receivers. [`spsc`]: one of each, and faster.
 //! - [`Lock`]: a value that one thread of one process has at a time.
-//! - [`fork()`] and [`Child`]: a closure in a process of its own.
-//! - [`Segment`]: the memory, for those who want more than one.
+//! - [`fork()`] and [`Child`]: a closure in a process of its own. [`Failure`]: any error as a value
+//!   that a child can return.
+//! - [`Segment`]: the memory, for programs that want more than one.
+//! - [`derive(Shm)`](derive@Shm): makes your own structs values that can be sent and shared.
 //!
 //! # What there is not
-//! No network, no persistence of messages across a reboot, no fairness between those who wait, no
-//! priority inheritance. No process of another user and no hostile one: peers may crash and
-//! scribble, which is an error and never undefined behaviour in our own words, but a peer that
-//! means harm can change what you send.
+//! There is no network, no persistence of messages across a reboot, no fairness between those who
+//! wait, and no priority inheritance. Peers are processes of one user, and must cooperate. They may
+//! crash and scribble, which is an error and never undefined behaviour in our own words. But a
+//! hostile peer can change what you send.
 //!
 //! # The house
-//! `primitive` (atomics, or loom's), `sys` (system calls), `claim` (names in claim words),
-//! `segment` (bytes), `peer` (who is alive), `sync`, `ring` and `heap` (algorithms over words that
-//! they are given), `object` (what lies in a block), then `queue`, `lock`, `spsc`, and `process`.
-//! Each uses only those before it.
+//! The rooms, each of which uses only those before it:
+//! - `primitive`: atomics, or loom's.
+//! - `sys`: system calls.
+//! - `claim`: how a claim word names its claimant.
+//! - `segment`: bytes that processes agree on.
+//! - `peer`: who is attached, and who is alive.
+//! - `sync`, `ring`, `heap`: algorithms over words that they are given. They do not use each other.
+//! - `object`: typed objects in blocks: what lies there (`block`, `payload`), how a process reaches
+//!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
+//!   (`transfer`), and what is cleared up after the dead (`reap`).
+//! - `queue`, `lock`, `spsc`: what users hold, without `unsafe`.
+//! - `process`: children.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
 // What they disallow stands in `clippy.toml`.
@@ -105,9 +115,9 @@ pub use {
 
 /// Makes a struct of your own [`Shm`](trait@Shm), so that it can be sent and shared.
 ///
-/// The struct is `Copy`, has `#[repr(C)]`, fields that are all `Shm`, and no padding; anything else
-/// is an error of the compiler that says what to change. A program that has this crate under
-/// another name adds `#[shm(crate = path)]`.
+/// The struct is `Copy`, has `#[repr(C)]`, fields that are all `Shm`, and no padding. Anything else
+/// is a compile error that says what to change. A program that uses this crate under another name
+/// adds `#[shm(crate = path)]`.
 ///
 /// # Examples
 /// ```
@@ -133,7 +143,7 @@ pub use {
 /// words.send(Text(*b"hello"))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-/// A struct with padding is refused, as nobody writes the bytes in it:
+/// A struct with padding is refused, because its padding bytes are never written:
 /// ```compile_fail,E0080
 /// #[derive(Clone, Copy, offspring::Shm)]
 /// #[repr(C)]

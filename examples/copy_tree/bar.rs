@@ -1,4 +1,4 @@
-//! What the user sees while the copy runs.
+//! The progress bar.
 
 use indicatif::style::TemplateError;
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};

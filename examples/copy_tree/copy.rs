@@ -1,5 +1,4 @@
-//! Copies one entry: under a temporary name first, and by a rename under its own name when it is
-//! whole.
+//! Copies one entry under a temporary name, and renames it when it is complete.
 
 use crate::Plan;
 use crate::attributes;

@@ -1,11 +1,11 @@
 //! The parent's side: which worker holds which job, and what to do when one dies.
 //!
 //! # Peer death
-//! A worker can die before it takes a job, after it took it from the queue and before it says so,
-//! in the middle of it, and after it said `Done`. The parent need not know which: what counts is
-//! that every job's `Done` comes. A job whose worker is dead is sent again. A job that nobody has
-//! spoken of since a worker died may have died with it; when the queue is empty it is sent again
-//! too. Copying an entry twice is harmless, as each copy comes under its name by a rename.
+//! A worker can die before it takes a job, after it took the job from the queue and before it says
+//! so, in the middle of the job, or after it said `Done`. The parent need not know which: it waits
+//! for a `Done` of every job. It sends a job again if the job's worker is dead. If no worker has
+//! mentioned a job since one died, the job may be lost, so the parent sends it again once the queue
+//! is empty. Copying an entry twice is harmless, because each copy gets its name by a rename.
 
 use crate::Plan;
 use crate::bar::Bar;

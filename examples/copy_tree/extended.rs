@@ -1,8 +1,8 @@
-//! Extended attributes: notes of the user, access control lists, capabilities, security labels.
+//! Extended attributes: the user's own, access control lists, capabilities, security labels.
 //!
-//! Not every filesystem takes each of them, and not everybody may set them. The copy is then as
-//! good as it can be there, which is no failure; but what it lacks is counted, by the error that
-//! the system gave, so that the user hears of it.
+//! Not every filesystem supports all of them, and not every user may set them. That is no failure:
+//! the copy goes without them. But they are counted, by the error that the system gave, and the
+//! user is told.
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{

@@ -1,6 +1,6 @@
 //! From a folder's place in the list to an open descriptor, one name at a time.
 //!
-//! No path is ever put together, so there is no limit to its length, and no symbolic link is ever
+//! No path is ever joined from its parts, so its length has no limit. No symbolic link is ever
 //! followed, so nobody can lead the copy out of its two trees.
 
 use crate::tree::Folder;

@@ -1,4 +1,4 @@
-//! Where a file has data, and where it has a hole, which reads as zeros and takes no room.
+//! Where a file has data, and where it has a hole, which reads as zeros and takes no space.
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, Result};

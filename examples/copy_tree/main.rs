@@ -1,8 +1,8 @@
 //! Copies a folder tree with several forked workers:
 //! `cargo run --release --example copy_tree -- SRC DST`.
 //!
-//! The parent lists the tree and forks the workers, which thereby inherit the list. Two
-//! shared-memory queues join them:
+//! The parent lists the tree and then forks the workers, which inherit the list. Two shared-memory
+//! queues connect them:
 //!
 //! ```text
 //!             jobs: Queue<Job>, each an index into the inherited list
@@ -13,11 +13,11 @@
 //!
 //! # Peer death
 //! A worker writes each file under a temporary name beside its target and renames it when it is
-//! whole. The parent counts a job as done only when its `Done` note has come. So any worker may be
-//! killed at any instruction: the parent names it, removes its temporary file, gives its job to the
-//! others and forks a replacement. Ctrl-C is handled by the same means: the parent kills all
-//! workers and clears up after each. On a full disk, where nothing that is still to come would fare
-//! better, it does so when they have had the time to finish the files that they are at.
+//! complete. The parent counts a job as done only when its `Done` note has arrived. So any worker
+//! may be killed at any instruction: the parent reports it, removes its temporary file, gives its
+//! job to the others and forks a replacement. On Ctrl-C the parent kills all workers and cleans up
+//! after each in the same way. If the disk is full, no later file would fit either: the parent does
+//! the same, but first gives the workers time to finish their current files.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -28,10 +28,10 @@
 //! | `worker.rs`, `copy.rs` | a worker; the copying of one entry |
 //! | `holes.rs` | where a file has data |
 //! | `attributes.rs` | owner, permissions and times |
-//! | `extended.rs` | extended attributes, and what becomes of them where they are not wanted |
+//! | `extended.rs` | extended attributes, and what happens where they are not supported |
 //! | `target.rs` | before and after the workers: folders, hard links, temporary names |
 //! | `stop.rs` | Ctrl-C |
-//! | `bar.rs` | what the user sees meanwhile |
+//! | `bar.rs` | the progress bar |
 
 mod attributes;
 mod bar;

@@ -1,5 +1,5 @@
-//! What travels through the two queues: fixed-size values without pointers, since they are read by
-//! another process.
+//! What travels through the two queues: fixed-size values without pointers, since another process
+//! reads them.
 //!
 //! A job is only an index: the worker was forked after the tree was listed, so it has the same list
 //! in its own memory, and no path has to be sent.

@@ -1,7 +1,6 @@
-//! Ctrl-C and `SIGTERM` as something the parent asks for between two steps, instead of something
-//! that interrupts it.
+//! Ctrl-C and `SIGTERM`: the parent asks for them between two steps, and is not interrupted.
 //!
-//! Both signals are blocked before the first fork. The workers inherit that, so a Ctrl-C in a
+//! Both signals are blocked before the first fork, and the workers inherit that. So a Ctrl-C in a
 //! terminal, which goes to the whole process group, reaches only the parent, and the parent ends
 //! the workers in its own order.
 

@@ -1,4 +1,4 @@
-//! The list of what is to be copied, made once by the parent and inherited by every worker.
+//! The list of entries to copy: the parent makes it once, and every worker inherits it.
 
 use crate::extended::{Bearer, Extended};
 use crate::folder::{self, Cursor};

@@ -1,4 +1,4 @@
-//! A worker: takes jobs until there are none, and notes what it does.
+//! A worker: takes jobs until there are none, and reports what it does.
 
 use crate::Plan;
 use crate::copy::{Copied, Copier};

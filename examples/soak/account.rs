@@ -1,4 +1,4 @@
-//! What became of it all, object by object.
+//! The results, object by object.
 
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The objects of a round, and who works at which.
+//! The objects of a round, and which worker uses which.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Queues and locks that are made, sent by name, opened by others and dropped.
+//! Makes queues and locks, sends their names, opens those of others, and drops them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

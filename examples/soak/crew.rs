@@ -1,4 +1,4 @@
-//! The supervisor of a round: it keeps every station manned, and kills, stops and watches.
+//! The supervisor of a round: it replaces workers that die, and kills, stops and watches.
 
 use std::error::Error;
 use std::sync::Arc;

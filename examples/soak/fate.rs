@@ -1,6 +1,6 @@
-//! Deaths by a limit: some processes are to run into one, with a guard in their hands.
+//! Deaths by a limit: some processes run into one while they hold a guard.
 //!
-//! A death by the out-of-memory killer would need a memory cgroup that is delegated to us, and is a
+//! Death by the out-of-memory killer would need a memory cgroup that is delegated to us. It is a
 //! `SIGKILL` like the others.
 
 use std::fs::File;

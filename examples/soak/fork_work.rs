@@ -1,5 +1,4 @@
-//! Children that have children of their own, which send something, return something, and may be
-//! killed.
+//! Workers that fork children, which send something, return something, and may be killed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

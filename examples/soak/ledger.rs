@@ -1,9 +1,9 @@
-//! What the processes of a round note for whoever does the accounts: plain words in shared memory,
-//! outside of all that is tested.
+//! What the processes of a round record: plain words in shared memory, apart from everything that
+//! is tested.
 //!
 //! # Peer death
-//! Each note is one store before and one after the deed, so the accounts know of every killed
-//! process between which two it was.
+//! Each record is one store before an operation and one after it, so the supervisor knows between
+//! which two stores a process was killed.
 #![expect(unsafe_code, reason = "looks at mapped memory as words")]
 
 use std::io;

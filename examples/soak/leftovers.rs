@@ -1,4 +1,4 @@
-//! What may be left after a round: nothing.
+//! Checks that nothing is left after a round.
 
 use std::collections::BTreeSet;
 use std::error::Error;

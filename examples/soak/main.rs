@@ -1,19 +1,19 @@
-//! Processes that work at every object and are killed, stopped and starved at random:
+//! Processes use every object, and are killed, stopped and starved at random:
 //! `cargo run --release --example soak -- --seconds 60 --processes 8`.
 //!
-//! Time is cut into rounds. For each one the supervisor makes all objects anew, deals its workers
-//! to some of them, and for some seconds kills one every few milliseconds (`SIGKILL`), stops others
-//! for up to a second (`SIGSTOP`), and lets some run into `RLIMIT_AS` and `RLIMIT_CPU`; each one
-//! that dies is replaced. At the end of the round everything that was sent must be accounted for,
-//! and nothing may be left.
+//! A run consists of rounds. For each round the supervisor makes all objects anew and assigns its
+//! workers to some of them. Then for some seconds it kills a worker every few milliseconds
+//! (`SIGKILL`), stops others for up to a second (`SIGSTOP`), and lets some run into `RLIMIT_AS` and
+//! `RLIMIT_CPU`. Each worker that dies is replaced. At the end of the round everything that was
+//! sent must be accounted for, and nothing may be left.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `arena.rs` | the objects of a round, and who works where |
+//! | `arena.rs` | the objects of a round, and which worker uses which |
 //! | `crew.rs` | the supervisor |
 //! | `queue_work.rs`, `ring_work.rs`, `lock_work.rs`, `churn_work.rs`, `fork_work.rs` | the workers |
 //! | `post.rs`, `fate.rs` | what all workers have; deaths by a limit |
-//! | `message.rs`, `notes.rs`, `ledger.rs` | what is sent, and what is noted of it where no kill can take it away |
+//! | `message.rs`, `notes.rs`, `ledger.rs` | what is sent, and what is recorded of it where no kill can destroy it |
 //! | `account.rs`, `leftovers.rs` | what is checked at the end of a round |
 //! | `table.rs`, `random.rs` | the table; random numbers |
 

@@ -1,4 +1,4 @@
-//! What is sent: every word follows from the first two, so that a mixture of two messages is seen.
+//! What is sent: every word follows from the first two, so a mixture of two messages shows.
 
 use offspring::Shm;
 

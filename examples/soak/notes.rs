@@ -1,4 +1,4 @@
-//! What senders and receivers note of each message.
+//! What senders and receivers record of each message.
 
 use std::collections::HashMap;
 use std::sync::Arc;

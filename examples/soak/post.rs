@@ -1,4 +1,4 @@
-//! A worker at its post: it notes what it does, sometimes lingers, and may have a fate.
+//! What every worker has: it records what it does, sometimes lingers, and may run into a limit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

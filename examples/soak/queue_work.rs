@@ -1,4 +1,4 @@
-//! Senders and receivers of a queue, by every operation that there is.
+//! Senders and receivers of a queue, with every operation.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

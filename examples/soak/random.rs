@@ -1,4 +1,4 @@
-//! Random numbers that can be had again from their seed.
+//! Random numbers that a seed reproduces.
 
 /// The generator SplitMix64: tiny, and good enough to decide who dies.
 ///

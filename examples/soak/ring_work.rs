@@ -1,7 +1,7 @@
-//! The two ends of a ring, and those who wait to take the place of the dead.
+//! The two ends of a ring, and workers that wait to replace a dead one.
 //!
-//! A ring lives as long as somebody has an end of it, so the supervisor never kills the last one
-//! who has.
+//! A ring lives as long as a process has an end of it, so the supervisor never kills the last one
+//! that has.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

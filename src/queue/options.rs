@@ -21,8 +21,8 @@ pub enum OnReceiverDeath {
     /// forms. [`Queue::recv`], `recv_many` and `iter` give the value alone.
     ///
     /// A closed queue then says `Closed` to a receiver only once no other receiver still reads a
-    /// message. A receiver that waits looks at every slot from time to time, to find what came
-    /// back; with millions of slots that takes longer than a wait of a few milliseconds.
+    /// message. A receiver that waits looks from time to time for messages that come back: at those
+    /// that are being read, and at those received since the oldest of them, whatever the capacity.
     Redeliver,
 }
 
