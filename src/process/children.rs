@@ -1,28 +1,29 @@
-//! Every living child of this process.
+//! The list of this process's children.
 //!
-//! Who uses it: `fork.rs` enters a child, `child.rs` waits for it, `exit.rs` closes in a child what
-//! belongs to the parent.
+//! `fork.rs` adds a child, `child.rs` waits for it, and `exit.rs` closes in a child what belongs to
+//! the parent.
 //!
-//! The list serves two ends. A handle that was dropped leaves its child here, to be waited for once
-//! it is dead, so that no zombie stays. And a new child, which has inherited every descriptor,
-//! learns from the list which ones are its parent's: the pidfds and outcomes of its siblings. (The
-//! writing ends of their lifelines, which would keep them alive when the parent is killed, are
-//! closed in every child before that.)
+//! The list has two purposes. When a handle is dropped its child stays here, so that it can be
+//! waited for once it is dead and no zombie remains. And a new child, which inherits every
+//! descriptor, finds in the list those that belong to its parent: the pidfds and outcomes of its
+//! siblings. (Before that, every child closes the writing ends of its siblings' lifelines, which
+//! would keep the siblings alive when the parent is killed.)
 //!
 //! # Fork
-//! The new process closes the descriptors and *forgets* the list, without dropping it. So a [`Kin`]
-//! that the parent had listed keeps one reference for ever there, and an inherited handle that is
-//! dropped closes nothing a second time. A descriptor is closed only if it still stands for what it
-//! stood for in the parent: a process may have closed them all and opened its own. And one that was
-//! lent to the program stays open, as a reference to it may have come along.
+//! The new process closes the descriptors and *forgets* the list, without dropping it. So each
+//! [`ChildProcess`] in the parent's list keeps a reference there that is never dropped, and
+//! dropping an inherited handle does not close anything a second time. A descriptor is closed only
+//! if it still refers to the same file as in the parent, because a process may have closed them all
+//! and opened its own. A descriptor that was lent to the program stays open, because the child may
+//! have inherited a reference to it.
 //!
-//! To write to the list is to have its page copied, so a child that finds it empty leaves it as it
-//! is, like one of a raw fork. What it would note there, its own descriptors, its parent has noted
-//! for it.
+//! Writing to the list would copy its page, so a child that finds it empty leaves it unchanged, as
+//! after a raw fork. The child's own descriptors are in the list already: the parent put them
+//! there.
 //!
-//! A raw fork by other code leaves list and descriptors as they are until the list is used there
-//! for the first time: it knows its process, and starts anew in another. Nothing is waited for
-//! there: the handles know their process too.
+//! After a raw fork by other code, list and descriptors stay as they are until the new process
+//! first uses the list. The list knows its process, and is emptied in another one. The new process
+//! cannot wait for an inherited child, because the handles know their process too.
 #![expect(unsafe_code, reason = "closes descriptors that were inherited")]
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,14 +42,14 @@ use crate::sys::error::OsError;
 use crate::sys::pidfd::{self, Identity};
 use crate::sys::process::{self as sys, Ending, Lifeline, ParentsEnd};
 
-/// A child of this process: what the kernel and the segments have for it.
+/// A child of this process: its descriptors, and its entries in the segments.
 #[derive(Debug)]
-pub(super) struct Kin {
+pub(super) struct ChildProcess {
     pid: u32,
-    /// The process that forked it. Nobody else can wait for it.
+    /// The process that forked it. No other process can wait for it.
     parent: u32,
-    /// `None` if the child was dead and forgotten before it could be opened: it ended at once, in a
-    /// program that ignores `SIGCHLD`.
+    /// `None` if the child ended, and the kernel forgot it, before its pidfd could be opened. That
+    /// happens in a program that ignores `SIGCHLD`.
     pidfd: Option<OwnFile>,
     outcome: OutcomeFile,
     /// The child dies when this is closed.
@@ -58,24 +59,24 @@ pub(super) struct Kin {
     )]
     lifeline: ParentsEnd,
     lineage: Lineage,
-    /// Whether the program was given the descriptor to poll.
+    /// Whether the descriptor to poll was lent to the program.
     lent: AtomicBool,
 }
 
-impl Kin {
-    /// Enters the child `pid`, which was just forked: sees to it that it ends with this process,
-    /// and tells the others who it is.
+impl ChildProcess {
+    /// Adds the child `pid`, which was just forked: makes it end with this process, and writes its
+    /// identity into the segments.
     ///
-    /// If something of that is refused the child is killed and waited for.
+    /// If the kernel refuses any of that, the child is killed and waited for.
     pub(super) fn new(
         pid: u32,
         lifeline: Lifeline,
         outcome: OutcomeFile,
         lineage: Lineage,
-    ) -> Result<Arc<Kin>, OsError> {
+    ) -> Result<Arc<ChildProcess>, OsError> {
         let prepare = || {
             let lifeline = lifeline.tie(pid)?;
-            // Where the program ignores `SIGCHLD` the child may have ended and be forgotten.
+            // Where the program ignores `SIGCHLD` the kernel may have forgotten the child already.
             let pidfd = match pidfd::open_if_there(pid)? {
                 Some(pidfd) => {
                     let pidfd = OwnFile::new(pidfd)?;
@@ -95,10 +96,17 @@ impl Kin {
             }
         };
         let lent = AtomicBool::new(false);
-        let kin =
-            Arc::new(Kin { pid, parent: sys::pid(), pidfd, outcome, lifeline, lineage, lent });
-        Family::lock().children.push(Member { kin: Arc::clone(&kin), dropped: false });
-        Ok(kin)
+        let process = Arc::new(ChildProcess {
+            pid,
+            parent: sys::pid(),
+            pidfd,
+            outcome,
+            lifeline,
+            lineage,
+            lent,
+        });
+        Children::lock().list.push(ListedChild { process: Arc::clone(&process), dropped: false });
+        Ok(process)
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -111,14 +119,14 @@ impl Kin {
 
     /// Whether this process is the parent, and not a copy of it that inherited the handle.
     ///
-    /// Pids suffice to tell: children of this crate die with their parents, so every ancestor lives
-    /// and has a pid of its own. After raw forks a pid may come back; then the kernel answers for
-    /// the descriptors that this is no child of ours.
+    /// Comparing pids is enough: children of this crate die with their parents, so every ancestor
+    /// is alive and has its own pid. After raw forks a pid may be used again; then the kernel
+    /// refuses to wait, because the descriptor is not that of a child of this process.
     pub(super) fn is_ours(&self) -> bool {
         self.parent == sys::pid()
     }
 
-    /// The descriptors that a child of this process has no use for.
+    /// The descriptors that a child of this process inherits and does not need.
     fn inherited(&self) -> [Option<FdName>; 2] {
         let unless_lent = |fd| if self.lent.load(Ordering::Relaxed) { None } else { Some(fd) };
         match &self.pidfd {
@@ -131,13 +139,13 @@ impl Kin {
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.pidfd {
             Some(pidfd) => pidfd.as_fd(),
-            // A file in memory is always readable, which says what is true: the child is dead.
+            // A file in memory is always readable, which is correct: the child is dead.
             None => self.outcome.as_fd(),
         }
     }
 
-    /// As [`Kin::as_fd`], for the program, which may keep it as long as the handle: for ever, if
-    /// that is leaked.
+    /// Like [`ChildProcess::as_fd`], but for the program, which may keep the descriptor as long as
+    /// the handle, and a leaked handle is never dropped.
     pub(super) fn lend(&self) -> BorrowedFd<'_> {
         // Relaxed: read in a copy of this memory.
         self.lent.store(true, Ordering::Relaxed);
@@ -155,26 +163,25 @@ impl Kin {
         }
     }
 
-    /// Waits until the child has ended and its status is taken; `None` if the deadline passes
-    /// first.
+    /// Waits until the child has ended, and takes its status; `None` if the deadline passes first.
     pub(super) fn wait(&self, deadline: Deadline) -> Result<Option<Ending>, OsError> {
         let Some(pidfd) = &self.pidfd else {
-            return Ok(Some(self.bury(Ending::Unknown)));
+            return Ok(Some(self.reap(Ending::Unknown)));
         };
         if deadline == Deadline::NEVER {
-            return Ok(Some(self.bury(sys::wait(pidfd.as_fd())?)));
+            return Ok(Some(self.reap(sys::wait(pidfd.as_fd())?)));
         }
         let mut readable = false;
         loop {
             if let Some(ending) = sys::try_wait(pidfd.as_fd())? {
-                return Ok(Some(self.bury(ending)));
+                return Ok(Some(self.reap(ending)));
             }
             let Some(left) = deadline.clip(SLICE) else {
                 return Ok(None);
             };
             if readable {
-                // The child is dead, but a debugger that traces it is told first. There is nothing
-                // to poll for until it lets go.
+                // The child is dead, but a debugger that traces it gets its status first. There is
+                // nothing to poll for until the debugger detaches.
                 clock::sleep(left.min(Duration::from_millis(1)));
             } else {
                 readable = sys::readable(&[pidfd], left)? == [true];
@@ -182,109 +189,107 @@ impl Kin {
         }
     }
 
-    /// Gives back what the dead child owned in the segments, and takes it off the list.
-    fn bury(&self, ending: Ending) -> Ending {
+    /// Releases what the dead child owned in the segments, and removes it from the list.
+    fn reap(&self, ending: Ending) -> Ending {
         self.lineage.reap(self.pid);
-        Family::lock().children.retain(|member| !core::ptr::eq(&*member.kin, self));
+        Children::lock().list.retain(|child| !core::ptr::eq(&*child.process, self));
         ending
     }
 }
 
-/// Longest single sleep of a wait with a deadline, so that every deadline fits into what `poll`
-/// takes.
+/// Longest single sleep of a wait with a deadline, so that every timeout fits into the argument of
+/// `poll`.
 const SLICE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
-struct Member {
-    kin: Arc<Kin>,
-    /// Whether its handle was dropped, so that nobody else will wait for it.
+struct ListedChild {
+    process: Arc<ChildProcess>,
+    /// Whether its handle was dropped, so that only this list can wait for it.
     dropped: bool,
 }
 
 #[derive(Debug)]
-struct Family {
+struct Children {
     /// The process whose children these are; 0 before the first.
     process: u32,
-    children: Vec<Member>,
-    /// Descriptors by which this process is its own parent's child. Its own children have no use
-    /// for them.
+    list: Vec<ListedChild>,
+    /// Descriptors that this process has as a child of its parent. Its own children do not need
+    /// them.
     own: Option<[FdName; 2]>,
     /// During a fork, what will be `own` in the child.
     expected: Option<[FdName; 2]>,
 }
 
-static FAMILY: Mutex<Family> = Mutex::new(Family::of(0));
+static CHILDREN: Mutex<Children> = Mutex::new(Children::of(0));
 
-impl Family {
-    /// That of a process without children.
-    const fn of(process: u32) -> Family {
-        Family { process, children: Vec::new(), own: None, expected: None }
+impl Children {
+    /// The list of a process without children.
+    const fn of(process: u32) -> Children {
+        Children { process, list: Vec::new(), own: None, expected: None }
     }
 
-    /// The family of this process; a new and empty one if the list in memory is that of the process
-    /// it was copied from.
-    fn lock() -> MutexGuard<'static, Family> {
-        // No code that can panic runs under the lock but allocation.
-        let mut family = FAMILY.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Locks the list of this process. It is replaced by an empty one if it still belongs to the
+    /// process from which this one was copied.
+    fn lock() -> MutexGuard<'static, Children> {
+        // Under the lock only allocation can panic.
+        let mut children = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
         let process = sys::pid();
-        if family.process != process {
-            let inherited = std::mem::replace(&mut *family, Family::of(process));
-            family.own = inherited.expected;
-            inherited.disown();
-            // For a process that was made by a bare system call. It is asked again whether it
-            // worked before anything is mapped.
+        if children.process != process {
+            let inherited = std::mem::replace(&mut *children, Children::of(process));
+            children.own = inherited.expected;
+            inherited.close_inherited();
+            // For a process that was made by a bare system call. Whether this worked is checked
+            // again before anything is mapped.
             let _ = at_fork::adopt();
         }
-        family
+        children
     }
 
-    /// Closes every descriptor of the list, which this process only inherited, and forgets the
-    /// owners.
-    fn disown(self) {
+    /// Closes every descriptor in the list, all of them inherited, and forgets their owners.
+    fn close_inherited(self) {
         let close = |fd: FdName| {
             // SAFETY: only this function closes what was inherited, and it runs under the lock.
             if unsafe { fd.is_open() } {
-                // SAFETY: it is what the parent had, whose owner is never dropped here: it stays in
-                // the copy of the parent's frame, or is forgotten below. Nobody was given it but by
-                // `lend`.
+                // SAFETY: it refers to the parent's file, and its owner is never dropped here: that
+                // stays in the copy of the parent's frame, or is forgotten below. Only `lend` gives
+                // it to other code, and lent ones are skipped.
                 unsafe { fd.close() };
             }
         };
-        for member in &self.children {
-            member.kin.inherited().into_iter().flatten().for_each(close);
+        for child in &self.list {
+            child.process.inherited().into_iter().flatten().for_each(close);
         }
         self.own.into_iter().flatten().for_each(close);
-        // Keeps the references counted for ever: an inherited handle that is dropped is never the
-        // last one, and closes nothing again.
-        std::mem::forget(self.children);
+        // The references stay counted: an inherited handle that is dropped is never the last one,
+        // so it closes nothing again.
+        std::mem::forget(self.list);
     }
 }
 
-/// Before a fork: notes the descriptors that the child will have from this process. True if it will
-/// have others, too, to be closed by [`begin`].
-pub(super) fn expect(own: [FdName; 2]) -> bool {
-    let mut family = Family::lock();
-    family.expected = Some(own);
-    !family.children.is_empty() || family.own.is_some()
+/// Stores the descriptors that the child will need. Returns true if it will inherit others, which
+/// [`after_fork_in_child`] closes.
+pub(super) fn before_fork(own: [FdName; 2]) -> bool {
+    let mut children = Children::lock();
+    children.expected = Some(own);
+    !children.list.is_empty() || children.own.is_some()
 }
 
-/// After the fork, in the parent: no child is expected any more.
-pub(super) fn expect_nobody() {
-    Family::lock().expected = None;
+/// Clears in the parent what [`before_fork`] stored.
+pub(super) fn after_fork_in_parent() {
+    Children::lock().expected = None;
 }
 
-/// In a new child: parts with the family of the parent.
-pub(super) fn begin() {
-    drop(Family::lock());
+/// Closes in a new child what it inherited of the parent's list, and empties the list.
+pub(super) fn after_fork_in_child() {
+    drop(Children::lock());
 }
 
-/// Makes the arrangements again by which this process, a child of [`fork`](crate::fork), ends with
-/// its parent.
+/// Makes this process, a child of [`fork`](crate::fork), end with its parent again.
 pub(super) fn end_with_parent() -> Result<(), OsError> {
-    let family = Family::lock();
+    let children = Children::lock();
     let none = OsError { call: "end_with_parent", errno: Errno::SRCH };
-    let [_outcome, lifeline] = family.own.ok_or(none)?;
-    // SAFETY: under the lock nobody of us closes it.
+    let [_outcome, lifeline] = children.own.ok_or(none)?;
+    // SAFETY: this crate does not close it while the lock is held.
     if !unsafe { lifeline.is_open() } {
         return Err(OsError { call: "fstat", errno: Errno::BADF });
     }
@@ -293,34 +298,33 @@ pub(super) fn end_with_parent() -> Result<(), OsError> {
     sys::end_with_parent(unsafe { BorrowedFd::borrow_raw(lifeline.number()) })
 }
 
-/// Says that nobody will wait for this child, and waits for it as soon as it is dead: now, or at
-/// the next fork or drop.
-pub(super) fn drop_child(kin: &Kin) {
-    if let Some(member) =
-        Family::lock().children.iter_mut().find(|member| core::ptr::eq(&*member.kin, kin))
+/// Marks this child as dropped, and waits for it once it is dead: now, or at the next fork or drop.
+pub(super) fn drop_child(process: &ChildProcess) {
+    if let Some(child) =
+        Children::lock().list.iter_mut().find(|child| core::ptr::eq(&*child.process, process))
     {
-        member.dropped = true;
+        child.dropped = true;
     }
     reap_dropped();
 }
 
 /// Waits for the dropped children that are dead.
 pub(super) fn reap_dropped() {
-    let dropped: Vec<Arc<Kin>> = Family::lock()
-        .children
+    let dropped: Vec<Arc<ChildProcess>> = Children::lock()
+        .list
         .iter()
-        .filter(|member| member.dropped)
-        .map(|member| Arc::clone(&member.kin))
+        .filter(|child| child.dropped)
+        .map(|child| Arc::clone(&child.process))
         .collect();
     if dropped.is_empty() {
         return;
     }
-    let fds: Vec<BorrowedFd<'_>> = dropped.iter().map(|kin| kin.as_fd()).collect();
-    // Where polling or waiting fails, another time will do.
+    let fds: Vec<BorrowedFd<'_>> = dropped.iter().map(|process| process.as_fd()).collect();
+    // If polling or waiting fails, the next call tries again.
     let Ok(dead) = sys::readable(&fds, Duration::ZERO) else {
         return;
     };
-    for (kin, _) in dropped.iter().zip(dead).filter(|(_, dead)| *dead) {
-        let _ = kin.wait(Deadline::after(Duration::ZERO));
+    for (process, _) in dropped.iter().zip(dead).filter(|(_, dead)| *dead) {
+        let _ = process.wait(Deadline::after(Duration::ZERO));
     }
 }
