@@ -36,7 +36,7 @@ impl Home {
     /// creator's children can use it.
     pub(crate) const UNKNOWN: Home = Home(0);
 
-    /// Home of anonymous segments of this process. They do not outlive the boot, so it is left out.
+    /// Home of anonymous segments of this process. They end with the boot, so that is left out.
     pub(crate) fn of_memory() -> Result<Home, OsError> {
         Ok(Home(pidfd::pid_namespace()?.into()))
     }
