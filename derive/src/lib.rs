@@ -1,8 +1,8 @@
-//! `#[derive(Shm)]`: says of a struct that its bytes may lie in memory that processes share.
+//! `#[derive(Shm)]`: checks that values of a struct may be stored in shared memory.
 //!
-//! Used through `offspring`, which exports the macro under the name of its trait. `Shm` holds for
-//! every `bytemuck::Pod` type, so what is derived are `Pod` and `Zeroable`, after proof of what
-//! they promise:
+//! Used through `offspring`, which exports the macro under the name of its trait. Every
+//! `bytemuck::Pod` type is `Shm`, so the macro derives `Pod` and `Zeroable`. It also generates
+//! proof of what these traits promise:
 //!
 //! | promise | proof |
 //! |---|---|
@@ -20,7 +20,8 @@ use syn::{
     Member, Path, Result, Token, Type, parse_quote, token,
 };
 
-/// Makes a struct [`Shm`](https://docs.rs/offspring/latest/offspring/trait.Shm.html).
+/// Implements [`Shm`](https://docs.rs/offspring/latest/offspring/trait.Shm.html) for a struct, by
+/// deriving `Pod` and `Zeroable`.
 #[proc_macro_derive(Shm, attributes(shm))]
 pub fn derive_shm(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = syn::parse_macro_input!(input as DeriveInput);
@@ -87,7 +88,7 @@ fn representation(input: &DeriveInput) -> Result<Representation> {
             } else if meta.path.is_ident("transparent") {
                 found = Some(Representation::Transparent);
             }
-            // The number of `align(8)` or `packed(2)`, which the proof of the layout covers.
+            // Skip the number in `align(8)` or `packed(2)`; the proof of the layout covers it.
             if meta.input.peek(token::Paren) {
                 let number;
                 syn::parenthesized!(number in meta.input);
@@ -106,7 +107,7 @@ fn representation(input: &DeriveInput) -> Result<Representation> {
     })
 }
 
-/// Refuses the parameters with which a layout cannot be proven, as it is not known yet.
+/// Refuses generic parameters with which the layout is not known yet and so cannot be proven.
 fn refuse_parameters(generics: &Generics, representation: Representation) -> Result<()> {
     for parameter in &generics.params {
         if let GenericParam::Lifetime(lifetime) = parameter {
@@ -127,7 +128,7 @@ fn refuse_parameters(generics: &Generics, representation: Representation) -> Res
     Ok(())
 }
 
-/// `#[shm(crate = path)]`, or the name by which most programs know the crate.
+/// Returns the path in `#[shm(crate = path)]`, or the default, `::offspring`.
 fn path_of_offspring(attributes: &[Attribute]) -> Result<Path> {
     let mut path = parse_quote!(::offspring);
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("shm")) {
@@ -142,14 +143,15 @@ fn path_of_offspring(attributes: &[Attribute]) -> Result<Path> {
     Ok(path)
 }
 
-/// Proof that each field is `Shm` and that nothing lies between them or behind the last.
+/// Generates proof that each field is `Shm`, and that there is no padding between fields or after
+/// the last.
 ///
-/// It defines no names, as they would hide the user's from the types of the fields, in which any
-/// constant may stand.
+/// It defines no names, because a type of a field may contain any constant of the user's, which
+/// such a name would hide.
 fn layout(input: &DeriveInput, fields: &Fields, offspring: &Path) -> TokenStream {
     let name = &input.ident;
     let help = "put larger fields first, or fill the gap by a field of bytes";
-    // A variable that the user's constants cannot see, nor we theirs.
+    // This variable and the user's constants cannot refer to each other.
     let end = Ident::new("end", Span::mixed_site());
     let mut proof = quote!(let mut #end = 0;);
     let mut last = name.span();
@@ -170,7 +172,8 @@ fn layout(input: &DeriveInput, fields: &Fields, offspring: &Path) -> TokenStream
     quote!(const _: () = { #proof #ends };)
 }
 
-/// Proof that each field is `Shm`. A transparent struct has no padding, which the compiler checks.
+/// Generates proof that each field is `Shm`. The compiler checks that a transparent struct has no
+/// padding.
 fn members(input: &DeriveInput, fields: &Fields, offspring: &Path) -> TokenStream {
     let generics = bounded(&input.generics, offspring);
     let (impl_generics, _, where_clause) = generics.split_for_impl();
@@ -182,7 +185,8 @@ fn members(input: &DeriveInput, fields: &Fields, offspring: &Path) -> TokenStrea
     }
 }
 
-/// The size of a field, which has one only if it is `Shm`; an error points to the field's type.
+/// Generates the size of a field, which compiles only if the field is `Shm`. An error points to the
+/// field's type.
 fn size(of: &Type, offspring: &Path) -> TokenStream {
     quote_spanned!(at(of.span())=> #offspring::__private::size_of_shm::<#of>())
 }
@@ -194,13 +198,13 @@ fn member(index: usize, name: Option<&Ident>) -> (Member, String) {
     }
 }
 
-/// The place of `span`, for code that is nonetheless the macro's: lints such as `unsafe_code` and
-/// advice to change it do not meet the user.
+/// The place of `span`, but for code of the macro, so that lints such as `unsafe_code` and
+/// suggestions for that code are not shown to the user.
 fn at(span: Span) -> Span {
     span.resolved_at(Span::call_site())
 }
 
-/// The parameters, with what all types among them must be for the fields to be `Shm`.
+/// The generic parameters, with the bounds that type parameters need for the fields to be `Shm`.
 fn bounded(generics: &Generics, offspring: &Path) -> Generics {
     let mut generics = generics.clone();
     for parameter in generics.type_params_mut() {

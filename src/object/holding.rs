@@ -21,7 +21,7 @@ use crate::object::handle::Handle;
 use crate::object::reap;
 use crate::peer::attach::{self, Arrival};
 use crate::peer::liveness::Judge;
-use crate::peer::{Fault, PeerId};
+use crate::peer::{Fault, PeerId, identity};
 use crate::primitive::AtomicU64;
 use crate::segment::Segment;
 use crate::segment::region::{Mapping, Region};
@@ -157,7 +157,7 @@ impl Holding {
 
     /// This process at the object. It must have [entered](Holding::enter_after_fork).
     pub(crate) fn enter(&self) -> Result<Holder<'_>, Fault> {
-        let me = PeerId::from_bits(self.mapping.peer_bits()).ok_or(Fault::Corrupt)?;
+        let me = identity::own(&self.mapping).ok_or(Fault::Corrupt)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
         Ok(Holder { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
     }
@@ -197,7 +197,7 @@ impl Drop for Holding {
         };
         // A forked child that never used the segment holds nothing under its own name; what its
         // parent promised it goes back when the parent reaps it.
-        let Some(me) = PeerId::from_bits(self.mapping.peer_bits()) else {
+        let Some(me) = identity::own(&self.mapping) else {
             return;
         };
         let Some(region) = self.mapping.region() else {
@@ -223,10 +223,10 @@ impl fmt::Debug for Holding {
 /// Makes sure that this process is attached, and after a fork by other code also a holder of what
 /// the process held that it was forked from.
 pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
-    if let Some(me) = PeerId::from_bits(mapping.peer_bits()) {
+    if let Some(me) = identity::own(mapping) {
         return Ok(me);
     }
-    let parent = PeerId::from_bits(mapping.inherited_peer_bits());
+    let parent = identity::latest(mapping);
     // A dead peer's place is taken before this process has an index of its own, so blocks are torn
     // down under that of the dead.
     let clear = |dead| {

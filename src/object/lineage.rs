@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::heap::Pool;
 use crate::object::{holding, reap};
-use crate::peer::{Fault, PeerId, attach, reaper};
+use crate::peer::{Fault, PeerId, attach, identity, reaper};
 use crate::segment::region::Mapping;
 use crate::segment::{Segment, SegmentError, registry};
 use crate::sys::pidfd::Identity;
@@ -54,14 +54,14 @@ impl Lineage {
     /// Makes no system call.
     pub(crate) fn adopt(&self, pid: u32) {
         for Promise { mapping, child } in &self.promises {
-            mapping.promise_peer(child.to_bits(), pid);
+            identity::keep_reserved(mapping, *child, pid);
         }
     }
 
     /// Says in every segment who the child is. For the parent.
     pub(crate) fn introduce(&self, child: &Identity) {
         for Promise { mapping, child: promised } in &self.promises {
-            if let Some(me) = PeerId::from_bits(mapping.peer_bits())
+            if let Some(me) = identity::own(mapping)
                 && let Ok((_, table)) = attach::view(mapping)
             {
                 table.introduce(*promised, me, child);

@@ -1,29 +1,29 @@
-//! How a process comes by its entry in the peer table.
+//! How a process gets its entry in the peer table.
 //!
 //! Attaching is lazy: the first operation in a process finds no identity on the page that fork
-//! wipes, and comes here. A child of [`fork`](crate::fork) takes the entry that its parent
+//! wipes, and calls [`attach`]. A child of [`fork`](crate::fork) adopts the entry that its parent
 //! reserved; any other process claims a free one.
 
 use crate::peer::fault::Fault;
 use crate::peer::id::PeerId;
-use crate::peer::reaper;
 use crate::peer::table::{Attached, Table};
+use crate::peer::{identity, reaper};
 use crate::segment::region::{Mapping, Region};
 use crate::sys::pidfd::{self, Identity};
 
-/// How a process came by its entry.
+/// How a process got its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// It had one already.
     Present(PeerId),
-    /// It took the entry that its parent reserved; the parent also made it a holder of all that the
-    /// parent held.
+    /// It adopted the entry that its parent reserved. The parent also made it a holder of
+    /// everything that the parent held.
     Adopted(PeerId),
     /// It claimed a free entry and holds nothing yet.
     New(PeerId),
 }
 
-/// The mapped bytes and the peer table, mapping them first in a fresh child.
+/// Returns the mapped bytes and the peer table. Maps them first in a new child.
 pub(crate) fn view(mapping: &Mapping) -> Result<(Region<'_>, Table<'_>), Fault> {
     if mapping.region().is_none() {
         mapping.attaching(|| mapping.map())?;
@@ -33,29 +33,33 @@ pub(crate) fn view(mapping: &Mapping) -> Result<(Region<'_>, Table<'_>), Fault> 
     Ok((region, table))
 }
 
-/// Gives this process an entry unless it has one. When the table is full, `clear` is called for a
-/// dead peer, whose place it takes.
+/// Gives this process an entry unless it has one. If the table is full it takes over the entry of a
+/// dead peer, for which `clear` is called.
 pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arrival, Fault> {
     let (_, table) = view(mapping)?;
     mapping.attaching(|| {
-        if let Some(me) = PeerId::from_bits(mapping.peer_bits()) {
+        if let Some(me) = identity::own(mapping) {
             return Ok(Arrival::Present(me));
         }
-        let identity = Identity::own();
-        let me = Attached { identity, home: mapping.home().to_bits(), life: mapping.life() };
-        let promised = PeerId::from_bits(mapping.promised_peer_bits(identity.pid));
-        // The parent has seen to it that its child is born where it lives itself. Any other process
-        // may have been born elsewhere.
-        if promised.is_none() && !mapping.was_opened_here() {
+        let process = Identity::own();
+        let me = Attached {
+            identity: process,
+            home: mapping.home().to_bits(),
+            liveness_byte: mapping.liveness_byte(),
+        };
+        let reserved = identity::reserved(mapping, process.pid);
+        // The parent checked that its child starts in the parent's own pid namespace. Any other
+        // process may have started in another one.
+        if reserved.is_none() && !mapping.was_opened_here() {
             let own = pidfd::pid_namespace()?;
             if mapping.home().namespace() != Some(own) {
                 return Err(Fault::ForeignNamespace);
             }
         }
-        // Before this process can notify anybody: others sleep relying on it.
+        // Before this process can notify others: their sleep relies on it.
         mapping.register_for_barriers();
-        let arrival = match promised {
-            Some(promised) if table.adopt(promised, &me) => Arrival::Adopted(promised),
+        let arrival = match reserved {
+            Some(id) if table.adopt(id, &me) => Arrival::Adopted(id),
             _ => {
                 let joined =
                     table.join(&me).or_else(|| reaper::take_over(mapping, table, &me, clear));
@@ -63,16 +67,15 @@ pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arr
             }
         };
         let (Arrival::Present(id) | Arrival::Adopted(id) | Arrival::New(id)) = arrival;
-        mapping.set_farewell(detach);
-        mapping.set_peer(id.to_bits());
+        identity::set(mapping, id, detach);
         Ok(arrival)
     })
 }
 
-/// Gives the entry of this process back. Everything that it owned and held must have been given
-/// back before.
+/// Frees the entry of this process. Everything that it owned and held must have been released
+/// before.
 pub(crate) fn detach(mapping: &Mapping) {
-    let Some(me) = PeerId::from_bits(mapping.peer_bits()) else {
+    let Some(me) = identity::own(mapping) else {
         return;
     };
     mapping.clear_peer();

@@ -1,4 +1,4 @@
-//! Why an operation on a shared object could not be done at all.
+//! Why an object cannot be used.
 
 use std::fmt;
 
@@ -6,40 +6,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::error::{self, OsError, Word};
 
-/// Reason why an object cannot be used: by this process, or by anybody.
+/// Reason why an object cannot be used, by this process or by any.
 ///
-/// None of them goes away by trying again, except [`Fault::TooManyPeers`] and [`Fault::RoleTaken`]
-/// once another process has left.
+/// Trying again does not help, except after [`Fault::TooManyPeers`] and [`Fault::RoleTaken`], once
+/// another process has left.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The object's bytes in the segment hold what nobody writes: a process scribbled over them.
+    /// The object's bytes in the segment contain a value that this crate never writes: some process
+    /// has overwritten them.
     Corrupt,
-    /// The object is gone: every process that held it dropped it before this one attached. The
-    /// handle came by a way that keeps nothing alive: bytes of a [`Handle`](crate::Handle) whose
-    /// sender dropped the object, or a `fork` by foreign code.
+    /// The object is gone: every process that held it dropped it before this one attached. That
+    /// happens with a handle that keeps nothing alive: the bytes of a [`Handle`](crate::Handle)
+    /// whose sender dropped the object, or a handle inherited through a `fork` by foreign code.
     Stale,
     /// The object is of another kind, or holds values of another type.
     WrongType,
-    /// A living process has this end of the ring.
+    /// A living process already holds this end of the ring.
     RoleTaken,
     /// The segment's peer table is full of living processes.
     TooManyPeers,
-    /// This process runs in another pid namespace than the segment's peers and could not tell who
-    /// is alive.
+    /// This process runs in another pid namespace than the segment's peers, and could not tell
+    /// which of them are alive.
     ForeignNamespace,
-    /// The kernel refused what attaching needs: the descriptor was closed, address space is
-    /// limited, or a sandbox forbids it.
+    /// A system call that attaching needs failed: for example because the descriptor was closed,
+    /// address space is limited, or a sandbox forbids it.
     Os {
         /// Name of the call.
         #[serde(with = "error::word")]
         call: Word,
-        /// What the kernel said, as an error number.
+        /// The error number that the kernel returned.
         errno: i32,
     },
 }
 
-/// One line: the text and its causes. It is what a `main` prints that returns the error.
+/// Prints one line, the text and its causes, because a `main` that returns the error prints this.
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         error::one_line(self, f)

@@ -1,22 +1,22 @@
-//! The name of a peer: index in the table and generation of the entry.
+//! The id of a peer: index in the table and generation of the entry.
 
 use std::num::NonZeroU64;
 
 use crate::claim::OWNER_BITS;
 use crate::segment::layout::PEERS;
 
-/// Bits of an index in a `PeerId`. The table is far smaller; the word has the room.
+/// Bits of an index in a `PeerId`. The table is far smaller, but the word has room.
 const INDEX_BITS: u32 = 20;
-/// Bits of the generation of an entry: as many as fit into the entry's word. To go round once takes
-/// 2^28 processes.
+/// Bits of the generation of an entry: as many as fit into the entry's word. It wraps after 2^28
+/// processes.
 pub(crate) const GENERATION_BITS: u32 = 28;
 
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
-/// Set in the bits of every id, so that 0 means nobody.
-const SOMEBODY: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
+/// Set in every id, so that 0 means no peer.
+const PRESENT_BIT: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
 
-/// How many bits of a name in claim words are the index; the rest is the low end of the generation.
+/// Bits of the index in an owner name; the rest are the low bits of the generation.
 const OWNER_INDEX_BITS: u32 = 10;
 const OWNER_INDEX_MASK: u32 = (1 << OWNER_INDEX_BITS) - 1;
 const OWNER_GENERATION_MASK: u32 = (1 << (OWNER_BITS - OWNER_INDEX_BITS)) - 1;
@@ -25,17 +25,17 @@ const _: () = assert!(PEERS <= 1 << OWNER_INDEX_BITS);
 
 /// One attached process.
 ///
-/// Claim words name it by [`owner`](PeerId::owner). An index is given away again only after every
-/// word with it was cleared, so the index alone says who; the generation beside it makes sure that
-/// a word which somebody judged long ago does not come back. How long that takes says
-/// [`claim`](crate::claim).
+/// Claim words name it by [`owner`](PeerId::owner). An index is reused only after every word with
+/// it was cleared, so the index alone identifies the peer. The generation beside it ensures that a
+/// word which a process judged long ago does not come back soon; [`claim`](crate::claim) says how
+/// long that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerId(NonZeroU64);
 
 impl PeerId {
     pub(crate) fn new(index: u32, generation: u32) -> PeerId {
         PeerId(
-            SOMEBODY
+            PRESENT_BIT
                 | (u64::from(generation) & GENERATION_MASK) << INDEX_BITS
                 | u64::from(index) & INDEX_MASK,
         )
@@ -47,13 +47,13 @@ impl PeerId {
         (self.0.get() & INDEX_MASK) as u32
     }
 
-    /// How often the entry was given away before.
+    /// How often the entry was used before.
     #[inline]
     pub(crate) fn generation(self) -> u32 {
         (self.0.get() >> INDEX_BITS & GENERATION_MASK) as u32
     }
 
-    /// The name by which claim words have this peer.
+    /// The name of this peer in claim words.
     #[inline]
     pub(crate) fn owner(self) -> u32 {
         (self.generation() & OWNER_GENERATION_MASK) << OWNER_INDEX_BITS
@@ -69,18 +69,18 @@ impl PeerId {
     /// The inverse of [`PeerId::to_bits`]; `None` for 0.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Option<PeerId> {
-        let all = SOMEBODY.get() | GENERATION_MASK << INDEX_BITS | INDEX_MASK;
-        NonZeroU64::new(bits & all).filter(|_| bits & SOMEBODY.get() != 0).map(PeerId)
+        let all = PRESENT_BIT.get() | GENERATION_MASK << INDEX_BITS | INDEX_MASK;
+        NonZeroU64::new(bits & all).filter(|_| bits & PRESENT_BIT.get() != 0).map(PeerId)
     }
 }
 
-/// Index in the peer table of whoever a claim word names.
+/// Index in the peer table of the owner that a claim word names.
 pub(crate) fn index_of(owner: u32) -> u32 {
     owner & OWNER_INDEX_MASK
 }
 
-/// Whether a peer with this generation is the one that a claim word names, given that the index is
-/// the same.
+/// Whether a peer with this generation is the one that a claim word names, if the index is the
+/// same.
 pub(crate) fn is_of_generation(owner: u32, generation: u32) -> bool {
     owner >> OWNER_INDEX_BITS == generation & OWNER_GENERATION_MASK
 }

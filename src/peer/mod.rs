@@ -1,15 +1,17 @@
-//! Who is attached to a segment, and are they alive.
+//! Which processes are attached to a segment, and whether they are alive.
 //!
-//! - [`id`]: the name of a peer, as it stands in claim words.
+//! - [`id`]: the id of a peer, also as it appears in claim words.
+//! - [`identity`]: which peer this process is.
 //! - [`table`]: the entries in the segment and their states.
-//! - [`liveness`]: the verdict, from the kernel and nobody else.
-//! - [`attach`]: how a process comes by its entry, also after a fork.
-//! - [`reaper`]: who clears up after the dead, and how a reaper may die in the middle.
-//! - [`fault`]: why an operation could not even begin.
+//! - [`liveness`]: whether a peer is dead, as only the kernel can say.
+//! - [`attach`]: how a process gets its entry, also after a fork.
+//! - [`reaper`]: which process clears up after a dead one, and what happens if it dies too.
+//! - [`fault`]: why an operation could not start.
 
 pub(crate) mod attach;
 pub(crate) mod fault;
 pub(crate) mod id;
+pub(crate) mod identity;
 pub(crate) mod liveness;
 pub(crate) mod reaper;
 pub(crate) mod table;

@@ -1,13 +1,13 @@
-//! Clearing up after the dead: exactly one living reaper at a time, and any step may be its last.
+//! Clearing up after dead peers: one living reaper at a time, which may be killed at any step.
 //!
 //! ```text
-//! 1. judge the entry's word               nothing changed yet
-//! 2. CAS word -> REAPING(me)              one reaper wins; killed here, another judges REAPING(me) and takes over
-//! 3. make its reservations and reapings DEAD, so that the index is named nowhere in the table
-//! 4. clear every object of it             each step a CAS from an exact word, so repeating it is harmless
-//! 5. CAS word -> FREE(g+1)                only now the index may belong to somebody else
+//! 1. judge the entry's word         nothing has changed yet
+//! 2. CAS word -> REAPING(me)        one reaper wins; if it dies, another takes over
+//! 3. mark its reservations and reapings DEAD, so that the table no longer contains its index
+//! 4. clear every object of it       each step is a CAS from an exact word, so it can be repeated
+//! 5. CAS word -> FREE(g+1)          only now may the index belong to another process
 //! ```
-//! What an object is and how it is cleared is known to the rooms above; they pass step 4 in.
+//! The rooms above know what an object is and how it is cleared; they pass step 4 in.
 
 use crate::peer::id::PeerId;
 use crate::peer::liveness::{self, Judge};
@@ -17,7 +17,7 @@ use crate::segment::region::Mapping;
 /// A name that no peer has.
 const NOBODY: u32 = u32::MAX;
 
-/// Clears up after the entry if its process is dead; true if this call did.
+/// Clears up after the entry if its process is dead. Returns true if this call did so.
 pub(crate) fn reap(
     mapping: &Mapping,
     table: Table<'_>,
@@ -35,8 +35,8 @@ pub(crate) fn reap(
     finish(table, me, index, word, clear)
 }
 
-/// Clears up after a child, the process `pid`, that its parent knows to be dead, whether it had
-/// begun to use its entry or not.
+/// Clears up after a child, the process `pid`, that its parent knows to be dead, whether or not it
+/// had used its entry.
 pub(crate) fn reap_child(
     table: Table<'_>,
     me: PeerId,
@@ -48,7 +48,7 @@ pub(crate) fn reap_child(
         && word.generation() == child.generation()
         && match word.state() {
             State::Reserved(parent) => parent == me.owner(),
-            // The entry of another process, should one have come to have it, is not the child's.
+            // If another process has the entry by now, it is not the child's.
             State::Joining(who) | State::Live(who) => who.pid == pid,
             State::Dead => true,
             State::Free | State::Reaping(_) | State::Taken(_) | State::Unknown => false,
@@ -58,9 +58,9 @@ pub(crate) fn reap_child(
     }
 }
 
-/// Clears up after one dead process and moves into its entry: for a process that found the table
-/// full. `clear` is called as in [`reap`], but there is no entry to own blocks by; it takes them in
-/// the name of the dead, whose claims are still nobody's.
+/// Clears up after one dead process and takes over its entry: for a process that found the table
+/// full. `clear` is called as in [`reap`], but this process has no entry to own blocks with. It
+/// claims them under the name of the dead peer, which no other process uses.
 pub(crate) fn take_over(
     mapping: &Mapping,
     table: Table<'_>,
@@ -78,7 +78,7 @@ pub(crate) fn take_over(
             let dead = PeerId::new(index, word.generation());
             table.disown(dead);
             clear(dead);
-            return table.settle(index, taken, me);
+            return table.join_taken(index, taken, me);
         }
     }
     None
@@ -104,7 +104,7 @@ fn needs_reaping(judge: Judge<'_>, index: u32, word: EntryWord) -> bool {
     match word.state() {
         State::Free | State::Unknown => false,
         State::Dead => true,
-        // Another reaper is at it. If that one is dead, its work is taken over.
+        // Another reaper is clearing up. If it is dead, its work is taken over.
         State::Reaping(reaper) => judge.owner_is_dead(reaper),
         State::Taken(who) => liveness::joining_is_dead(who),
         State::Joining(_) | State::Reserved(_) | State::Live(_) => judge.is_dead(index, word),

@@ -1,4 +1,4 @@
-//! The handle of a child, and how a child ends.
+//! The handle of a child process, and the ways in which a child can end.
 
 use std::fmt;
 use std::io;
@@ -9,27 +9,28 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::process::family::{self, Kin};
+use crate::process::children::{self, ChildProcess};
 use crate::process::outcome::{Outcome, OutcomeFile};
 use crate::process::panic_info::PanicInfo;
 use crate::sys::clock::Deadline;
 use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::Ending;
 
-/// A child process that runs a closure with a value of type `T`; made by [`fork`](crate::fork).
+/// Handle of a child process that runs a closure and returns a value of type `T`; made by
+/// [`fork`](crate::fork).
 ///
-/// Shaped like [`std::thread::JoinHandle`]: [`join`](Child::join) waits for the value, and dropping
-/// the handle lets the child run on by itself. A dropped child still ends with this process. Once
-/// it is dead it is waited for at the next fork, or when the next handle is dropped, so that at
-/// most the children that died since then are zombies.
+/// It works like [`std::thread::JoinHandle`]: [`join`](Child::join) waits for the value, and
+/// dropping the handle detaches the child, which keeps running. A detached child still ends with
+/// this process. After it has ended it stays a zombie until the next fork or the next drop of a
+/// handle, which waits for it.
 ///
-/// The handle may be sent to another thread, and is readable in `poll` and its likes ([`AsFd`])
+/// The handle may be sent to another thread. It can also be polled ([`AsFd`]): it becomes readable
 /// when the child has ended.
 ///
 /// # Fork
 /// Only the process that forked a child can wait for it or signal it. In any other process that
-/// inherited the handle, in a captured variable, say, it is inert: the methods say
-/// [`JoinError::NotOurChild`] or the like, and dropping it does nothing.
+/// inherited the handle, for example in a captured variable, it is inert: the methods return
+/// [`JoinError::NotOurChild`] or a similar error, and dropping it does nothing.
 ///
 /// # Examples
 /// ```
@@ -49,43 +50,44 @@ use crate::sys::process::Ending;
 /// ```
 #[must_use = "a child whose handle is dropped runs on, and its value is lost"]
 pub struct Child<T> {
-    kin: Arc<Kin>,
-    /// How the child has ended, once that is known.
+    process: Arc<ChildProcess>,
+    /// How the child ended, once that is known.
     ending: Option<Ending>,
     /// Whether the value was handed out, or will never be.
     joined: bool,
-    /// Reads the child's record. Chosen where `T` is known to be `'static`, so that `join` needs
-    /// not ask for it.
+    /// Reads the child's record. Chosen in `new`, where `T` is `'static`, so that `join` needs no
+    /// such bound.
     read: fn(&OutcomeFile) -> Result<Option<Outcome<T>>, OsError>,
 }
 
 impl<T> Child<T> {
-    pub(super) fn new(kin: Arc<Kin>) -> Child<T>
+    pub(super) fn new(process: Arc<ChildProcess>) -> Child<T>
     where
         T: DeserializeOwned + 'static,
     {
-        Child { kin, ending: None, joined: false, read: OutcomeFile::read }
+        Child { process, ending: None, joined: false, read: OutcomeFile::read }
     }
 
-    /// Returns the child's process id. It names this child until it was joined; later the kernel
-    /// may give it to another process.
+    /// Returns the child's process id. After the child was joined the kernel may give the id to
+    /// another process.
     pub fn id(&self) -> u32 {
-        self.kin.pid()
+        self.process.pid()
     }
 
-    /// Says whether the child runs, is stopped, or otherwise has not ended yet.
+    /// Returns whether the child has not ended yet. A stopped child is alive.
     ///
-    /// `false` is final; `true` may have changed by the time it is read. Also `false` in a process
-    /// that is not its parent. A child that was killed under a debugger is not alive; it can be
-    /// joined once the debugger has waited for it.
+    /// `false` is final; `true` may be out of date by the time the caller reads it. In a process
+    /// that is not the child's parent this returns `false`. A child that was killed under a
+    /// debugger is not alive, but it can be joined only after the debugger has waited for it.
     pub fn is_alive(&self) -> bool {
-        self.kin.is_ours() && !self.kin.has_ended()
+        self.process.is_ours() && !self.process.has_ended()
     }
 
-    /// Asks the child to end, by `SIGTERM`. Without a handler of its own for it, the child does.
+    /// Asks the child to end, with `SIGTERM`. The child ends unless it handles, blocks or ignores
+    /// that signal.
     ///
     /// # Errors
-    /// As [`signal`](Child::signal).
+    /// The same as for [`signal`](Child::signal).
     ///
     /// # Examples
     /// ```
@@ -104,27 +106,28 @@ impl<T> Child<T> {
         self.signal(libc::SIGTERM)
     }
 
-    /// Kills the child, by `SIGKILL`.
+    /// Kills the child, with `SIGKILL`.
     ///
     /// # Errors
-    /// As [`signal`](Child::signal).
+    /// The same as for [`signal`](Child::signal).
     pub fn kill(&self) -> io::Result<()> {
         self.signal(libc::SIGKILL)
     }
 
-    /// Sends a signal to the child, and never to another process that got its process id later.
+    /// Sends a signal to the child, and never to another process that later got the same process
+    /// id.
     ///
-    /// A child that has ended, but was not joined yet, takes every signal without effect.
+    /// A signal to a child that has ended but was not joined has no effect.
     ///
     /// # Errors
-    /// `ESRCH` if the child was joined, or is not a child of this process; `EINVAL` if there is no
-    /// such signal; `EPERM` if the child has become another user.
+    /// `ESRCH` if the child was joined or is not a child of this process; `EINVAL` if there is no
+    /// such signal; `EPERM` if the child has changed its user.
     #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        if !self.kin.is_ours() {
+        if !self.process.is_ours() {
             return Err(rustix::io::Errno::SRCH.into());
         }
-        Ok(self.kin.signal(signal)?)
+        Ok(self.process.signal(signal)?)
     }
 }
 
@@ -132,24 +135,24 @@ impl<T: DeserializeOwned> Child<T> {
     /// Waits for the child to end, and returns the closure's value.
     ///
     /// # Blocking
-    /// Until the child has ended; for ever if it never does.
+    /// Blocks until the child has ended, without limit.
     ///
     /// # Peer death
-    /// A child that was killed is told by [`JoinError::Killed`]. What it owned and held in shared
-    /// memory has been given back when this returns. A child that was killed after its value was
-    /// sent counts as one that returned.
+    /// If the child was killed, this returns [`JoinError::Killed`]. Everything that the child owned
+    /// and held in shared memory has been released when this returns. A child that was killed after
+    /// it had sent its value counts as one that returned.
     ///
     /// # Errors
     /// See [`JoinError`].
     ///
     /// # Panics
-    /// If the [`Deserialize`] of `T` does. This is so for the other forms, too.
+    /// If the [`Deserialize`] implementation of `T` panics. That also holds for the other forms.
     pub fn join(mut self) -> Result<T, JoinError> {
-        // `NEVER` passes never, so there is always an answer.
+        // `NEVER` is never reached, so the result is always `Some`.
         self.join_by(Deadline::NEVER).unwrap_or(Err(JoinError::AlreadyJoined))
     }
 
-    /// Returns the closure's value if the child has ended, `None` if not.
+    /// Returns the closure's value if the child has ended, otherwise `None`.
     ///
     /// After it has returned `Some`, it returns [`JoinError::AlreadyJoined`].
     ///
@@ -159,13 +162,13 @@ impl<T: DeserializeOwned> Child<T> {
         self.join_by(Deadline::after(Duration::ZERO))
     }
 
-    /// Waits at most `timeout` for the child to end, and returns the closure's value; `None` if it
-    /// still runs then.
+    /// Waits at most `timeout` for the child to end, and returns the closure's value, or `None` if
+    /// the child has not ended by then.
     ///
     /// After it has returned `Some`, it returns [`JoinError::AlreadyJoined`].
     ///
     /// # Blocking
-    /// Until the child has ended, at most `timeout`. Signals do not end the wait.
+    /// Blocks until the child has ended, but at most for `timeout`. Signals do not end the wait.
     ///
     /// # Errors
     /// See [`JoinError`].
@@ -186,10 +189,10 @@ impl<T: DeserializeOwned> Child<T> {
         self.join_by(Deadline::after(timeout))
     }
 
-    /// Like [`join_timeout`](Child::join_timeout), until an instant.
+    /// Like [`join_timeout`](Child::join_timeout), but waits until an instant.
     ///
     /// # Blocking
-    /// Until the child has ended, at most until `deadline`. Signals do not end the wait.
+    /// Blocks until the child has ended, but at most until `deadline`. Signals do not end the wait.
     ///
     /// # Errors
     /// See [`JoinError`].
@@ -198,7 +201,7 @@ impl<T: DeserializeOwned> Child<T> {
     }
 
     fn join_by(&mut self, deadline: Deadline) -> Option<Result<T, JoinError>> {
-        if !self.kin.is_ours() {
+        if !self.process.is_ours() {
             return Some(Err(JoinError::NotOurChild));
         }
         if self.joined {
@@ -206,14 +209,15 @@ impl<T: DeserializeOwned> Child<T> {
         }
         let ending = match self.ending {
             Some(ending) => ending,
-            None => match self.kin.wait(deadline) {
+            None => match self.process.wait(deadline) {
                 Ok(None) => return None,
-                // Taken from the kernel, and nowhere else from now on.
+                // The kernel has forgotten the child, so from now on only this field knows how it
+                // ended.
                 Ok(Some(ending)) => *self.ending.insert(ending),
                 Err(refused) => return Some(Err(refused.into())),
             },
         };
-        let outcome = match (self.read)(self.kin.outcome()) {
+        let outcome = match (self.read)(self.process.outcome()) {
             Ok(outcome) => outcome,
             Err(refused) => return Some(Err(refused.into())),
         };
@@ -233,25 +237,25 @@ impl<T: DeserializeOwned> Child<T> {
     }
 }
 
-/// The child's pidfd: readable when the child has ended, also after it was joined.
+/// Lends the child's pidfd, which is readable once the child has ended, also after it was joined.
 ///
 /// # Fork
-/// Once this was called the descriptor stays open in children that are forked later, so that a
-/// reference that came along is good there.
+/// After this call the descriptor stays open in children that are forked later, so that a reference
+/// they inherit stays valid.
 ///
 /// # Panics
-/// In a process that is not the child's parent. See the section "Fork" of [`Child`].
+/// In a process that is not the child's parent; see the section "Fork" of [`Child`].
 impl<T> AsFd for Child<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        assert!(self.kin.is_ours(), "the descriptor of a child is its parent's only");
-        self.kin.lend()
+        assert!(self.process.is_ours(), "the descriptor of a child is its parent's only");
+        self.process.lend()
     }
 }
 
 impl<T> Drop for Child<T> {
     fn drop(&mut self) {
-        if !self.joined && self.kin.is_ours() {
-            family::drop_child(&self.kin);
+        if !self.joined && self.process.is_ours() {
+            children::drop_child(&self.process);
         }
     }
 }
@@ -265,10 +269,10 @@ impl<T> fmt::Debug for Child<T> {
     }
 }
 
-/// Error of [`Child::join`] and its other forms: the child has ended without a value, in this way.
+/// Error of [`Child::join`] and its other forms: how the child ended without a value.
 ///
-/// `Debug` prints one line, the text and its causes, as that is what a `main` prints that returns
-/// the error.
+/// `Debug` prints one line, the text and its causes, because a `main` that returns the error prints
+/// this.
 ///
 /// # Examples
 /// ```
@@ -286,52 +290,53 @@ pub enum JoinError {
     /// The closure panicked.
     #[error("the child panicked: {0}")]
     Panicked(PanicInfo),
-    /// The child ended itself with this code, by [`std::process::exit`] or in a program that it
-    /// became by `exec`. Also code 0: the closure has not returned, so there is no value. Or its
-    /// closure has returned or panicked (code 101), but the child had closed the descriptor by
-    /// which to send a value, as a program does that closes all.
+    /// The child exited with this code, possibly 0, before its closure returned: it called
+    /// [`std::process::exit`], or became another program with `exec`. Or its closure returned or
+    /// panicked (code 101), but the child had closed the descriptor for sending the value, as a
+    /// program does that closes all descriptors.
     #[error("the child exited with code {0} and sent no value")]
     Exited(i32),
-    /// The child was ended by this signal, with or without a core dump: `SIGSEGV`, `SIGABRT`, the
-    /// out-of-memory killer's `SIGKILL`.
+    /// This signal killed the child, with or without a core dump: for example `SIGSEGV`, `SIGABRT`,
+    /// or the out-of-memory killer's `SIGKILL`.
     #[error("the child was killed by signal {0}{name}", name = signal_name(*.0))]
     Killed(i32),
     /// The closure returned or panicked, but its value could not be encoded, or the kernel refused
-    /// to write what there was to tell.
+    /// to write the value or the panic.
     #[error("the child could not send its value: {0}")]
     Unsendable(String),
     /// The child sent a value, but it could not be decoded as a `T`.
     #[error("the child's value cannot be decoded: {0}")]
     Undecodable(String),
-    /// The closure was never called: the kernel refused what has to be done before, and this is
-    /// what it said.
+    /// The closure was never called: the kernel refused a call that the child must make first. The
+    /// text says which.
     #[error("the child could not begin: {0}")]
     NotStarted(String),
-    /// The child has ended without a value, and how is not known: the program ignores `SIGCHLD`, or
-    /// other code has waited for the child.
+    /// The child has ended without a value, and its exit status is lost: the program ignores
+    /// `SIGCHLD`, or other code has waited for the child.
     #[error(
-        "the child has ended, and its status was lost: somebody else waited for it, or SIGCHLD is ignored"
+        "the child has ended, and its status was lost: somebody else waited for it, or SIGCHLD is \
+         ignored"
     )]
     Lost,
-    /// An earlier call has returned how the child ended.
+    /// An earlier call has already returned the result.
     #[error("the child was joined already")]
     AlreadyJoined,
-    /// This process inherited the handle; the child is its parent's or its sibling.
+    /// The child was forked by another process, from which this one inherited the handle.
     #[error("not a child of this process")]
     NotOurChild,
-    /// The kernel refused a system call. The child can still be joined.
+    /// A system call failed. The child can still be joined.
     #[error("{call} failed")]
     Os {
         /// Name of the call.
         #[serde(with = "error::word")]
         call: Word,
-        /// What the kernel said.
+        /// The error that the kernel returned.
         #[serde(with = "error::errno")]
         source: io::Error,
     },
 }
 
-/// One line: the text and its causes. It is what a `main` prints that returns the error.
+/// Prints one line, the text and its causes, because a `main` that returns the error prints this.
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         error::one_line(self, f)
@@ -344,7 +349,7 @@ impl From<OsError> for JoinError {
     }
 }
 
-/// The name of a signal in parentheses, for people.
+/// The name of a signal in parentheses; empty if it has none.
 fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal)
         .map_or_else(|_| String::new(), |signal| format!(" ({signal})"))

@@ -1,21 +1,22 @@
 //! The child's side of a fork, from its first instruction to its last.
 //!
-//! Called by `fork.rs`, in the child only. Nothing here returns: whatever the closure does, the
-//! process ends by `_exit`.
+//! Called by `fork.rs`, in the child only. It never returns: whatever the closure does, the process
+//! ends with `_exit`.
 //!
 //! # Panics in the child
-//! A hook, set in the child before the closure runs, notes place and stack of each panic and then
-//! calls the hook that was there, so that the message still goes to standard error. Only if the
-//! panic ends the closure is the note sent. The stack is noted if the environment asks for it, as
-//! for every panic, and put into words only then, since looking up names is slow. A caught panic
-//! followed by `resume_unwind` of another one is told from it by its message.
+//! Before the closure runs, the child sets a panic hook. It records place and stack of each panic
+//! and then calls the previous hook, so that the message still goes to standard error. The record
+//! is sent only if the panic ends the closure. The stack is recorded if the environment asks for
+//! it, as for every panic, and its names are looked up only when it is sent, because that is slow.
+//! If the closure catches a panic and then resumes another one (`resume_unwind`), their messages
+//! tell the two apart.
 //!
-//! With `panic = "abort"` nothing can be caught: there the hook sends the note itself, and the
-//! abort that follows is told as the panic it is.
+//! With `panic = "abort"` no panic can be caught. There the hook itself sends the record, so the
+//! parent reports the abort that follows as a panic.
 //!
 //! # Peer death
-//! Killed before the outcome is wholly written, the child sent nothing; after that, everything.
-//! What it held in the segments is given back by itself as the last thing, or else by the parent.
+//! A child killed before the outcome is completely written has sent nothing; after that,
+//! everything. The parent releases what the child held in the segments.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -27,7 +28,7 @@ use std::sync::{PoisonError, RwLock};
 use serde::Serialize;
 
 use crate::object::lineage::Lineage;
-use crate::process::family;
+use crate::process::children;
 use crate::process::outcome::{OutcomeFile, Record};
 use crate::process::panic_info::{Location, PanicInfo};
 use crate::sys::at_fork;
@@ -36,23 +37,24 @@ use crate::sys::process::{self as sys, Lifeline, Wrapped};
 
 /// Exit code of a child whose closure returned.
 const RETURNED: i32 = 0;
-/// Exit code of a child whose closure panicked, the same as that of a program whose `main` does.
+/// Exit code of a child whose closure panicked, the same as that of a program whose `main` panics.
 const PANICKED: i32 = 101;
 
-/// What the parent prepared for the child. It stays in the parent's frame, of which the child has a
-/// copy that nothing ever drops.
+/// What the parent prepared for the child. It stays in the parent's frame; the child has a copy of
+/// that frame, which is never dropped.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) parent: u32,
     pub(super) lineage: Lineage,
     pub(super) outcome: OutcomeFile,
     pub(super) lifeline: Lifeline,
-    /// Whether descriptors of the parent's other relatives are open.
-    pub(super) has_relatives: bool,
+    /// Whether the child inherited descriptors that belong to the parent's other children or to the
+    /// parent as a child.
+    pub(super) has_inherited_children: bool,
 }
 
-/// Lives the child's life: runs the closure, sends what became of it, ends the process.
-pub(super) fn live<F, T>(closure: F, start: &Start, wrapped: &Wrapped) -> !
+/// Runs the closure, sends its outcome and ends the process.
+pub(super) fn run_child<F, T>(closure: F, start: &Start, wrapped: &Wrapped) -> !
 where
     F: FnOnce() -> T + Send + 'static,
     T: Serialize + 'static,
@@ -67,8 +69,8 @@ where
             }
         }
     }));
-    // A panic outside the closure is a bug of this crate or of a panic hook; its payload is left
-    // alone, as its `Drop` might panic once more.
+    // A panic outside the closure is a bug of this crate or of a panic hook. Its payload is not
+    // dropped, because its `Drop` might panic again.
     let code = code.unwrap_or_else(|payload| {
         mem::forget(payload);
         PANICKED
@@ -82,47 +84,46 @@ where
     T: Serialize + 'static,
 {
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        // The value moves to the parent, so its `Drop` is not for this process.
+        // The value moves to the parent, so this process does not drop it.
         let value = ManuallyDrop::new(closure());
         sys::pid() == process && start.outcome.send(&*value)
     }));
     if sys::pid() != process {
-        // The closure forked by other means, and this is the copy that came back from it. It has
-        // nothing to say here.
+        // The closure forked by other means, and this is the copy. It must not send an outcome.
         return RETURNED;
     }
     let (sent, code) = match result {
         Ok(sent) => (sent, RETURNED),
         Err(payload) => {
-            let panic = told(&*payload);
+            let panic = panic_info(&*payload);
             mem::forget(payload);
             (start.outcome.write(&Record::panic(&panic)), PANICKED)
         }
     };
     sys::flush_stdio();
-    // What this process holds in the segments is given back by its parent, as if it had been
-    // killed: other threads of it may be at work in them up to the last instruction, so only the
-    // kernel's word that all have ended will do.
+    // The parent releases what this process holds in the segments, as if it had been killed. Other
+    // threads of this process may use the segments up to the last instruction, and only the kernel
+    // can say that all of them have ended.
     if sent { code } else { PANICKED }
 }
 
-/// Becomes a process of its own. No code of the program runs before that is done.
+/// Sets up this process as a child. No code of the program runs before that is done.
 fn begin(start: &Start, wrapped: &Wrapped, process: u32) -> Result<(), OsError> {
-    // Something else might come to lie where the parent has a segment.
+    // Otherwise something else might be mapped where the parent has a segment.
     at_fork::closed()?;
     start.lineage.adopt(process);
-    if start.has_relatives {
-        family::begin();
+    if start.has_inherited_children {
+        children::after_fork_in_child();
     }
     sys::die_with_parent(start.parent, process, &start.lifeline)?;
-    note_panics(&start.outcome, process);
+    set_panic_hook(&start.outcome, process);
     wrapped.let_signals_in();
     Ok(())
 }
 
-/// What the hook noted of a panic.
+/// What the hook recorded of a panic.
 #[derive(Debug)]
-struct Note {
+struct PanicNote {
     message: String,
     location: Option<Location>,
     backtrace: Backtrace,
@@ -130,68 +131,68 @@ struct Note {
 
 thread_local! {
     /// The latest panic of this thread.
-    static LATEST: RefCell<Option<Note>> = const { RefCell::new(None) };
+    static LATEST: RefCell<Option<PanicNote>> = const { RefCell::new(None) };
 }
 
-/// What the hook knows that notes panics.
-struct Noting {
-    /// The process whose panics it notes. A child of that process inherits the hook and sets its
+/// A panic hook that records panics and then calls the previous hook.
+struct PanicHook {
+    /// The process whose panics it records. A child of that process inherits the hook and sets its
     /// own on top.
     process: u32,
-    before: Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>,
-    /// Where to send the note of a panic that aborts.
-    abort_note: Option<OutcomeFile>,
+    previous: Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>,
+    /// Where to send the record of a panic that aborts.
+    abort_outcome: Option<OutcomeFile>,
 }
 
-/// That of the first child in this line, root to this process. A hook that keeps it here is set
-/// without allocating: see [`Record`]. Written once, before anybody reads it.
-static NOTING: RwLock<Option<Noting>> = RwLock::new(None);
+/// The hook of the first child between the root of the process tree and this process. A hook that
+/// is kept here can be set without allocating: see [`Record`]. Written once, before any read.
+static FIRST_HOOK: RwLock<Option<PanicHook>> = RwLock::new(None);
 
-/// Sets the hook that notes panics of this process and then calls the one that was set before.
-fn note_panics(outcome: &OutcomeFile, process: u32) {
+/// Sets the hook that records panics of this process and then calls the previous one.
+fn set_panic_hook(outcome: &OutcomeFile, process: u32) {
     if std::thread::panicking() {
-        // Forked by a destructor that runs because of a panic: the hook cannot be changed now. The
-        // message still travels.
+        // A destructor that runs because of a panic has forked, so the hook cannot be changed now.
+        // The message is still sent.
         return;
     }
-    let abort_note = cfg!(panic = "abort").then(|| outcome.duplicate()).and_then(Result::ok);
-    let noting = Noting { process, before: panic::take_hook(), abort_note };
-    let mut first = NOTING.write().unwrap_or_else(PoisonError::into_inner);
+    let abort_outcome = cfg!(panic = "abort").then(|| outcome.duplicate()).and_then(Result::ok);
+    let hook = PanicHook { process, previous: panic::take_hook(), abort_outcome };
+    let mut first = FIRST_HOOK.write().unwrap_or_else(PoisonError::into_inner);
     panic::set_hook(match *first {
         None => {
-            *first = Some(noting);
+            *first = Some(hook);
             Box::new(|info| {
-                NOTING
+                FIRST_HOOK
                     .read()
                     .unwrap_or_else(PoisonError::into_inner)
                     .iter()
-                    .for_each(|noting| noting.hear(info))
+                    .for_each(|hook| hook.call(info))
             })
         }
-        // A child of a child: the hook that it inherited is at work with what stands there.
-        Some(_) => Box::new(move |info| noting.hear(info)),
+        // A child of a child: the hook that it inherited uses that place.
+        Some(_) => Box::new(move |info| hook.call(info)),
     });
 }
 
-impl Noting {
-    fn hear(&self, info: &PanicHookInfo<'_>) {
+impl PanicHook {
+    fn call(&self, info: &PanicHookInfo<'_>) {
         if sys::pid() == self.process {
-            let note = Note::take(info);
-            match &self.abort_note {
+            let note = PanicNote::take(info);
+            match &self.abort_outcome {
                 Some(outcome) => {
                     outcome.write(&Record::panic(&note.into_info()));
                 }
-                // Not while the thread is being torn down, when nobody could read it any more.
+                // Skipped while the thread is being torn down, when it could not be read any more.
                 None => drop(LATEST.try_with(|latest| latest.replace(Some(note)))),
             }
         }
-        (self.before)(info);
+        (self.previous)(info);
     }
 }
 
-impl Note {
-    fn take(info: &PanicHookInfo<'_>) -> Note {
-        Note {
+impl PanicNote {
+    fn take(info: &PanicHookInfo<'_>) -> PanicNote {
+        PanicNote {
             message: message(info.payload()),
             location: info.location().map(Location::from),
             backtrace: Backtrace::capture(),
@@ -207,8 +208,8 @@ impl Note {
     }
 }
 
-/// The panic with this payload, with place and stack if the latest note is of it.
-fn told(payload: &(dyn Any + Send)) -> PanicInfo {
+/// The panic with this payload, with place and stack if the latest record belongs to it.
+fn panic_info(payload: &(dyn Any + Send)) -> PanicInfo {
     let message = message(payload);
     match LATEST.take().filter(|note| note.message == message) {
         Some(note) => note.into_info(),

@@ -1,21 +1,21 @@
-//! What went wrong in a child, as text that travels.
+//! Any error, as text that a child can send.
 
 use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Any error, as text: what went wrong, and the causes of it.
+/// An error as text: a message and its causes.
 ///
-/// For the closures of children: every error converts into it by `?`, and it travels to the parent,
-/// which most errors could not. In the parent it is passed on by `?` as well: from a function that
-/// returns `Result<_, Failure>` or `Result<_, Box<dyn Error>>`.
+/// Use it as the error type of a child's closure: `?` converts every error into it, and unlike most
+/// errors it can be sent to the parent. In the parent `?` works too, in a function that returns
+/// `Result<_, Failure>` or `Result<_, Box<dyn Error>>`.
 ///
-/// It is printed in one line: the text, then the causes, each after a colon. `Debug` prints the
-/// same, so a `main` that returns it ends with a line that people can read.
+/// `Display` prints one line: the message, then the causes, each after a colon. `Debug` prints the
+/// same, so a `main` that returns it ends with a readable line.
 ///
-/// It is not itself an [`Error`], for only so can every error convert into it, as with
-/// `anyhow::Error`. [`into_error`](Failure::into_error) makes one.
+/// Like `anyhow::Error`, it does not implement [`Error`], because otherwise not every error could
+/// be converted into it. [`into_error`](Failure::into_error) turns it into an [`Error`].
 ///
 /// # Examples
 /// ```
@@ -48,7 +48,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Makes a failure of text, without a cause.
+    /// Makes a failure from text, without a cause.
     ///
     /// # Examples
     /// ```
@@ -62,8 +62,8 @@ impl Failure {
         Failure { message: message.to_string(), causes: Vec::new() }
     }
 
-    /// Makes a failure of an error that is borrowed or boxed: a `Box<dyn Error>` is not itself an
-    /// [`Error`], so `?` does not convert it.
+    /// Makes a failure from a borrowed or boxed error. Needed because `Box<dyn Error>` does not
+    /// implement [`Error`], so `?` does not convert it.
     ///
     /// # Examples
     /// ```
@@ -91,7 +91,7 @@ impl Failure {
         Failure { message, causes }
     }
 
-    /// Says what was being done. What the failure was so far becomes the cause.
+    /// Adds what was being done as the new message. The old message becomes the first cause.
     ///
     /// # Examples
     /// ```
@@ -106,17 +106,17 @@ impl Failure {
         Failure { message: message.to_string(), causes }
     }
 
-    /// Returns what went wrong, without the causes.
+    /// Returns the message, without the causes.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Returns the causes, each the cause of the one before it.
+    /// Returns the causes; each is the cause of the one before it.
     pub fn causes(&self) -> impl Iterator<Item = &str> {
         self.causes.iter().map(String::as_str)
     }
 
-    /// Makes an [`Error`] of it, for code that asks for one. Its text is the
+    /// Converts into an [`Error`], for code that needs one. Its text is the
     /// [`message`](Failure::message), and its [`source`](Error::source) is the first cause.
     ///
     /// # Examples
@@ -131,8 +131,8 @@ impl Failure {
             .causes
             .into_iter()
             .rev()
-            .fold(None, |cause, message| Some(Box::new(Told { message, cause })));
-        Box::new(Told { message: self.message, cause })
+            .fold(None, |cause, message| Some(Box::new(ErrorChain { message, cause })));
+        Box::new(ErrorChain { message: self.message, cause })
     }
 }
 
@@ -167,7 +167,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The same as `Display`: it is what `main` prints.
+/// Prints the same as `Display`, because a `main` that returns the failure prints this.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -175,24 +175,24 @@ impl fmt::Debug for Failure {
 }
 
 /// A failure or one of its causes, as an error.
-struct Told {
+struct ErrorChain {
     message: String,
-    cause: Option<Box<Told>>,
+    cause: Option<Box<ErrorChain>>,
 }
 
-impl Error for Told {
+impl Error for ErrorChain {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for ErrorChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for ErrorChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         crate::sys::error::one_line(self, f)
     }

@@ -1,6 +1,6 @@
 //! Runs a closure in a copy of this process.
 //!
-//! Users call it; the zygote and the pool will build on it.
+//! Users call it directly. The zygote and the pool will be built on it.
 //!
 //! # Protocol
 //! ```text
@@ -8,53 +8,53 @@
 //! reap dropped children that are dead
 //! ask the kernel: one thread?
 //! make the lifeline pipe and the outcome file
-//! promise the child its place in every segment
+//! reserve an entry for the child in every segment
 //! ask the kernel: own pid namespace?
 //! flush stdio, block signals, lend the child a handler
-//! fork ------------------------------------------>  close the ranges where the parent has segments,
+//! fork ------------------------------------------>  close the ranges of the parent's segments,
 //!                                                     and its other children's lifelines
-//! open the lifeline's writing end,                  note the promised place
-//! name the child as the one to kill                 close what is the parent's
-//! open the pidfd, say in every segment              ask for the parent-death signal
-//!   who the child is                                wait until it is named as the one to kill
+//! open the lifeline's writing end,                  note the reserved entries
+//! name the child as the one to kill                 close the parent's descriptors
+//! open the pidfd, write the child's identity        ask for the parent-death signal
+//!   into every segment                              wait until it is named as the one to kill
 //! take the handler back, unblock signals            unblock signals, run the closure
 //! drop the closure                                  write the outcome, flush stdio
 //! wait, read the outcome  <-----------------------  _exit
 //! ```
 //!
 //! # How safe it is to call
-//! The child is an exact copy of a process with one thread. No lock can be held by a thread that is
-//! not there, no structure can be halfway through a change, and libc's own caches are put right by
-//! libc's `fork`. What safe code could still do wrong with a copy, and what of it is prevented:
-//! - *Come back into the caller's frames*, and so run every destructor twice. The child never
-//!   returns, never unwinds out, and runs no destructor that the closure does not run.
+//! The child is an exact copy of a process with one thread. So no lock is held by a thread that the
+//! child does not have, no structure is halfway through a change, and libc's `fork` corrects libc's
+//! own caches. Safe code could still do the following with a copy, and this crate prevents it:
+//! - *Return into the caller's frames*, and so run every destructor twice. The child never returns,
+//!   never unwinds out, and runs no destructors except those that the closure runs.
 //! - *Borrow from the caller.* The closure and its value are `'static`.
-//! - *Use exclusive access to memory of this crate twice.* What the closure captured is used by the
-//!   child alone, for the parent drops its copy unused. Guards that the parent holds know their
-//!   process and are inert in the child. A plain reference that was made from a leaked guard faults
-//!   there: the parent's mapping is not inherited, and the range is closed before any code of the
-//!   program runs.
-//! - *Use a handle for a child in a process that is not its parent.* [`Child`] knows its process. A
-//!   descriptor that was lent stays open.
+//! - *Use exclusive access to memory of this crate twice.* Only the child uses what the closure
+//!   captured; the parent drops its copy unused. Guards that the parent holds know their process
+//!   and are inert in the child. A plain reference from a leaked guard faults there: the child does
+//!   not inherit the parent's mapping, and closes the range before any code of the program runs.
+//! - *Use the handle of a child in a process that is not its parent.* [`Child`] knows its process.
+//!   A descriptor that was lent to the program stays open.
 //!
-//! Not prevented, because it is not this crate's to prevent:
-//! - Shared mappings of other crates are duplicated. Some (iceoryx2, ipc-channel's shared memory,
-//!   runtimes on io_uring) wrap them in safe interfaces that a child can reach by statics and
-//!   thread-locals, and that were not made for two processes. The standard library calls
-//!   `CommandExt::pre_exec` unsafe for this reason.
-//! - Descriptors are duplicated, with the position of the file that parent and child share. Whoever
-//!   takes an `OwnedFd` for the only way to a socket or a file is wrong in a child.
-//! - Buffers are duplicated. A captured [`BufWriter`](std::io::BufWriter) with something in it
-//!   writes that twice, once in each process.
+//! This crate cannot prevent the following:
+//! - Shared mappings of other crates are duplicated. Some crates (iceoryx2, ipc-channel's shared
+//!   memory, runtimes on io_uring) wrap them in safe interfaces that were not made for two
+//!   processes, and a child can reach those through statics and thread-locals. The standard
+//!   library's `CommandExt::pre_exec` is unsafe for this reason.
+//! - Descriptors are duplicated, and parent and child share the position in each file. Code that
+//!   assumes that an `OwnedFd` is the only way to a socket or a file is wrong in a child.
+//! - Buffers are duplicated. A captured [`BufWriter`](std::io::BufWriter) writes what it contains
+//!   twice, once in each process.
 //!
-//! So this function is going to be `unsafe` when there is another way to start a child.
+//! So this function will become `unsafe` once there is another way to start a child.
 //!
 //! # Peer death
-//! A child that dies before its first instruction is a child that was killed: joining says so, and
-//! what it was promised is given back.
+//! A child that dies before its first instruction is joined as one that was killed, and its entries
+//! in the segments are released.
 //!
 //! # Source
-//! fork(2); POSIX.1-2017, `fork`; nbdd0121's `safe-fork` for the question to the kernel.
+//! fork(2); POSIX.1-2017, `fork`; nbdd0121's `safe-fork`, for how the kernel is asked about
+//! threads.
 
 use std::fmt;
 use std::io;
@@ -65,95 +65,96 @@ use serde::{Deserialize, Serialize};
 use crate::object::lineage::{Lineage, LineageError};
 use crate::peer::Fault;
 use crate::process::child::Child;
+use crate::process::children::{self, ChildProcess};
 use crate::process::exit::{self, Start};
-use crate::process::family::{self, Kin};
+
 use crate::process::outcome::OutcomeFile;
 use crate::segment::{Segment, SegmentError};
 use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wrapped};
 
-/// Runs `closure` in a child process, a copy of this one, and gives a handle by which its value can
-/// be waited for.
+/// Runs `closure` in a child process, a copy of this one, and returns a handle to wait for its
+/// value.
 ///
-/// The child starts with everything that the program has in memory at this moment, and shares none
-/// of it afterwards, but for the objects of this crate: a `Queue` or a `Lock` that the closure
-/// captured is the same one on both sides. The value of the closure travels back by [`serde`] and
-/// is what [`Child::join`] returns.
+/// The child starts with a copy of everything that the program has in memory at this moment. Only
+/// the objects of this crate stay shared: a `Queue` or a `Lock` that the closure captured is the
+/// same one in both processes. The closure's value is sent back with [`serde`], and [`Child::join`]
+/// returns it.
 ///
-/// The closure runs once, in the child. Everything it captured is there in both processes, and is
-/// dropped in both: in the child when the closure drops it, in the parent before this function
-/// returns. That is what one wants of a `Queue` handle, and what one does not want of a value whose
-/// `Drop` acts on the outside world: a captured temporary folder is removed under the child's feet,
-/// and a captured [`BufWriter`](std::io::BufWriter) writes its buffer once in each process. Keep
-/// such a value in the parent (and flush it before), or wrap it in
-/// [`ManuallyDrop`](std::mem::ManuallyDrop) on the side that is not to drop it.
+/// The closure runs once, in the child. What it captured exists in both processes and is dropped in
+/// both: in the child when the closure drops it, in the parent before this function returns. That
+/// is right for a `Queue` handle, but wrong for a value whose `Drop` acts on the outside world: a
+/// captured temporary folder is removed while the child uses it, and a captured
+/// [`BufWriter`](std::io::BufWriter) writes its buffer once in each process. Keep such a value in
+/// the parent (and flush it before), or wrap it in [`ManuallyDrop`](std::mem::ManuallyDrop) in the
+/// process that must not drop it.
 ///
-/// In the child, the rest of the program does not happen: when the closure returns or panics, the
-/// process ends with code 0 or 101, without running destructors of the callers' variables, of
-/// thread-locals or of `atexit`. Its standard streams are flushed.
+/// The rest of the program does not run in the child. When the closure returns or panics, the
+/// process flushes its standard streams and exits with code 0 or 101. It does not run the
+/// destructors of the callers' variables or of thread-locals, nor `atexit` handlers.
 ///
-/// Random number generators, buffers and everything else of that sort is copied with its state: two
-/// children that draw "random" numbers from a generator that was seeded before the fork draw the
-/// same ones. So are the mappings and descriptors of other crates: shared memory, sockets and rings
-/// of theirs, which may not be made for two processes. Do not use these in a child.
+/// Random number generators and buffers are copied with their state: two children that use a
+/// generator that was seeded before the fork get the same numbers. The mappings and descriptors of
+/// other crates are copied too. Their shared memory, sockets and rings are often not designed for
+/// two processes, so do not use them in a child.
 ///
 /// # What it costs
-/// The parent has three descriptors for a living child, so there is room for about 340 children at
-/// a limit of 1,024 (`ulimit -n`). The child holds all objects of this crate that its parent held
-/// at the fork, used or not, until it ends: their memory is not free before that. Each generation
-/// of children of children keeps a range of addresses closed that is as large as its ancestors'
-/// segments: with the commons of the default size there is room for some 500 generations.
+/// The parent needs three descriptors per living child, so a limit of 1,024 (`ulimit -n`) allows
+/// about 340 children. Until it ends, the child holds all objects of this crate that its parent
+/// held at the fork, used or not; their memory is not freed before that. Each generation of
+/// children of children blocks an address range as large as its ancestors' segments: with the
+/// commons of the default size there is room for about 500 generations.
 ///
 /// # Values and errors
-/// The value of the closure is any [`serde`] value of the program's own, whatever its length. A
-/// `String` and a `Vec` of integers or floats that are long, also as the `Ok` of a
-/// `Result<_, Failure>`, travel about half as fast as they are copied. Long bytes inside of other
-/// values travel a third as fast as that, since `serde` gives them one by one; the crate
-/// `serde_bytes` helps there.
+/// The closure may return any owned [`serde`] value of any length. Sending a long `String` or a
+/// long `Vec` of integers or floats, also as the `Ok` of a `Result<_, Failure>`, is about half as
+/// fast as copying it. Long byte vectors inside other values are sent at a third of that speed,
+/// because `serde` encodes them byte by byte; the crate `serde_bytes` helps there.
 ///
-/// For `?` in the closure, let it return `Result<_,` [`Failure`](crate::Failure)`>`: every error
-/// converts into that. Most errors of this crate can be returned as they are, too.
+/// To use `?` in the closure, let it return `Result<_,` [`Failure`](crate::Failure)`>`: every error
+/// converts into a `Failure`. Most errors of this crate can also be returned as they are.
 ///
 /// # Parent death
 /// The child ends when this process ends, however that happens, but not when only the thread that
-/// forked it does. `SIGSTKFLT` and one pipe are used for that. A parent that replaces itself by
-/// `exec` has ended in this sense. Three things can make a child outlive its parent:
-/// - It changes its user or group, and its parent is not the system's root: the kernel takes back
-///   what was arranged. A child that does so calls [`end_with_parent`](crate::end_with_parent)
-///   right afterwards.
+/// forked it ends. This uses `SIGSTKFLT` and one pipe. A parent that becomes another program with
+/// `exec` counts as ended. A child can outlive its parent in three cases:
+/// - It changes its user or group, and its parent does not run as the system's root: then the
+///   kernel cancels the signal. Call [`end_with_parent`](crate::end_with_parent) in the child right
+///   after such a change.
 /// - It closes every descriptor *and* blocks `SIGSTKFLT` or changes its user.
-/// - Its parent has, after this call, made another process by a bare `clone`, without libc's
-///   `fork`. That has the pipe, too, as long as it lives and has not become another program. So the
-///   signal alone is left, for as long: a child that is stopped, blocks or ignores `SIGSTKFLT`, or
-///   has changed its user and not called [`end_with_parent`](crate::end_with_parent), ends later.
+/// - After this call its parent made another process by a bare `clone`, without libc's `fork`. That
+///   process keeps the pipe open until it ends or becomes another program, and until then only the
+///   signal works: a child that is stopped, that blocks or ignores `SIGSTKFLT`, or that changed its
+///   user and did not call [`end_with_parent`](crate::end_with_parent), ends later.
 ///
 /// # Peer death
-/// When the child is killed, [`Child::join`] says by which signal, and what it owned and held in
-/// shared memory is given back.
+/// When the child is killed, [`Child::join`] returns the signal, and everything that the child
+/// owned and held in shared memory is released.
 ///
 /// # Fork
-/// May be called in a child too; the children of a child are its own, and end with it. A process
-/// that the child makes by other means, as `daemon` does, is none of them: it shares the objects as
-/// any other process does, and must use them before the child ends to hold them. A child of
-/// `vfork`, which shares its parent's memory, acts under its parent's name: it may only `exec` or
-/// `_exit`.
+/// This function may also be called in a child. The children of a child belong to it and end with
+/// it. A process that the child makes by other means, as `daemon` does, is not one of them. It
+/// shares the objects like any other process, and must use them before the child ends in order to
+/// hold them. A child of `vfork` shares its parent's memory and would act as its parent: it may
+/// only call `exec` or `_exit`.
 ///
 /// # Errors
 /// - [`ForkError::Multithreaded`] if this process has more than one thread: a lock that another
-///   thread holds at this moment would stay locked for ever in the child. Start children before the
-///   first thread, say at the top of `main`.
-/// - [`ForkError::ThreadsUnknown`] if the kernel refuses to tell.
-/// - [`ForkError::PidNamespace`] if the child would be born into another pid namespace.
+///   thread holds at this moment would never be unlocked in the child. Start children before the
+///   first thread, for example at the top of `main`.
+/// - [`ForkError::ThreadsUnknown`] if the number of threads cannot be found out.
+/// - [`ForkError::PidNamespace`] if the child would start in another pid namespace.
+/// - [`ForkError::Commons`] if the commons cannot be created.
 /// - [`ForkError::Segment`] if the shared memory has no room for one more process.
 /// - [`ForkError::Os`], with the name of the call, if the kernel refuses a descriptor, a process,
-///   or what the child needs to end with its parent.
+///   or a call that makes the child end with its parent.
 ///
-/// In each case no closure has run, or it was killed before its process was waited for, and the
-/// closure is dropped.
+/// In each case the closure is dropped here. No child has run it, or that child was killed and
+/// waited for.
 ///
 /// # Panics
-/// If something that the closure captured panics when it is dropped here. The child runs by then,
-/// and is as one whose handle was dropped.
+/// If a captured value panics when it is dropped here. By then the child runs, and is detached as
+/// if its handle had been dropped.
 ///
 /// # Examples
 /// ```
@@ -166,7 +167,7 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// # }
 /// ```
 ///
-/// An error of this crate is returned as it is:
+/// Errors of this crate can be returned as they are:
 /// ```
 /// use offspring::{CreateError, Queue};
 ///
@@ -180,7 +181,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Serialize + DeserializeOwned + 'static,
 {
-    family::reap_dropped();
+    children::reap_dropped();
     let alone = OnlyThread::ask()?;
 
     let lifeline = Lifeline::new()?;
@@ -195,14 +196,14 @@ where
         }
     };
 
-    let has_relatives = family::expect(own);
-    let start = Start { parent: sys::pid(), lineage, outcome, lifeline, has_relatives };
+    let has_inherited_children = children::before_fork(own);
+    let start = Start { parent: sys::pid(), lineage, outcome, lifeline, has_inherited_children };
     let forked = match sys::fork(&alone) {
-        Ok(Side::Child) => exit::live(closure, &start, &wrapped),
+        Ok(Side::Child) => exit::run_child(closure, &start, &wrapped),
         Ok(Side::Parent(pid)) => Ok(pid),
         Err(refused) => Err(refused),
     };
-    family::expect_nobody();
+    children::after_fork_in_parent();
     let Start { lineage, outcome, lifeline, .. } = start;
     let pid = match forked {
         Ok(pid) => pid,
@@ -211,18 +212,18 @@ where
             return Err(refused.into());
         }
     };
-    let child = Child::new(Kin::new(pid, lifeline, outcome, lineage)?);
+    let child = Child::new(ChildProcess::new(pid, lifeline, outcome, lineage)?);
     drop(wrapped);
-    // The closure is dropped last: if that panics, the child is an ordinary dropped child.
+    // The closure is dropped last: if that panics, the child is detached like any other.
     drop(closure);
     Ok(child)
 }
 
-/// The last question before the fork, and the last preparations. For a process that is attached to
-/// the commons.
+/// The last check and the last preparations before the fork. For a process that is attached to the
+/// commons.
 fn wrap() -> Result<Wrapped, ForkError> {
-    // Whoever is attached to the commons lives in their namespace, for ever: that need not be asked
-    // again.
+    // A process that is attached to the commons is in their namespace and never leaves it, so that
+    // is not checked again.
     let home = Segment::commons().map_err(ForkError::Commons)?.mapping().home();
     if home.namespace().is_some_and(sys::children_leave_pid_namespace) {
         return Err(ForkError::PidNamespace);
@@ -235,51 +236,52 @@ fn wrap() -> Result<Wrapped, ForkError> {
 #[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ForkError {
-    /// The process has more than one thread. Final as long as the others run.
+    /// The process has more than one thread. This error persists as long as the others run.
     #[error(
-        "fork needs a process with one thread, and this one has {threads}: start children before the first thread \
-         (at the top of main, say), or from a child that was forked then"
+        "fork needs a process with one thread, and this one has {threads}: start children before \
+         the first thread (at the top of main, say), or from a child that was forked then"
     )]
     Multithreaded {
-        /// Threads that share this memory now, the caller included.
+        /// Number of threads that share this memory, including the caller.
         threads: usize,
     },
-    /// The kernel would not say how many threads there are: `unshare` is forbidden, or there were
-    /// others a moment ago, and `/proc` is missing.
+    /// The number of threads could not be found out: `unshare` is forbidden, or there were other
+    /// threads a moment ago, and `/proc` is missing.
     #[error("fork needs a process with one thread, and cannot find out: {call} failed")]
     ThreadsUnknown {
         /// Name of the call.
         #[serde(with = "error::word")]
         call: Word,
-        /// What the kernel said.
+        /// The error that the kernel returned.
         #[serde(with = "error::errno")]
         source: io::Error,
     },
-    /// Children of this process are born into another pid namespace (`unshare(CLONE_NEWPID)` was
-    /// called), where nobody can tell whether their parent lives.
+    /// Children of this process would start in another pid namespace, because it called
+    /// `unshare(CLONE_NEWPID)`. There they could not tell whether their parent is alive.
     #[error(
-        "a child in another pid namespace cannot be watched: fork before unshare(CLONE_NEWPID), or from within the new namespace"
+        "a child in another pid namespace cannot be watched: fork before unshare(CLONE_NEWPID), \
+         or from within the new namespace"
     )]
     PidNamespace,
-    /// The commons could not be made.
+    /// The commons could not be created.
     #[error("the commons could not be made")]
     Commons(#[source] SegmentError),
-    /// The shared memory cannot take another process.
+    /// The shared memory has no room for another process.
     #[error("the shared memory cannot take another process")]
     Segment(#[source] Fault),
-    /// The kernel refused a system call.
+    /// A system call failed.
     #[error("{call} failed")]
     Os {
         /// Name of the call.
         #[serde(with = "error::word")]
         call: Word,
-        /// What the kernel said.
+        /// The error that the kernel returned.
         #[serde(with = "error::errno")]
         source: io::Error,
     },
 }
 
-/// One line: the text and its causes. It is what a `main` prints that returns the error.
+/// Prints one line, the text and its causes, because a `main` that returns the error prints this.
 impl fmt::Debug for ForkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         error::one_line(self, f)

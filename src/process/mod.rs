@@ -1,27 +1,27 @@
-//! Children: a closure runs in a process of its own, and its value comes back.
+//! Child processes that run a closure and return its value.
 //!
-//! [`fork()`] starts one, [`Child`] stands for it, shaped like [`std::thread::JoinHandle`]. Start
-//! reading with the file `fork.rs`.
+//! [`fork()`] starts a child and returns a [`Child`], a handle like [`std::thread::JoinHandle`].
+//! Start reading with `fork.rs`.
 //!
-//! - `fork.rs`: what a fork copies, why the function is safe, the parent's side.
+//! - `fork.rs`: what a fork copies, why `fork` is a safe function, and the parent's side.
 //! - `exit.rs`: the child's side, from its first instruction to its last.
-//! - `outcome.rs`: the record by which value or panic travel back.
-//! - `plain.rs`: the values that travel as their bytes, without being encoded.
-//! - `panic_info.rs`: what is told of a panic.
-//! - `child.rs`: the handle: waiting, signals, how it ended.
-//! - `failure.rs`: any error as text that travels.
-//! - `family.rs`: every living child of this process, so that none is left as a zombie and no
-//!   descriptor goes astray.
+//! - `outcome.rs`: the record in which the child sends its value or its panic.
+//! - `plain.rs`: values that are sent as their bytes, without being encoded.
+//! - `panic_info.rs`: what the parent learns of a panic.
+//! - `child.rs`: the handle: waiting, signals, and how the child ended.
+//! - `failure.rs`: any error as text that can be sent.
+//! - `children.rs`: the list of this process's children, so that no zombie remains and no child
+//!   keeps a sibling's descriptors.
 //!
 //! # Peer death
-//! A child that is killed at any instruction has sent its outcome wholly or not at all. A parent
-//! that is killed takes its children with it, also those that are stopped; how, and where that has
-//! limits, stands in `sys/process.rs`.
+//! A child that is killed at any instruction has sent its whole outcome or nothing. When a parent
+//! is killed its children are killed too, also stopped ones. `sys/process.rs` says how, and which
+//! limits that has.
 
 mod child;
+mod children;
 mod exit;
 mod failure;
-mod family;
 mod fork;
 mod outcome;
 mod panic_info;
@@ -34,18 +34,19 @@ pub use failure::Failure;
 pub use fork::{ForkError, fork};
 pub use panic_info::{Location, PanicInfo};
 
-/// Arranges anew that this process, a child of [`fork()`], ends with its parent: for a child that
-/// has changed its user.
+/// Makes this process, a child of [`fork()`], end with its parent again after it has changed its
+/// user.
 ///
-/// When a process changes its user or group, by `setuid` and the like, the kernel takes back what
-/// was arranged at its birth, unless its parent is the system's root. Call this in the child right
-/// after such a change. Elsewhere it does no harm.
+/// A child made by [`fork()`] ends with its parent. When it changes its user or group, with
+/// `setuid` for example, the kernel cancels that unless its parent runs as the system's root. Call
+/// this in the child right after such a change. At other times it does no harm.
 ///
 /// # Peer death
-/// If the parent is dead by now, this process ends here.
+/// If the parent is already dead, this call ends the process.
 ///
 /// # Errors
-/// `ESRCH` in a process that is no child of [`fork()`]; what the kernel refused.
+/// `ESRCH` in a process that was not made by [`fork()`]; otherwise the error of a system call that
+/// failed.
 ///
 /// # Examples
 /// ```
@@ -61,5 +62,5 @@ pub use panic_info::{Location, PanicInfo};
 /// ```
 #[doc(alias = "PR_SET_PDEATHSIG")]
 pub fn end_with_parent() -> io::Result<()> {
-    Ok(family::end_with_parent()?)
+    Ok(children::end_with_parent()?)
 }

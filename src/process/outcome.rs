@@ -1,8 +1,8 @@
-//! The record by which a child tells what became of its closure. Written once by the child
-//! (`exit.rs`), read by the parent after its death (`child.rs`).
+//! The record in which a child sends the outcome of its closure. The child writes it once
+//! (`exit.rs`); the parent reads it after the child's death (`child.rs`).
 //!
 //! # Layout
-//! A file in memory, which nobody has to read for the writer to go on, however long the value is.
+//! A file in memory, so that the writer never waits for a reader, however long the value is.
 //! Native-endian: both sides are the same program.
 //! ```text
 //! offset  size  field
@@ -12,8 +12,8 @@
 //!     16   len  payload  postcard of `T`, of `PanicInfo`, UTF-8, or the bytes of `T`
 //! ```
 //!
-//! A value of at most six bytes, and most are none at all, leaves the file empty. It is put into
-//! the file's *position*, which parent and child share since the fork, and which takes no memory: a
+//! A value of at most six bytes (most have none) leaves the file empty. It is stored in the file's
+//! *position*, which parent and child share since the fork and which takes no memory: allocating a
 //! page for the file would cost more than everything else about it.
 //! ```text
 //! bits   field
@@ -23,17 +23,16 @@
 //!    62  1        which no position has that was only moved by writing
 //! ```
 //!
-//! A value whose record is longer than [`CHUNK`] goes into the file while it is being encoded, so
-//! that a child needs no second copy of it. A long `Vec` of numbers and a long `String` are not
-//! encoded at all: one call writes their bytes, and the parent reads them into the vector that it
-//! hands out.
+//! A value whose record is longer than [`CHUNK`] is written while it is being encoded, so that a
+//! child needs no second copy of it. A long `Vec` of numbers or a long `String` is not encoded at
+//! all: one call writes its bytes, and the parent reads them into the vector that it returns.
 //!
 //! # Peer death
-//! A record that is written in one piece goes from the front to the back, and the kernel moves the
-//! end of a file only after the bytes before it. So a child that was killed in the middle left a
-//! file shorter than `16 + len`. Where the payload is written first, the header comes last, in one
-//! call, and `len` is 0 before that. Either way the length of the file does not fit, which counts
-//! as no record at all. The position is set by one system call.
+//! A record in one piece is written from front to back, and the kernel moves the end of a file only
+//! after the bytes before it. So a child that was killed in the middle left a file shorter than
+//! `16+len`. Where the payload is written first, one call writes the header last, and `len` is 0
+//! before that. In both cases the length of the file does not match, which counts as no record. The
+//! position is set by one system call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -61,61 +60,63 @@ const KIND_BYTES: u64 = 5;
 const MAX_IN_POSITION: usize = 6;
 const LEN_SHIFT: u32 = 48;
 const LEN_MASK: u64 = 7;
-/// Stands for the length where the position tells that the kernel refused the write.
+/// Stands in place of the length if the position says that the kernel refused the write.
 const NOT_WRITTEN: u64 = 7;
 const KIND_SHIFT: u32 = 32;
 const KIND_MASK: u64 = 0xfff;
 const CALL_SHIFT: u32 = 44;
 const CALL_MASK: u64 = 0xf;
-/// Calls that can be refused when a record is written, by their numbers in a position.
+/// Calls that the kernel can refuse when a record is written, indexed by their number in a
+/// position.
 const CALLS: [&str; 3] = ["write", "pwrite", "ftruncate"];
 const IN_POSITION_BIT: u64 = 1 << 62;
 
-/// What became of the closure.
+/// How the closure ended.
 #[derive(Debug)]
 pub(super) enum Outcome<T> {
     Value(T),
     Panicked(PanicInfo),
-    /// It returned, but its value could not be encoded or written.
+    /// The closure returned, but its value could not be encoded or written.
     Unsendable(String),
     /// There is a record, but it does not hold a `T`.
     Undecodable(String),
-    /// It was never called, as the kernel refused what has to be done before.
+    /// The closure was never called, because the kernel refused a call that the child must make
+    /// first.
     NotStarted(String),
 }
 
-/// A record that is being made.
+/// A record that is being built.
 ///
-/// A short one stands in the value itself: to allocate in a fresh child takes several page faults,
-/// which are most of what a short life costs.
+/// A short one is stored inline: allocating in a new child takes several page faults, which are
+/// most of what a short-lived child costs.
 #[derive(Debug)]
 pub(super) struct Record<'a> {
     short: [u8; SHORT],
-    /// How much of `short` is used.
+    /// Bytes of `short` that are used.
     short_len: usize,
-    /// What is longer than `SHORT`, from its beginning or from where `spill` has got to; else
+    /// A record longer than `SHORT`, from its beginning or from where `spill` ends; otherwise
     /// empty.
     long: Vec<u8>,
-    /// Where the payload goes when there is a chunk of it; without one all of it stays here.
+    /// Where each chunk of the payload is written; if `None` all of it stays in memory.
     spill: Option<Spill<'a>>,
 }
 
-/// The part of a payload that is in the file already.
+/// The part of a payload that is already in the file.
 #[derive(Debug)]
 struct Spill<'a> {
     file: &'a OutcomeFile,
-    /// The process that writes. A copy of it that some code in the encoder has forked does not.
+    /// The process that writes. A copy of it that code in the encoder has forked must not write.
     process: u32,
     /// Bytes of the payload in the file.
     len: u64,
-    /// Why there cannot be more of them.
+    /// Why no more can be written.
     refused: Option<OsError>,
 }
 
-/// Length of the records that are made and read without allocating.
+/// Longest record that is built and read without allocating.
 const SHORT: usize = 80;
 
-/// How much of a long record is collected before it is written.
+/// Bytes of a long record that are collected before they are written.
 const CHUNK: usize = 1 << 16;
 
 impl<'a> Record<'a> {
@@ -152,7 +153,7 @@ impl<'a> Record<'a> {
 
     #[inline]
     fn push(&mut self, byte: u8) -> Result<(), OsError> {
-        // The usual case of a long value, which comes byte by byte.
+        // The usual case of a long value, which is encoded byte by byte.
         if self.long.len() < self.long.capacity() && !self.long.is_empty() {
             self.long.push(byte);
             return Ok(());
@@ -171,7 +172,7 @@ impl<'a> Record<'a> {
             self.long.extend_from_slice(&self.short[..self.short_len]);
         }
         if self.spill.is_some() && self.long.len() + bytes.len() > CHUNK {
-            self.write_on()?;
+            self.write_collected()?;
             if bytes.len() >= CHUNK / 2 {
                 return self.spill.as_mut().map_or(Ok(()), |spill| spill.write(bytes));
             }
@@ -181,10 +182,10 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
-    /// Moves what has been collected of the payload into the file.
-    fn write_on(&mut self) -> Result<(), OsError> {
+    /// Writes the collected part of the payload into the file.
+    fn write_collected(&mut self) -> Result<(), OsError> {
         let Some(spill) = &mut self.spill else { return Ok(()) };
-        // The header is not the payload's; its place in the file stays free.
+        // The header is not part of the payload; its place in the file stays empty.
         let start = if spill.len == 0 { HEADER_LEN } else { 0 };
         spill.write(self.long.get(start..).unwrap_or_default())?;
         self.long.clear();
@@ -196,7 +197,7 @@ impl<'a> Record<'a> {
         self.spill.as_ref().map_or(0, |spill| spill.len)
     }
 
-    /// Fills in the header, if it is here.
+    /// Fills in the header, unless the payload is partly in the file.
     fn finish(mut self, kind: u64) -> Record<'a> {
         if self.spilled() == 0 {
             let bytes = if self.long.is_empty() {
@@ -210,7 +211,7 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// The whole record as a file's position, if it is that of a value short enough.
+    /// The whole record as a position of the file, if it is a short enough value.
     fn as_position(&self) -> Option<u64> {
         let (kind, rest) = self.bytes().split_first_chunk::<8>()?;
         let payload = &rest[8..];
@@ -221,7 +222,7 @@ impl<'a> Record<'a> {
         Some(IN_POSITION_BIT | (payload.len() as u64) << LEN_SHIFT | bits)
     }
 
-    /// What of the record is not in the file.
+    /// The part of the record that is not in the file.
     fn bytes(&self) -> &[u8] {
         if self.long.is_empty() && self.spilled() == 0 {
             &self.short[..self.short_len]
@@ -250,8 +251,8 @@ impl Spill<'_> {
         if self.len == 0 {
             sys::block_file_size_signal();
         }
-        // The encoder runs code of the program, which may close descriptors at any time.
-        if !self.file.is_there() {
+        // The encoder runs code of the program, which may close any descriptor.
+        if !self.file.is_open() {
             return Err(OsError { call: "pwrite", errno: Errno::BADF });
         }
         self.file.write_at(bytes, HEADER_LEN as u64 + self.len)?;
@@ -286,7 +287,7 @@ fn header(kind: u64, len: u64) -> [u8; HEADER_LEN] {
     header
 }
 
-/// The position that tells that the kernel refused to write a record of this kind.
+/// The position which says that the kernel refused to write a record of this kind.
 fn refusal(kind: u64, refused: OsError) -> u64 {
     let call = CALLS.iter().position(|&call| call == refused.call).unwrap_or(0) as u64;
     IN_POSITION_BIT
@@ -310,22 +311,23 @@ impl OutcomeFile {
         self.0.as_fd()
     }
 
-    /// The descriptor, for a forked child.
+    /// The number and identity of the descriptor, for a forked child.
     pub(super) fn name(&self) -> FdName {
         self.0.name()
     }
 
-    /// Another handle for the same file, for the hook that a program with `panic = "abort"` needs.
+    /// Another descriptor of the same file, for the panic hook in a program with `panic = "abort"`.
     pub(super) fn duplicate(&self) -> Result<OutcomeFile, OsError> {
         OwnFile::new(descriptor::duplicate(&self.0)?).map(OutcomeFile)
     }
 
-    /// Writes the record of a value, or of why it has none. False if even that failed.
+    /// Writes the record of a value, or of why the value cannot be encoded. Returns false if that
+    /// failed too.
     pub(super) fn send<T: Serialize + 'static>(&self, value: &T) -> bool {
         if let Some(bytes) = plain::bytes_of(value) {
             sys::block_file_size_signal();
-            return self.is_there()
-                && self.settle(KIND_BYTES, || {
+            return self.is_open()
+                && self.write_or_report(KIND_BYTES, || {
                     self.write_at(bytes, HEADER_LEN as u64)?;
                     self.write_at(&header(KIND_BYTES, bytes.len() as u64), 0)
                 });
@@ -334,11 +336,11 @@ impl OutcomeFile {
         let mut record = Record::begin(Some(self));
         let encoded = postcard::serialize_with_flavor(value, &mut record);
         if sys::pid() != process {
-            // A copy that the encoder has forked has nothing to say here.
+            // The encoder has forked, and this is the copy. It must not write.
             return false;
         }
         if let Some(refused) = record.spill.as_ref().and_then(|spill| spill.refused) {
-            return self.is_there() && self.settle(KIND_VALUE, || Err(refused));
+            return self.is_open() && self.write_or_report(KIND_VALUE, || Err(refused));
         }
         match encoded {
             Ok(()) => self.write(&record.finish(KIND_VALUE)),
@@ -346,16 +348,16 @@ impl OutcomeFile {
         }
     }
 
-    /// Writes the record, or, if the kernel refuses that, why. False if even that failed. For a
-    /// process that is about to end: the signal by which the kernel tells of a file that becomes
-    /// too large is blocked from here on.
+    /// Writes the record, or why the kernel refused to write it. Returns false if that failed too.
+    /// For a process that is about to end: the signal for a file that becomes too large stays
+    /// blocked from here on.
     pub(super) fn write(&self, record: &Record<'_>) -> bool {
-        if !self.is_there() {
+        if !self.is_open() {
             return false;
         }
         if record.spilled() > 0 {
             let len = record.spilled() + record.bytes().len() as u64;
-            return self.settle(KIND_VALUE, || {
+            return self.write_or_report(KIND_VALUE, || {
                 self.write_at(record.bytes(), HEADER_LEN as u64 + record.spilled())?;
                 self.write_at(&header(KIND_VALUE, len), 0)
             });
@@ -366,8 +368,9 @@ impl OutcomeFile {
             return true;
         }
         sys::block_file_size_signal();
-        self.settle(record.kind(), || {
-            // A value whose encoder failed in the middle has left its beginning.
+        self.write_or_report(record.kind(), || {
+            // If the encoder of a value failed in the middle, the beginning of the value is in the
+            // file.
             if record.kind() != KIND_VALUE
                 && rustix::fs::fstat(&self.0).is_ok_and(|stat| stat.st_size > 0)
             {
@@ -377,15 +380,16 @@ impl OutcomeFile {
         })
     }
 
-    /// A program that has closed every descriptor may have opened something else under this number.
-    /// Where a sandbox forbids to ask, what is sent is not lost for that.
-    fn is_there(&self) -> bool {
+    /// Whether the descriptor still refers to this file. A program that closed every descriptor may
+    /// have opened another file under this number. If a sandbox forbids the check, the answer is
+    /// yes, so that the outcome is not lost.
+    fn is_open(&self) -> bool {
         !self.0.checked().is_err_and(|refused| refused.errno == Errno::BADF)
     }
 
-    /// Writes as it is told; if the kernel refuses that, says so in the position.
-    fn settle(&self, kind: u64, write: impl FnOnce() -> Result<(), OsError>) -> bool {
-        // To say so takes no memory, and covers what was written so far.
+    /// Calls `write`; if the kernel refuses the write, says so in the position.
+    fn write_or_report(&self, kind: u64, write: impl FnOnce() -> Result<(), OsError>) -> bool {
+        // This takes no memory, and hides what was written so far.
         write().map_or_else(
             |refused| rustix::fs::seek(&self.0, SeekFrom::Start(refusal(kind, refused))).is_ok(),
             |()| true,
@@ -396,12 +400,12 @@ impl OutcomeFile {
         each_piece("write", bytes, |rest, _| rustix::io::write(&self.0, rest))
     }
 
-    /// Does not move the position.
+    /// Writes without moving the position.
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), OsError> {
         each_piece("pwrite", bytes, |rest, done| rustix::io::pwrite(&self.0, rest, at + done))
     }
 
-    /// Reads the record; `None` if it is not wholly there.
+    /// Reads the record; `None` if it is missing or incomplete.
     pub(super) fn read<T: DeserializeOwned + 'static>(
         &self,
     ) -> Result<Option<Outcome<T>>, OsError> {
@@ -410,7 +414,7 @@ impl OutcomeFile {
         if position & IN_POSITION_BIT != 0 {
             return Ok(parse_position(position));
         }
-        // One byte more than a short record, to see that it ends.
+        // One byte more than a short record, to see whether it ends there.
         let mut short = [0; SHORT + 1];
         let len = self.read_some(&mut short, 0)?;
         if len < short.len() {
@@ -419,13 +423,13 @@ impl OutcomeFile {
         let size = rustix::fs::fstat(&self.0).map_err(OsError::in_call("fstat"))?.st_size;
         let size =
             usize::try_from(size).map_err(|_| OsError { call: "fstat", errno: Errno::FBIG })?;
-        // Whoever still has the file may have made it shorter.
+        // A process that still has the file may have made it shorter.
         let Some(len) = size.checked_sub(HEADER_LEN) else { return Ok(None) };
         if short[..HEADER_LEN] == header(KIND_BYTES, len as u64) {
             let value = plain::read(len, |bytes| self.read_exact(bytes, HEADER_LEN))?;
             return Ok(Some(value.map_or_else(Outcome::Undecodable, Outcome::Value)));
         }
-        let mut bytes = plain::room::<u8>(size)?;
+        let mut bytes = plain::zeroed_vec::<u8>(size)?;
         self.read_exact(&mut bytes, 0)?;
         Ok(parse(&bytes))
     }
@@ -447,7 +451,7 @@ impl OutcomeFile {
     }
 }
 
-/// Calls `write` with what is left of the bytes, and how many are done, until none is left.
+/// Calls `write` with the remaining bytes and the number of written ones, until none remain.
 fn each_piece(
     call: &'static str,
     bytes: &[u8],
@@ -465,8 +469,8 @@ fn each_piece(
     Ok(())
 }
 
-/// Reads the bytes of a record; `None` if it is not wholly there. The child may have scribbled:
-/// nothing is believed.
+/// Decodes a record; `None` if it is incomplete. Nothing in it is trusted, because the child may
+/// have overwritten it with anything.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
     let (kind, rest) = bytes.split_first_chunk::<8>()?;
     let (len, payload) = rest.split_first_chunk::<8>()?;
@@ -482,7 +486,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
     })
 }
 
-/// Reads the value in a position; `None` for one that nobody of us has set.
+/// Decodes the value in a position; `None` for a position that this crate has not set.
 fn parse_position<T: DeserializeOwned>(position: u64) -> Option<Outcome<T>> {
     let len = position >> LEN_SHIFT & LEN_MASK;
     if len == NOT_WRITTEN {
@@ -547,7 +551,7 @@ mod tests {
         }
     }
 
-    /// Fails or panics after so many bytes.
+    /// Fails or panics after `after` bytes.
     struct Breaks {
         after: usize,
         panics: bool,
@@ -590,7 +594,10 @@ mod tests {
         let lens = [4095, 4096, CHUNK - 20, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 1_000_003];
         for len in (0..3 * SHORT).chain(lens) {
             let value: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let is = |value: &Vec<u8>| matches!(file_with(value).read::<Vec<u8>>(), Ok(Some(Outcome::Value(read))) if read == *value);
+            let is = |value: &Vec<u8>| {
+                matches!(file_with(value).read::<Vec<u8>>(), Ok(Some(Outcome::Value(read)))
+                if read == *value)
+            };
             assert!(is(&value), "{len} bytes");
             // Encoded one by one, with something before and after, and in pieces of some length.
             let text: String = value.iter().map(|byte| char::from(byte & 0x7f)).collect();
@@ -660,7 +667,8 @@ mod tests {
             let file = file_with(&Breaks { after, panics: false });
             let read = file.read::<Vec<u8>>();
             assert!(
-                matches!(&read, Ok(Some(Outcome::Unsendable(reason))) if reason.starts_with("cannot be encoded")),
+                matches!(&read, Ok(Some(Outcome::Unsendable(reason)))
+                    if reason.starts_with("cannot be encoded")),
                 "{after}: {read:?}"
             );
 
@@ -735,9 +743,8 @@ mod tests {
         let location = Some(Location { file: "a.rs".into(), line: 1, column: 2 });
         let panic = PanicInfo { message: "no".into(), location, backtrace: "0: main".into() };
         assert_eq!(panic.to_string(), "no at a.rs:1:2");
-        assert!(
-            matches!(parse::<()>(Record::panic(&panic).bytes()), Some(Outcome::Panicked(read)) if read == panic)
-        );
+        assert!(matches!(parse::<()>(Record::panic(&panic).bytes()), Some(Outcome::Panicked(read))
+                if read == panic));
     }
 
     #[test]
@@ -767,7 +774,7 @@ mod tests {
                 let at = below(bytes.len());
                 bytes[at] = below(256) as u8;
             }
-            // A length that fits, or the payload would be looked at too seldom.
+            // Make the length match, or the payload would rarely be decoded.
             if below(4) > 0 {
                 bytes.truncate(HEADER_LEN + below(bytes.len() - HEADER_LEN + 1));
                 let len = (bytes.len() - HEADER_LEN) as u64;
@@ -815,8 +822,7 @@ mod tests {
     #[test]
     fn a_value_without_an_encoding_is_told() {
         let read = file_with(&Breaks { after: 0, panics: false }).read::<()>();
-        assert!(
-            matches!(read, Ok(Some(Outcome::Unsendable(reason))) if reason.starts_with("cannot be encoded"))
-        );
+        assert!(matches!(read, Ok(Some(Outcome::Unsendable(reason)))
+                if reason.starts_with("cannot be encoded")));
     }
 }

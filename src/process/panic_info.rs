@@ -1,4 +1,4 @@
-//! What a child tells of a panic.
+//! What the parent learns of a panic in a child.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PanicInfo {
-    /// What `panic!` was given; `Box<dyn Any>` for a payload that is not text.
+    /// The message of the panic; `Box<dyn Any>` if the payload is not text.
     pub message: String,
-    /// Where the panic began. `None` if it began in another thread of the child and was resumed by
-    /// the closure's.
+    /// Where the panic began. `None` if it began in another thread of the child and the closure's
+    /// thread resumed it.
     pub location: Option<Location>,
-    /// The stack at that place, one frame after the other, if the environment asks for it
-    /// (`RUST_BACKTRACE=1`, see [`std::backtrace`]); else empty, and also where `location` is
-    /// `None`. To find the names of the frames takes a tenth of a second.
+    /// The stack at that place, if the environment asks for it (`RUST_BACKTRACE=1`, see
+    /// [`std::backtrace`]). Otherwise empty, and also empty if `location` is `None`. Resolving the
+    /// names of the frames takes a tenth of a second.
     pub backtrace: String,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for PanicInfo {
     }
 }
 
-/// Message and place as `Display` prints them, then the backtrace if there is one.
+/// Prints message and place as `Display` does, then the backtrace if there is one.
 impl fmt::Debug for PanicInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)?;
@@ -36,11 +36,11 @@ impl fmt::Debug for PanicInfo {
     }
 }
 
-/// A place in the source, as [`std::panic::Location`] has it.
+/// A place in the source, like [`std::panic::Location`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Location {
-    /// Source file, as the compiler was given it.
+    /// Source file, as it was given to the compiler.
     pub file: String,
     /// Line, counted from 1.
     pub line: u32,

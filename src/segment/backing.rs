@@ -1,5 +1,5 @@
-//! What holds the bytes: an anonymous memfd or a file. Made complete before anybody can see it;
-//! checked before it is mapped.
+//! The file behind a segment: an anonymous memfd or a file with a path. A new one is complete
+//! before another process can see it; an existing one is checked before it is mapped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,9 +14,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::segment::error::SegmentError;
-use crate::segment::header::{HEADER_SIZE, HOME_OFFSET, Header};
+use crate::segment::header::{HOME_OFFSET, Header};
 use crate::segment::home::{self, Home};
-use crate::segment::layout::{LARGEST_BUDGET, Layout};
+use crate::segment::layout::{HEADER_SIZE, LARGEST_BUDGET, Layout};
 use crate::segment::region::{Mapping, Plan};
 use crate::segment::registry;
 use crate::sys::barrier::Fences;
@@ -25,17 +25,17 @@ use crate::sys::error::OsError;
 use crate::sys::record_lock::{self, Share};
 use crate::sys::{self, barrier, memory};
 
-/// Makes an anonymous segment.
+/// Creates an anonymous segment.
 pub(crate) fn create_anonymous(len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
     let file = memory::sealed_memfd("offspring", layout.size())
         .map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
-    // Without `/proc` on an older kernel it is a segment of this process and its children.
+    // Without `/proc` on an older kernel only this process and its children can use the segment.
     let home = Home::of_memory().unwrap_or(Home::UNKNOWN);
     fill(file, layout, home, true).map(registry::add)
 }
 
-/// Makes a segment in a new file: nameless first, linked under its name when it is complete.
+/// Creates a segment in a new file, which has no name until it is complete.
 pub(crate) fn create_file(path: &Path, len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
     check_path(path)?;
@@ -43,9 +43,9 @@ pub(crate) fn create_file(path: &Path, len: u64) -> Result<Arc<Mapping>, Segment
     let draft = Draft::beside(path)?;
     let grown = draft.file.set_len(layout.size()).map_err(OsError::in_call("ftruncate"));
     grown.map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
-    // Nobody else has it, so it cannot be refused but by a file system without locks, where nobody
-    // can move it elsewhere.
-    let _ = record_lock::try_lock(&draft.file, home::HOME, Share::Shared);
+    // No other process has the file, so only a file system without locks refuses. There no process
+    // can move the segment to another home either.
+    let _ = record_lock::try_lock(&draft.file, home::HOME_BYTE, Share::Shared);
     let file = File::from(descriptor::duplicate(&draft.file)?);
     let is_local = is_local(&file);
     let mapping = fill(file, layout, home, is_local)?;
@@ -77,7 +77,7 @@ pub(crate) fn open_file(path: &Path) -> Result<Arc<Mapping>, SegmentError> {
     let file = match open(OFlags::RDWR) {
         Ok(file) => File::from(file),
         Err(_) if open(OFlags::RDONLY).is_ok() && !path.is_dir() => {
-            // It can be read and not written: say that, whatever the kernel calls the reason.
+            // The file can be read but not written; say that, whatever reason the kernel gives.
             return Err(SegmentError::ReadOnly);
         }
         Err(refused) => return Err(OsError { call: "open", errno: refused }.into()),
@@ -95,13 +95,13 @@ pub(crate) fn open_file(path: &Path) -> Result<Arc<Mapping>, SegmentError> {
         };
         let write = |home: Home| {
             if memory::file_limit() < HEADER_SIZE {
-                // Asking would not only fail, but send a signal.
+                // The write would not only fail but also raise a signal.
                 return Err(OsError { call: "getrlimit", errno: Errno::FBIG }.into());
             }
             let bytes = home.to_bits().to_ne_bytes();
             Ok(file.write_all_at(&bytes, HOME_OFFSET).map_err(OsError::in_call("pwrite"))?)
         };
-        home::move_in(file, own, read, write)?;
+        home::join_or_take_over(file, own, read, write)?;
         Ok(own)
     })
 }
@@ -110,7 +110,7 @@ fn layout(len: u64) -> Result<Layout, SegmentError> {
     let layout =
         Layout::for_budget(len).ok_or(SegmentError::Length { len, largest: LARGEST_BUDGET })?;
     if layout.size() > memory::mapping_limit() {
-        // Asking would not only fail: beyond the limit of file sizes it sends a signal.
+        // The call would not only fail: beyond the file size limit it raises a signal.
         let errno = if layout.size() > memory::file_limit() { Errno::FBIG } else { Errno::NOMEM };
         return Err(SegmentError::of_size(layout.size(), OsError { call: "getrlimit", errno }));
     }
@@ -121,7 +121,7 @@ fn check_path(path: &Path) -> Result<(), SegmentError> {
     if path.as_os_str().as_bytes().contains(&0) { Err(SegmentError::PathWithNul) } else { Ok(()) }
 }
 
-/// Checks what the kernel knows about the file and gives its mode.
+/// Checks what the kernel knows about the file, and returns its mode.
 fn check_file(file: &File) -> Result<u32, SegmentError> {
     let metadata = file.metadata().map_err(OsError::in_call("fstat"))?;
     if !metadata.is_file() {
@@ -137,11 +137,11 @@ fn check_file(file: &File) -> Result<u32, SegmentError> {
     Ok(metadata.mode())
 }
 
-/// Backs the part that is always used, writes the header, maps.
+/// Allocates the part that is always used, writes the header and maps the file.
 fn fill(file: File, layout: Layout, home: Home, is_local: bool) -> Result<Mapping, SegmentError> {
     memory::back(&file, 0, layout.fixed_part())?;
-    // Only a creator that can register chooses the asymmetric fence; whoever attaches later and
-    // cannot fences for itself.
+    // A creator chooses the asymmetric fence only if it can register. A process that attaches later
+    // and cannot register uses full fences itself.
     let fences = if barrier::register().is_ok() { Fences::Asymmetric } else { Fences::Symmetric };
     let id = random_id()?;
     let header = Header::new(&layout, id, home, fences);
@@ -150,7 +150,7 @@ fn fill(file: File, layout: Layout, home: Home, is_local: bool) -> Result<Mappin
 }
 
 /// Validates the header of an existing segment and maps it, unless this process has it mapped.
-/// `find_home` says where this process lives, if that is where the segment is at home.
+/// `find_home` returns the home of this process, or an error if the segment has another one.
 fn attach(
     file: File,
     find_home: impl FnOnce(&Header, &File) -> Result<Home, SegmentError>,
@@ -168,8 +168,8 @@ fn attach(
     })
 }
 
-/// Whether the file lies in memory or on a disk of this machine, under a file system that leaves
-/// locks to the kernel. One that talks to a server may lose them while their owner lives.
+/// Whether the file lies in memory or on a local disk, under a file system that leaves locks to the
+/// kernel. A file system that talks to a server may lose locks while their owner is alive.
 fn is_local(file: &File) -> bool {
     const LOCAL: [u32; 8] = [
         0x0102_1994, // tmpfs, and memory files
@@ -194,8 +194,8 @@ fn random_id() -> Result<u64, SegmentError> {
 /// A file without its final name.
 struct Draft {
     file: File,
-    /// The name it has until then, where there are no nameless files, or no way to give them a
-    /// name.
+    /// Its temporary name, where files without a name are not supported or cannot be given one
+    /// later.
     name: Option<PathBuf>,
 }
 
@@ -221,7 +221,7 @@ impl Draft {
         })
     }
 
-    /// A nameless file, if it can be given a name later: that takes `/proc`.
+    /// Creates a file without a name, if it can be given one later: that takes `/proc`.
     fn nameless(folder: &Path) -> Result<Draft, OsError> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let fd = rustix::fs::open(folder, flags, MODE).map_err(OsError::in_call("open"))?;
@@ -241,7 +241,7 @@ impl Draft {
         Ok(Draft { file: File::from(fd), name: Some(name) })
     }
 
-    /// Where the kernel shows the nameless file.
+    /// The path under which the kernel shows the file without a name.
     fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }
@@ -256,7 +256,7 @@ impl Draft {
     }
 }
 
-/// Of new files: for this user alone.
+/// Mode of new files: only this user may read and write them.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 impl Drop for Draft {

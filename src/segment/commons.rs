@@ -4,16 +4,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::segment::backing;
 use crate::segment::error::SegmentError;
-use crate::segment::options::DEFAULT_LEN;
 use crate::segment::region::Mapping;
 
-/// Never dropped: the commons live as long as the process. A forked child finds its parent's here.
+/// Bytes of objects that a segment holds by default. Only address space is reserved for it.
+pub(crate) const DEFAULT_LEN: u64 = 8 << 30;
+
+/// Never dropped: the commons live as long as the process. A forked child inherits this variable,
+/// and so its parent's commons.
 static COMMONS: Mutex<Option<Arc<Mapping>>> = Mutex::new(None);
 
-/// With less than this a program had better hear of it.
+/// If there is not even this much room, an error is better than smaller commons.
 const SMALLEST_LEN: u64 = 1 << 20;
 
-/// The commons, made unless they exist; a chosen length is an error if they do.
+/// Returns the commons, and creates them if they do not exist. Choosing a length is an error if
+/// they do.
 pub(crate) fn get(len: Option<u64>) -> Result<Arc<Mapping>, SegmentError> {
     let mut commons = COMMONS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(mapping) = &*commons {
@@ -28,7 +32,7 @@ pub(crate) fn get(len: Option<u64>) -> Result<Arc<Mapping>, SegmentError> {
     Ok(mapping)
 }
 
-/// Reserves `len`, or as much of it as the address space allows.
+/// Reserves `len` bytes, or as much of that as the address space allows.
 fn reserve(len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let mut len = len;
     loop {

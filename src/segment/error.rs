@@ -1,4 +1,4 @@
-//! What can go wrong when a segment is made or opened.
+//! Errors of creating or opening a segment.
 
 use std::fmt;
 use std::io;
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::error::{self, OsError, Word};
 
-/// Error of making or opening a [`Segment`](crate::Segment). Whatever it is, nothing was changed.
+/// Error of creating or opening a [`Segment`](crate::Segment). Nothing was changed.
 #[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum SegmentError {
-    /// The length asked for is zero or cannot be laid out.
+    /// The requested length is zero or too large.
     #[error("a segment cannot hold {len} bytes of objects: ask for 1 to {largest}")]
     Length {
-        /// Bytes that were asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// The most that can be asked for.
+        /// Largest length that is allowed, in bytes.
         largest: u64,
     },
-    /// The commons were made already, so their size can no longer be chosen.
+    /// The commons exist already, so their length can no longer be chosen.
     #[error(
         "the commons exist already: choose their size before the first object and the first child"
     )]
@@ -36,32 +36,35 @@ pub enum SegmentError {
     /// The file is not a segment of this crate.
     #[error("the file is not a segment: it does not begin with the magic number")]
     Foreign,
-    /// The segment was made on a machine of the other byte order.
+    /// The segment was created on a machine with the opposite byte order.
     #[error("the segment was made on a machine of the other byte order")]
     ByteOrder,
-    /// The segment was made by another version of the crate.
+    /// The segment was created by an incompatible version of the crate.
     #[error(
-        "the segment has format version {found}, this build understands {expected}: use the same version in all programs"
+        "the segment has format version {found}, this build understands {expected}: use the same \
+         version in all programs"
     )]
     Version {
-        /// Version in the segment.
+        /// Format version of the segment.
         found: u32,
-        /// Version of this build.
+        /// Format version of this build.
         expected: u32,
     },
-    /// This build would lay the segment out differently.
+    /// The segment has another layout than this build would give it.
     #[error(
-        "the segment has layout {found:#018x}, this build expects {expected:#018x}: use the same version in all programs"
+        "the segment has layout {found:#018x}, this build expects {expected:#018x}: use the same \
+         version in all programs"
     )]
     Layout {
-        /// Fingerprint in the segment.
+        /// Layout fingerprint in the segment.
         found: u64,
-        /// Fingerprint of this build.
+        /// Layout fingerprint that this build computes.
         expected: u64,
     },
-    /// The file's size is not what its header says.
+    /// The size of the file differs from the size in its header.
     #[error(
-        "the segment was made with {header} bytes, but the file has {file}: it was truncated or extended"
+        "the segment was made with {header} bytes, but the file has {file}: it was truncated or \
+         extended"
     )]
     WrongSize {
         /// Size in the header.
@@ -69,7 +72,7 @@ pub enum SegmentError {
         /// Size of the file.
         file: u64,
     },
-    /// A field of the header has a value that nobody writes.
+    /// A field of the header has a value that this crate never writes.
     #[error("the segment's header is corrupt: field `{field}`")]
     Corrupt {
         /// Name of the field.
@@ -81,7 +84,8 @@ pub enum SegmentError {
     ReadOnly,
     /// The file belongs to another user.
     #[error(
-        "the file belongs to user {owner}, not to user {user}: processes that share a segment run as the same user"
+        "the file belongs to user {owner}, not to user {user}: processes that share a segment run \
+         as the same user"
     )]
     NotOurs {
         /// User id that owns the file.
@@ -89,31 +93,34 @@ pub enum SegmentError {
         /// User id of this process.
         user: u32,
     },
-    /// The file can be written by other users.
+    /// Other users may write to the file.
     #[error(
-        "the file has mode {mode:o}: a segment that other users can write is not safe to attach; use 600"
+        "the file has mode {mode:o}: a segment that other users can write is not safe to attach; \
+         use 600"
     )]
     Exposed {
         /// Permission bits of the file.
         mode: u32,
     },
-    /// The descriptor stands for something that is not a regular file.
+    /// The descriptor does not refer to a regular file.
     #[error("the descriptor is not a regular file")]
     NotAFile,
-    /// The anonymous memory could still change its size, which would kill whoever touches it.
+    /// The memfd is not sealed: it could still shrink, which would kill any process that touches
+    /// the lost bytes.
     #[error("the memfd is not sealed against shrinking and growing")]
     Unsealed,
-    /// The segment lies in a file. Others open it by its path, which tells them where it is at
-    /// home.
+    /// The segment lies in a file, so it cannot be sent or passed. Other processes open it by its
+    /// path.
     #[error("a segment in a file is opened by its path: it is neither sent nor passed")]
     InFile,
-    /// Processes of another pid namespace have the segment, and this process could not tell which
-    /// of them are alive.
+    /// Processes of another pid namespace use the segment, and this process could not tell which of
+    /// them are alive.
     #[error(
-        "processes of pid namespace {segment} have the segment, and this process runs in {own}: it could not judge them"
+        "processes of pid namespace {segment} have the segment, and this process runs in {own}: \
+         it could not judge them"
     )]
     ForeignNamespace {
-        /// Number of the segment's namespace, as `/proc/PID/ns/pid` shows it; 0 if it is not known.
+        /// Number of the segment's namespace, as shown by `/proc/PID/ns/pid`; 0 if unknown.
         segment: u64,
         /// Number of this process's namespace.
         own: u64,
@@ -121,13 +128,14 @@ pub enum SegmentError {
     /// This program was not passed a segment of this name.
     #[error("no segment was passed to this program under the name {name:?}")]
     NotPassed {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
     /// No segment came through the socket.
     #[error("no segment came through the socket: the other end was closed, or sent something else")]
     NotSent,
-    /// A segment cannot be passed under this name, as no environment variable can have it.
+    /// The name cannot be part of the name of an environment variable, so no segment can be passed
+    /// under it.
     #[error(
         "a segment cannot be passed under the name {name:?}: NUL and `=` are not allowed in it"
     )]
@@ -135,25 +143,24 @@ pub enum SegmentError {
         /// The name that was given.
         name: String,
     },
-    /// The file's path has a NUL in it.
+    /// The path contains a NUL byte.
     #[error("the path contains a NUL byte")]
     PathWithNul,
-    /// There is no room for so much memory.
+    /// There is not enough room for a segment of this size.
     #[error("no room for a segment of {size} bytes of address space: {call} failed")]
     NoRoom {
-        /// Bytes of address space that were asked for.
+        /// Requested address space in bytes.
         size: u64,
-        /// Name of the call that was refused; `getrlimit` if a limit says beforehand that it would
-        /// be.
+        /// Name of the call that failed; `getrlimit` if a limit showed beforehand that it would.
         #[serde(with = "error::word")]
         call: Word,
-        /// What the kernel said.
+        /// The error that the kernel returned.
         #[serde(with = "error::errno")]
         source: io::Error,
     },
-    /// The segment in this file could not be opened or made: the error of
+    /// The segment in this file could not be opened or created.
     /// [`Segment::open_file`](crate::Segment::open_file) and
-    /// [`create_file`](crate::Segment::create_file), whatever the reason.
+    /// [`create_file`](crate::Segment::create_file) return only this variant.
     #[error("no segment in the file {path:?}")]
     File {
         /// The path that was given.
@@ -162,19 +169,19 @@ pub enum SegmentError {
         /// The reason. Never another `File`.
         source: Box<SegmentError>,
     },
-    /// The kernel refused a call.
+    /// A system call failed.
     #[error("{call} failed")]
     Os {
         /// Name of the call.
         #[serde(with = "error::word")]
         call: Word,
-        /// What the kernel said.
+        /// The error that the kernel returned.
         #[serde(with = "error::errno")]
         source: io::Error,
     },
 }
 
-/// One line: the text and its causes. It is what a `main` prints that returns the error.
+/// Prints one line, the text and its causes, because a `main` that returns the error prints this.
 impl fmt::Debug for SegmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         error::one_line(self, f)
@@ -182,7 +189,7 @@ impl fmt::Debug for SegmentError {
 }
 
 impl SegmentError {
-    /// Returns what went wrong, without the path of the file where there is one.
+    /// Returns what went wrong, without the path of a [`File`](SegmentError::File).
     ///
     /// # Examples
     /// ```
@@ -203,7 +210,7 @@ impl SegmentError {
         }
     }
 
-    /// Like [`reason`](SegmentError::reason), of an error that is not needed any more.
+    /// Like [`reason`](SegmentError::reason), but consumes the error.
     pub fn into_reason(self) -> SegmentError {
         match self {
             SegmentError::File { source, .. } => source.into_reason(),
@@ -211,12 +218,13 @@ impl SegmentError {
         }
     }
 
-    /// For `map_err`: says in which file it was.
+    /// For `map_err`: adds the path of the file.
     pub(crate) fn in_file(path: &Path) -> impl FnOnce(SegmentError) -> SegmentError {
         move |reason| SegmentError::File { path: path.to_owned(), source: Box::new(reason) }
     }
 
-    /// What was refused while a segment was made that takes so many bytes of address space.
+    /// The error for a call that failed while a segment of `size` bytes of address space was
+    /// created.
     pub(crate) fn of_size(size: u64, refused: OsError) -> SegmentError {
         match refused.call {
             "getrlimit" | "ftruncate" | "mmap" => {

@@ -1,8 +1,9 @@
-//! The first page of a segment: what it is, checked once at attach and never read again.
+//! The first page of a segment: its format and its size. It is checked once at attach and never
+//! read again.
 //!
 //! # Layout
 //! Native-endian; offsets in bytes from the start of the segment. The creator writes all of it
-//! before anybody else can open the segment. Nothing changes it afterwards but the home, see
+//! before another process can open the segment. Afterwards only the home changes, see
 //! [`home`](crate::segment::home).
 //! ```text
 //! offset  size  field
@@ -13,8 +14,8 @@
 //!     24     8  size             of the whole segment, in bytes
 //!     32     8  budget           bytes of objects that it may hold
 //!     40     8  id               random, never 0
-//!     48     8  home             boot and pid namespace whose pids the peer table holds; 0 if unknown
-//!     56     4  fences           0 symmetric, 1 asymmetric (every process must register for membarrier)
+//!     48     8  home             boot and pid namespace of the peer table's pids; 0 if unknown
+//!     56     4  fences           0 symmetric, 1 asymmetric (each process registers for membarrier)
 //!     60     4  reserved         0
 //!     64     -  zero up to the end of the page
 //! ```
@@ -30,11 +31,9 @@ use crate::sys::barrier::Fences;
 pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"offsprng");
 /// Version of every shared structure together. Any change of a layout or a protocol raises it.
 pub(crate) const FORMAT_VERSION: u32 = 2;
-/// Where the home stands.
+/// Offset of the home.
 pub(crate) const HOME_OFFSET: u64 = 48;
 const BYTE_ORDER: u32 = 0x0102_0304;
-/// Bytes that the header takes in the segment.
-pub(crate) const HEADER_SIZE: u64 = 4096;
 
 /// The header as it stands in the segment. See the module for each field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -162,9 +161,8 @@ mod tests {
         ));
         for version in [0, FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
             let error = check(Header { format_version: version, ..header });
-            assert!(
-                matches!(error, SegmentError::Version { found, expected: FORMAT_VERSION } if found == version)
-            );
+            assert!(matches!(error, SegmentError::Version { found, expected: FORMAT_VERSION }
+                    if found == version));
         }
         assert!(matches!(check(Header { layout: 1, ..header }), SegmentError::Layout { .. }));
         assert!(matches!(check(Header { size: 1, ..header }), SegmentError::WrongSize { .. }));

@@ -1,15 +1,15 @@
-//! Where a segment is at home: the boot and the pid namespace in which its processes live and its
-//! peer table's pids have a meaning.
+//! The home of a segment: the boot and the pid namespace of its processes, in which the pids in its
+//! peer table have a meaning.
 //!
-//! A file outlives its processes, and the machine's being switched off. Whoever opens it where it
-//! is not at home can judge none of the peers in it by its pid; but if nobody has it open there,
-//! all of them are dead, and the segment moves to the new home. That is decided by a lock on a
-//! [byte](HOME) far beyond the end of the file: all that have the segment open share it, and
-//! whoever moves it needs it alone.
+//! A file outlives its processes and the boot. A process of another home cannot judge any peer in
+//! the file by its pid. But if no process has the file open, all those peers are dead, and the
+//! segment moves to the new home. A lock on a [byte](HOME_BYTE) far beyond the end of the file
+//! decides this: all processes that have the segment open share the lock, and the process that
+//! moves the segment needs it exclusively.
 //!
-//! Each entry of the peer table says under which home it was made. One of another home belongs to a
-//! dead process, so moving is the one store of the new home: killed before it, nothing has
-//! happened; killed after it, all has.
+//! Each entry of the peer table contains the home under which it was made. An entry with another
+//! home than the segment's belongs to a dead process, so the move is a single store of the new
+//! home. A process killed before that store has moved nothing; after it, the move is complete.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -23,24 +23,25 @@ use crate::sys::error::OsError;
 use crate::sys::record_lock::{self, Share};
 use crate::sys::{clock, pidfd};
 
-/// The byte that those who have the segment open lock. No file system has files of this size.
-pub(crate) const HOME: u64 = 1 << 62;
+/// The byte that every process locks while it has the segment open. No file system has files of
+/// this size.
+pub(crate) const HOME_BYTE: u64 = 1 << 62;
 
 /// A boot and a pid namespace, as one word: `boot:32 | namespace:32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Home(u64);
 
 impl Home {
-    /// That of an anonymous segment whose maker could not find out where it lives. Only its own
-    /// children can use it.
+    /// Home of an anonymous segment whose creator could not find out its own home. Only the
+    /// creator's children can use it.
     pub(crate) const UNKNOWN: Home = Home(0);
 
-    /// That of anonymous segments of this process, which do not outlive the boot.
+    /// Home of anonymous segments of this process. They end with the boot, so that is left out.
     pub(crate) fn of_memory() -> Result<Home, OsError> {
         Ok(Home(pidfd::pid_namespace()?.into()))
     }
 
-    /// That of segments in files.
+    /// Home of segments in files.
     pub(crate) fn of_file() -> Result<Home, OsError> {
         Ok(Home(u64::from(boot()?) << 32 | u64::from(pidfd::pid_namespace()?)))
     }
@@ -62,7 +63,7 @@ impl Home {
         self.0 >> 32 != other.0 >> 32
     }
 
-    /// Error of a process that lives here and has opened a segment that is at home there.
+    /// The error for a process with this home that opened a segment whose home is `there`.
     pub(crate) fn foreign(self, there: Home) -> SegmentError {
         let number = |home: Home| home.namespace().unwrap_or(0).into();
         SegmentError::ForeignNamespace { segment: number(there), own: number(self) }
@@ -76,20 +77,20 @@ fn boot() -> Result<u32, OsError> {
     let id = descriptor::read_proc("/proc/sys/kernel/random/boot_id", calls, &mut text)?;
     let mut hash = Fnv::new();
     hash.write(id.trim_ascii().as_bytes());
-    // Never 0, which is the boot of segments that do not outlive it.
+    // Never 0, which stands for segments that do not outlive the boot.
     Ok(((hash.finish() >> 32 ^ hash.finish()) as u32).max(1))
 }
 
-/// How often to ask for the lock, and how long to wait in between, while others are opening the
-/// file, too.
+/// How often to try the lock, and how long to pause between two attempts, while other processes
+/// open the file too.
 const ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Moves into the segment in `file` with the home `own`: joins those who are there, or takes the
-/// segment from the dead. `read` and `write` get at the home in its header.
+/// Joins the processes that have the segment in `file` open if its home is `own`. If not, and all
+/// its processes are dead, makes `own` its home. `read` and `write` access the home in the header.
 ///
 /// The shared lock stays with the open file description.
-pub(crate) fn move_in(
+pub(crate) fn join_or_take_over(
     file: impl AsFd,
     own: Home,
     read: impl Fn() -> Result<Home, SegmentError>,
@@ -100,22 +101,23 @@ pub(crate) fn move_in(
         if attempt > 0 {
             clock::sleep(PAUSE);
         }
-        match record_lock::try_lock(&file, HOME, Share::Shared) {
+        match record_lock::try_lock(&file, HOME_BYTE, Share::Shared) {
             Ok(true) => {}
-            // Somebody is moving in at this moment.
+            // Another process is moving the segment at this moment.
             Ok(false) => continue,
-            // Without locks nobody can be found dead, but those who are at home here are.
+            // Without locks the segment cannot be moved, but a process of the same home can still
+            // use it.
             Err(refused) => return if read()? == own { Ok(()) } else { Err(refused.into()) },
         }
         found = read()?;
         if found == own {
             return Ok(());
         }
-        // Two who both shared it would wait for each other.
-        record_lock::unlock(&file, HOME)?;
-        if record_lock::try_lock(&file, HOME, Share::Exclusive)? {
+        // Two processes that both kept the shared lock would wait for each other.
+        record_lock::unlock(&file, HOME_BYTE)?;
+        if record_lock::try_lock(&file, HOME_BYTE, Share::Exclusive)? {
             write(own)?;
-            record_lock::try_lock(&file, HOME, Share::Shared)?;
+            record_lock::try_lock(&file, HOME_BYTE, Share::Shared)?;
             return Ok(());
         }
     }

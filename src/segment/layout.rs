@@ -1,5 +1,5 @@
-//! Where everything lies in a segment, computed from its budget alone, so that nothing of it is
-//! read from shared memory.
+//! Where everything lies in a segment. It is computed from the budget alone, so none of it is read
+//! from shared memory.
 //!
 //! # Layout
 //! ```text
@@ -12,12 +12,13 @@
 //!             class 1: ...
 //! ```
 //! Each size class has address space for the whole budget, so a block is never split or merged; the
-//! file is sparse, and only what is handed out gets pages. The size of the file is therefore many
-//! times the budget, and says nothing about memory in use.
+//! file is sparse, and only blocks that are in use take memory. The size of the file is therefore
+//! many times the budget and says nothing about memory in use.
 
-use crate::segment::header::HEADER_SIZE;
 use crate::segment::pod::Fnv;
 
+/// Bytes that the header takes in the segment.
+pub(crate) const HEADER_SIZE: u64 = 4096;
 /// Processes that can be attached to a segment at a time.
 pub(crate) const PEERS: usize = 1024;
 /// Bytes of an entry of the peer table.
@@ -30,15 +31,15 @@ pub(crate) const HEAP_WORDS_SIZE: u64 = 64;
 pub(crate) const CLASS_WORDS_SIZE: u64 = 64;
 /// Size of the smallest block in bytes.
 pub(crate) const SMALLEST_BLOCK: u64 = 256;
-/// Up to this size there are two classes per doubling, beyond it one: a large block gets pages only
-/// for what is used of it.
+/// There are two classes per doubling up to this size, and one beyond it, because only the used
+/// part of a large block takes memory.
 const FINE_UP_TO: u64 = 4096;
 /// Ranges begin on multiples of this, the largest page size of the supported machines (64 KiB on
 /// some aarch64).
 const PAGE: u64 = 1 << 16;
 /// The largest budget: its layout still fits a 47-bit address space.
 pub(crate) const LARGEST_BUDGET: u64 = 1 << 40;
-/// Blocks that a class can have at the most: an index of 32 bits.
+/// Largest number of blocks in a class: an index has 32 bits.
 const MOST_BLOCKS: u64 = u32::MAX as u64;
 
 /// One size class: where its block headers and its blocks lie.
@@ -116,12 +117,12 @@ impl Layout {
         &self.classes
     }
 
-    /// Bytes from the start that every segment uses from the beginning.
+    /// Length in bytes of the part at the start that every segment uses from the beginning.
     pub(crate) fn fixed_part(&self) -> u64 {
         self.class_words(self.classes.len())
     }
 
-    /// Hash over every number of this layout: builds that disagree about any of them must not share
+    /// Hash over every number of this layout. Builds that disagree about any of them must not share
     /// a segment.
     pub(crate) fn fingerprint(&self) -> u64 {
         let mut hash = Fnv::new();

@@ -1,13 +1,13 @@
-//! Bytes that processes agree on.
+//! Memory that several processes share, and its layout.
 //!
 //! - `options`: how a segment is made: anonymous, in a file, or the commons of the process tree.
 //! - `header`: the first page, validated at attach.
-//! - `home`: the boot and the pid namespace in which its processes live.
+//! - `home`: the boot and the pid namespace to which a segment belongs.
 //! - `layout`: where everything lies, computed from the budget.
-//! - `region`: the mapping, and the one place where offsets become references.
+//! - `region`: the mapping; the only file that turns offsets into references.
 //! - `pod`: which types may live there.
-//! - `registry`: what this process has open.
-//! - `pass`: how a segment gets to other processes.
+//! - `registry`: the segments that this process has open.
+//! - `pass`: sending a segment to a process, or passing it to a program.
 
 mod backing;
 pub(crate) mod commons;
@@ -32,33 +32,34 @@ pub use pod::Shm;
 
 use region::Mapping;
 
-/// Memory that several processes share, with objects in it.
+/// A piece of shared memory that holds objects.
 ///
-/// Most programs never name one: objects live in [the commons](Segment::commons) by default. A
-/// segment of its own is for processes that are not of one family: one makes it in a file, or
-/// [sends](Segment::send) or [passes](Segment::pass_to) it, the other opens it.
+/// Most programs never need to name one: objects live in [the commons](Segment::commons) by
+/// default. Make a segment for processes that do not descend from one another: one process creates
+/// it in a file, [sends](Segment::send) it or [passes](Segment::pass_to) it, and the other opens
+/// it.
 ///
-/// Cloning gives another handle of the same segment. Opening a segment twice in a process gives the
-/// same mapping.
+/// A clone is another handle to the same segment. Opening a segment twice in one process maps it
+/// only once.
 ///
 /// # Locked memory
-/// A segment reserves address space for many times its length, 21 times at least, and has pages for
-/// what is used. `mlockall` makes pages for all of it: 270 GiB for the commons of the default size,
-/// which is more than most machines have, so that the kernel kills processes. A program that locks
-/// its memory chooses a small length first ([`SegmentOptions::commons`]), or locks what is touched
-/// only, by `MCL_ONFAULT`.
+/// A segment reserves at least 21 times its length of address space, and only the part in use takes
+/// memory. `mlockall` allocates all of it: 270 GiB for the commons of the default size. Most
+/// machines have less, and the kernel then kills processes. A program that locks its memory should
+/// first choose a small length ([`SegmentOptions::commons`]), or lock only the pages it touches,
+/// with `MCL_ONFAULT`.
 ///
 /// # Peer death
-/// Anonymous segments vanish with the last process that has them, also after `kill -9`. A file
-/// stays until it is removed. Who is dead is for the kernel to say, in ways that
-/// [docs/liveness.md](https://docs.rs/crate/offspring/latest/source/docs/liveness.md) lists: what
-/// cannot be found out about a process counts as alive.
+/// The kernel frees an anonymous segment when the last process that has it ends, also after
+/// `kill -9`. A file stays until it is removed. Only the kernel decides whether a process is dead;
+/// [docs/liveness.md](https://docs.rs/crate/offspring/latest/source/docs/liveness.md) lists how it
+/// is asked. A process counts as alive when that cannot be found out.
 ///
 /// # Fork
-/// Usable in the child, which attaches at its first use. The mapped bytes themselves are not
-/// inherited: an address of the parent's means nothing in the child. A process that was made by a
-/// bare system call instead of libc's `fork` can use no segment if something came to lie where its
-/// parent has one.
+/// The handle can be used in the child, which attaches on first use. The child does not inherit the
+/// mapping: an address in the parent's mapping means nothing in the child. A process made by a bare
+/// system call instead of libc's `fork` cannot use any segment if something else was mapped where
+/// its parent has one.
 ///
 /// # Examples
 /// ```
@@ -76,57 +77,60 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes an anonymous segment for `len` bytes of objects, sealed against any change of size,
-    /// mode 600, close-on-exec.
+    /// Creates an anonymous segment for `len` bytes of objects. It is sealed against any change of
+    /// size, has mode 600, and its descriptor is close-on-exec.
     ///
-    /// Address space of many times `len` is reserved, and pages only as objects are made.
+    /// This reserves address space of many times `len`. Memory is allocated only as objects are
+    /// created.
     ///
     /// # Errors
-    /// [`SegmentError::Length`], [`SegmentError::NoRoom`], or what the kernel refused.
+    /// [`SegmentError::Length`]; [`SegmentError::NoRoom`]; [`SegmentError::Os`] if the kernel
+    /// refuses a call.
     pub fn create(len: u64) -> Result<Segment, SegmentError> {
         SegmentOptions::new().len(len).create()
     }
 
-    /// Opens an anonymous segment by a descriptor of it, which is duplicated and may be closed
-    /// afterwards.
+    /// Opens an anonymous segment from its descriptor. The descriptor is duplicated, and the caller
+    /// may close it afterwards.
     ///
-    /// This is for descriptors that came by a way of the program's own. Keep none: whoever writes
-    /// through one changes what references into the segment promise does not change.
-    /// [`Segment::receive`] and [`Segment::inherited`] do without.
+    /// Use this for a descriptor that the program transferred by its own means. Do not keep the
+    /// descriptor: writing through it changes bytes that references into the segment assume to be
+    /// constant. [`Segment::receive`] and [`Segment::inherited`] do not expose a descriptor.
     ///
     /// # Errors
-    /// Each kind of bad input is a variant of [`SegmentError`]; the segment is not changed.
+    /// Each kind of bad input has its own variant of [`SegmentError`]. The segment is not changed.
     pub fn open(fd: impl AsFd) -> Result<Segment, SegmentError> {
         backing::open_descriptor(fd.as_fd()).map(Segment::from)
     }
 
-    /// Makes a segment for `len` bytes of objects in a new file at `path`, mode 600.
+    /// Creates a segment for `len` bytes of objects in a new file at `path`, with mode 600.
     ///
     /// The file appears under its name complete or not at all. It is sparse: its size says nothing
-    /// about the disk space it takes. Disk space for an object is taken when the object is made. On
-    /// file systems that write to a new place each time (btrfs, and others when there are snapshots
-    /// or reflinks) a write may need more, and when there is none the process gets `SIGBUS`: keep
-    /// segments elsewhere.
+    /// about the disk space it takes. Disk space for an object is allocated when the object is
+    /// created. Do not keep segments on copy-on-write file systems (btrfs, and others when there
+    /// are snapshots or reflinks): there a later write may need more disk space, and if there is
+    /// none the process receives `SIGBUS`.
     ///
-    /// It belongs to the boot and the pid namespace in which its processes live. Opened after a
-    /// reboot, or elsewhere once nobody has it open any more, all processes that it knows of are
-    /// dead.
+    /// The segment belongs to the boot and the pid namespace of the processes that use it. It can
+    /// be opened after a reboot, and from another namespace once no process has it open any more.
+    /// All processes that were attached before then count as dead.
     ///
     /// # Errors
-    /// [`SegmentError::File`] names the path; its [`reason`](SegmentError::reason) is as for
-    /// [`Segment::create`]. An existing file is an error and stays as it is.
+    /// [`SegmentError::File`], with the path. Its [`reason`](SegmentError::reason) is one of the
+    /// errors of [`Segment::create`], or says that the file exists already; that file is not
+    /// changed.
     pub fn create_file(path: impl AsRef<Path>, len: u64) -> Result<Segment, SegmentError> {
         SegmentOptions::new().len(len).create_file(path)
     }
 
     /// Opens a segment in a file.
     ///
-    /// A file can be truncated by whoever may write it, and whoever touches the lost bytes gets
-    /// SIGBUS; and whoever writes to it by other means than this crate's changes what references
-    /// say does not change. Keep it private.
+    /// Keep the file private. Any process that may write to it can also truncate it, and a process
+    /// that touches the lost bytes receives `SIGBUS`. Writing to it by other means than this crate
+    /// changes bytes that references assume to be constant.
     ///
     /// # Errors
-    /// [`SegmentError::File`] names the path; each kind of bad input is a variant of its
+    /// [`SegmentError::File`], with the path. Each kind of bad input has its own variant of
     /// [`reason`](SegmentError::reason). The file is not changed.
     ///
     /// # Examples
@@ -148,18 +152,19 @@ impl Segment {
         backing::open_file(path).map(Segment::from).map_err(SegmentError::in_file(path))
     }
 
-    /// The commons: the anonymous segment of this process tree, in which objects live by default.
+    /// Returns the commons: the anonymous segment of this process tree, where objects live by
+    /// default.
     ///
-    /// Made at the first use, and always before the first child, so that all of a family share one.
-    /// The kernel frees it with the last process of the family.
+    /// It is created on first use, and always before the first child, so that a whole process tree
+    /// shares one. The kernel frees it when the last process of the tree ends.
     ///
     /// # Errors
-    /// As [`Segment::create`].
+    /// The same as for [`Segment::create`].
     pub fn commons() -> Result<Segment, SegmentError> {
         commons::get(None).map(Segment::from)
     }
 
-    /// Bytes of objects that the segment may hold.
+    /// Returns how many bytes of objects the segment may hold.
     #[expect(
         clippy::len_without_is_empty,
         reason = "the length of the memory, as in memmap2, not of a collection"
@@ -168,7 +173,7 @@ impl Segment {
         self.mapping.layout().budget()
     }
 
-    /// Random number that tells this segment from others.
+    /// Returns a random number that identifies this segment.
     pub fn id(&self) -> u64 {
         self.mapping.id()
     }
@@ -178,7 +183,7 @@ impl Segment {
     }
 }
 
-/// Shows the id in hexadecimal and the length, on one line also within `{:#?}` of something larger.
+/// Prints the id in hexadecimal and the length, always on one line, even with `{:#?}`.
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Segment({:016x}, {} bytes)", self.id(), self.len())

@@ -1,14 +1,10 @@
-//! How a segment is made.
+//! Options for creating a segment.
 
 use std::path::Path;
 
 use crate::segment::{Segment, SegmentError, backing, commons};
 
-/// Bytes of objects that a segment holds if nobody says otherwise. Only address space is reserved
-/// for it.
-pub(crate) const DEFAULT_LEN: u64 = 8 << 30;
-
-/// Options of a new segment; finish with one of the `create` methods or with
+/// Options for a new segment; finish with one of the `create` methods or with
 /// [`commons`](SegmentOptions::commons).
 ///
 /// # Examples
@@ -31,40 +27,41 @@ impl Default for SegmentOptions {
 }
 
 impl SegmentOptions {
-    /// The defaults: 8 GiB of objects, none of them backed yet.
+    /// Returns the default options: room for 8 GiB of objects. Memory is allocated only when it is
+    /// used.
     pub fn new() -> SegmentOptions {
-        SegmentOptions { len: DEFAULT_LEN }
+        SegmentOptions { len: commons::DEFAULT_LEN }
     }
 
-    /// Bytes of objects that the segment may hold, from 1 to 2^40.
+    /// Sets how many bytes of objects the segment may hold, from 1 to 2^40.
     pub fn len(&mut self, bytes: u64) -> &mut Self {
         self.len = bytes;
         self
     }
 
-    /// Makes an anonymous segment. See [`Segment::create`].
+    /// Creates an anonymous segment. See [`Segment::create`].
     ///
     /// # Errors
-    /// As [`Segment::create`].
+    /// The same as for [`Segment::create`].
     pub fn create(&self) -> Result<Segment, SegmentError> {
         backing::create_anonymous(self.len).map(Segment::from)
     }
 
-    /// Makes a segment in a new file. See [`Segment::create_file`].
+    /// Creates a segment in a new file. See [`Segment::create_file`].
     ///
     /// # Errors
-    /// As [`Segment::create_file`].
+    /// The same as for [`Segment::create_file`].
     pub fn create_file(&self, path: impl AsRef<Path>) -> Result<Segment, SegmentError> {
         let path = path.as_ref();
         backing::create_file(path, self.len).map(Segment::from).map_err(SegmentError::in_file(path))
     }
 
-    /// Makes the commons with this length. Where the address space is limited they get less:
-    /// [`Segment::len`] tells.
+    /// Creates the commons with this length. Where address space is limited the length is smaller;
+    /// [`Segment::len`] returns it.
     ///
     /// # Errors
-    /// [`SegmentError::CommonsExist`] after the first object or the first child; else as
-    /// [`Segment::create`].
+    /// [`SegmentError::CommonsExist`] after the first object or the first child; otherwise the same
+    /// as for [`Segment::create`].
     ///
     /// # Examples
     /// ```

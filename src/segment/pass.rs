@@ -1,8 +1,8 @@
-//! How a segment gets to a process that did not inherit it: over a socket, or to a program that is
-//! about to be started.
+//! Passing a segment to a process that did not inherit it: over a socket, or to a program that is
+//! about to start.
 //!
-//! The descriptor of a segment is never in the hands of safe code: by it, bytes can be written that
-//! a reference says are not written, and a file can be made shorter under those who have it mapped.
+//! Safe code never gets the descriptor of a segment. With it, safe code could write bytes that a
+//! reference assumes to be constant, and shorten a file that other processes have mapped.
 #![expect(
     unsafe_code,
     reason = "descriptors by their numbers, and what runs between fork and exec"
@@ -26,24 +26,24 @@ use crate::sys::descriptor::{self, FileId};
 use crate::sys::error::OsError;
 use crate::sys::memory;
 
-/// Begins the names of environment variables that say where a passed segment is to be found.
+/// Prefix of the environment variables that say which descriptor is a passed segment.
 const VARIABLE: &str = "OFFSPRING_SEGMENT_";
-/// What goes over a socket with a descriptor, as something has to.
+/// Sent together with the descriptor, since a socket cannot carry a descriptor without bytes.
 const GREETING: [u8; 8] = *b"offsprng";
 
 impl Segment {
-    /// Sends the segment to the process at the other end of the socket, which receives it by
+    /// Sends the segment to the process at the other end of the socket, which receives it with
     /// [`Segment::receive`].
     ///
-    /// What travels are eight bytes and a descriptor. The segment lives as long as the message
-    /// does, even if all who have it end meanwhile.
+    /// This sends eight bytes and a descriptor. The segment exists as long as the message does,
+    /// even if every process that has it ends in the meantime.
     ///
     /// # Blocking
-    /// As a write of eight bytes to the stream.
+    /// Blocks as a write of eight bytes to the stream does.
     ///
     /// # Errors
-    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path;
-    /// [`SegmentError::Os`]. Nothing was sent.
+    /// [`SegmentError::InFile`] if the segment lies in a file, which other processes open by its
+    /// path; [`SegmentError::Os`]. Nothing was sent.
     ///
     /// # Examples
     /// ```
@@ -69,7 +69,7 @@ impl Segment {
                 sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL)
             });
             sent += result.map_err(OsError::in_call("sendmsg"))?;
-            // It went with the first byte.
+            // The descriptor went with the first byte.
             ancillary.clear();
         }
         Ok(())
@@ -78,16 +78,17 @@ impl Segment {
     /// Receives a segment that another process has [sent](Segment::send).
     ///
     /// # Blocking
-    /// Until eight bytes have come, or as a read from the stream says.
+    /// Until eight bytes have arrived, or until a read from the stream fails.
     ///
     /// # Errors
-    /// [`SegmentError::NotSent`] if something else comes, or nothing more; else as
-    /// [`Segment::open`].
+    /// [`SegmentError::NotSent`] if something else arrives, or the stream ends; otherwise the same
+    /// as for [`Segment::open`].
     pub fn receive(stream: &UnixStream) -> Result<Segment, SegmentError> {
         let mut found: Option<OwnedFd> = None;
         let mut greeting = [0; GREETING.len()];
         let mut received = 0;
-        // What comes gets the lowest free number, whatever it is.
+        // The received descriptor gets the lowest free number, which must not be that of a standard
+        // stream.
         let _placeholders = descriptor::take_stdio()?;
         while received < GREETING.len() {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -113,15 +114,15 @@ impl Segment {
         }
     }
 
-    /// Has a program that `command` starts find the segment under `name`, by
+    /// Passes the segment to the program that `command` starts, which opens it under `name` with
     /// [`Segment::inherited`].
     ///
-    /// The command keeps the segment until it is dropped.
+    /// The command keeps the segment open until the command is dropped.
     ///
     /// # Errors
-    /// [`SegmentError::InFile`] if the segment lies in a file, which others open by its path;
-    /// [`SegmentError::Name`] if `name` contains a NUL or `=`; [`SegmentError::Os`]. `command` is
-    /// as it was.
+    /// [`SegmentError::InFile`] if the segment lies in a file, which other processes open by its
+    /// path; [`SegmentError::Name`] if `name` contains a NUL or `=`; [`SegmentError::Os`].
+    /// `command` is not changed.
     ///
     /// # Examples
     /// ```no_run
@@ -154,10 +155,11 @@ impl Segment {
         if memory::seals(fd)?.contains(memory::SEALS) { Ok(fd) } else { Err(SegmentError::InFile) }
     }
 
-    /// The segment that this program was [passed](Segment::pass_to) under `name`.
+    /// Opens the segment that was [passed](Segment::pass_to) to this program under `name`.
     ///
     /// # Errors
-    /// [`SegmentError::NotPassed`] if there is none of this name; else as [`Segment::open`].
+    /// [`SegmentError::NotPassed`] if no segment was passed under this name; otherwise the same as
+    /// for [`Segment::open`].
     pub fn inherited(name: &str) -> Result<Segment, SegmentError> {
         let not_passed = || SegmentError::NotPassed { name: name.to_owned() };
         let passed =
@@ -166,19 +168,20 @@ impl Segment {
         if fd < 0 {
             return Err(not_passed());
         }
-        // SAFETY: whatever it stands for is only looked at, and nobody closes what was passed.
+        // SAFETY: whatever the number stands for is only looked at, and nothing closes a passed
+        // descriptor.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         if FileId::of(fd) != Ok(file) {
-            // A program further down has the variable, too, and not the descriptor.
+            // A program that was started further down inherits the variable but not the descriptor.
             return Err(not_passed());
         }
-        // The programs that this one starts get it only if they are passed it.
+        // Programs that this one starts get the segment only if it is passed to them.
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).map_err(OsError::in_call("fcntl"))?;
         backing::open_descriptor(fd).map(Segment::from)
     }
 }
 
-/// What stands in the environment.
+/// The value of the environment variable.
 struct Passed {
     fd: RawFd,
     file: FileId,
@@ -197,11 +200,12 @@ impl std::fmt::Display for Passed {
     }
 }
 
-/// The number of the segment's descriptor.
+/// Returns the number of the segment's descriptor.
 ///
-/// Whoever makes a descriptor of it, as [`BorrowedFd::borrow_raw`] does, and writes through it, or
-/// changes the file's length, breaks what references into the segment promise: that is as `unsafe`
-/// as writing through a pointer. So there is no [`AsFd`](std::os::fd::AsFd):
+/// Turning it into a descriptor, as [`BorrowedFd::borrow_raw`] does, and then writing through it or
+/// changing the file's length breaks the guarantees of references into the segment. That is as
+/// `unsafe` as writing through a pointer, so a segment does not implement
+/// [`AsFd`](std::os::fd::AsFd):
 /// ```compile_fail,E0277
 /// fn lends_its_descriptor<T: std::os::fd::AsFd>() {}
 /// lends_its_descriptor::<offspring::Segment>();
@@ -241,9 +245,10 @@ mod tests {
         let segment = Segment::create(1 << 16).expect("a segment");
         for name in ["a\0b", "a=b"] {
             let mut command = Command::new("true");
-            assert!(
-                matches!(segment.pass_to(&mut command, name), Err(SegmentError::Name { name: told }) if told == name)
-            );
+            assert!(matches!(
+                segment.pass_to(&mut command, name),
+                Err(SegmentError::Name { name: refused }) if refused == name
+            ));
             assert_eq!(command.get_envs().count(), 0);
             assert!(matches!(Segment::inherited(name), Err(SegmentError::NotPassed { .. })));
         }
@@ -271,8 +276,7 @@ mod tests {
         for text in ["", "7", "7:", ":1:1", "7:1", "x:1:1", "7:1:x"] {
             assert!(Passed::parse(text).is_none(), "{text}");
         }
-        assert!(
-            matches!(Segment::inherited("no such"), Err(SegmentError::NotPassed { name }) if name == "no such")
-        );
+        assert!(matches!(Segment::inherited("no such"), Err(SegmentError::NotPassed { name })
+                if name == "no such"));
     }
 }

@@ -3,13 +3,13 @@
 
 /// A type whose values may live in a segment and be copied between processes.
 ///
-/// Integers, floats, arrays of them, and every other [`bytemuck::Pod`] type. A struct of your own
-/// becomes one by `#[derive(Clone, Copy, offspring::Shm)]` and `#[repr(C)]`.
+/// Implemented for integers, floats, arrays of them, and every other [`bytemuck::Pod`] type. For
+/// your own struct, write `#[derive(Clone, Copy, offspring::Shm)]` and `#[repr(C)]`.
 ///
 /// # Safety
-/// - Every bit pattern of the size is a valid value: a process that is killed in mid-write may
-///   leave a mixture of two values behind, and [`Lock`](crate::Lock) shows it to the next owner.
-/// - No byte is uninitialised (padding): whatever lies there would be shown to other processes.
+/// - Every bit pattern is a valid value: a process that is killed while it writes may leave a
+///   mixture of two values, and [`Lock`](crate::Lock) shows it to the next owner.
+/// - No byte is uninitialised (padding): other processes would see whatever lies there.
 /// - No pointers, references, descriptors or addresses: they mean nothing in another process.
 /// - No `Drop` and no interior mutability: the bytes are copied in and out.
 ///
@@ -43,17 +43,18 @@
 )]
 pub unsafe trait Shm: Copy + Send + 'static {}
 
-// Without the first attribute the compiler would speak of `Pod`, which the user never asked for.
+// Without the first attribute the compiler's message would name `Pod`, which the user did not ask
+// for.
 #[diagnostic::do_not_recommend]
 // SAFETY: `Pod` promises that any bit pattern is valid, that there is no padding, no pointer, no
 // interior mutability, and it is `Copy`, so there is no `Drop`.
 unsafe impl<T: bytemuck::Pod + Send> Shm for T {}
 
-/// Fingerprint of a type: two processes that share an object must mean the same by its bytes.
+/// Fingerprint of a type. Two processes that share an object must agree on it.
 ///
 /// Made from the name, the size and the alignment. The name distinguishes types of the same shape
-/// within one program and between builds of it; renaming a type makes an existing file-backed
-/// object foreign, which is an error at open and never a wrong value.
+/// within one program and between builds of it; after a type is renamed, opening an existing object
+/// in a file is an error, and never yields a wrong value.
 pub(crate) fn fingerprint<T: Shm>() -> u64 {
     let mut hash = Fnv::new();
     hash.write(std::any::type_name::<T>().as_bytes());

@@ -1,4 +1,4 @@
-//! The segments that this process has open: one mapping for each, however often it is opened.
+//! The segments that this process has open. Each is mapped once, however often it is opened.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -8,7 +8,7 @@ use crate::sys::descriptor::FileId;
 
 static OPEN: Mutex<Vec<Weak<Mapping>>> = Mutex::new(Vec::new());
 
-/// Adds a mapping that was just made.
+/// Adds a new mapping.
 pub(crate) fn add(mapping: Mapping) -> Arc<Mapping> {
     add_to(&mut open(), mapping)
 }
@@ -24,12 +24,12 @@ fn add_to(open: &mut Vec<Weak<Mapping>>, mapping: Mapping) -> Arc<Mapping> {
     mapping
 }
 
-/// The mapping of this file, made by `make` unless this process has it.
+/// Returns the mapping of this file; calls `make` if this process has none.
 pub(crate) fn find_or_add(
     file: FileId,
     make: impl FnOnce() -> Result<Mapping, SegmentError>,
 ) -> Result<Arc<Mapping>, SegmentError> {
-    // Locked all the way: two threads that open the same file get the same mapping.
+    // Locked throughout, so that two threads that open the same file get the same mapping.
     let mut open = open();
     match open.iter().filter_map(Weak::upgrade).find(|mapping| mapping.file_id() == file) {
         Some(mapping) => Ok(mapping),

@@ -33,7 +33,11 @@ fn peer(process: usize) -> PeerId {
 
 /// A process of a model, as its entry has it.
 pub fn attached(process: usize) -> Attached {
-    Attached { identity: Identity::of_process(process), home: 1, life: region::life_of(process) }
+    Attached {
+        identity: Identity::of_process(process),
+        home: 1,
+        liveness_byte: region::life_of(process),
+    }
 }
 
 /// Runs `act` with the segment of a process that is attached from the beginning.
@@ -179,7 +183,7 @@ fn child(parent: usize, _: Local) -> Option<Local> {
         return (!world::is_dead(parent)).then_some([0; 4]);
     }
     let mapping = Mapping::new(0);
-    mapping.promise_peer(promised, Identity::own().pid);
+    mapping.keep_reserved_peer(promised, Identity::own().pid);
     let region = mapping.region()?;
     let arrival = attach::attach(&mapping, |dead| reap::clear(&mapping, region, dead, dead));
     let Ok(Arrival::Adopted(me) | Arrival::New(me)) = arrival else {

@@ -55,7 +55,7 @@ fn live(times: u64, (promised, heir): (u64, usize), [done, bits, ..]: Local) -> 
         if done == times {
             return None;
         }
-        mapping.promise_peer(promised, Identity::of_process(heir).pid);
+        mapping.keep_reserved_peer(promised, Identity::of_process(heir).pid);
         return match attach::attach(&mapping, clear) {
             Ok(Arrival::Present(me) | Arrival::Adopted(me) | Arrival::New(me)) => {
                 world::note("is", me.index().into(), me.generation().into());

@@ -38,8 +38,8 @@ pub(crate) fn lay_out(blocks: u64, entries: usize) {
 pub(crate) struct Mapping {
     layout: Layout,
     peer: core::sync::atomic::AtomicU64,
-    promised: core::sync::atomic::AtomicU64,
-    promised_pid: core::sync::atomic::AtomicU32,
+    reserved: core::sync::atomic::AtomicU64,
+    reserved_pid: core::sync::atomic::AtomicU32,
 }
 
 /// The boot and the namespace in which all processes of a model live.
@@ -63,8 +63,8 @@ impl Mapping {
         Mapping {
             layout: Layout::new(blocks, entries),
             peer: peer.into(),
-            promised: 0.into(),
-            promised_pid: 0.into(),
+            reserved: 0.into(),
+            reserved_pid: 0.into(),
         }
     }
 
@@ -99,7 +99,7 @@ impl Mapping {
     }
 
     /// Every other process keeps a byte locked, so that both kinds of evidence are asked for.
-    pub(crate) fn life(&self) -> u64 {
+    pub(crate) fn liveness_byte(&self) -> u64 {
         life_of(world::me())
     }
 
@@ -118,24 +118,27 @@ impl Mapping {
         self.peer.load(core::sync::atomic::Ordering::Relaxed)
     }
 
-    pub(crate) fn set_peer(&self, bits: u64) {
+    pub(crate) fn set_peer(&self, bits: u64, _detach: fn(&Mapping)) {
         self.peer.store(bits, core::sync::atomic::Ordering::Relaxed);
     }
 
     pub(crate) fn clear_peer(&self) {
-        self.set_peer(0);
+        self.peer.store(0, core::sync::atomic::Ordering::Relaxed);
     }
 
-    pub(crate) fn set_farewell(&self, _farewell: fn(&Mapping)) {}
-
-    pub(crate) fn promised_peer_bits(&self, pid: u32) -> u64 {
-        let meant = self.promised_pid.load(core::sync::atomic::Ordering::Relaxed) == pid;
-        if meant { self.promised.load(core::sync::atomic::Ordering::Relaxed) } else { 0 }
+    /// Processes of a model are forked by the crate's `fork` only.
+    pub(crate) fn latest_peer_bits(&self) -> u64 {
+        0
     }
 
-    pub(crate) fn promise_peer(&self, bits: u64, pid: u32) {
-        self.promised.store(bits, core::sync::atomic::Ordering::Relaxed);
-        self.promised_pid.store(pid, core::sync::atomic::Ordering::Relaxed);
+    pub(crate) fn reserved_peer_bits(&self, pid: u32) -> u64 {
+        let meant = self.reserved_pid.load(core::sync::atomic::Ordering::Relaxed) == pid;
+        if meant { self.reserved.load(core::sync::atomic::Ordering::Relaxed) } else { 0 }
+    }
+
+    pub(crate) fn keep_reserved_peer(&self, bits: u64, pid: u32) {
+        self.reserved.store(bits, core::sync::atomic::Ordering::Relaxed);
+        self.reserved_pid.store(pid, core::sync::atomic::Ordering::Relaxed);
     }
 }
 
