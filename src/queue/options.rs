@@ -21,8 +21,9 @@ pub enum OnReceiverDeath {
     /// [`Queue::recv`], `recv_many` and `iter` give the value alone.
     ///
     /// With this policy a closed queue says `Closed` to a receiver only once no other receiver is
-    /// still reading a message. A receiver that waits checks from time to time whether those that
-    /// are reading messages are still alive.
+    /// still reading a message. A receiver that waits checks from time to time for messages that
+    /// come back: it looks at those that are being read, and at those received since the oldest of
+    /// them, whatever the capacity.
     Redeliver,
 }
 
