@@ -1,17 +1,17 @@
-//! What the hot operations cost in instructions, counted by callgrind: the same figures however
-//! busy the machine is.
+//! The cost of the hot operations in instructions, counted by callgrind. The figures do not depend
+//! on how busy the machine is.
 //!
 //! `cargo bench --bench instructions` prints the table and needs valgrind; without it nothing is
 //! counted. `cargo test --benches` runs every operation natively, to keep it alive.
 //!
 //! # How it counts
 //! Each operation stands alone in a function of [`counted`], and callgrind collects from the
-//! function's first instruction to its return. For each of them this program runs twice under
-//! callgrind, once with the [`WARM_UP`] alone, whose calls find everything new, and once with
-//! [`CALLS`] more. The difference is theirs alone.
+//! function's first instruction to its return. For each operation this program runs twice under
+//! callgrind: once with only the calls of the [`WARM_UP`], which find everything new, and once with
+//! [`CALLS`] more. The difference is the cost of those.
 //!
-//! The second column is callgrind's count of bus events: locked instructions and full fences, each
-//! of which costs as much as dozens of others.
+//! The second column is callgrind's count of bus events: locked instructions and full fences. Each
+//! of them costs as much as dozens of other instructions.
 
 use std::env;
 use std::error::Error;
@@ -37,8 +37,8 @@ const AHEAD: usize = 32;
 /// Messages of a batch.
 const BATCH: usize = 64;
 
-/// Tells this program that it is the one to be counted: the operation's place in [`OPERATIONS`] and
-/// the number of calls follow.
+/// The argument with which this program runs under callgrind. The operation's place in
+/// [`OPERATIONS`] and the number of calls follow.
 const RUN: &str = "--run";
 
 type Failure = Box<dyn Error>;
@@ -46,9 +46,9 @@ type Failure = Box<dyn Error>;
 /// A line of the table.
 struct Operation {
     name: &'static str,
-    /// Does it so often, beside what undoes it.
+    /// Does the operation this many times, and each time what undoes it.
     run: fn(u32),
-    /// How many messages one call is for.
+    /// Number of messages of one call.
     messages: usize,
 }
 
@@ -78,8 +78,8 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "`Lock::lock`, add one, unlock", run: lock_add, messages: 1 },
 ];
 
-/// What callgrind collects. No function here may call another one of them: each entry and each exit
-/// turns collecting on or off.
+/// The functions in which callgrind counts. None may call another: each entry and each exit turns
+/// counting on or off.
 mod counted {
     use offspring::spsc::{Consumer, Producer};
     use offspring::{Lock, Queue};
@@ -174,7 +174,7 @@ fn queue() -> Queue<u64> {
     Queue::with_capacity(CAPACITY).expect("a queue")
 }
 
-/// Sends by `send` and receives by `recv`, of which at most one is counted.
+/// Sends by `send` and receives by `recv`; at most one of them is counted.
 fn through_queue(
     calls: u32,
     send: impl Fn(&Queue<u64>, u64) -> bool,
@@ -253,11 +253,11 @@ fn queue_clone(calls: u32) {
     }
 }
 
-/// As [`through_queue`], through the ring of two, so many messages at a time.
+/// As [`through_queue`], through the ring of two, several messages at a time.
 ///
-/// Each end looks where the other one is only when it has used up what it knew of, so a stream
-/// costs less. One that then waits also rests, which is why the operations that do not wait are
-/// counted one by one.
+/// Each end looks where the other one is only when it has used up the slots that it knew of, so a
+/// stream costs less. An end that then waits also pauses, so single operations are counted by the
+/// forms that do not wait.
 fn through_ring(
     calls: u32,
     ahead: usize,
@@ -319,8 +319,7 @@ struct Counts([u64; 2]);
 fn count(place: usize, calls: u32) -> Result<Counts, Failure> {
     let profile = tempfile::NamedTempFile::new()?;
     let output = Command::new("valgrind")
-        // Nothing from the user's own files and variables, which could turn collecting on
-        // elsewhere.
+        // Ignores the user's own files and variables, which could turn counting on elsewhere.
         .args([
             "--command-line-only=yes",
             "--tool=callgrind",

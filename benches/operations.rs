@@ -1,9 +1,9 @@
-//! Single operations in one thread, with nobody in the way: criterion tells whether a change made
-//! one slower.
+//! Single operations in one thread, without contention: criterion shows whether a change made one
+//! slower.
 //!
 //! `cargo bench --bench operations` measures in about half a minute and compares with the run
-//! before; `cargo test --benches` does everything once. How the operations do between processes and
-//! beside others is the business of `benches/compare`.
+//! before; `cargo test --benches` does everything once. `benches/compare` measures the operations
+//! between processes, and beside those of other crates.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -24,8 +24,8 @@ const AHEAD: usize = 32;
 const PAGE: usize = 512;
 
 fn main() {
-    // The whole bench in half a minute; and twice the usual threshold, as other work on the machine
-    // comes in bursts.
+    // Short enough that the whole bench takes half a minute. Twice the usual threshold, as other
+    // work on the machine comes in bursts.
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(1000))
@@ -91,7 +91,7 @@ fn queue(criterion: &mut Criterion) {
 }
 
 fn ring(criterion: &mut Criterion) {
-    /// One by one, each end looks for the other every time.
+    /// One message at a time: each end looks for the other every time.
     fn single<M: Shm>(message: M) -> impl FnMut() -> M {
         let (mut producer, mut consumer) = spsc::ring(CAPACITY).expect("a ring");
         move || {
@@ -99,8 +99,8 @@ fn ring(criterion: &mut Criterion) {
             consumer.try_recv().expect("what was just sent")
         }
     }
-    /// As a stream, which neither end has to wait in: a receiver that waits for each message lets
-    /// the sender get ahead, which is no part of what an operation costs.
+    /// A stream in which neither end has to wait. A receiver that waits for each message would
+    /// pause to let the sender get ahead, and that is no part of the cost of an operation.
     fn stream<M: Shm>(message: M) -> impl FnMut() {
         let (mut producer, mut consumer) = spsc::ring(CAPACITY).expect("a ring");
         move || {

@@ -1,12 +1,13 @@
-//! Atomics and the spin hint: the real ones, or loom's under `--cfg loom`. The one switch.
+//! Atomics and the spin hint: the real ones, or loom's under `--cfg loom`. The switch is here and
+//! nowhere else.
 //!
-//! Algorithms name these and nothing else, so that the same source runs in a mapped segment and
-//! inside a model checker.
+//! Algorithms use only these, so that the same source runs in a mapped segment and inside a model
+//! checker.
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{Ordering, fence};
 
-// Types of their own name, not re-exports: so clippy tells them from those of `core`, which
+// Type aliases and not re-exports, so that clippy can tell them from the types of `core`, which
 // `clippy.toml` keeps out of all other files.
 #[cfg(not(loom))]
 #[expect(clippy::disallowed_types, reason = "the one switch between these and loom's")]

@@ -1,9 +1,10 @@
-//! A block's header, kept apart from its bytes, so that a wild write to the bytes does not hit it.
+//! A block's header. It lies apart from the block's bytes, so that a stray write to the bytes does
+//! not hit it.
 //!
 //! # Layout
 //! ```text
 //! offset  size  field    written by
-//!      0     8  word     whoever moves the block, by CAS
+//!      0     8  word     the process that moves the block, by CAS
 //!      8     8  kind     the owner, before SHARED: fingerprint of what lies in the block
 //!     16     8  len      the owner: bytes in use, from the start of the block
 //!     24    40  -
@@ -14,16 +15,16 @@
 //! ```
 //! # States
 //! ```text
-//! FREE(g) --allocate: CAS--> OWNED(g, p) --built: store--> SHARED(g) --the last holder: CAS--> OWNED(g, p) --> FREE(g+1)
+//! FREE(g) --allocate: CAS--> OWNED(g, p) --built: CAS----> SHARED(g) --the last holder: CAS--> OWNED(g, p) --> FREE(g+1)
 //!                               |                                                                 |
 //!                               +--------- p dead: the reaper gives it back ----------------------+
 //! ```
 //! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block
-//! that is `SHARED` belongs to its holders. `version` counts attachments: who wants to free a
-//! shared block reads the word, sees that nobody holds it, and swaps exactly that word; an
-//! attachment in between has changed it. A version comes round after 2^31 attachments, of which a
-//! process makes fewer than 20 million in a second; a generation after 2^28 blocks, each of which
-//! takes a system call to back.
+//! that is `SHARED` belongs to its holders. `version` counts attachments. A process that wants to
+//! free a shared block reads the word, sees that nobody holds the block, and swaps exactly that
+//! word; an attachment in between has changed it. A version comes round after 2^31 attachments, and
+//! a process makes fewer than 20 million in a second. A generation comes round after 2^28 blocks,
+//! and each takes a system call to back.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::heap::holders::Holders;
@@ -34,7 +35,7 @@ use crate::segment::region::Shared;
 const STATE_BITS: u32 = 5;
 const GENERATION_BITS: u32 = 28;
 const GENERATION_SHIFT: u32 = OWNER_BITS + STATE_BITS;
-/// A version takes the place of the owner, which a shared block has not.
+/// A version takes the place of the owner: a shared block has none.
 const VERSION_MASK: u64 = OWNER_MASK;
 
 const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == 64);
@@ -46,13 +47,13 @@ const SHARED: u64 = 2;
 /// What a block's word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// To be had.
+    /// Can be claimed.
     Free,
     /// Built up or torn down by this peer.
     Owned(u32),
     /// Belongs to its holders.
     Shared,
-    /// A value that nobody writes.
+    /// A value that this crate never writes.
     Unknown,
 }
 
@@ -74,7 +75,7 @@ impl BlockWord {
         }
     }
 
-    /// The same block in another state; one that is shared now has version 0.
+    /// The same block in another state. If that is shared, its version is 0.
     fn with(self, state: State) -> BlockWord {
         let low = match state {
             State::Free | State::Unknown => FREE << OWNER_BITS,
@@ -121,11 +122,12 @@ unsafe impl Shared for BlockHeader {}
 impl BlockHeader {
     /// The word now.
     pub(crate) fn load(&self) -> BlockWord {
-        // Acquire pairs with the Release of every transition: who sees SHARED sees what was built.
+        // Acquire pairs with the Release of every transition: a process that sees SHARED sees what
+        // was built.
         BlockWord(self.word.load(Ordering::Acquire))
     }
 
-    /// Takes the block out of the state that `from` says, for `owner`.
+    /// Makes `owner` the owner of the block, if its word is still `from`.
     pub(crate) fn own(&self, from: BlockWord, owner: u32) -> Option<BlockWord> {
         let owned = from.with(State::Owned(owner));
         self.advance(from, owned).then_some(owned)
@@ -141,10 +143,10 @@ impl BlockHeader {
         self.advance(owned, owned.next_generation())
     }
 
-    /// Counts an attachment, so that nobody frees the block on older knowledge; false if it is not
-    /// this block any more.
+    /// Counts an attachment, so that nobody frees the block after an earlier look; false if it is
+    /// not this block any more.
     ///
-    /// The attacher's bit must be set before.
+    /// The bit of the process that attaches must be set before.
     pub(crate) fn count_attachment(&self, generation: u32) -> bool {
         loop {
             let word = self.load();
@@ -159,9 +161,9 @@ impl BlockHeader {
 
     fn advance(&self, from: BlockWord, to: BlockWord) -> bool {
         // AcqRel: the winner sees everything done to the block in its last state and publishes what
-        // it did itself. SeqCst on success: whoever frees a block has cleared its bit before and
-        // looks at all bits after; two who do so at once must not both see the other's bit. Pairs
-        // with the SeqCst operations of `Holders`.
+        // it did itself. SeqCst on success: a process that frees a block has cleared its bit before
+        // and looks at all bits after; if two do so at once, they must not both see the other's
+        // bit. Pairs with the SeqCst operations of `Holders`.
         self.word.compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 

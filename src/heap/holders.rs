@@ -1,7 +1,7 @@
 //! Which processes hold a shared block: one bit per peer.
 //!
-//! A reference count that can be repaired, because each unit has a name: when a process dies, its
-//! bit is cleared. Within a process ordinary counting (`Arc`) does the rest.
+//! This is a reference count that can be repaired, because each unit has a name: when a process
+//! dies, its bit is cleared. Within a process an ordinary count does the rest.
 
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::PEERS;

@@ -1,4 +1,5 @@
-//! Owner-tagged blocks over sparse memory: what a kill leaves can always be told and given back.
+//! Owner-tagged blocks over sparse memory: what a killed process leaves can always be found and
+//! given back.
 //!
 //! - [`block`]: a block's header and the states of its word.
 //! - [`holders`]: which processes hold a shared block.

@@ -1,9 +1,9 @@
 //! Allocation of blocks: a claim like any other.
 //!
-//! A block is taken by one compare-and-swap that writes the taker into the block's word. There is
-//! no free list: whether a block is free stands in its own word, and where to look first is a hint.
-//! Killed anywhere, a block is `OWNED` by the dead or held by it, and whoever clears up after it
-//! gives the block back.
+//! A block is taken by one compare-and-swap that writes the claimant into the block's word. There
+//! is no free list: a block's own word says whether it is free, and a hint says where to look
+//! first. If a process is killed at any point, its blocks are `OWNED` or held by it, and the
+//! process that clears up after it gives them back.
 //!
 //! Blocks get pages (`fallocate`) when they are handed out, so a full file system or a memory limit
 //! is an error here and not a SIGBUS later; pages of large blocks go back when the block does.
@@ -30,7 +30,7 @@ const FRONTIER_STEP: u64 = 64;
 /// Blocks from this size on give their pages back when freed.
 const PUNCH_FROM: u64 = 64 << 10;
 const PAGE: u64 = 4096;
-/// How often to count again while others charge.
+/// How often to count again if others charge meanwhile.
 const RECOUNTS: u32 = 3;
 
 #[derive(Debug)]
@@ -61,7 +61,8 @@ const _: () = {
 };
 
 impl ClassWords {
-    /// Block headers that have pages; `None` if the word holds what nobody writes.
+    /// Number of block headers that have pages; `None` if the word has a value that this crate
+    /// never writes.
     fn frontier(&self, blocks: u64) -> Option<u64> {
         // Pairs with the Release in `advance_frontier`.
         let word = self.frontier.load(Ordering::Acquire);
@@ -70,9 +71,9 @@ impl ClassWords {
     }
 }
 
-/// The frontier as it stands in the segment: with its inverse above it, but for the zero of fresh
-/// memory. Believing a wrong one costs a page for each of the headers that it claims, so it is not
-/// enough that it lies within the class.
+/// The frontier as it stands in the segment: with its inverse above it, except for the zero of
+/// fresh memory. Belief in a wrong frontier costs a page for each of the headers that it claims, so
+/// it is not enough that it lies within the class.
 fn frontier_word(frontier: u64) -> u64 {
     if frontier == 0 { 0 } else { !frontier << 32 | frontier }
 }
@@ -108,7 +109,7 @@ pub(crate) enum AllocError {
     OutOfMemory { requested: u64, available: u64 },
     /// The kernel has no pages for it.
     NoPages { requested: u64, refused: OsError },
-    /// The heap's own words hold what nobody writes.
+    /// The heap's own words contain values that this crate never writes.
     Corrupt,
 }
 
@@ -133,7 +134,7 @@ pub(crate) struct Pool<'a> {
     region: Region<'a>,
 }
 
-/// A block that belongs to this process alone, with its word as it must be.
+/// A block that belongs to this process alone, with the word that it must have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owned {
     pub(crate) id: BlockId,
@@ -156,9 +157,9 @@ impl<'a> Pool<'a> {
         self.region
     }
 
-    /// Takes a block of at least `len` bytes for `me`, backs it with pages and notes `kind`.
+    /// Takes a block of at least `len` bytes for `me`, backs it with pages and records `kind`.
     ///
-    /// Its bytes are whatever the last owner left there.
+    /// Its bytes are what the last owner left there.
     pub(crate) fn allocate(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned, AllocError> {
         self.charge(len)?;
         match self.claim_of(len, me).and_then(|owned| self.back(owned, kind, len)) {
@@ -186,16 +187,16 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Makes `me` a holder; the block's kind and bytes, or `None` if it is not (or no longer) a
-    /// shared block of that generation.
+    /// Makes `me` a holder and gives the block's kind and bytes; `None` if it is not (or no longer)
+    /// a shared block of that generation.
     pub(crate) fn attach(&self, id: BlockId, generation: u32, me: PeerId) -> Option<Attached> {
         let header = self.header(id)?;
         header.holders.insert(me.index());
         if header.count_attachment(generation) {
             return self.attached(id, header);
         }
-        // The bit went into a block that is somebody else's by now; without it, that block may be
-        // nobody's.
+        // The bit was set in a block that is another object's by now. Once the bit is cleared, that
+        // block may have no holder.
         self.release(id, me);
         None
     }
@@ -219,22 +220,22 @@ impl<'a> Pool<'a> {
         self.walk(|_, header| {
             if header.holders.contains(parent.index()) {
                 header.holders.insert(child.index());
-                // The parent's own hold keeps the block in place; counting makes a freer that
-                // looked before look again.
+                // The parent's own hold keeps the block in place. The count makes a process that
+                // wanted to free the block look again.
                 header.count_attachment(header.load().generation());
             }
         });
     }
 
-    /// Ends this process's own hold, and its claims in the object if others go on holding it:
-    /// `recover` is called for them.
+    /// Ends this process's own hold. If others go on holding the block, also ends this process's
+    /// claims in the object: `recover` does that.
     pub(crate) fn leave(&self, id: BlockId, me: PeerId, recover: impl FnOnce(Attached)) {
         let Some(header) = self.header(id) else {
             return;
         };
         loop {
-            // The word first, as in `free_if_unheld`: somebody who comes to hold it after this look
-            // has changed it, and finds our claims ended.
+            // The word first, as in `free_if_unheld`: a process that becomes a holder after this
+            // look has changed it, and finds our claims ended.
             let word = header.load();
             if word.state() != State::Shared || !header.holders.is_only(me.index()) {
                 break;
@@ -269,7 +270,7 @@ impl<'a> Pool<'a> {
             let word = header.load();
             match word.state() {
                 State::Owned(owner) if owner == peer.owner() => {
-                    // Killed in `share`, it has its bit already.
+                    // If it was killed in `share`, its bit is set already.
                     header.holders.remove(peer.index());
                     if let Some(mine) = header.own(word, me.owner()) {
                         self.tear_down(id, header, mine);
@@ -283,7 +284,7 @@ impl<'a> Pool<'a> {
                 }
                 // A holder that was killed between clearing its bit and freeing the block.
                 State::Shared if header.holders.is_empty() => self.free_if_unheld(id, header, me),
-                // A bit that was set for a moment in a block of somebody else.
+                // A bit that was set for a moment in a block that had become another object's.
                 _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
                 _ => {}
             }
@@ -326,9 +327,9 @@ impl<'a> Pool<'a> {
             // Blocks of this size begin and end on page boundaries.
             self.mapping.punch(offset, len.next_multiple_of(PAGE));
         }
-        // A block that is claimed next counts nothing until its claimant says so. Killed before
-        // that, it must not give back what this block had: too much in use is counted anew, too
-        // little is not.
+        // The next claimant of this block sets its length later. If that process is killed before,
+        // the reaper must not give back the bytes that this block had: a count that is too high is
+        // corrected by a recount, one that is too low is not.
         header.describe(header.kind(), 0);
         if header.free(owned) {
             self.refund(len);
@@ -362,8 +363,8 @@ impl<'a> Pool<'a> {
         let blocks = self.mapping.layout().classes()[class].blocks;
         loop {
             let frontier = words.frontier(blocks).ok_or(AllocError::Corrupt)?;
-            // Only a full class is searched although the hint says that nothing is free: the hint
-            // may be wrong.
+            // If the hint says that nothing is free, only a full class is searched all the same:
+            // the hint may be wrong.
             if words.free.load(Ordering::Relaxed) != 0 || frontier == blocks {
                 if let Some(owned) = self.claim_before(class, frontier, me) {
                     return Ok(owned);
@@ -453,10 +454,10 @@ impl<'a> Pool<'a> {
         Err(AllocError::OutOfMemory { requested: len, available: self.available() })
     }
 
-    /// Counts what is there, as the hint may count what the dead had charged.
+    /// Counts the bytes in use, as the hint may include what dead processes had charged.
     ///
-    /// What somebody has charged and not yet noted in its block is not counted, and is the next
-    /// time: until then so much more than the budget may be had.
+    /// What a process has charged and not yet recorded in its block is missing from this count, and
+    /// is part of the next one. Until then the budget can be exceeded by that much.
     fn recount(&self, words: &HeapWords) {
         for _ in 0..RECOUNTS {
             let before = words.used.load(Ordering::Relaxed);
@@ -496,8 +497,8 @@ impl<'a> Pool<'a> {
             let Some(words) = self.class_words(class) else {
                 return;
             };
-            // A scribbled frontier hides its class: a walk over all the headers that there could be
-            // would take gigabytes.
+            // A class with a corrupt frontier is skipped: a walk over all the headers that it could
+            // have would take gigabytes.
             for index in 0..words.frontier(geometry.blocks).unwrap_or(0) {
                 let id = BlockId { class: class as u8, index: index as u32 };
                 if let Some(header) = self.header(id) {
@@ -527,13 +528,13 @@ impl<'a> Pool<'a> {
         self.region.at(class.headers + u64::from(id.index) * BLOCK_HEADER_SIZE)
     }
 
-    /// What is in a shared block and where.
+    /// What is in a shared block, and where.
     fn attached(&self, id: BlockId, header: &BlockHeader) -> Option<Attached> {
         Some(Attached { kind: header.kind(), offset: self.offset(id)?, len: self.len(id, header) })
     }
 
-    /// Bytes in use of a block, never more than it has: whoever scribbled over the length must not
-    /// reach the blocks behind it.
+    /// Bytes in use of a block, never more than it has: a corrupt length must not reach the blocks
+    /// behind it.
     fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
         header.len().min(self.class(id).map_or(0, |class| class.block_size))
     }
@@ -547,7 +548,7 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// A shared block: what is in it and where.
+/// A shared block: what is in it, and where.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attached {
     pub(crate) kind: u64,

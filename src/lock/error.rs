@@ -18,7 +18,7 @@ pub enum LockError {
     /// An owner panicked while it had the lock, and nobody has repaired the value since. See
     /// [`Lock::recover`](crate::Lock::recover).
     Poisoned,
-    /// This thread has the lock already; waiting for it would never end.
+    /// This thread has the lock already, so waiting for it would never end.
     WouldDeadlock,
     /// The lock cannot be used.
     Broken(Fault),
@@ -44,7 +44,7 @@ pub enum TryLockError {
 /// deadline: the lock was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockTimeoutError {
-    /// Somebody else had the lock all the time; a later attempt may succeed.
+    /// Somebody else had the lock until the time was over; a later attempt may succeed.
     Timeout,
     /// As [`LockError::OwnerDied`].
     OwnerDied,
@@ -57,7 +57,7 @@ pub enum LockTimeoutError {
 }
 
 impl LockError {
-    /// Whether the value is to be repaired first: by [`Lock::recover`](crate::Lock::recover).
+    /// Whether the value must be repaired first: see [`Lock::recover`](crate::Lock::recover).
     pub fn needs_recovery(&self) -> bool {
         matches!(self, LockError::OwnerDied | LockError::Poisoned)
     }
@@ -74,7 +74,7 @@ impl LockError {
 }
 
 impl TryLockError {
-    /// Whether the value is to be repaired first: by [`Lock::recover`](crate::Lock::recover).
+    /// Whether the value must be repaired first: see [`Lock::recover`](crate::Lock::recover).
     pub fn needs_recovery(&self) -> bool {
         matches!(self, TryLockError::OwnerDied | TryLockError::Poisoned)
     }
@@ -91,7 +91,7 @@ impl TryLockError {
 }
 
 impl LockTimeoutError {
-    /// Whether the value is to be repaired first: by [`Lock::recover`](crate::Lock::recover).
+    /// Whether the value must be repaired first: see [`Lock::recover`](crate::Lock::recover).
     pub fn needs_recovery(&self) -> bool {
         matches!(self, LockTimeoutError::OwnerDied | LockTimeoutError::Poisoned)
     }
@@ -193,8 +193,8 @@ impl Error for LockError {}
 impl Error for TryLockError {}
 impl Error for LockTimeoutError {}
 
-/// Why the lock was not taken, before that is said in the words of one operation. `L` is what it
-/// says when its time was not long enough.
+/// Why the lock was not taken, before it becomes the error of one operation. `L` is what the
+/// operation reports if its time was not long enough.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stop<L> {
     Late(L),

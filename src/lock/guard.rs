@@ -1,8 +1,8 @@
-//! The lock in the hands of one thread.
+//! Guards: the lock while a thread has it.
 //!
 //! # Invariants
-//! From the making of a guard until its drop the lock's word names this process and thread, so the
-//! value is the guard's alone.
+//! While a guard exists in the process that made it, the lock's word names this process and thread,
+//! so the value is the guard's alone.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,15 +13,15 @@ use crate::object::place::Place;
 use crate::segment::Shm;
 use crate::sync::lock::{LockState, Locked};
 
-/// The lock in the hands of this thread. Dereferences to the value, and unlocks when it is dropped.
+/// A lock that this thread has taken. Dereferences to the value, and unlocks when it is dropped.
 ///
-/// Dropped by a panic, it leaves the lock poisoned.
+/// If a panic drops it, the lock is poisoned.
 ///
 /// # Fork
-/// In a forked child it is inert: using it panics, dropping it does nothing.
+/// In a forked child it is inert: using it panics, and dropping it does nothing.
 ///
 /// # Examples
-/// It belongs to the thread that locked:
+/// It stays with the thread that locked:
 /// ```compile_fail,E0277
 /// fn travels<T: Send>() {}
 /// travels::<offspring::LockGuard<'static, u64>>();
@@ -30,7 +30,7 @@ use crate::sync::lock::{LockState, Locked};
 pub struct LockGuard<'a, T: Shm> {
     place: &'a Place<LockBlock<T>>,
     locked: Locked,
-    /// What the lock says of the value once it is given up, unless this thread panics.
+    /// The state in which the value is left at unlock, unless this thread panics.
     leaves: LockState,
     was_panicking: bool,
     /// Only the thread that the word names may unlock.
@@ -88,7 +88,7 @@ impl<T: Shm> Drop for LockGuard<'_, T> {
     }
 }
 
-// Not by reference to the guard, which so needs no place in memory.
+// Does not take the guard by reference, so that the guard needs no place in memory.
 #[cold]
 #[inline(never)]
 fn unlock_unusually<T: Shm>(place: &Place<LockBlock<T>>, leaves: LockState, was_panicking: bool) {
@@ -106,7 +106,7 @@ fn unlock_unusually<T: Shm>(place: &Place<LockBlock<T>>, leaves: LockState, was_
     if left == LockState::Clean {
         freed.notify_one();
     } else {
-        // None of those who wait gets the lock, so none of them would wake the next.
+        // Waiters that only want to lock are refused, so none of them would wake the next.
         freed.notify_all();
     }
 }
@@ -117,15 +117,16 @@ impl<T: Shm + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
     }
 }
 
-/// The lock in the hands of a thread that came to repair the value. From
+/// A lock that this thread has taken in order to repair the value. Made by
 /// [`Lock::recover`](crate::Lock::recover).
 ///
-/// Dereferences to the value. Once it is good again, say so by
-/// [`mark_repaired`](RecoveryGuard::mark_repaired). Dropped without that, the lock is as it was
-/// before: refused to everybody but the next to recover it.
+/// Dereferences to the value. Once the value is good, call
+/// [`mark_repaired`](RecoveryGuard::mark_repaired). If the guard is dropped instead, the lock keeps
+/// its [state](RecoveryGuard::state), and the next [`recover`](crate::Lock::recover) gets it.
 ///
 /// # Peer death
-/// Killed with it, this process leaves the lock to the next to recover it.
+/// If this process is killed while it has the guard, the state is [`LockState::OwnerDied`], and the
+/// next [`recover`](crate::Lock::recover) gets the lock.
 ///
 /// # Fork
 /// As [`LockGuard`].
@@ -140,12 +141,12 @@ impl<'a, T: Shm> RecoveryGuard<'a, T> {
         RecoveryGuard { guard }
     }
 
-    /// What happened to the value: whether there is anything to repair.
+    /// The state of the value: whether there is anything to repair.
     pub fn state(&self) -> LockState {
         self.guard.leaves
     }
 
-    /// Says that the value is good, and gives the guard of a lock in order.
+    /// Declares the value good, and turns into an ordinary guard.
     pub fn mark_repaired(mut self) -> LockGuard<'a, T> {
         self.guard.leaves = LockState::Clean;
         self.guard

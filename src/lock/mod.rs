@@ -1,8 +1,8 @@
-//! The lock: a value in shared memory that one thread of one process has at a time, and that
-//! outlives the death of its owner.
+//! The lock: a value in shared memory that one thread of one process owns at a time, and that
+//! survives the death of its owner.
 //!
 //! - this file: [`Lock`] and how it is taken.
-//! - `guard`: the lock in the hands of one thread.
+//! - `guard`: the lock while a thread has it.
 //! - `error`: why it was not taken.
 
 mod error;
@@ -33,27 +33,30 @@ use crate::sync::spin::Patience;
 use crate::sys::clock::Deadline;
 use crate::sys::thread;
 
-/// A value in shared memory that one thread of one process has at a time.
+/// A mutex between processes: a value in shared memory that one thread of one process owns at a
+/// time.
 ///
-/// Handles are cheap to clone; the lock lives as long as any process holds one.
+/// Handles are cheap to clone. The lock lives as long as any process holds one.
 ///
 /// # Blocking
-/// Taking a free lock is one compare-and-swap, giving it up one store; no system call as long as
-/// nobody sleeps. There is no queue: whoever comes first when the lock is free has it.
+/// Taking a free lock is one compare-and-swap, and unlocking is one store. Neither makes a system
+/// call while nobody sleeps. The lock is not fair: once it is free, the first to try takes it.
 ///
 /// # Memory ordering
-/// Taking the lock is an acquire, giving it up a release.
+/// Locking is an acquire, unlocking is a release.
 ///
 /// # Peer death
-/// When the owner is killed, or panics, the value may be half changed. From then on every attempt to
-/// lock is refused with [`LockError::OwnerDied`] or [`LockError::Poisoned`], until somebody has
-/// [recovered](Lock::recover) the lock, looked at the value, repaired it and said so. Blocked
-/// survivors go on within 100 ms. A value that is hard to repair is best kept twice, with a third
-/// word that says which of the two is whole.
+/// If the owner is killed, or panics, the value may be half changed. From then on every attempt to
+/// lock is refused with [`LockError::OwnerDied`] or [`LockError::Poisoned`], until somebody
+/// [recovers](Lock::recover) the lock, repairs the value and [says
+/// so](RecoveryGuard::mark_repaired). Blocked survivors go on within 100 ms.
+///
+/// If a value is hard to repair, keep two copies of it and a word that says which copy is whole.
 ///
 /// # Fork
-/// A handle works in a forked child. A guard belongs to the thread that has it: in the child it is
-/// inert, the child's attempt to lock waits for the parent, and dropping the copy does not unlock.
+/// A handle works in a forked child. A guard does not: the parent keeps the lock, and a child that
+/// locks waits for the parent. The child's copy of the guard is inert, and dropping it does not
+/// unlock.
 ///
 /// # Examples
 /// ```standalone_crate
@@ -67,7 +70,7 @@ use crate::sys::thread;
 /// assert_eq!(*balance.lock()?, 75);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-/// A successor repairs what a killed owner left:
+/// The next owner repairs what a killed one left:
 /// ```
 /// use offspring::{Lock, LockError, LockGuard};
 ///
@@ -93,11 +96,12 @@ pub struct Lock<T: Shm> {
     wait: Wait,
 }
 
-/// The longest pace of a thread that waits for the lock, in rounds of spinning. Each look takes the
-/// line from an owner that is about to unlock, and one that finds the lock free takes it away for
-/// good: with looks in every round two processes that did nothing but lock came to 11 million turns
-/// a second, to 34 with this pace (a Xeon, family 6 model 207). As the pace doubles up to it, a
-/// waiter waits at most twice as long as it must.
+/// The longest pause between two looks of a thread that waits for the lock, in rounds of spinning.
+/// Each look takes the cache line from an owner that is about to unlock, and a look that finds the
+/// lock free takes the lock away, too. Two processes that did nothing but lock came to 11 million
+/// turns a second with a look in every round, and to 34 million with this pause (a Xeon, family 6
+/// model 207). The pause doubles up to this length, so a waiter waits at most twice as long as it
+/// must.
 const MOST_PACE: u32 = 256;
 
 /// What all handles of a lock in a process share.
@@ -110,7 +114,7 @@ impl<T: Shm> Lock<T> {
     /// Makes a lock in the commons, with `value` in it.
     ///
     /// # Errors
-    /// [`CreateError`]; the value was a copy.
+    /// [`CreateError`]. The caller still has the value, which was copied.
     pub fn new(value: T) -> Result<Lock<T>, CreateError> {
         Lock::new_in(&Segment::commons()?, value)
     }
@@ -118,7 +122,7 @@ impl<T: Shm> Lock<T> {
     /// Makes a lock in `segment`, with `value` in it.
     ///
     /// # Errors
-    /// [`CreateError`]; the value was a copy.
+    /// [`CreateError`]. The caller still has the value, which was copied.
     pub fn new_in(segment: &Segment, value: T) -> Result<Lock<T>, CreateError> {
         if align_of::<T>() > MOST_ALIGN {
             let (align, most) = (align_of::<T>(), MOST_ALIGN);
@@ -132,8 +136,8 @@ impl<T: Shm> Lock<T> {
     /// Opens the lock that `handle` names, in `segment`.
     ///
     /// # Errors
-    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no lock
-    /// of a `T`.
+    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is not a
+    /// lock of a `T`.
     pub fn open(segment: &Segment, handle: Handle) -> Result<Lock<T>, Fault> {
         let object = Object::open(segment, handle, Kind::Lock.with::<T>(), |_, _, _| Ok(()))?;
         Ok(Lock::from_object(object))
@@ -144,12 +148,12 @@ impl<T: Shm> Lock<T> {
         Lock { shared: Arc::new(Shared { object, waiting }), wait: Wait::default() }
     }
 
-    /// The lock's name, which can be sent to any process that has the segment.
+    /// The lock's name. It can be sent to any process that has the segment.
     pub fn handle(&self) -> Handle {
         self.shared.object.handle()
     }
 
-    /// The same lock, with blocked operations of this handle waiting as `wait` says.
+    /// Another handle of the same lock, whose blocked operations wait as `wait` says.
     #[must_use = "this gives another handle and leaves this one as it is"]
     pub fn with_wait(&self, wait: Wait) -> Lock<T> {
         Lock { wait, ..self.clone() }
@@ -158,9 +162,9 @@ impl<T: Shm> Lock<T> {
     /// Takes the lock, waiting as long as it takes.
     ///
     /// # Errors
-    /// [`LockError::OwnerDied`] or [`LockError::Poisoned`] if the value is to be repaired first;
-    /// [`LockError::WouldDeadlock`] if this very thread has the lock; [`LockError::Broken`] if it
-    /// cannot be used.
+    /// [`LockError::OwnerDied`] or [`LockError::Poisoned`] if the value must be repaired first;
+    /// [`LockError::WouldDeadlock`] if this thread has the lock already; [`LockError::Broken`] if
+    /// the lock cannot be used.
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_, T>, LockError> {
         self.take(Forever)
@@ -169,8 +173,9 @@ impl<T: Shm> Lock<T> {
     /// Takes the lock if it is free right now.
     ///
     /// # Peer death
-    /// That the owner was killed is found out at the latest 10 ms after the last attempt that found
-    /// the lock held: so often the kernel is asked about the owner.
+    /// An attempt that finds the lock held asks the kernel whether the owner is alive, but at most
+    /// once in 10 ms. Attempts in between return [`TryLockError::WouldBlock`] even if the owner is
+    /// dead.
     ///
     /// # Errors
     /// As [`Lock::lock`], or [`TryLockError::WouldBlock`].
@@ -197,12 +202,13 @@ impl<T: Shm> Lock<T> {
 
     /// Takes the lock to repair the value, waiting as long as it takes.
     ///
-    /// Waits as [`lock`](Lock::lock) does for an owner who is alive, and gives the lock in whatever
-    /// [state](RecoveryGuard::state) the value is: clean, too, if somebody else has repaired it
-    /// meanwhile.
+    /// Waits for a living owner as [`lock`](Lock::lock) does, and then takes the lock whatever
+    /// [state](RecoveryGuard::state) the value is in. The state is clean if somebody else has
+    /// repaired the value meanwhile.
     ///
     /// # Peer death
-    /// Killed while it repairs, this process leaves the lock to the next to recover it.
+    /// If this process is killed during the repair, the state is [`LockState::OwnerDied`], and the
+    /// next `recover` gets the lock.
     ///
     /// # Errors
     /// [`LockError::WouldDeadlock`] or [`LockError::Broken`].
@@ -316,14 +322,14 @@ impl<T: Shm> Lock<T> {
     }
 }
 
-/// The taking of a lock that was not free and clean.
+/// Takes a lock that was not both free and clean.
 struct Taking<T: Shm> {
     seat: Seat<LockBlock<T>>,
     to_repair: bool,
 }
 
 impl<T: Shm> Attempt for Taking<T> {
-    /// The lock, or why it will not be had by waiting.
+    /// The lock, or why waiting does not help.
     type Done = Result<(Locked, LockState), LockError>;
     type Held = HeldLock;
 
@@ -351,7 +357,7 @@ impl<T: Shm> Attempt for Taking<T> {
     fn succeed(&mut self, held: HeldLock) -> Option<Self::Done> {
         let block = self.seat.block;
         if block.lock().declare_dead(held) {
-            // None of those who only want to lock gets it now, so none of them would wake the next.
+            // Waiters that only want to lock are refused now, so none of them would wake the next.
             self.seat.event(block.freed()).notify_all();
         }
         None

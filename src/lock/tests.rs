@@ -89,8 +89,8 @@ fn a_panic_poisons_until_somebody_recovers() {
     assert_eq!(lock.recover().expect("nobody has it").state(), LockState::Clean);
 }
 
-/// A panic of one who has said that the value is good poisons it as any other does; before that,
-/// the lock says what it said.
+/// A panic after `mark_repaired` poisons the lock as any other panic does. A panic before it leaves
+/// the state as it was.
 #[test]
 fn a_panic_during_the_repair_leaves_something_to_repair() {
     let lock = Lock::new(0_u8).expect("a lock");
@@ -112,7 +112,7 @@ fn a_panic_during_the_repair_leaves_something_to_repair() {
     assert_eq!(lock.recover().expect("nobody has it").state(), LockState::Poisoned);
 }
 
-/// Nobody who waits for an owner that panics gets the lock, so the owner must wake them all.
+/// An owner that panics must wake all waiters, as none of them gets the lock and wakes the next.
 #[test]
 fn a_panic_wakes_all_who_wait() {
     let lock = Lock::new(0_u8).expect("a lock").with_wait(Wait::Sleep);

@@ -1,7 +1,7 @@
-//! How an operation goes on that does not succeed at once: the one slow path.
+//! The slow path, shared by all operations that do not succeed at once.
 //!
-//! An object says what one try is, and what to do when the owner in its way is dead. Here stands
-//! the rest: how long to try, when to ask the kernel about the owner and how often, and for what to
+//! An object says what one try is, and what to do when the owner in its way is dead. This file does
+//! the rest: how long to try, when and how often to ask the kernel about the owner, and on what to
 //! sleep.
 
 use crate::object::place::{Block, Object};
@@ -14,13 +14,13 @@ use crate::sys::clock::{self, Deadline};
 
 /// How long an operation tries.
 pub(crate) trait Until: Copy {
-    /// What there is to say when that was not long enough.
+    /// What the operation reports if that was not long enough.
     type Late;
 
     fn limit(self) -> Limit<Self::Late>;
 }
 
-/// As [`Until`], with what to say in the end.
+/// How long an operation tries, as a value, with what it reports in the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit<L> {
     /// It does not wait.
@@ -34,19 +34,19 @@ pub(crate) enum Limit<L> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forever;
 
-/// No longer than it takes to look.
+/// One try, without waiting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Once;
 
-/// Nothing was to be had right now.
+/// It did not succeed right now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotNow;
 
-/// Nothing was to be had in time.
+/// It did not succeed in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimedOut;
 
-/// What nobody ever says.
+/// Never reported: an operation without a limit does not give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Never {}
 
@@ -74,46 +74,47 @@ impl Until for Deadline {
     }
 }
 
-/// What keeps a try from its end.
+/// Why a try did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked<H> {
-    /// Nobody in particular: nothing is there, or no room.
+    /// Nobody in particular: nothing is there, or there is no room.
     Nobody,
-    /// Nobody, but a look at who is alive may find something.
+    /// Nobody in particular, but a check of who is alive may find something.
     Perhaps,
     /// Somebody who was just found alive.
     Living,
-    /// The owner of what was seen in this state.
+    /// The owner of something, which was seen in this state.
     Behind(H),
 }
 
 /// An operation on an object, as a series of tries.
 pub(crate) trait Attempt {
     type Done;
-    /// Something that somebody has claimed, as it was seen.
+    /// Something that another process has claimed, as it was seen.
     type Held: Copy;
 
-    /// Tries once. With `look` it may ask the kernel who is alive.
+    /// Tries once. With `look`, it may ask the kernel who is alive.
     fn attempt(&mut self, look: bool) -> Result<Self::Done, Blocked<Self::Held>>;
 
     /// Who has claimed it, as claim words name a peer.
     fn owner(held: Self::Held) -> u32;
 
-    /// Clears away what was held, as its owner is dead, unless somebody else has done so. `Some` if
-    /// that was all there was to do.
+    /// Takes what was held from its dead owner, unless somebody else has done so. `Some` if this
+    /// completes the operation.
     fn succeed(&mut self, held: Self::Held) -> Option<Self::Done>;
 }
 
-/// What is learned from how the operations of a handle and its clones waited.
+/// What a handle and its clones have learned from earlier waits.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) patience: Patience,
-    /// When an operation that does not wait last asked about an owner in its way, in milliseconds.
+    /// When an operation that does not wait last asked the kernel about an owner in its way, in
+    /// milliseconds.
     asked: AtomicU64,
 }
 
-/// Between two questions of operations that do not wait. One who comes again and again would ask
-/// every time, and a question takes a hundred times as long as a try.
+/// Milliseconds between two questions to the kernel by operations that do not wait. A caller that
+/// polls would otherwise ask every time, and a question takes a hundred times as long as a try.
 const BETWEEN_QUESTIONS: u64 = 10;
 
 impl Waiting {
@@ -121,10 +122,10 @@ impl Waiting {
         Waiting { patience, asked: AtomicU64::new(0) }
     }
 
-    /// Whether it is time to ask again; if so, that counts as done.
+    /// Whether it is time to ask again; if so, takes note that the caller asks now.
     fn may_ask(&self) -> bool {
         let now = clock::coarse_millis();
-        // Relaxed: whoever asks too often costs time and nothing else.
+        // Relaxed: a question too many costs time and nothing else.
         let due = now.wrapping_sub(self.asked.load(Ordering::Relaxed)) >= BETWEEN_QUESTIONS;
         if due {
             self.asked.store(now, Ordering::Relaxed);
@@ -133,7 +134,7 @@ impl Waiting {
     }
 }
 
-/// Goes on with an operation whose first try was `blocked`, for as long as `until` says. In between
+/// Continues an operation whose first try was `blocked`, for as long as `until` says. Between tries
 /// it waits as `wait` says, until one of `events` is notified.
 pub(crate) fn go_on<B: Block, A: Attempt, U: Until>(
     object: &Object<B>,
@@ -166,7 +167,7 @@ pub(crate) fn go_on<B: Block, A: Attempt, U: Until>(
     }
 }
 
-/// Tries without waiting, and clears the dead away.
+/// Tries without waiting; takes over from dead owners.
 pub(crate) fn once<B: Block, A: Attempt>(
     object: &Object<B>,
     mut attempt: A,
@@ -174,7 +175,7 @@ pub(crate) fn once<B: Block, A: Attempt>(
     try_once(object, &mut attempt, true).map_err(|_| NotNow)
 }
 
-/// Tries, and with `look` clears the dead away until something else is in the way.
+/// Tries. With `look`, takes over from dead owners until something else is in the way.
 fn try_once<B: Block, A: Attempt>(
     object: &Object<B>,
     attempt: &mut A,

@@ -1,4 +1,4 @@
-//! What can go wrong when an object is made.
+//! The error of making an object.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use crate::sys::error::{self, Word};
 #[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// A queue needs at least one slot and has at most 2^24.
+    /// A queue or ring has at least one slot and at most 2^24.
     #[error("a queue of {capacity} slots cannot be made: ask for 1 to {most}")]
     Capacity {
         /// Slots that were asked for.
@@ -44,7 +44,7 @@ pub enum CreateError {
         #[serde(with = "error::errno")]
         source: io::Error,
     },
-    /// Values of the type need a stricter alignment than slots have.
+    /// The type needs a stricter alignment than values in shared memory can have.
     #[error("values aligned to {align} bytes cannot be shared: at most {most}")]
     Alignment {
         /// Alignment of the type in bytes.
@@ -60,7 +60,7 @@ pub enum CreateError {
     Fault(#[from] Fault),
 }
 
-/// One line: the text and its causes. It is what a `main` prints that returns the error.
+/// One line: the text and its causes. A `main` that returns the error prints this.
 impl fmt::Debug for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         error::one_line(self, f)

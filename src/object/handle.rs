@@ -1,4 +1,4 @@
-//! The name of an object, as plain bytes that travel.
+//! The name of an object, as plain bytes that can be sent.
 
 use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 /// Names an object: which segment, which block, which generation of it.
 ///
 /// It is plain data: send it through a queue to a process that was running before the object was
-/// made, return it from a child, write it to a socket, compare it. It holds nothing: whoever sends
-/// it keeps the object until the receiver has opened it.
+/// made, return it from a child, write it to a socket, compare it. It does not keep the object
+/// alive: the sender must keep the object until the receiver has opened it.
 ///
 /// # Examples
 /// ```

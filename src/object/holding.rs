@@ -1,13 +1,14 @@
 //! An object as this process holds it.
 //!
-//! A process holds an object as long as it has handles of it: one bit in the block's header says so
-//! to the others, and one count here, over all handles, says when the bit may go. The last holder
-//! frees the block.
+//! A process holds an object as long as it has handles of it. One bit in the block's header tells
+//! this to the other processes. A count here, over all handles, says when the bit can be cleared.
+//! The last holder frees the block.
 //!
 //! # Fork
-//! A child inherits handles by memory. Before [`fork`](crate::fork) the parent enters the child as
-//! a holder of all it holds; the child finds itself there at its first use. After a fork by other
-//! code the child enters itself at its first use, and learns if the object is gone by then.
+//! A child inherits handles with its parent's memory. Before [`fork`](crate::fork) the parent
+//! enters the child as a holder of all that the parent holds, so the child is one at its first use.
+//! After a fork by other code the child enters itself at its first use, and gets an error if the
+//! object is gone by then.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,12 +29,12 @@ use crate::segment::region::{Mapping, Region};
 use crate::sys::barrier::Fences;
 use crate::sys::descriptor::FileId;
 
-/// How many [`Holding`]s this process has of each object. Whoever changes a holder bit of this
-/// process has it locked.
+/// How many [`Holding`]s this process has of each object. It is locked while a holder bit of this
+/// process is changed.
 static HELD: Mutex<BTreeMap<Key, usize>> = Mutex::new(BTreeMap::new());
 
-/// File, block and generation: a copied file has the same segment id, and a handle that was
-/// inherited from another process may name what lay in the block before.
+/// File, block and generation. The file, as a copied file has the same segment id; the generation,
+/// as an inherited handle may name an object that was in the block before.
 type Key = (FileId, u64, u32);
 
 fn held() -> MutexGuard<'static, BTreeMap<Key, usize>> {
@@ -59,7 +60,7 @@ pub(crate) struct Holder<'a> {
 }
 
 impl Holder<'_> {
-    /// Whether the peer that a claim word names is dead, by the kernel's word. Costs system calls.
+    /// Whether the peer that a claim word names is dead. Asks the kernel, so it costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         let judge = |table| Judge { table, mapping: self.mapping, me: self.me.owner() };
         attach::view(self.mapping).is_ok_and(|(_, table)| judge(table).owner_is_dead(owner))
@@ -67,8 +68,8 @@ impl Holder<'_> {
 }
 
 impl Holding {
-    /// Makes an object of `len` bytes; `build` writes it into the region at the offset, and nobody
-    /// sees it before that is done.
+    /// Makes an object of `len` bytes. `build` writes it into the region at the offset; nobody sees
+    /// the object before that is done.
     pub(crate) fn create(
         segment: &Segment,
         kind: u64,
@@ -81,7 +82,7 @@ impl Holding {
         let region = mapping.region().ok_or(Fault::Corrupt)?;
         let pool = Pool::new(&mapping, region);
         let owned = match pool.allocate(me, kind, len) {
-            // What the dead still hold may be room enough.
+            // What dead processes still hold may be room enough.
             Err(_) if reap::reap_all(&mapping, me) > 0 => pool.allocate(me, kind, len)?,
             other => other?,
         };
@@ -103,7 +104,7 @@ impl Holding {
         })
     }
 
-    /// Opens the object that `handle` names; it must be of `kind`.
+    /// Opens the object that `handle` names, which must be of `kind`.
     pub(crate) fn open(segment: &Segment, handle: Handle, kind: u64) -> Result<Holding, Fault> {
         let mapping = Arc::clone(segment.mapping());
         if handle.segment != mapping.id() {
@@ -150,12 +151,12 @@ impl Holding {
         self.len
     }
 
-    /// The word that says who this process is in the segment, as long as this lives.
+    /// The word that says who this process is in the segment. It lives as long as this value.
     pub(crate) fn identity(&self) -> NonNull<AtomicU64> {
         self.mapping.identity()
     }
 
-    /// This process at the object. It must have [entered](Holding::enter_after_fork).
+    /// This process as a holder. After a fork it must have [entered](Holding::enter_after_fork).
     pub(crate) fn enter(&self) -> Result<Holder<'_>, Fault> {
         let me = identity::own(&self.mapping).ok_or(Fault::Corrupt)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
@@ -195,8 +196,8 @@ impl Drop for Holding {
             }
             _ => held.remove(&key).is_some(),
         };
-        // A forked child that never used the segment holds nothing under its own name; what its
-        // parent promised it goes back when the parent reaps it.
+        // A forked child that never used the segment holds nothing under its own name. What its
+        // parent reserved for it goes back when the parent reaps it.
         let Some(me) = identity::own(&self.mapping) else {
             return;
         };
@@ -208,7 +209,7 @@ impl Drop for Holding {
             && pool.generation(self.block) == Some(self.generation)
             && pool.is_holder(self.block, me)
         {
-            // A guard that was forgotten must not hold up the other holders for ever.
+            // A forgotten guard must not block the other holders forever.
             pool.leave(self.block, me, |object| block::recover(&pool, object, me.owner()));
         }
     }
@@ -220,15 +221,15 @@ impl fmt::Debug for Holding {
     }
 }
 
-/// Makes sure that this process is attached, and after a fork by other code also a holder of what
-/// the process held that it was forked from.
+/// Makes sure that this process is attached. After a fork by other code, also makes it a holder of
+/// everything that the parent held.
 pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     if let Some(me) = identity::own(mapping) {
         return Ok(me);
     }
     let parent = identity::latest(mapping);
-    // A dead peer's place is taken before this process has an index of its own, so blocks are torn
-    // down under that of the dead.
+    // The place of a dead peer is cleared before this process has an index of its own, so blocks
+    // are freed under the index of the dead peer.
     let clear = |dead| {
         if let Some(region) = mapping.region() {
             reap::clear(mapping, region, dead, dead);

@@ -1,11 +1,11 @@
-//! What lies in a block, as the block's kind word says it.
+//! The kind of an object, and the kind word of its block.
 
 use crate::segment::Shm;
 use crate::segment::pod::fingerprint;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $tag:literal),* $(,)?) => {
-        /// The kind of an object. Its number stands in the high byte of the kind word.
+        /// The kind of an object. Its number is the high byte of the kind word.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub(crate) enum Kind {
@@ -16,7 +16,7 @@ macro_rules! kinds {
             #[cfg(test)]
             const ALL: &[Kind] = &[$(Kind::$kind),*];
 
-            /// The kind that this word says; `None` if it says none.
+            /// The kind that this word names; `None` if it names none.
             pub(crate) fn of(word: u64) -> Option<Kind> {
                 match word >> SHIFT {
                     $($tag => Some(Kind::$kind),)*
@@ -27,7 +27,7 @@ macro_rules! kinds {
     };
 }
 
-// A number that files have is never given to another kind.
+// Files contain these numbers, so a number is never given to another kind.
 kinds! {
     Queue = 1,
     Lock = 2,
@@ -37,8 +37,8 @@ kinds! {
 const SHIFT: u32 = 56;
 
 impl Kind {
-    /// The kind word of an object with values of type `T`: below the kind's number, a hash of the
-    /// type.
+    /// The kind word of an object with values of type `T`: the kind's number, and below it a hash
+    /// of the type.
     pub(crate) fn with<T: Shm>(self) -> u64 {
         (self as u64) << SHIFT | fingerprint::<T>() & ((1 << SHIFT) - 1)
     }

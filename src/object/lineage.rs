@@ -1,14 +1,14 @@
-//! What a forked child is given: an entry in the peer table of every segment, and a hold on
-//! everything that its parent holds.
+//! What a forked child gets from its parent: an entry in the peer table of every segment, and a
+//! hold on everything that the parent holds.
 //!
 //! The parent does both before the fork, so that nothing the child inherits can vanish between the
 //! fork and its first use. After the fork it writes into the entries who the child is.
 //!
 //! # Peer death
-//! The parent killed before the fork: its reservations are cleared up with it. The parent killed
-//! after the fork: the child dies with it. The child killed before its first use: whoever needs the
-//! memory or the entry finds the process in it dead; the parent clears up when it learns of the
-//! child's end.
+//! If the parent is killed before the fork, its reservations are cleared up with it. If it is
+//! killed after the fork, the child dies with it. If the child is killed before its first use, the
+//! parent clears up when it learns of the child's end; until then, a process that needs the memory
+//! or the entry finds that its owner is dead.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::segment::region::Mapping;
 use crate::segment::{Segment, SegmentError, registry};
 use crate::sys::pidfd::Identity;
 
-/// What one coming child is promised.
+/// What is reserved for one coming child.
 #[derive(Debug)]
 pub(crate) struct Lineage {
     promises: Vec<Promise>,
@@ -50,8 +50,8 @@ impl Lineage {
         Ok(lineage)
     }
 
-    /// Notes what was promised. For the child, the process `pid`, before it uses anything of ours.
-    /// Makes no system call.
+    /// Takes note of what was reserved. For the child, the process `pid`, before it uses anything
+    /// of ours. Makes no system call.
     pub(crate) fn adopt(&self, pid: u32) {
         for Promise { mapping, child } in &self.promises {
             identity::keep_reserved(mapping, *child, pid);
@@ -69,7 +69,7 @@ impl Lineage {
         }
     }
 
-    /// Takes every promise back, as there is no child after all.
+    /// Takes everything back, as there is no child after all.
     pub(crate) fn cancel(self) {
         self.reap(0);
     }
@@ -91,7 +91,7 @@ impl Lineage {
     }
 }
 
-/// Why a child could not be provided for.
+/// Why nothing could be reserved for a child.
 #[derive(Debug)]
 pub(crate) enum LineageError {
     /// The commons could not be made.

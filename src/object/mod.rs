@@ -1,17 +1,17 @@
-//! Typed objects in blocks of a segment: how each kind lies there, how a process comes to hold one,
-//! how it operates on it, and how it is cleared of the dead.
+//! Typed objects in blocks of a segment: how each kind is laid out, how a process comes to hold an
+//! object and operates on it, and how an object is cleared of the claims of dead processes.
 //!
-//! - [`handle`]: the name of an object, which travels.
-//! - [`kind`]: what an object is, as its block says.
-//! - [`block`]: the bytes of each kind, and what its dead owners leave there.
+//! - [`handle`]: the name of an object, which can be sent.
+//! - [`kind`]: the kind of an object, which its block records.
+//! - [`block`]: the bytes of each kind, and its recovery after an owner died.
 //! - [`payload`]: typed values in blocks.
 //! - [`holding`]: an object as this process holds it.
-//! - [`place`]: where it lies; the door to every operation.
-//! - [`attempt`]: how an operation goes on that does not succeed at once.
-//! - [`transfer`]: what can go wrong when values are sent and received.
-//! - [`reap`]: what becomes of the holds and claims of a dead process.
-//! - [`lineage`]: what a forked child is given.
-//! - `segment`: what a segment does with all its objects.
+//! - [`place`]: where it lies; every operation starts there.
+//! - [`attempt`]: the slow path of an operation that does not succeed at once.
+//! - [`transfer`]: the errors of sending and receiving.
+//! - [`reap`]: gives back the holds and claims of a dead process.
+//! - [`lineage`]: what a forked child gets from its parent.
+//! - `segment`: operations of a segment on all its objects.
 
 pub(crate) mod attempt;
 pub(crate) mod block;

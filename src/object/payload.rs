@@ -1,14 +1,14 @@
-//! A typed value in a block: the one place where it is read, written and borrowed.
+//! A typed value in a block. It is read, written and borrowed here and nowhere else.
 //!
 //! Blocks say where a value lies, and by which word or token the protocol has given it to the
-//! caller. Faces never see a pointer.
+//! caller. The public types never see a pointer.
 #![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
 
 use std::ptr::NonNull;
 
 use crate::segment::Shm;
 
-/// Where a value lies.
+/// The address of a value.
 ///
 /// # Invariants
 /// The address is aligned for a `T`, and the bytes of a `T` lie there in a mapping that outlives
@@ -27,18 +27,18 @@ impl<T: Shm> Payload<T> {
     /// Writes a value.
     ///
     /// # Safety
-    /// Nobody else reads or writes the place meanwhile.
+    /// Nobody else reads or writes the value meanwhile.
     #[inline]
     pub(crate) unsafe fn write(self, value: &T) {
-        // SAFETY: by the invariant; a reference of the caller's does not point into a place that
-        // the caller alone may use, and not by reference.
+        // SAFETY: by the invariant. The two do not overlap: only the caller may use the value here,
+        // and has no reference to it.
         unsafe { self.0.copy_from_nonoverlapping(NonNull::from(value), 1) };
     }
 
     /// Copies the value.
     ///
     /// # Safety
-    /// Nobody writes the place meanwhile.
+    /// Nobody writes the value meanwhile.
     #[inline]
     pub(crate) unsafe fn read(self) -> T {
         // SAFETY: by the invariant; any bits are a valid `T: Shm`, which is `Copy`.
@@ -48,7 +48,7 @@ impl<T: Shm> Payload<T> {
     /// Borrows the value.
     ///
     /// # Safety
-    /// Nobody writes the place during `'a`.
+    /// Nobody writes the value during `'a`.
     #[inline]
     pub(crate) unsafe fn get<'a>(self) -> &'a T {
         // SAFETY: by the invariant; any bits are a valid `T: Shm`.
@@ -58,7 +58,7 @@ impl<T: Shm> Payload<T> {
     /// Borrows the value to change it.
     ///
     /// # Safety
-    /// Nobody else reads or writes the place during `'a`.
+    /// Nobody else reads or writes the value during `'a`.
     #[inline]
     pub(crate) unsafe fn get_mut<'a>(mut self) -> &'a mut T {
         // SAFETY: as in `get`.

@@ -1,10 +1,10 @@
-//! An object as this process reaches it: the door to every operation.
+//! Where an object lies in this process. Every operation starts here.
 //!
-//! Where an object lies is checked once and then remembered, in a [`Place`]. It holds as long as
-//! this is the process that has checked it, which one load says: the process's identity in the
-//! segment stands on a page that the kernel wipes in a forked child. A child fails the comparison,
-//! attaches, and remembers a place of its own. What it inherited stays in memory until the object
-//! is dropped, as guards of the parent's may still point there.
+//! Where an object lies is checked once and then remembered, in a [`Place`]. A place is valid in
+//! the process that has checked it, and one load shows whether this is that process: the process's
+//! identity in the segment stands on a page that the kernel wipes in a forked child. A child fails
+//! the comparison, attaches, and remembers a place of its own. The inherited place stays in memory
+//! until the object is dropped, as guards of the parent may still point there.
 //!
 //! # Peer death
 //! Nothing here is shared.
@@ -23,11 +23,11 @@ use crate::segment::region::Region;
 use crate::sync::event::{Event, EventRef};
 use crate::sys::barrier::Fences;
 
-/// What lies in a block: addresses in this process, and the operations over them.
+/// The contents of a block: addresses in this process, and the operations on them.
 ///
-/// A block lives in a [`Place`], so whoever can call it is in the process that mapped it.
+/// A block is kept in a [`Place`], so code that can call it runs in the process that mapped it.
 pub(crate) trait Block: Copy + fmt::Debug {
-    /// The numbers that say where everything lies; private to the process once they were checked.
+    /// The numbers that say where everything lies. A private copy, checked once.
     type Shape: Copy + fmt::Debug;
 
     /// Bytes that a block of this shape takes.
@@ -54,15 +54,15 @@ pub(crate) struct Object<B: Block> {
 #[derive(Debug)]
 pub(crate) struct Place<B> {
     identity: NonNull<AtomicU64>,
-    /// What `identity` says in the process for which this is right.
+    /// The value of `identity` in the process for which this place is valid.
     me: PeerId,
     seat: Seat<B>,
-    /// That of the process from which this one was forked.
+    /// The place of the process from which this one was forked.
     inherited: *mut Place<B>,
 }
 
-/// This process at the object: all that an operation needs, by value. Behind a reference the
-/// compiler would load it anew after each access to shared memory.
+/// What an operation needs to know of this process and the object. Passed by value: behind a
+/// reference the compiler would load it again after each access to shared memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seat<B> {
     /// The name of this process in claim words.
@@ -71,13 +71,15 @@ pub(crate) struct Seat<B> {
     fences: Fences,
 }
 
-// SAFETY: a block is addresses of shared memory, which every thread may use as its protocol says.
+// SAFETY: a block consists of addresses of shared memory, which every thread may use as its
+// protocol says.
 unsafe impl<B: Block> Send for Object<B> {}
 // SAFETY: as above; `place` is replaced atomically, and what it points to never changes.
 unsafe impl<B: Block> Sync for Object<B> {}
 
 impl<B: Block> Object<B> {
-    /// Makes an object of this shape; `build` writes it, and nobody sees it before that is done.
+    /// Makes an object of this shape. `build` writes it; nobody sees the object before that is
+    /// done.
     pub(crate) fn create(
         segment: &Segment,
         kind: u64,
@@ -90,8 +92,8 @@ impl<B: Block> Object<B> {
         Ok(Object::new(holding, shape)?)
     }
 
-    /// Opens the object that `handle` names; it must be of this kind. `shape` reads its shape, and
-    /// checks it against the length of the block.
+    /// Opens the object that `handle` names, which must be of this kind. `shape` reads its shape
+    /// and checks it against the length of the block.
     pub(crate) fn open(
         segment: &Segment,
         handle: Handle,
@@ -125,13 +127,13 @@ impl<B: Block> Object<B> {
     fn place(&self) -> &Place<B> {
         // Acquire pairs with the Release in `enter_after_fork`.
         let place = self.place.load(Ordering::Acquire);
-        // SAFETY: what a box gave up is not null.
+        // SAFETY: a pointer that a box gave up is not null.
         let place = unsafe { NonNull::new_unchecked(place) };
         // SAFETY: by the invariant.
         unsafe { place.as_ref() }
     }
 
-    /// Where the object lies, if this process has looked that up: the common way into an
+    /// Where the object lies, if this process has looked that up before. The common way into an
     /// operation.
     #[inline(always)]
     pub(crate) fn known(&self) -> Option<&Place<B>> {
@@ -139,7 +141,7 @@ impl<B: Block> Object<B> {
         if place.is_ours() { Some(place) } else { None }
     }
 
-    /// Where the object lies, looked up if need be: the way into everything else.
+    /// Where the object lies, looked up if need be. The way into everything else.
     pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
         self.known().map_or_else(|| self.enter_after_fork(), Ok)
     }
@@ -160,7 +162,7 @@ impl<B: Block> Object<B> {
         Ok(self.place())
     }
 
-    /// Whether the peer that a claim word names is dead, by the kernel's word. Costs system calls.
+    /// Whether the peer that a claim word names is dead. Asks the kernel, so it costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         self.holding.enter().is_ok_and(|seat| seat.is_dead(owner))
     }
@@ -177,13 +179,14 @@ impl<B: Block> Drop for Object<B> {
 }
 
 impl<B> Place<B> {
-    /// Whether this is the process for which the place is right. False in one that was forked
+    /// Whether this is the process for which the place is valid. False in a child that was forked
     /// since.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
         // SAFETY: by the invariant of `Object` the identity lives as long as the place.
         let identity = unsafe { self.identity.as_ref() };
-        // Acquire pairs with the Release store of the identity: whoever sees it sees the mapping.
+        // Acquire pairs with the Release store of the identity: a thread that sees it sees the
+        // mapping.
         identity.load(Ordering::Acquire) == self.me.to_bits()
     }
 
@@ -195,7 +198,7 @@ impl<B> Place<B> {
 }
 
 impl<B: Copy> Place<B> {
-    /// What operations need. For the process for which the place is right.
+    /// What operations need. Only for the process for which the place is valid.
     #[inline]
     pub(crate) fn seat(&self) -> Seat<B> {
         self.seat

@@ -1,11 +1,11 @@
-//! What becomes of the claims and holds of a dead process.
+//! Gives back the claims and holds of a dead process.
 
 use crate::heap::Pool;
 use crate::object::block;
 use crate::peer::{PeerId, attach, reaper};
 use crate::segment::region::{Mapping, Region};
 
-/// Clears up after every dead process in the table; gives their number.
+/// Clears up after every dead process in the table; returns their number.
 pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
     let Ok((region, table)) = attach::view(mapping) else {
         return 0;
@@ -15,7 +15,7 @@ pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
     table.indices().map(|index| usize::from(reap(index))).sum()
 }
 
-/// Gives back what `dead` owned and held. Blocks are torn down in the name of `me`.
+/// Gives back what `dead` owned and held. Blocks are freed in the name of `me`.
 pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: PeerId) {
     let pool = Pool::new(mapping, region);
     pool.clear(dead, me, |object| block::recover(&pool, object, dead.owner()));

@@ -1,22 +1,20 @@
-//! What a segment does with all its objects at once.
+//! Operations of a segment on all its objects.
 
 use crate::object::{holding, reap};
 use crate::peer::Fault;
 use crate::segment::Segment;
 
 impl Segment {
-    /// Clears up after every process that was attached to this segment and is dead; gives their
-    /// number.
+    /// Clears up after every dead process that was attached to this segment; returns their number.
     ///
-    /// Rarely needed: whoever waits behind a dead process finds out by itself, and memory is
-    /// cleared when it is asked for. It is there for programs that want what the dead held to be
-    /// given back now.
+    /// Rarely needed: a process that waits behind a dead one finds out by itself, and what the dead
+    /// held is given back when memory runs short. Call this to have it given back now.
     ///
     /// # Blocking
-    /// Never waits; asks the kernel about each attached process, about 0.1 ms each.
+    /// Never waits. Asks the kernel about each attached process, which takes about 0.1 ms each.
     ///
     /// # Errors
-    /// If this process cannot attach itself.
+    /// If this process cannot attach to the segment.
     ///
     /// # Examples
     /// ```

@@ -1,4 +1,5 @@
-//! Errors of sending and receiving, by whatever object. Those of sending give the value back.
+//! Errors of sending and receiving, shared by all objects that do so. Send errors give the value
+//! back.
 //!
 //! `Full`, `Empty` and `Timeout` are transient: a later attempt may succeed. `Closed` and `Broken`
 //! are final.
@@ -17,78 +18,82 @@ const FULL: &str = "full";
 const EMPTY: &str = "empty";
 const TIMEOUT: &str = "timed out";
 
-/// Error of [`Queue::send`](crate::Queue::send); gives the value back.
+/// Error of [`Queue::send`](crate::Queue::send) and
+/// [`Producer::send`](crate::spsc::Producer::send); gives the value back.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendError<T> {
-    /// It was closed; no later attempt can succeed.
+    /// The object was closed; no later attempt can succeed.
     Closed(T),
-    /// It cannot be used.
+    /// The object cannot be used.
     Broken(T, Fault),
 }
 
-/// Error of [`Queue::try_send`](crate::Queue::try_send); gives the value back.
+/// Error of [`Queue::try_send`](crate::Queue::try_send) and
+/// [`Producer::try_send`](crate::spsc::Producer::try_send); gives the value back.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrySendError<T> {
     /// No slot is free right now; a later attempt may succeed.
     Full(T),
-    /// It was closed; no later attempt can succeed.
+    /// The object was closed; no later attempt can succeed.
     Closed(T),
-    /// It cannot be used.
+    /// The object cannot be used.
     Broken(T, Fault),
 }
 
-/// Error of [`Queue::send_timeout`](crate::Queue::send_timeout) and
-/// [`Queue::send_deadline`](crate::Queue::send_deadline); gives the value back.
+/// Error of [`Queue::send_timeout`](crate::Queue::send_timeout) and of other forms of sending with
+/// a deadline; gives the value back.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendTimeoutError<T> {
     /// No slot became free in time; a later attempt may succeed.
     Timeout(T),
-    /// It was closed; no later attempt can succeed.
+    /// The object was closed; no later attempt can succeed.
     Closed(T),
-    /// It cannot be used.
+    /// The object cannot be used.
     Broken(T, Fault),
 }
 
 /// Error of sending several values: how many were sent, and what stopped the rest.
 ///
-/// The values sent are the first ones of the slice; they stay sent.
+/// The values that were sent are the first ones of the slice. They stay sent.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendManyError<E> {
     /// Number of values that were sent.
     pub sent: usize,
-    /// What happened to the next one.
+    /// Why the next one was not sent.
     pub error: E,
 }
 
-/// Error of [`Queue::recv`](crate::Queue::recv).
+/// Error of [`Queue::recv`](crate::Queue::recv) and
+/// [`Consumer::recv`](crate::spsc::Consumer::recv).
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecvError {
-    /// It was closed and nothing is left in it; no later attempt can succeed.
+    /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// It cannot be used.
+    /// The object cannot be used.
     Broken(Fault),
 }
 
-/// Error of [`Queue::try_recv`](crate::Queue::try_recv).
+/// Error of [`Queue::try_recv`](crate::Queue::try_recv) and
+/// [`Consumer::try_recv`](crate::spsc::Consumer::try_recv).
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TryRecvError {
     /// No message is there right now; a later attempt may succeed.
     Empty,
-    /// It was closed and nothing is left in it; no later attempt can succeed.
+    /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// It cannot be used.
+    /// The object cannot be used.
     Broken(Fault),
 }
 
-/// Error of [`Queue::recv_timeout`](crate::Queue::recv_timeout) and
-/// [`Queue::recv_deadline`](crate::Queue::recv_deadline).
+/// Error of [`Queue::recv_timeout`](crate::Queue::recv_timeout) and of other forms of receiving
+/// with a deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecvTimeoutError {
     /// No message came in time; a later attempt may succeed.
     Timeout,
-    /// It was closed and nothing is left in it; no later attempt can succeed.
+    /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// It cannot be used.
+    /// The object cannot be used.
     Broken(Fault),
 }
 
@@ -100,7 +105,7 @@ impl<T> SendError<T> {
         }
     }
 
-    /// Whether it was closed.
+    /// Whether the object was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, SendError::Closed(_))
     }
@@ -116,12 +121,12 @@ impl<T> TrySendError<T> {
         }
     }
 
-    /// Whether the queue was full.
+    /// Whether no slot was free.
     pub fn is_full(&self) -> bool {
         matches!(self, TrySendError::Full(_))
     }
 
-    /// Whether it was closed.
+    /// Whether the object was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, TrySendError::Closed(_))
     }
@@ -142,14 +147,14 @@ impl<T> SendTimeoutError<T> {
         matches!(self, SendTimeoutError::Timeout(_))
     }
 
-    /// Whether it was closed.
+    /// Whether the object was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, SendTimeoutError::Closed(_))
     }
 }
 
 impl RecvError {
-    /// Whether it was closed and nothing is left.
+    /// Whether the object was closed and nothing is left in it.
     pub fn is_closed(&self) -> bool {
         matches!(self, RecvError::Closed)
     }
@@ -161,7 +166,7 @@ impl TryRecvError {
         matches!(self, TryRecvError::Empty)
     }
 
-    /// Whether it was closed and nothing is left.
+    /// Whether the object was closed and nothing is left in it.
     pub fn is_closed(&self) -> bool {
         matches!(self, TryRecvError::Closed)
     }
@@ -173,13 +178,13 @@ impl RecvTimeoutError {
         matches!(self, RecvTimeoutError::Timeout)
     }
 
-    /// Whether it was closed and nothing is left.
+    /// Whether the object was closed and nothing is left in it.
     pub fn is_closed(&self) -> bool {
         matches!(self, RecvTimeoutError::Closed)
     }
 }
 
-/// One line, as a `main` prints it that returns the error. The value need not be printable.
+/// One line, as printed by a `main` that returns the error. The value need not be printable.
 impl<T> fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -300,8 +305,8 @@ impl Error for RecvError {}
 impl Error for TryRecvError {}
 impl Error for RecvTimeoutError {}
 
-/// Why an operation ended without success, before that is said in the words of one operation. `L`
-/// is what it says when its time was not long enough.
+/// Why an operation did not succeed, before it becomes the error of that operation. `L` is what the
+/// operation reports if its time was not long enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop<L> {
     Late(L),
@@ -310,7 +315,7 @@ pub(crate) enum Stop<L> {
 }
 
 impl Stop<Never> {
-    /// For an operation that might have ended in more ways.
+    /// The same for an operation that can fail in more ways.
     pub(crate) fn widen<L>(self) -> Stop<L> {
         match self {
             Stop::Late(never) => match never {},
@@ -320,10 +325,10 @@ impl Stop<Never> {
     }
 }
 
-/// The error of sending, by how long it was tried.
+/// The error of sending that belongs to a way of waiting.
 ///
-/// The functions are kept out of their callers: inlined, the copies of a message of 64 KiB in each
-/// of their arms keep LLVM's SROA busy for hours, once the error beside it is larger than a word.
+/// The functions are not inlined: with a message of 64 KiB, the copies in each of their arms would
+/// keep LLVM's SROA pass busy for hours, once the error beside the message is larger than a word.
 pub(crate) trait SendStop {
     type Error<T>;
 
@@ -406,7 +411,7 @@ impl From<Stop<TimedOut>> for RecvTimeoutError {
 mod tests {
     use super::*;
 
-    /// No `Debug`: errors must not need it.
+    /// Has no `Debug`: errors must not need it.
     struct Opaque(u8);
 
     #[test]

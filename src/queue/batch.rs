@@ -16,13 +16,14 @@ use crate::sys::clock::Deadline;
 impl<T: Shm> Queue<T> {
     /// Sends all of `values` in order, waiting for free slots as long as it takes.
     ///
-    /// Messages of other senders may come in between. Receivers are woken once, not for each.
+    /// Messages of other senders may come in between. Receivers are woken once, and not for each
+    /// message.
     ///
     /// # Peer death
     /// A sender killed inside this call has sent a prefix of `values`, possibly empty.
     ///
     /// # Errors
-    /// How many were sent, and [`SendError::Closed`] or [`SendError::Broken`].
+    /// [`SendError::Closed`] or [`SendError::Broken`], with the number of values that were sent.
     pub fn send_many(&self, values: &[T]) -> Result<(), SendManyError<SendError<()>>> {
         self.put_many(values, Forever)
     }
@@ -30,7 +31,7 @@ impl<T: Shm> Queue<T> {
     /// Sends as many of `values` as there are free slots right now, in order.
     ///
     /// # Errors
-    /// How many were sent if not all, and why the next one was not.
+    /// If not all were sent: how many were, and why the next one was not.
     ///
     /// # Examples
     /// ```
@@ -47,7 +48,7 @@ impl<T: Shm> Queue<T> {
     /// Sends all of `values` in order, waiting at most `timeout` for free slots.
     ///
     /// # Errors
-    /// How many were sent if not all, and why the next one was not.
+    /// If not all were sent: how many were, and why the next one was not.
     pub fn send_many_timeout(
         &self,
         values: &[T],
@@ -59,7 +60,7 @@ impl<T: Shm> Queue<T> {
     /// Sends all of `values` in order, waiting until `deadline` for free slots.
     ///
     /// # Errors
-    /// How many were sent if not all, and why the next one was not.
+    /// If not all were sent: how many were, and why the next one was not.
     pub fn send_many_deadline(
         &self,
         values: &[T],
@@ -68,16 +69,18 @@ impl<T: Shm> Queue<T> {
         self.put_many(values, Deadline::at(deadline))
     }
 
-    /// Receives up to `max` messages and appends them to `values`: waits for the first as long as
-    /// it takes, and takes what else is there, at most as many as the queue has slots. Gives their
-    /// number, which is 0 only if `max` is.
+    /// Receives up to `max` messages and appends them to `values`. Waits for the first as long as
+    /// it takes.
+    ///
+    /// Then takes what else is there, at most as many messages as the queue has slots. Returns
+    /// their number, which is 0 only if `max` is.
     ///
     /// # Peer death
-    /// A receiver killed inside this call is lost with those that it had taken from the queue; see
-    /// [`OnReceiverDeath`](crate::OnReceiverDeath) for the one that it was just taking.
+    /// If the receiver is killed inside this call, the messages that it has taken so far are lost.
+    /// For the one that it was just taking see [`OnReceiverDeath`](crate::OnReceiverDeath).
     ///
     /// # Errors
-    /// As [`Queue::recv`], and `values` is as it was.
+    /// As [`Queue::recv`]; `values` is unchanged.
     ///
     /// # Examples
     /// ```
@@ -95,7 +98,7 @@ impl<T: Shm> Queue<T> {
     /// Receives up to `max` messages that are there right now and appends them to `values`.
     ///
     /// # Errors
-    /// As [`Queue::try_recv`], and `values` is as it was.
+    /// As [`Queue::try_recv`]; `values` is unchanged.
     pub fn try_recv_many(&self, values: &mut Vec<T>, max: usize) -> Result<usize, TryRecvError> {
         Ok(self.get_many(values, max, Once)?)
     }
@@ -103,7 +106,7 @@ impl<T: Shm> Queue<T> {
     /// As [`Queue::recv_many`], waiting at most `timeout` for the first message.
     ///
     /// # Errors
-    /// As [`Queue::recv_timeout`], and `values` is as it was.
+    /// As [`Queue::recv_timeout`]; `values` is unchanged.
     pub fn recv_many_timeout(
         &self,
         values: &mut Vec<T>,
@@ -116,7 +119,7 @@ impl<T: Shm> Queue<T> {
     /// As [`Queue::recv_many`], waiting until `deadline` for the first message.
     ///
     /// # Errors
-    /// As [`Queue::recv_timeout`], and `values` is as it was.
+    /// As [`Queue::recv_timeout`]; `values` is unchanged.
     pub fn recv_many_deadline(
         &self,
         values: &mut Vec<T>,
@@ -146,7 +149,7 @@ impl<T: Shm> Queue<T> {
             let mut at = claim.position();
             publish(seat, claim, first);
             rest = others;
-            // As many as go without looking around.
+            // As many as can be claimed without a search.
             while let [next, others @ ..] = rest
                 && let Some(claim) = ring.claim_write_behind(at, seat.me)
             {
@@ -154,8 +157,9 @@ impl<T: Shm> Queue<T> {
                 publish(seat, claim, next);
                 rest = others;
             }
-            // Wakes one receiver; each that takes a message and sees another wakes the next. Before
-            // waiting for a slot, too: those that can free one must know of what is there.
+            // Wakes one receiver; each that takes a message and sees another wakes the next. Done
+            // before waiting for a slot, too: the receivers that can free one must know that there
+            // are messages.
             self.shared.notify(seat, End::Write);
         }
         Ok(())
@@ -188,7 +192,7 @@ impl<T: Shm> Queue<T> {
             if values.len() - before == max {
                 break;
             }
-            // At the hint there may be none though there is one further on.
+            // Even if there is no message at the hint, there may be one further on.
             match self.shared.claim(End::Read, Once, self.wait) {
                 Ok((_, next)) => claim = next,
                 Err(_) => break,

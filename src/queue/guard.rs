@@ -1,4 +1,4 @@
-//! A claimed slot in the hands of the caller: to write into, or to read from, in place.
+//! Guards of claimed slots: a message is written or read in place.
 //!
 //! # Invariants
 //! While a guard exists in the process that made it, the slot's word is `WRITING` or `READING` with
@@ -38,7 +38,7 @@ impl<T: Shm> Slot<'_, T> {
         }
     }
 
-    /// Ends the claim. In a forked child it is the parent's, and `None`.
+    /// Ends the claim. `None` in a forked child, where the claim is the parent's.
     #[inline]
     fn end(&mut self) -> Option<Claim> {
         self.claim.take().filter(|_| self.place.is_ours())
@@ -51,20 +51,21 @@ fn in_a_child() -> ! {
     panic!("a guard of the parent's was used in a forked child: claim a slot of the child's own")
 }
 
-/// A free slot, claimed for one message that is written in place. From
+/// A slot claimed for one message, which is written in place. Made by
 /// [`Queue::reserve`](crate::Queue::reserve).
 ///
-/// Dereferences to the value, which begins as whatever bytes lie there (some earlier message, or
-/// zero): fill it in, then [`commit`](Reservation::commit). Dropped without that, nothing is sent.
+/// Dereferences to the value. At first the value is whatever bytes lie there (some earlier message,
+/// or zero): fill it in, then [`commit`](Reservation::commit). If the reservation is dropped
+/// instead, nothing is sent.
 ///
-/// Messages behind it in order wait until it is committed or dropped: keep it short.
+/// Later messages wait until it is committed or dropped, so do that soon.
 ///
 /// # Peer death
-/// Killed with a reservation, the process has sent nothing; the slot is recovered by whoever waits
-/// behind it.
+/// A process killed with a reservation has sent nothing. The next process that waits for the slot
+/// recovers it.
 ///
 /// # Fork
-/// Belongs to the process that made it: in a forked child it is inert, and using it panics.
+/// It belongs to the process that made it. In a forked child it is inert, and using it panics.
 #[must_use = "a reservation that is dropped sends nothing"]
 pub struct Reservation<'a, T: Shm> {
     slot: Slot<'a, T>,
@@ -89,7 +90,7 @@ impl<'a, T: Shm> Reservation<'a, T> {
     /// Sends the message.
     ///
     /// # Memory ordering
-    /// Everything written before is visible to whoever receives the message (release to acquire).
+    /// Everything written before is visible to the receiver of the message (release to acquire).
     ///
     /// # Panics
     /// In a forked child of the process that made the reservation.
@@ -137,18 +138,17 @@ impl<T: Shm> fmt::Debug for Reservation<'_, T> {
     }
 }
 
-/// A received message, read in place. From [`Queue::recv_ref`](crate::Queue::recv_ref).
+/// A received message, read in place. Made by [`Queue::recv_ref`](crate::Queue::recv_ref).
 ///
-/// The message counts as taken from the moment it was received, and as done when this is dropped:
-/// until then the queue's [`OnReceiverDeath`](crate::OnReceiverDeath) says what becomes of it if
-/// this process is killed.
+/// The message is done when this is dropped. If the process is killed before that, the queue's
+/// [`OnReceiverDeath`](crate::OnReceiverDeath) says what happens to the message.
 ///
-/// The slot is free for senders again only when this is dropped: keep it short. As long as a sender
-/// might come to use the slot, the queue is not known to be drained: who has every slot in hand in
-/// this way, and has closed the queue, is not told `Closed` but waits. Drop the message first.
+/// Senders can use the slot again only after this is dropped, so drop it soon. A receiver that
+/// keeps every slot of a closed queue in this way waits and does not get `Closed`, because a sender
+/// that began before the close might still use one of the slots. Drop the messages first.
 ///
 /// # Fork
-/// Belongs to the process that received it: in a forked child it is inert, and using it panics.
+/// It belongs to the process that received it. In a forked child it is inert, and using it panics.
 #[must_use = "dropping the message gives its slot back"]
 pub struct Received<'a, T: Shm> {
     slot: Slot<'a, T>,
@@ -160,8 +160,8 @@ impl<'a, T: Shm> Received<'a, T> {
         Received { slot: Slot { shared, place, claim: Some(claim) } }
     }
 
-    /// Whether another receiver was killed with this message before. It may have acted on it, in
-    /// part or wholly.
+    /// Whether an earlier receiver was killed with this message. That receiver may have acted on
+    /// it, in part or wholly.
     pub fn redelivered(&self) -> bool {
         self.slot.claim.as_ref().is_some_and(|claim| claim.redelivered)
     }

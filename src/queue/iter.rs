@@ -6,7 +6,7 @@ use crate::object::transfer::RecvError;
 use crate::queue::Queue;
 use crate::segment::Shm;
 
-/// Receives one message after the other, waiting for each. From [`Queue::iter`].
+/// Receives one message after the other, waiting for each. Made by [`Queue::iter`].
 ///
 /// # Examples
 /// ```
@@ -28,7 +28,7 @@ impl<'a, T: Shm> Iter<'a, T> {
         Iter { queue, end: None }
     }
 
-    /// What ended the iteration: `Closed`, or that the queue is broken; `None` before the end.
+    /// Why the iteration ended: `Closed` or `Broken`; `None` before the end.
     pub fn end(&self) -> Option<RecvError> {
         self.end
     }
@@ -45,5 +45,5 @@ impl<T: Shm> Iterator for Iter<'_, T> {
     }
 }
 
-/// Both ends are final.
+/// `Closed` and `Broken` are both final.
 impl<T: Shm> FusedIterator for Iter<'_, T> {}

@@ -1,11 +1,11 @@
 //! The queue: a ring and two events.
 //!
 //! - this file: [`Queue`] and its operations.
-//! - `options`: how a queue is made.
+//! - `options`: the options of a new queue.
 //! - `guard`: messages written and read in place.
 //! - `batch`: several messages at a time.
 //! - `iter`: messages as an iterator.
-//! - `shared`: how an operation claims a slot, waits for one, and tells the other side.
+//! - `shared`: how an operation claims a slot, waits for one, and notifies the other side.
 
 mod batch;
 mod guard;
@@ -47,27 +47,28 @@ use crate::sys::clock::Deadline;
 /// any processes and threads.
 ///
 /// Values are copied into slots of the segment and out again; nothing is serialized. Each message
-/// is received once, by one receiver. Messages of all senders are in one order, that in which their
-/// slots were claimed.
+/// is received once, by one receiver. All messages are in one order: the order in which their
+/// senders claimed slots.
 ///
 /// Handles are cheap to clone and all equal: each can send and receive. The queue lives as long as
 /// any process holds a handle.
 ///
 /// # Blocking
 /// A blocked operation waits as the handle's [`Wait`] says. Sending and receiving make no system
-/// call as long as nobody sleeps.
+/// call while nobody sleeps.
 ///
 /// # Peer death
-/// A sender killed inside a call has sent the value or has not; what it has sent is received. A
-/// receiver killed after it took a message leaves it to the queue's [`OnReceiverDeath`]. Nobody
-/// waits for the dead: blocked survivors go on within 100 ms. A process that is stopped is alive,
-/// and messages behind one that it is just writing wait for it.
+/// A sender killed inside a call has sent the value or has not. What it has sent is received. If a
+/// receiver is killed after it took a message, the queue's [`OnReceiverDeath`] says what happens to
+/// the message. Nobody waits for a dead process: blocked survivors go on within 100 ms. A stopped
+/// process is alive: if it was just writing a message, the messages behind that one wait.
 ///
 /// # Fork
 /// A handle works in a forked child as it does in the parent.
 ///
 /// # Errors
-/// `Full`, `Empty` and `Timeout` are of the moment. `Closed` and `Broken` are final.
+/// `Full`, `Empty` and `Timeout` are transient: a later attempt may succeed. `Closed` and `Broken`
+/// are final.
 ///
 /// # Source
 /// The ring's protocol, its proof and its relation to Vyukov's are described in `docs/queue.md`.
@@ -92,12 +93,13 @@ pub struct Queue<T: Shm> {
 impl<T: Shm> Queue<T> {
     /// Makes a queue of `capacity` slots in the commons.
     ///
-    /// Its memory, `capacity` slots of the value and 8 bytes each, is backed at once, so that it
-    /// cannot run out later.
+    /// Each slot takes the size of the value and 8 bytes, rounded up. The kernel provides all this
+    /// memory at once, so that it cannot run out later.
     ///
     /// # Errors
-    /// [`CreateError::Capacity`] for 0 and for more than 2^24 slots; [`CreateError::OutOfMemory`]
-    /// with the sizes if the segment has less left; [`CreateError::NoPages`] if the kernel has.
+    /// [`CreateError::Capacity`] for 0 and for more than 2^24 slots; [`CreateError::OutOfMemory`],
+    /// with the sizes, if the segment has too little left; [`CreateError::NoPages`] if the kernel
+    /// has no memory for it.
     ///
     /// # Examples
     /// ```
@@ -139,8 +141,8 @@ impl<T: Shm> Queue<T> {
     /// Opens the queue that `handle` names, in `segment`.
     ///
     /// # Errors
-    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no queue
-    /// of `T`.
+    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is not a
+    /// queue of `T`.
     pub fn open(segment: &Segment, handle: Handle) -> Result<Queue<T>, Fault> {
         let object = Object::open(segment, handle, Kind::Queue.with::<T>(), Shape::read::<T>)?;
         Ok(Queue::from_object(object, Wait::default()))
@@ -150,12 +152,12 @@ impl<T: Shm> Queue<T> {
         Queue { shared: Arc::new(Shared::new(object)), wait }
     }
 
-    /// The queue's name, which can be sent to any process that has the segment.
+    /// The queue's name. It can be sent to any process that has the segment.
     pub fn handle(&self) -> Handle {
         self.shared.object.handle()
     }
 
-    /// The same queue, with blocked operations of this handle waiting as `wait` says.
+    /// Another handle of the same queue, whose blocked operations wait as `wait` says.
     #[must_use = "this gives another handle and leaves this one as it is"]
     pub fn with_wait(&self, wait: Wait) -> Queue<T> {
         Queue { wait, ..self.clone() }
@@ -164,7 +166,8 @@ impl<T: Shm> Queue<T> {
     /// Sends `value`, waiting for a free slot as long as it takes.
     ///
     /// # Memory ordering
-    /// Everything written before is visible to whoever receives the value (release to acquire).
+    /// Everything written before the send is visible to the receiver of the value (release to
+    /// acquire).
     ///
     /// # Peer death
     /// A sender killed inside this call has sent the value or has not.
@@ -213,7 +216,7 @@ impl<T: Shm> Queue<T> {
     /// [`OnReceiverDeath`].
     ///
     /// # Errors
-    /// [`RecvError::Closed`] once the queue was closed and everything in it received; or
+    /// [`RecvError::Closed`] once the queue is closed and everything in it has been received;
     /// [`RecvError::Broken`].
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
@@ -245,7 +248,7 @@ impl<T: Shm> Queue<T> {
         self.take(Deadline::at(deadline))
     }
 
-    /// Claims a slot for a message that is written in place, waiting for one as long as it takes.
+    /// Claims a slot to write a message in place, waiting as long as it takes.
     ///
     /// # Errors
     /// [`SendError::Closed`] or [`SendError::Broken`].
@@ -265,7 +268,7 @@ impl<T: Shm> Queue<T> {
         self.claim_slot(Forever)
     }
 
-    /// Claims a slot for a message that is written in place, if one is free right now.
+    /// Claims a slot to write a message in place, if one is free right now.
     ///
     /// # Errors
     /// As [`Queue::try_send`].
@@ -273,7 +276,7 @@ impl<T: Shm> Queue<T> {
         self.claim_slot(Once)
     }
 
-    /// Claims a slot for a message that is written in place, waiting at most `timeout` for one.
+    /// Claims a slot to write a message in place, waiting at most `timeout`.
     ///
     /// # Errors
     /// As [`Queue::send_timeout`].
@@ -284,7 +287,7 @@ impl<T: Shm> Queue<T> {
         self.claim_slot(Deadline::after(timeout))
     }
 
-    /// Claims a slot for a message that is written in place, waiting until `deadline` for one.
+    /// Claims a slot to write a message in place, waiting until `deadline`.
     ///
     /// # Errors
     /// As [`Queue::send_timeout`].
@@ -330,8 +333,8 @@ impl<T: Shm> Queue<T> {
         Ok(self.get(Deadline::at(deadline))?)
     }
 
-    /// The messages as an iterator that waits for each and ends when the queue is closed and empty,
-    /// or broken.
+    /// Iterates over the messages: waits for each, and ends when the queue is closed and empty, or
+    /// broken.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter::new(self)
     }
@@ -341,42 +344,42 @@ impl<T: Shm> Queue<T> {
         self.shared.object.shape().capacity() as usize
     }
 
-    /// Messages in the queue: begun by a sender and not yet taken by a receiver. A snapshot; 0 if
-    /// the queue is broken.
+    /// Number of messages that a sender has begun and no receiver has taken. A snapshot; 0 if the
+    /// queue is broken.
     ///
-    /// A reservation that was dropped is counted until a receiver has passed its place;
-    /// [`is_empty`](Queue::is_empty) and [`is_full`](Queue::is_full) are exact in that case, too.
+    /// A dropped reservation is counted until a receiver has passed its place;
+    /// [`is_empty`](Queue::is_empty) and [`is_full`](Queue::is_full) are exact even then.
     pub fn len(&self) -> usize {
         self.look(|block| block.ring().len() as usize).unwrap_or(0)
     }
 
-    /// Whether no message could be received right now. A snapshot.
+    /// Whether no message can be received right now. A snapshot.
     pub fn is_empty(&self) -> bool {
         !self.look(|block| block.ring().has_message()).unwrap_or(false)
     }
 
-    /// Whether no message could be sent right now. A snapshot.
+    /// Whether no message can be sent right now. A snapshot.
     pub fn is_full(&self) -> bool {
         !self.look(|block| block.ring().has_space()).unwrap_or(false)
     }
 
-    /// Messages that were dropped because their receiver was killed with them; always 0 with
+    /// Number of messages that were lost because their receiver was killed; always 0 with
     /// [`OnReceiverDeath::Redeliver`].
     ///
-    /// Counted when the slot is recovered, by whoever finds it. A process killed in the middle of
-    /// that leaves the count one short.
+    /// A message is counted when another process recovers its slot. If that process is killed just
+    /// then, the count stays one short.
     pub fn lost(&self) -> u64 {
         self.look(|block| block.ring().lost.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Closes the queue for good: senders get their values back, receivers get what is left and
-    /// then `Closed`. Those that sleep are woken. Closing twice changes nothing.
+    /// then `Closed`. Sleepers are woken. Closing twice changes nothing.
     ///
-    /// A send that is under way in another process may still succeed; then its message is received
+    /// A send that is under way in another process may still succeed. Its message is then received
     /// before `Closed`.
     ///
     /// # Peer death
-    /// Killed inside this call, the process has closed the queue or has not.
+    /// A process killed inside this call has closed the queue or has not.
     pub fn close(&self) {
         if let Ok(place) = self.shared.object.enter() {
             let seat = place.seat();
@@ -395,7 +398,7 @@ impl<T: Shm> Queue<T> {
         self.shared.object.enter().ok().map(|place| look(&place.seat().block))
     }
 
-    /// By reference, as a value would be copied on its way here.
+    /// Takes the value by reference, so that it is not copied on its way here.
     #[inline(always)]
     fn put<U: Until>(&self, value: &T, until: U) -> Result<(), SendErrorOf<U, T>>
     where
@@ -489,7 +492,7 @@ impl<T: Shm> Queue<T> {
     }
 }
 
-/// What sending a `T` says when it has failed.
+/// The error of sending a `T`.
 type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T>;
 
 /// Another handle of the same queue.

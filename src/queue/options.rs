@@ -1,4 +1,4 @@
-//! How a queue is made.
+//! The options of a new queue.
 
 use crate::object::CreateError;
 use crate::queue::Queue;
@@ -6,23 +6,24 @@ use crate::ring::mpmc::OnReaderDeath;
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 
-/// What becomes of a message whose receiver was killed after it took the message and before it was
+/// What happens to a message whose receiver is killed after it took the message and before it is
 /// done with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnReceiverDeath {
-    /// It is gone, and counted: [`Queue::lost`]. No message is ever seen twice.
+    /// The message is lost, and [`Queue::lost`] counts it. No message is ever seen twice.
     #[default]
     Drop,
-    /// Another receiver gets it, out of order and flagged:
-    /// [`Received::redelivered`](crate::Received::redelivered). No message is lost; the dead
+    /// Another receiver gets the message, out of order and flagged: see
+    /// [`Received::redelivered`](crate::Received::redelivered). No message is lost. The dead
     /// receiver may have acted on it already.
     ///
-    /// Only messages that are received in place show the flag: [`Queue::recv_ref`] and its other
-    /// forms. [`Queue::recv`], `recv_many` and `iter` give the value alone.
+    /// Only messages received in place show the flag: by [`Queue::recv_ref`] and its other forms.
+    /// [`Queue::recv`], `recv_many` and `iter` give the value alone.
     ///
-    /// A closed queue then says `Closed` to a receiver only once no other receiver still reads a
-    /// message. A receiver that waits looks from time to time for messages that come back: at those
-    /// that are being read, and at those received since the oldest of them, whatever the capacity.
+    /// With this policy a closed queue says `Closed` to a receiver only once no other receiver is
+    /// still reading a message. A receiver that waits checks from time to time for messages that
+    /// come back: it looks at those that are being read, and at those received since the oldest of
+    /// them, whatever the capacity.
     Redeliver,
 }
 
@@ -68,7 +69,7 @@ impl QueueOptions {
         self
     }
 
-    /// What becomes of a message whose receiver is killed.
+    /// What happens to a message whose receiver is killed.
     pub fn on_receiver_death(&mut self, policy: OnReceiverDeath) -> &mut Self {
         self.on_receiver_death = policy;
         self

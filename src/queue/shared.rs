@@ -1,16 +1,17 @@
-//! How an operation goes: claim a slot, or wait for one; afterwards tell the other side.
+//! The steps of an operation: claim a slot, or wait for one; then notify the other side.
 //!
-//! The common case, in which the slot at the hint is free and nobody sleeps, is inlined into the
-//! caller and ends there. Everything else is called with the [`Shared`] alone, enters anew, and
-//! does the whole operation. Where the two came together again, the common case had to keep for
-//! the other one what it had looked up, and took half as many instructions more.
+//! In the common case the slot at the hint is free and nobody sleeps. This case is inlined into the
+//! caller and ends there. Every other case is a call that is given only the [`Shared`], looks the
+//! queue up again, and does the whole operation. Where the two paths joined again, the common case
+//! had to keep what it had looked up for the other path, and took one and a half times as many
+//! instructions.
 
 use crate::object::attempt::{self, Attempt, Blocked, Never, Until, Waiting};
 use crate::object::block::queue::QueueBlock;
 use crate::object::place::{Object, Place, Seat};
 use crate::object::transfer::Stop;
 use crate::peer::Fault;
-use crate::ring::mpmc::{Claim, Held, Refused};
+use crate::ring::mpmc::{Claim, ClaimedSlot, Refused};
 use crate::segment::Shm;
 use crate::sync::Wait;
 use crate::sync::spin::Patience;
@@ -18,16 +19,16 @@ use crate::sync::spin::Patience;
 /// What all handles of a queue in a process share.
 pub(crate) struct Shared<T: Shm> {
     pub(crate) object: Object<QueueBlock<T>>,
-    /// Of those who wait for space.
+    /// Of senders that wait for space.
     senders: Waiting,
-    /// Of those who wait for a message.
+    /// Of receivers that wait for a message.
     receivers: Waiting,
 }
 
 /// Where the queue lies.
 pub(crate) type QueuePlace<T> = Place<QueueBlock<T>>;
 
-/// This process at the queue.
+/// The queue, as this process uses it.
 pub(crate) type QueueSeat<T> = Seat<QueueBlock<T>>;
 
 /// One end of the queue.
@@ -65,15 +66,16 @@ impl<T: Shm> Shared<T> {
         let events = [seat.event(event)];
         let claimed =
             attempt::go_on(&self.object, claiming, blocked, until, &events, wait, waiting);
-        // In a stream alone: the look takes the line of the next slot from a sender.
+        // Only in a stream, as the look takes the cache line of the next slot from a sender.
         if end == End::Read && waiting.patience.is_in_stream() {
             waiting.patience.found(1 + u64::from(seat.block.ring().has_message()));
         }
         claimed.map_err(Stop::Late)?.map(|claim| (place, claim)).map_err(Stop::widen)
     }
 
-    /// After a message was published (`Write`) or a slot released (`Read`): wakes one who waits for
-    /// that, and passes on what a killed process may have slept through on the same side.
+    /// For use after a message was published (`Write`) or a slot released (`Read`). Wakes one
+    /// process that waits for that. On the same side, passes on a wake-up that a killed process may
+    /// have taken.
     #[inline]
     pub(crate) fn notify(&self, seat: QueueSeat<T>, end: End) {
         let (items, space) = (seat.block.items(), seat.block.space());
@@ -112,8 +114,8 @@ impl<T: Shm> Shared<T> {
                 if !items.seems_to_have_sleepers() {
                     return;
                 }
-                // In a closed ring the others may wait for this very release, to know that nothing
-                // more comes.
+                // In a closed ring other receivers may wait for this release, after which they know
+                // that nothing more comes.
                 if ring.is_closed() {
                     items.notify_all();
                 } else if ring.has_message() {
@@ -133,14 +135,14 @@ pub(crate) fn claim_at_hint<T: Shm>(seat: QueueSeat<T>, end: End) -> Option<Clai
     }
 }
 
-/// After a slot without a message came free (given up, or taken from the dead): a receiver may have
-/// waited for just this position, and a sender may use the slot.
+/// For use after a slot without a message came free (given up, or taken from a dead process): a
+/// receiver may have waited for this position, and a sender may use the slot.
 pub(crate) fn notify_both<T: Shm>(seat: QueueSeat<T>) {
     seat.event(seat.block.items()).notify_one();
     seat.event(seat.block.space()).notify_one();
 }
 
-/// The claim of a slot that was not to be had at the hint.
+/// Claims a slot after the claim at the hint has failed.
 struct Claiming<'a, T: Shm> {
     object: &'a Object<QueueBlock<T>>,
     seat: QueueSeat<T>,
@@ -150,9 +152,9 @@ struct Claiming<'a, T: Shm> {
 impl<T: Shm> Attempt for Claiming<'_, T> {
     /// A claim, or why there will never be one.
     type Done = Result<Claim, Stop<Never>>;
-    type Held = Held;
+    type Held = ClaimedSlot;
 
-    fn attempt(&mut self, look: bool) -> Result<Self::Done, Blocked<Held>> {
+    fn attempt(&mut self, look: bool) -> Result<Self::Done, Blocked<ClaimedSlot>> {
         loop {
             let ring = self.seat.block.ring();
             let claimed = match self.end {
@@ -168,8 +170,8 @@ impl<T: Shm> Attempt for Claiming<'_, T> {
                 Err(Refused::NotNow(None)) if !look => Err(Blocked::Perhaps),
                 Err(Refused::NotNow(None)) => match self.look_for_orphans() {
                     Orphan::Made => continue,
-                    // It bars nobody's way, but the death of its reader brings it back: whoever
-                    // waits looks as often as behind an owner.
+                    // It blocks nobody, but it comes back if its reader dies. So the waiter checks
+                    // as often as behind an owner.
                     Orphan::MayCome => Err(Blocked::Living),
                     Orphan::None => Err(Blocked::Nobody),
                 },
@@ -177,11 +179,11 @@ impl<T: Shm> Attempt for Claiming<'_, T> {
         }
     }
 
-    fn owner(held: Held) -> u32 {
+    fn owner(held: ClaimedSlot) -> u32 {
         held.owner()
     }
 
-    fn succeed(&mut self, held: Held) -> Option<Self::Done> {
+    fn succeed(&mut self, held: ClaimedSlot) -> Option<Self::Done> {
         if self.seat.block.ring().recover(held) {
             notify_both(self.seat);
         }
@@ -189,13 +191,13 @@ impl<T: Shm> Attempt for Claiming<'_, T> {
     }
 }
 
-/// What becomes of messages that others are reading, in a queue that delivers again.
+/// Whether a message comes back from those that are reading, in a queue that delivers again.
 enum Orphan {
-    /// A message of a dead receiver can be had now.
+    /// The message of a dead receiver can be claimed now.
     Made,
-    /// A living receiver reads one.
+    /// A living receiver is reading a message, which comes back if that receiver dies.
     MayCome,
-    /// Nobody reads anything that would come back.
+    /// Nobody is reading a message that would come back.
     None,
 }
 
@@ -207,14 +209,15 @@ impl<T: Shm> Claiming<'_, T> {
 
     fn look_for_orphans(&self) -> Orphan {
         let ring = self.seat.block.ring();
-        // Whoever made an orphan may have been killed before it said so.
+        // A process that made an orphan may have been killed before it set the flag.
         if ring.find_orphan() {
             return Orphan::Made;
         }
         let mut last_judged = None;
         let mut found = Orphan::None;
         for held in ring.read_by_others(self.seat.me) {
-            // Many slots in a row have the same reader; one question to the kernel answers for all.
+            // Often many slots in a row have the same reader, and one question to the kernel is
+            // enough.
             let (owner, dead) = last_judged
                 .filter(|&(owner, _)| owner == held.owner())
                 .unwrap_or_else(|| (held.owner(), self.object.is_dead(held.owner())));

@@ -1,7 +1,7 @@
-//! Lock-free rings over slots they are given. They never sleep, and know nothing of mapped memory
-//! or of what the slots carry.
+//! Lock-free rings over slots that the caller provides. They never sleep, and know nothing of
+//! mapped memory or of what the slots carry.
 //!
-//! - [`position`]: where in the ring, and the words of its slots.
+//! - [`position`]: positions in a ring, and the words of its slots.
 //! - [`mpmc`]: many senders, many receivers; claims that name the claimant.
 //! - [`spsc`]: one of each; a single store publishes.
 

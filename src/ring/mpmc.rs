@@ -1,9 +1,9 @@
 //! Many senders, many receivers: a ring whose slots say who has claimed them.
 //!
 //! # Protocol
-//! Every slot has a word `{lap | phase | owner}`, and the words are the only truth. `tail` and
-//! `head` are hints where to look: they may lag, and are moved by a plain store, so a message costs
-//! one read-modify-write on each side.
+//! Every slot has a word `{lap | phase | owner}`, and only these words count. `tail` and `head` are
+//! hints where to look. They may lag and are moved by a plain store, so a message costs one
+//! read-modify-write on each side.
 //! ```text
 //! EMPTY(l) --claim: CAS--> WRITING(l,p) --publish: store--> FULL(l) --claim: CAS--> READING(l,c) --release: store--> EMPTY(l+1)
 //!    |                        |  abort: store EMPTY(l+1)                                |
@@ -13,45 +13,46 @@
 //! ```
 //! A sender starts at `tail` and walks over claimed slots to the first that is `EMPTY` in the lap
 //! it should be in; a receiver starts at `head` and walks to the first `FULL` one. A walker that
-//! meets a slot laps ahead jumps there, so a hint that a frozen process stores late costs a step
-//! and not a walk over everything sent meanwhile. Both claim by comparing with the exact word they
-//! saw.
+//! meets a slot laps ahead jumps there. So a hint that a frozen process stores late costs one step,
+//! and not a walk over everything sent meanwhile. Both claim by a compare-and-swap from the exact
+//! word that they saw.
 //!
 //! # Why it is right
 //! 1. A slot never has the same `(lap, EMPTY)` or `(lap, FULL)` twice (but for laps modulo 2^30,
 //!    see `position`): lap and phase only grow, and `ORPHAN -> READING` leads back only by another
 //!    death.
 //! 2. Hints lag: a hint is stored as one past a claimed position, and positions stay claimed.
-//! 3. So whoever claims position `p` walked over claimed positions up to it: claims are made in the
-//!    order of positions, first in, first out.
-//! 4. A slot is written again only after the reader of its last lap released it, or was recovered
-//!    from.
-//! 5. Between claim and publish or release only the owner touches the payload, unless it is dead,
-//!    and then it touches nothing.
-//! 6. Recovery is a compare-and-swap from the exact word that was judged: of two, one wins; against
-//!    a late publish, it fails.
-//! 7. Closing: after the `closed` flag is set senders turn back before they claim. One that passed
-//!    the flag before may still claim; a receiver concludes that nothing more comes only by sealing
-//!    the first empty position, after which no position from there on can be claimed (3).
+//! 3. So a process that claims position `p` walked over claimed positions up to it: claims are made
+//!    in the order of positions, first in, first out.
+//! 4. A slot is written again only after the reader of its last lap has released it, or after it
+//!    was recovered from a dead reader.
+//! 5. Between claim and publish or release only the owner touches the payload. A dead owner touches
+//!    nothing.
+//! 6. Recovery is a compare-and-swap from the exact word that was judged. Of two recoveries one
+//!    wins, and after a late publish it fails.
+//! 7. Closing: after the `closed` flag is set senders turn back before they claim. A sender that
+//!    passed the flag before may still claim. A receiver therefore concludes that nothing more
+//!    comes only by sealing the first empty position: after that no position from there on can be
+//!    claimed (3).
 //!
 //! # Orderings
 //! A claim acquires the word that the slot's last owner stored with Release: `EMPTY` hands the
 //! bytes to the writer, `FULL` to the reader. Recovery is AcqRel and continues the chain.
 //!
-//! A walker must not see a slot as it was before a claim that its hint, or a slot it jumped from,
-//! tells of; it would take the ring for corrupt. Therefore hints are stored with Release and loaded
-//! with Acquire, and claims release too: whoever claimed a position had seen all claims before it,
-//! and whoever learns of that claim, by word or by hint, sees them as well. On x86-64 this costs
-//! nothing.
+//! A hint, or a slot that a walker jumped from, tells of claims. The walker must not see a slot as
+//! it was before those claims, or it would take the ring for corrupt. Therefore hints are stored
+//! with Release and loaded with Acquire, and claims release too: a process that claimed a position
+//! had seen all claims before it, and a process that learns of that claim, by word or by hint, sees
+//! them as well. On x86-64 this costs nothing.
 //!
 //! # Peer death
-//! Killed before the store of `FULL`, a sender has sent nothing; after it, everything. Killed after
-//! its claim and before its release, a receiver has taken the message: by the ring's policy it is
-//! counted as lost, or delivered again and flagged.
+//! A sender killed before its store of `FULL` has sent nothing; after it, everything. A receiver
+//! killed after its claim and before its release has taken the message: by the ring's policy the
+//! message is counted as lost, or delivered again and flagged.
 //!
 //! # Source
-//! The slot sequence numbers are Vyukov's ("Bounded MPMC queue", 1024cores.net); a Vyukov ring
-//! itself cannot be repaired, as nothing says whose a claimed position is.
+//! The slot sequence numbers are Vyukov's ("Bounded MPMC queue", 1024cores.net). A Vyukov ring
+//! itself cannot be repaired, as nothing says who has claimed a position.
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::ring::position::{Phase, Position, SlotWord, ahead};
@@ -78,15 +79,15 @@ pub(crate) enum OnReaderDeath {
     Redeliver,
 }
 
-/// A ring over words that somebody else placed.
+/// A ring over words that the caller provides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ring<'a, S> {
     /// Hint: no later than the first position that is not claimed for writing. Senders store it.
     pub(crate) tail: &'a AtomicU64,
     /// Hint: no later than the first position that is not claimed for reading. Receivers store it.
     pub(crate) head: &'a AtomicU64,
-    /// Hint: no later than the first position that somebody may still read, be it now, later, or
-    /// again. Kept with [`OnReaderDeath::Redeliver`] only, for those who look for what comes back.
+    /// Hint: no later than the first position that may still be read, now, later or again. Kept
+    /// only with [`OnReaderDeath::Redeliver`], for receivers that look for messages that come back.
     pub(crate) done: &'a AtomicU64,
     /// 1 if there may be orphans.
     pub(crate) orphans: &'a AtomicU32,
@@ -109,7 +110,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Where in the sequence of messages it is.
+    /// Its place in the sequence of messages.
     #[inline]
     pub(crate) fn position(&self) -> Position {
         self.at
@@ -124,31 +125,31 @@ impl Claim {
 
 /// A slot that somebody else has claimed, as it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct ClaimedSlot {
     index: u64,
     word: SlotWord,
 }
 
-impl Held {
+impl ClaimedSlot {
     /// The peer that claimed it, as claim words name it.
     pub(crate) fn owner(&self) -> u32 {
         self.word.owner()
     }
 }
 
-/// Why a claim was not to be had.
+/// Why nothing was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// No slot is empty (for a sender), no message is there (for a receiver). If that hangs on one
-    /// claimed slot, this is it.
-    NotNow(Option<Held>),
+    /// No slot is empty (for a sender), or no message is there (for a receiver). If one claimed
+    /// slot is the reason, this is it.
+    NotNow(Option<ClaimedSlot>),
     /// The ring is closed, and for a receiver also drained.
     Closed,
-    /// Words hold what nobody writes.
+    /// Words contain a value that this crate never writes.
     Corrupt,
 }
 
-/// What is to be said of a closed ring without a message at the front.
+/// What follows from a closed ring without a message at the front.
 enum Conclusion {
     Refused(Refused),
     Orphan(Claim),
@@ -156,17 +157,17 @@ enum Conclusion {
 }
 
 impl Conclusion {
-    fn not_now(held: Option<Held>) -> Conclusion {
+    fn not_now(held: Option<ClaimedSlot>) -> Conclusion {
         Conclusion::Refused(Refused::NotNow(held))
     }
 }
 
-/// Steps by which a reader that is done moves `done`: one for itself, one to catch up.
+/// Steps by which a reader moves `done` after a release: one for itself, one to catch up.
 const STEPS_OF_A_READER: u64 = 2;
 
-/// Steps of one walk beyond which it gives up for now. In memory that nobody changes a walk takes
-/// fewer than two laps.
-fn patience(capacity: u64) -> u64 {
+/// Steps after which a walk gives up for now. In memory that nobody changes, a walk takes fewer
+/// than two laps.
+fn walk_limit(capacity: u64) -> u64 {
     2 * capacity + 1024
 }
 
@@ -178,9 +179,9 @@ impl<S: Slots> Ring<'_, S> {
         SlotWord::from_bits(self.slots.word(index).load(Ordering::Acquire))
     }
 
-    /// Acquire takes the payload over from whoever stored `from`, and pairs with their Release.
-    /// Release passes on that all claims before this one were seen, and pairs with the Acquire in
-    /// `load`.
+    /// Acquire takes the payload over from the process that stored `from`, and pairs with its
+    /// Release. Release passes on that all claims before this one were seen, and pairs with the
+    /// Acquire in `load`.
     #[inline]
     fn claim(&self, index: u64, from: SlotWord, to: SlotWord) -> bool {
         let word = self.slots.word(index);
@@ -211,7 +212,7 @@ impl<S: Slots> Ring<'_, S> {
     /// else `claim_read` finds it.
     #[inline(always)]
     pub(crate) fn claim_read_at_hint(&self, me: u32) -> Option<Claim> {
-        // Relaxed: an orphan is looked for by `claim_read`.
+        // Relaxed: `claim_read` looks for the orphan.
         if self.orphans.load(Ordering::Relaxed) != 0 {
             return None;
         }
@@ -241,7 +242,8 @@ impl<S: Slots> Ring<'_, S> {
         self.claim_at(at, self.head, Phase::Full, Phase::Reading, me)
     }
 
-    /// Claims position `at`, one that all claimed positions lie before, and moves the hint.
+    /// Claims position `at`, if it is in phase `from`, and moves the hint. All positions before
+    /// `at` have been claimed.
     #[inline(always)]
     fn claim_at(
         &self,
@@ -263,14 +265,14 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Claims the next position for writing.
     pub(crate) fn claim_write(&self, me: u32) -> Result<Claim, Refused> {
-        // Relaxed: whoever passes this and claims all the same is dealt with by sealing.
+        // Relaxed: sealing deals with a sender that passes this and claims after the close.
         if self.closed.load(Ordering::Relaxed) != 0 {
             return Err(Refused::Closed);
         }
         let capacity = self.slots.count();
         let mut tail = self.hint(self.tail)?;
         let mut at = tail;
-        for _ in 0..patience(capacity) {
+        for _ in 0..walk_limit(capacity) {
             let index = at.index();
             let word = self.load(index);
             let ahead = ahead(word, at);
@@ -302,8 +304,8 @@ impl<S: Slots> Ring<'_, S> {
         Err(Refused::NotNow(None))
     }
 
-    /// Where a sender that finds `word` at position `at`, which it cannot claim, goes next; `None`
-    /// if the slot is a lap behind.
+    /// Where a sender goes next that finds `word` at position `at` and cannot claim it; `None` if
+    /// the slot is a lap behind.
     fn step(&self, at: Position, word: SlotWord, ahead: i64) -> Result<Option<Position>, Refused> {
         let capacity = self.slots.count();
         match ahead {
@@ -327,7 +329,7 @@ impl<S: Slots> Ring<'_, S> {
     #[cold]
     fn refuse_write(&self, index: u64, word: SlotWord) -> Refused {
         match word.phase() {
-            Phase::Writing | Phase::Reading => Refused::NotNow(Some(Held { index, word })),
+            Phase::Writing | Phase::Reading => Refused::NotNow(Some(ClaimedSlot { index, word })),
             Phase::Orphan => {
                 // Somebody must take the orphan before this slot can be used; make sure that it is
                 // looked for.
@@ -346,8 +348,8 @@ impl<S: Slots> Ring<'_, S> {
         self.slots.word(claim.index()).store(full.to_bits(), Ordering::Release);
     }
 
-    /// Gives a slot up: a claim for writing sends nothing, a claim for reading is done with its
-    /// message.
+    /// Gives a slot up. A claim for writing then sends nothing; a claim for reading is done with
+    /// its message.
     #[inline]
     pub(crate) fn release(&self, claim: Claim) {
         // Release pairs with the Acquire of the next sender's claim: it writes only after we have
@@ -363,8 +365,8 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Claims the next message for reading.
     pub(crate) fn claim_read(&self, me: u32) -> Result<Claim, Refused> {
-        // Acquire pairs with the Release in `flag_orphan`. A stale 0 is made up for by the next
-        // look.
+        // Acquire pairs with the Release in `flag_orphan`. After a stale 0 the next look finds the
+        // orphan.
         if self.orphans.load(Ordering::Acquire) != 0
             && let Some(claim) = self.claim_orphan(me)
         {
@@ -373,7 +375,7 @@ impl<S: Slots> Ring<'_, S> {
         let capacity = self.slots.count();
         let mut head = self.hint(self.head)?;
         let mut at = head;
-        for _ in 0..patience(capacity) {
+        for _ in 0..walk_limit(capacity) {
             let index = at.index();
             let word = self.load(index);
             let ahead = ahead(word, at);
@@ -386,8 +388,10 @@ impl<S: Slots> Ring<'_, S> {
                         return Ok(Claim { at, redelivered: false });
                     }
                 }
-                (0, Phase::Writing) => return Err(Refused::NotNow(Some(Held { index, word }))),
-                // The last lap's reader is slow; nobody can have written behind it.
+                (0, Phase::Writing) => {
+                    return Err(Refused::NotNow(Some(ClaimedSlot { index, word })));
+                }
+                // The last lap's reader is slow. Nobody can have written behind it.
                 (0, Phase::Empty) | (-1, Phase::Reading | Phase::Orphan) => {
                     let now = self.hint(self.head)?;
                     if now != head {
@@ -431,10 +435,10 @@ impl<S: Slots> Ring<'_, S> {
                 }
             }
             Phase::Sealed => {}
-            // The slot is still in its last lap; until its reader is done, a sender that had passed
-            // the flag might yet come here.
+            // The slot is still in its last lap. Until its reader is done, a sender that had passed
+            // the flag might still come here.
             Phase::Reading => {
-                return Conclusion::not_now(Some(Held { index: at.index(), word }));
+                return Conclusion::not_now(Some(ClaimedSlot { index: at.index(), word }));
             }
             _ => {
                 self.flag_orphan();
@@ -444,16 +448,17 @@ impl<S: Slots> Ring<'_, S> {
         if self.policy == OnReaderDeath::Drop {
             return Conclusion::Refused(Refused::Closed);
         }
-        // What somebody else still reads comes back if that one dies. Whoever recovered a slot may
-        // have been killed before it set the flag, so the words themselves are asked.
+        // A message that somebody else is reading comes back if that reader dies. A process that
+        // recovered a slot may have been killed before it set the flag, so the words themselves are
+        // looked at.
         if let Some(claim) = self.claim_orphan(me) {
             return Conclusion::Orphan(claim);
         }
-        // One look at each slot for both: what was being read when orphans were looked for may be
-        // one by now.
+        // One look at each slot for both questions: a message that was being read during the search
+        // for orphans may be an orphan by now.
         let unfinished = self
             .being_read()
-            .map(|(index, word)| Held { index, word })
+            .map(|(index, word)| ClaimedSlot { index, word })
             .find(|held| held.word.phase() == Phase::Orphan || held.owner() != me);
         match unfinished {
             None => Conclusion::Refused(Refused::Closed),
@@ -465,11 +470,11 @@ impl<S: Slots> Ring<'_, S> {
         }
     }
 
-    /// Says that there is an orphan.
+    /// Sets the flag that there may be orphans.
     ///
     /// Release pairs with the Acquire load in `claim_read` and with the swap in `claim_orphan`. A
-    /// read-modify-write and not a store, so that the one who clears the flag of two recoverers
-    /// sees the orphans of both.
+    /// read-modify-write and not a store, so that after two recoverers have set the flag, the
+    /// process that clears it sees the orphans of both.
     #[cold]
     fn flag_orphan(&self) {
         self.orphans.fetch_or(1, Ordering::Release);
@@ -484,7 +489,7 @@ impl<S: Slots> Ring<'_, S> {
                     let reading = word.with(Phase::Reading, me);
                     if self.claim(index, word, reading) {
                         if !first_look {
-                            // The flag that we have cleared may have told of others too.
+                            // The flag that we have cleared may have been set for others, too.
                             self.flag_orphan();
                         }
                         let at = Position::new(word.lap(), index);
@@ -504,15 +509,15 @@ impl<S: Slots> Ring<'_, S> {
     /// Takes the slot from an owner that was judged dead after `held` was seen; false if it is not
     /// in that state any more.
     #[cold]
-    pub(crate) fn recover(&self, held: Held) -> bool {
-        let Held { index, word } = held;
+    pub(crate) fn recover(&self, held: ClaimedSlot) -> bool {
+        let ClaimedSlot { index, word } = held;
         let orphaned = match (word.phase(), self.policy) {
             (Phase::Writing, _) | (Phase::Reading, OnReaderDeath::Drop) => word.next_lap(),
             (Phase::Reading, OnReaderDeath::Redeliver) => word.with(Phase::Orphan, 0),
             _ => return false,
         };
-        // AcqRel: takes over what the dead had seen and hands it on. Pairs with the Acquire of the
-        // next claim.
+        // AcqRel: takes over what the dead owner had seen and passes it on. Pairs with the Acquire
+        // of the next claim.
         let recovered = self
             .slots
             .word(index)
@@ -527,17 +532,18 @@ impl<S: Slots> Ring<'_, S> {
             match self.policy {
                 // Relaxed: a statistic.
                 OnReaderDeath::Drop => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
-                // Killed before this, a sender that meets the slot sets the flag.
+                // If we are killed before this, a sender that meets the slot sets the flag.
                 OnReaderDeath::Redeliver => self.flag_orphan(),
             }
         }
         recovered
     }
 
-    /// Moves `done` over positions that nobody will read any more, by so many steps at the most.
+    /// Moves `done` over positions that nobody will read any more, by at most this many steps;
+    /// gives the position that it has come to.
     ///
-    /// Each reader takes one step more than it must, so what a killed one left undone is made up
-    /// for.
+    /// Each reader takes one step more than it must. This makes up for readers that were killed
+    /// before their step.
     fn pass_done(&self, steps: u64) -> Option<Position> {
         let first = self.hint(self.done).ok()?;
         let capacity = self.slots.count();
@@ -550,17 +556,17 @@ impl<S: Slots> Ring<'_, S> {
         }
         if at != first {
             // It may overwrite a later one; walkers make up for that. Release pairs with the
-            // Acquire load in `hint`: whoever starts here sees that those before are done.
+            // Acquire load in `hint`: a walk that starts here sees that those before are done.
             self.done.store(at.to_bits(), Ordering::Release);
         }
         Some(at)
     }
 
-    /// Slots with messages that are being read, or that a dead reader left, as they are seen while
-    /// one walks from `done` to where nobody has read yet. With [`OnReaderDeath::Redeliver`].
+    /// Slots with messages that are being read, or that a dead reader left, as seen on a walk from
+    /// `done` to where nobody has read yet. Only with [`OnReaderDeath::Redeliver`].
     fn being_read(&self) -> impl Iterator<Item = (u64, SlotWord)> {
         let capacity = self.slots.count();
-        let mut next = self.pass_done(patience(capacity));
+        let mut next = self.pass_done(walk_limit(capacity));
         // No position is a lap behind one that is claimed, so one lap is all there can be.
         (0..capacity)
             .map_while(move |_| {
@@ -576,16 +582,16 @@ impl<S: Slots> Ring<'_, S> {
 
     /// Messages that others than `me` are reading.
     ///
-    /// For receivers that find nothing: with [`OnReaderDeath::Redeliver`] the message comes back if
-    /// its reader is dead, and nobody else may be there to find out.
-    pub(crate) fn read_by_others(&self, me: u32) -> impl Iterator<Item = Held> {
+    /// For receivers that find nothing. With [`OnReaderDeath::Redeliver`] such a message comes back
+    /// if its reader is dead, and there may be nobody else to find that out.
+    pub(crate) fn read_by_others(&self, me: u32) -> impl Iterator<Item = ClaimedSlot> {
         self.being_read()
-            .map(|(index, word)| Held { index, word })
+            .map(|(index, word)| ClaimedSlot { index, word })
             .filter(move |held| held.word.phase() == Phase::Reading && held.owner() != me)
     }
 
-    /// Whether there is an orphan; if so, says so. Whoever made it may have been killed before it
-    /// did.
+    /// Whether there is an orphan; if so, sets the flag. The process that made the orphan may have
+    /// been killed before it set it.
     pub(crate) fn find_orphan(&self) -> bool {
         let found = self.being_read().any(|(_, word)| word.phase() == Phase::Orphan);
         if found {
@@ -600,7 +606,7 @@ impl<S: Slots> Ring<'_, S> {
         for index in 0..self.slots.count() {
             let word = self.load(index);
             if matches!(word.phase(), Phase::Writing | Phase::Reading) && word.owner() == owner {
-                any |= self.recover(Held { index, word });
+                any |= self.recover(ClaimedSlot { index, word });
             }
         }
         any
@@ -618,7 +624,7 @@ impl<S: Slots> Ring<'_, S> {
         self.closed.load(Ordering::Acquire) != 0
     }
 
-    /// Messages in the ring: claimed for writing and not yet claimed for reading. A snapshot, exact
+    /// Number of messages that are claimed for writing and not yet for reading. A snapshot, exact
     /// when nothing moves.
     pub(crate) fn len(&self) -> u64 {
         let capacity = self.slots.count();
@@ -662,14 +668,14 @@ impl<S: Slots> Ring<'_, S> {
         })
     }
 
-    /// Walks from `hint` as long as `step` says where to.
+    /// Walks from `hint` as long as `step` gives a next position.
     fn frontier(
         &self,
         hint: &AtomicU64,
         step: impl Fn(Position, SlotWord, i64) -> Option<Position>,
     ) -> Option<(Position, SlotWord)> {
         let mut at = self.hint(hint).ok()?;
-        for _ in 0..patience(self.slots.count()) {
+        for _ in 0..walk_limit(self.slots.count()) {
             let word = self.load(at.index());
             match step(at, word, ahead(word, at)) {
                 Some(next) => at = next,
@@ -680,11 +686,10 @@ impl<S: Slots> Ring<'_, S> {
     }
 }
 
-/// Behind which position a sender goes on that finds `word` in the slot of position `at`, in its
-/// lap or later.
+/// Where a sender goes on that finds `word` in the slot of position `at`, in its lap or later.
 ///
-/// Writing claims are made in the order of positions, so all up to the one that brought the slot
-/// into its state are claimed.
+/// Claims for writing are made in the order of positions, so all positions up to the one that
+/// brought the slot into its state are claimed.
 fn written_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
     let claimed = match word.phase() {
         Phase::Empty | Phase::Sealed => word.lap().wrapping_sub(1),
@@ -693,15 +698,15 @@ fn written_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
     Position::new(claimed, at.index()).next(capacity)
 }
 
-/// Behind which position a receiver goes on that finds `word` in the slot of position `at`, laps
-/// later.
+/// Where a receiver goes on that finds `word` in the slot of position `at`, laps later.
 ///
-/// Reading claims are made in the order of positions, but a position may also have been given up by
-/// its sender, out of order. What the word proves: in phase `READING` or `ORPHAN`, its own position
-/// was claimed for reading, and so all up to it. In `WRITING` or `FULL`, its position was claimed
-/// for writing, so every slot was free for the lap before: all up to the slot's last position are
-/// done. In `EMPTY`, the slot's last position was claimed for writing, and may have been given up
-/// while those before it wait to be read: the same holds one lap earlier.
+/// Claims for reading are made in the order of positions, but a sender may also have given a
+/// position up, out of order. The word proves this. In phase `READING` or `ORPHAN`, its own
+/// position was claimed for reading, and so were all before it. In `WRITING` or `FULL`, its
+/// position was claimed for writing, so all positions up to the slot's last one are done: their
+/// slots were found free. In `EMPTY`, the slot's last position was claimed for writing, and may
+/// have been given up while those before it still wait to be read. So the same holds one lap
+/// earlier.
 fn read_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
     let (lap, ahead) = (word.lap(), ahead(word, at));
     let done = match word.phase() {
@@ -712,13 +717,14 @@ fn read_up_to(at: Position, word: SlotWord, capacity: u64) -> Position {
     Position::new(done, at.index()).next(capacity)
 }
 
-/// Behind which position a walker goes on that finds `word` in the slot of position `at`, if that
-/// shows that `at` and all before it were read, or given up, for good.
+/// Where a walker goes on that finds `word` in the slot of position `at`, if the word proves that
+/// `at` and all positions before it were read or given up for good.
 ///
-/// Let the word be of lap `l`. In a phase with an owner or a message, its position was claimed for
-/// writing, and so was every one before it: each of them found its slot free, so all up to this
-/// slot's last position are done. `EMPTY`, laps later, proves the same of one lap earlier. In the
-/// next lap it says that `at` itself is done, and those before `at` are by what `done` means.
+/// In a phase with an owner or a message, the word's position was claimed for writing, and so was
+/// every position before it. Each of those claims found its slot free, so all positions up to this
+/// slot's last one are done. `EMPTY` two laps later or more proves the same one lap earlier.
+/// `EMPTY` in the next lap says that `at` itself is done; the positions before `at` are done by the
+/// meaning of `done`.
 fn done_up_to(at: Position, word: SlotWord, capacity: u64) -> Option<Position> {
     let (lap, ahead) = (word.lap(), ahead(word, at));
     if ahead < 1 {

@@ -4,20 +4,20 @@
 //! position = lap:30 | 0:10 | index:24            times round, and slot
 //! word     = lap:30 | owner:31 | phase:3         of the slot
 //! ```
-//! A position holds lap and index side by side, so that any capacity works without a division. Its
-//! lap stands where that of a slot's word stands: exchange the lower bits of a position, and you
-//! have the word that its slot should hold.
+//! A position holds lap and index side by side, so that any capacity works without a division. The
+//! lap has the same bits in a position and in a word: replace the lower bits of a position, and the
+//! result is the word that its slot should hold.
 //!
 //! # How long until a word comes back
 //! Laps are counted modulo 2^30. A process that is held up between its look at a word and its swap
-//! sees the same word again after that many laps: in a ring of two slots more than a minute at 60
-//! ns a lap, in a larger one longer. In a ring of one slot it takes half as long, and does not
-//! matter: the one slot is where the position says, whatever the lap. A position that is that old
-//! is still told from all others by [`ahead`], as positions in shared memory lag and never lead.
+//! sees the same word again after that many laps: in a ring of two slots after more than a minute,
+//! at 60 ns a lap, and in a larger ring later. In a ring of one slot it takes half as long, and
+//! does not matter: the one slot is where the position says, in any lap. [`ahead`] still tells a
+//! position that is that old from all others, as positions in shared memory lag and never lead.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 
-/// Slots that a ring can have at the most.
+/// The most slots that a ring can have.
 pub(crate) const MOST_SLOTS: u64 = 1 << INDEX_BITS;
 
 /// Whether a ring can have this many slots.
@@ -61,14 +61,15 @@ impl Position {
         self.0
     }
 
-    /// Times round, modulo 2^30.
+    /// How often the ring was gone round, modulo 2^30.
     #[inline]
     pub(crate) fn lap(self) -> u64 {
         self.0 >> LAP_SHIFT
     }
 
-    /// Slot. A word from shared memory may name one that the ring does not have, or have bits in
-    /// between that nobody sets. They count as part of the index, so one comparison finds both.
+    /// Index of the slot. A word from shared memory may name a slot that the ring does not have, or
+    /// have bits in between that nobody sets. Those bits count as part of the index, so one
+    /// comparison finds both.
     #[inline]
     pub(crate) fn index(self) -> u64 {
         self.0 & BELOW_LAP
@@ -85,7 +86,7 @@ impl Position {
         }
     }
 
-    /// Positions from `earlier` to this one, 0 if it is not later.
+    /// Number of positions from `earlier` to this one; 0 if it is not later.
     pub(crate) fn since(self, earlier: Position, capacity: u64) -> u64 {
         let laps = order(self.lap(), earlier.lap());
         let distance = i128::from(laps) * i128::from(capacity) + i128::from(self.index())
@@ -101,11 +102,10 @@ fn order(a: u64, b: u64) -> i64 {
     (a.wrapping_sub(b) << SPARE) as i64 >> SPARE
 }
 
-/// How many laps a slot's word is ahead of a position that a walker has come to: -1, or any number
-/// from 0 on.
+/// How many laps a slot's word is ahead of a walker's position: -1, or any number from 0 on.
 ///
-/// A walker's positions lag or are right, so a slot is one lap behind at the most, and the whole
-/// rest of the circle means ahead.
+/// A walker's positions lag or are right, so a slot is at most one lap behind, and the whole rest
+/// of the circle means ahead.
 #[inline]
 pub(crate) fn ahead(word: SlotWord, position: Position) -> i64 {
     let laps = word.lap().wrapping_sub(position.lap()) & LAP_MASK;
@@ -115,7 +115,7 @@ pub(crate) fn ahead(word: SlotWord, position: Position) -> i64 {
 /// What happens to a slot in one lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// To be claimed for writing.
+    /// Can be claimed for writing.
     Empty,
     /// The owner is writing.
     Writing,
@@ -123,11 +123,11 @@ pub(crate) enum Phase {
     Full,
     /// The owner is reading.
     Reading,
-    /// A message that its reader died with, to be delivered again.
+    /// A message whose reader died, to be delivered again.
     Orphan,
     /// Nothing will ever be written here: the ring was closed at this position.
     Sealed,
-    /// A value that nobody writes.
+    /// A value that this crate never writes.
     Unknown,
 }
 

@@ -1,19 +1,20 @@
 //! One sender, one receiver: a ring in which a single store publishes.
 //!
 //! # Layout
-//! Two words, each written by one side: `tail` counts messages ever published, `head` messages ever
-//! released. Message `n` lies in slot `n % capacity`.
+//! Two words, each written by one side: `tail` counts the messages ever published, `head` those
+//! ever released. Message `n` lies in slot `n % capacity`.
 //!
 //! # Orderings
 //! The Release store of `tail` pairs with the receiver's Acquire load: it sees the messages. The
 //! Release store of `head` pairs with the sender's Acquire load: the receiver has read before the
-//! slot is written again. Each side keeps the other's last value and loads anew only when that runs
-//! out, so in a steady stream a message costs no read-modify-write and few cache misses.
+//! slot is written again. Each side keeps the last value that it read of the other's word, and
+//! loads it again only when that is used up. So in a steady stream a message costs no
+//! read-modify-write and few cache misses.
 //!
 //! # Peer death
-//! A sender killed before its store to `tail` published nothing; after it, everything. A receiver
-//! killed before its store to `head` leaves the message to its successor. There is no third state
-//! and nothing to recover.
+//! A sender killed before its store to `tail` has published nothing; after it, everything. A
+//! receiver killed before its store to `head` leaves the message to its successor. There is no
+//! third state and nothing to recover.
 //!
 //! # Source
 //! Lamport, "Proving the Correctness of Multiprocess Programs" (1977); the cached index is from
@@ -26,15 +27,17 @@ mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-/// The two shared words hold what nobody writes: more messages than slots, or fewer than none.
+/// The two shared words contain values that this crate never writes: more messages than slots, or
+/// fewer than none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt;
 
 /// One side's private view.
 ///
 /// # Invariants
-/// `own` is the value of the side's own word; `slot` is `own % capacity`; `end` is how far it may
-/// get by a value that the other side's word had: `own` and at most `capacity` more.
+/// `own` is the value of the side's own word; `slot` is `own % capacity`; `end` is how far this
+/// side may get, by a value that the other side's word had: at least `own`, and at most `capacity`
+/// more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Side {
     own: u64,
@@ -44,7 +47,7 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    /// Of nobody: it may use nothing.
+    /// The view of nobody: it may use no slot.
     pub(crate) const NONE: Side = Side { own: 0, slot: 0, end: 0, capacity: 1 };
 
     fn resume(own: u64, end: u64, capacity: u64) -> Side {
@@ -56,7 +59,7 @@ impl Side {
         self.slot
     }
 
-    /// How many slots from there on are known to be this side's own.
+    /// How many slots from [`slot`](Side::slot) on are known to be this side's own.
     #[inline]
     fn known(&self) -> u64 {
         self.end.wrapping_sub(self.own)
@@ -68,7 +71,7 @@ impl Side {
         if self.end == self.own { None } else { Some(Turn { side: self }) }
     }
 
-    /// Notes what the other side's word says now: that this side may get as far as `end`.
+    /// Takes note of the other side's word: this side may now get as far as `end`.
     fn look(&mut self, end: u64) -> Result<u64, Corrupt> {
         let own = end.wrapping_sub(self.own);
         if own > self.capacity {
@@ -87,7 +90,7 @@ impl Side {
     }
 }
 
-/// A slot that is a side's own until it goes on to the next.
+/// A slot that belongs to a side until the side goes on to the next.
 #[derive(Debug)]
 #[must_use = "the slot stays with this side"]
 pub(crate) struct Turn<'a> {
@@ -101,7 +104,7 @@ impl Turn<'_> {
         self.side.slot()
     }
 
-    /// Publishes the message that the sender has written there.
+    /// Publishes the message that the sender has written into the slot.
     #[inline]
     pub(crate) fn publish(self, tail: &AtomicU64) {
         self.side.advance();
@@ -109,7 +112,7 @@ impl Turn<'_> {
         tail.store(self.side.own, Ordering::Release);
     }
 
-    /// Gives the slot back from which the receiver has read.
+    /// Gives back the slot that the receiver has read.
     #[inline]
     pub(crate) fn release(self, head: &AtomicU64) {
         self.side.advance();
@@ -118,8 +121,8 @@ impl Turn<'_> {
     }
 }
 
-/// Checks both words as a pair and gives the sender's view: for a sender that begins or succeeds
-/// another.
+/// Checks both words as a pair and gives the sender's view. For a sender that begins, or that
+/// succeeds another.
 pub(crate) fn resume_sender(
     tail: &AtomicU64,
     head: &AtomicU64,
@@ -146,8 +149,8 @@ pub(crate) fn resume_receiver(
     Ok(Side::resume(own, tail, capacity))
 }
 
-/// Free slots from [`Turn::slot`] on, as far as known; the receiver's word is loaded if fewer than
-/// `wanted` are.
+/// Number of free slots from [`Turn::slot`] on. Loads the receiver's word if fewer than `wanted`
+/// are known.
 pub(crate) fn free_slots(side: &mut Side, head: &AtomicU64, wanted: u64) -> Result<u64, Corrupt> {
     if side.known() >= wanted {
         return Ok(side.known());
@@ -156,8 +159,8 @@ pub(crate) fn free_slots(side: &mut Side, head: &AtomicU64, wanted: u64) -> Resu
     side.look(head.load(Ordering::Acquire).wrapping_add(side.capacity))
 }
 
-/// Published messages from [`Turn::slot`] on, as far as known; the sender's word is loaded if fewer
-/// than `wanted` are.
+/// Number of published messages from [`Turn::slot`] on. Loads the sender's word if fewer than
+/// `wanted` are known.
 pub(crate) fn messages(side: &mut Side, tail: &AtomicU64, wanted: u64) -> Result<u64, Corrupt> {
     if side.known() >= wanted {
         return Ok(side.known());

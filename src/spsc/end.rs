@@ -1,8 +1,8 @@
-//! One end of a ring in the hands of a process.
+//! One end of a ring, and the role that a process has with it.
 //!
 //! # Peer death
-//! A role whose holder is dead, or has left, is free for the next. What the dead has published or
-//! released is in the ring's words, and its successor goes on from there.
+//! A role whose holder is dead, or has given it up, is free for another process. What the last
+//! holder published or released stands in the ring's words, and its successor goes on from there.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -33,10 +33,10 @@ pub(super) trait Role {
     /// known.
     fn ready<T: Shm>(side: &mut Side, block: &SpscBlock<T>, wanted: u64) -> Result<u64, Corrupt>;
 
-    /// Notified when there are more.
+    /// Notified when there are more slots to use.
     fn event<T: Shm>(block: &SpscBlock<T>) -> &Event;
 
-    /// How those in this role wait.
+    /// How a process in this role waits.
     fn waiting<T: Shm>(shared: &Shared<T>) -> &Waiting;
 }
 
@@ -121,20 +121,21 @@ impl<T: Shm> Shared<T> {
 /// One end of a ring.
 ///
 /// # Invariants
-/// If `held_as` is the identity of this process, as bits, the ring's role word names this process,
-/// this is its only end with that role, and `side` is its view.
+/// If the `holder` of `role` is this process, then the ring's role word names this process, this is
+/// its only end with that role, and `side` is its view.
 pub(super) struct End<T: Shm, R: Role> {
     shared: Arc<Shared<T>>,
-    tenure: Tenure<R>,
+    role: HeldRole<R>,
     wait: Wait,
 }
 
-/// A side's turn, and where the ring lies.
+/// A side's next slot, and where the ring lies.
 type TurnAt<'a, T> = (&'a Place<SpscBlock<T>>, Turn<'a>);
 
-/// How a process has its role.
-struct Tenure<R> {
-    held_as: u64,
+/// A role, as a process holds it.
+struct HeldRole<R> {
+    /// The process that has taken it, as bits; 0 for none.
+    holder: u64,
     side: Side,
     role: PhantomData<fn(R)>,
 }
@@ -142,21 +143,21 @@ struct Tenure<R> {
 impl<T: Shm, R: Role> End<T, R> {
     /// Takes the role without waiting; it must be free, or its holder dead.
     pub(super) fn take(shared: Arc<Shared<T>>) -> Result<End<T, R>, Fault> {
-        let mut tenure = Tenure { held_as: 0, side: Side::NONE, role: PhantomData };
+        let mut role = HeldRole { holder: 0, side: Side::NONE, role: PhantomData };
         let place = shared.object.enter()?;
-        let taking = Using { place, tenure: &mut tenure, wanted: 0 };
+        let taking = Using { place, role: &mut role, wanted: 0 };
         match attempt::once(&shared.object, taking) {
-            Ok(Ok(_)) => Ok(End { shared, tenure, wait: Wait::default() }),
+            Ok(Ok(_)) => Ok(End { shared, role, wait: Wait::default() }),
             Ok(Err(Stop::Broken(fault))) => Err(fault),
             Ok(Err(Stop::Closed | Stop::Late(_))) | Err(_) => Err(Fault::RoleTaken),
         }
     }
 
-    /// This side's next slot, if it is known to have one: no look at the other side's word.
+    /// This side's next slot, if one is known already: does not look at the other side's word.
     #[inline(always)]
     pub(super) fn known_turn(&mut self) -> Option<TurnAt<'_, T>> {
         let place = self.shared.object.known()?;
-        let turn = self.tenure.side(place)?.turn()?;
+        let turn = self.role.side(place)?.turn()?;
         Some((place, turn))
     }
 
@@ -165,19 +166,19 @@ impl<T: Shm, R: Role> End<T, R> {
     pub(super) fn turn<U: Until>(&mut self, until: U) -> Result<TurnAt<'_, T>, Stop<U::Late>> {
         self.wait_for_slot(until)?;
         let place = self.shared.object.enter().map_err(Stop::Broken)?;
-        let turn = self.tenure.side(place).and_then(Side::turn);
+        let turn = self.role.side(place).and_then(Side::turn);
         turn.map(|turn| (place, turn)).ok_or(Stop::Broken(Fault::Corrupt))
     }
 
-    /// Looks for slots, as none is known, and waits until there are some.
+    /// Looks for slots when none is known, and waits until there are some.
     fn wait_for_slot<U: Until>(&mut self, until: U) -> Result<(), Stop<U::Late>> {
         let Shared { object, .. } = &*self.shared;
         let place = object.enter().map_err(Stop::Broken)?;
         let waiting = R::waiting(&self.shared);
         if !matches!(until.limit(), Limit::None(_)) {
-            waiting.patience.rest();
+            waiting.patience.pause_in_stream();
         }
-        let mut using = Using { place, tenure: &mut self.tenure, wanted: 1 };
+        let mut using = Using { place, role: &mut self.role, wanted: 1 };
         let found = match using.attempt(false) {
             Ok(found) => found,
             Err(blocked) => {
@@ -215,19 +216,19 @@ impl<T: Shm, R: Role> End<T, R> {
     }
 }
 
-impl<R> Tenure<R> {
+impl<R> HeldRole<R> {
     /// The side, if this process has the role.
     #[inline]
     fn side<B>(&mut self, place: &Place<B>) -> Option<&mut Side> {
-        if self.held_as == place.peer().to_bits() { Some(&mut self.side) } else { None }
+        if self.holder == place.peer().to_bits() { Some(&mut self.side) } else { None }
     }
 }
 
-/// The search for a slot, by one who may have to take the role first.
+/// Looks for a slot; takes the role first if need be.
 struct Using<'a, T: Shm, R: Role> {
     place: &'a Place<SpscBlock<T>>,
-    tenure: &'a mut Tenure<R>,
-    /// Slots that it is to find; 0 to do no more than take the role.
+    role: &'a mut HeldRole<R>,
+    /// How many slots to find; 0 only takes the role.
     wanted: u64,
 }
 
@@ -237,20 +238,20 @@ impl<T: Shm, R: Role> Using<'_, T, R> {
         let me = self.place.peer();
         let block = self.place.seat().block;
         let role = &R::words(&block).role;
-        // Acquire pairs with the Release of the last holder's drop; of a dead one all that it
-        // stored happened before.
+        // Acquire pairs with the Release of the last holder's drop. All that a dead holder stored
+        // happened before.
         let taken =
             role.compare_exchange(holder, me.to_bits(), Ordering::AcqRel, Ordering::Relaxed);
         if taken.is_err() {
             return Ok(false);
         }
         let Ok(side) = R::resume(&block) else {
-            // Whoever asks again is to hear the same, and not that the role is taken.
+            // A later attempt must get the same error, and not that the role is taken.
             let _ = role.compare_exchange(me.to_bits(), 0, Ordering::Release, Ordering::Relaxed);
             return Err(Fault::Corrupt);
         };
         // INVARIANT: the compare-and-swap made the role ours.
-        *self.tenure = Tenure { held_as: me.to_bits(), side, role: PhantomData };
+        *self.role = HeldRole { holder: me.to_bits(), side, role: PhantomData };
         Ok(true)
     }
 }
@@ -264,7 +265,7 @@ impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
     fn attempt(&mut self, _look: bool) -> Result<Self::Done, Blocked<PeerId>> {
         let block = self.place.seat().block;
         let corrupt = Ok(Err(Stop::Broken(Fault::Corrupt)));
-        while self.tenure.side(self.place).is_none() {
+        while self.role.side(self.place).is_none() {
             // Relaxed: the swap looks again.
             let holder = R::words(&block).role.load(Ordering::Relaxed);
             match PeerId::from_bits(holder) {
@@ -278,7 +279,7 @@ impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
                 Some(peer) => return Err(Blocked::Behind(peer)),
             }
         }
-        match self.tenure.side(self.place).map(|side| R::ready(side, &block, self.wanted)) {
+        match self.role.side(self.place).map(|side| R::ready(side, &block, self.wanted)) {
             Some(Ok(0)) if self.wanted > 0 => Err(Blocked::Nobody),
             Some(Ok(count)) => Ok(Ok(count)),
             Some(Err(Corrupt)) | None => corrupt,
@@ -296,9 +297,9 @@ impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
 
 impl<T: Shm, R: Role> Drop for End<T, R> {
     fn drop(&mut self) {
-        // In a forked child `held_as` is the parent's, and the role stays with the parent.
+        // In a forked child `holder` is the parent, and the role stays with it.
         if let Ok(place) = self.shared.object.enter()
-            && self.tenure.held_as == place.peer().to_bits()
+            && self.role.holder == place.peer().to_bits()
         {
             // Release pairs with the Acquire in `take_role`: the successor sees our last index.
             let block = place.seat().block;

@@ -1,7 +1,7 @@
 //! A ring with one sender and one receiver: the fastest way from one process to another.
 //!
 //! No read-modify-write and no claim: a single store publishes a message. Use it where one process
-//! produces and one consumes; where there may be more, [`Queue`](crate::Queue) is the answer.
+//! produces and one consumes. Where there may be more, use a [`Queue`](crate::Queue).
 //!
 //! # Examples
 //! ```standalone_crate
@@ -40,7 +40,7 @@ use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 use crate::sys::clock::Deadline;
 
-/// Makes a ring of `capacity` slots in the commons and gives its two ends.
+/// Makes a ring of `capacity` slots in the commons and returns its two ends.
 ///
 /// # Errors
 /// As [`Queue::with_capacity`](crate::Queue::with_capacity).
@@ -48,7 +48,7 @@ pub fn ring<T: Shm>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), Creat
     ring_in(&Segment::commons()?, capacity)
 }
 
-/// Makes a ring of `capacity` slots in `segment` and gives its two ends.
+/// Makes a ring of `capacity` slots in `segment` and returns its two ends.
 ///
 /// # Errors
 /// As [`Queue::with_capacity`](crate::Queue::with_capacity).
@@ -64,7 +64,7 @@ pub fn ring_in<T: Shm>(
     }
     let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
     let shared = Shared::create(segment, Shape::of::<T>(capacity as u64).ok_or(too_large)?)?;
-    // Both roles are this process's until an end is moved into a child.
+    // This process has both roles until an end is moved into a child.
     let sender = End::take(Arc::clone(&shared))?;
     let receiver = End::take(shared)?;
     Ok((Producer { end: sender }, Consumer { end: receiver }))
@@ -77,9 +77,9 @@ pub fn ring_in<T: Shm>(
 /// [`Producer::open`].
 ///
 /// # Fork
-/// Moved into a forked child, the end is the child's as soon as the parent has dropped its copy,
-/// which [`fork`](crate::fork) does. Until then blocking calls of the child wait, and those that do
-/// not wait say `Full`.
+/// An end that is moved into a forked child belongs to the child once the parent has dropped its
+/// copy, which [`fork`](crate::fork) does. Until then blocking calls of the child wait, and
+/// [`try_send`](Producer::try_send) returns `Full`.
 pub struct Producer<T: Shm> {
     end: End<T, Sending>,
 }
@@ -87,20 +87,22 @@ pub struct Producer<T: Shm> {
 /// The receiving end of a ring.
 ///
 /// # Peer death
-/// A receiver killed inside a call has received the message, or leaves it to its successor:
-/// [`Consumer::open`].
+/// A receiver killed inside a call has received the message, or its successor receives it. Another
+/// process can take its place: [`Consumer::open`].
 ///
 /// # Fork
-/// As [`Producer`]; calls that do not wait say `Empty` until the parent has dropped its copy.
+/// As [`Producer`]. Until the parent has dropped its copy, [`try_recv`](Consumer::try_recv) returns
+/// `Empty`.
 pub struct Consumer<T: Shm> {
     end: End<T, Receiving>,
 }
 
 impl<T: Shm> Producer<T> {
-    /// Takes the sending role of the ring that `handle` names: it must be free, or its holder dead.
+    /// Takes the sending role of the ring that `handle` names. The role must be free, or its holder
+    /// dead.
     ///
     /// # Errors
-    /// [`Fault::RoleTaken`] if a living process has it; else as
+    /// [`Fault::RoleTaken`] if a living process has it; otherwise as
     /// [`Queue::open`](crate::Queue::open).
     pub fn open(segment: &Segment, handle: Handle) -> Result<Producer<T>, Fault> {
         End::take(Shared::open(segment, handle)?).map(|end| Producer { end })
@@ -109,7 +111,7 @@ impl<T: Shm> Producer<T> {
     /// Sends `value`, waiting for a free slot as long as it takes.
     ///
     /// # Memory ordering
-    /// Everything written before is visible to the receiver (release to acquire).
+    /// Everything written before the send is visible to the receiver (release to acquire).
     ///
     /// # Errors
     /// [`SendError::Broken`], with the value. The ring cannot be closed.
@@ -147,8 +149,8 @@ impl<T: Shm> Producer<T> {
         self.put(&value, Deadline::at(deadline))
     }
 
-    /// By reference, as a value would be copied on its way here. The common case ends here; see
-    /// `queue::shared`.
+    /// Takes the value by reference, so that it is not copied on its way here. The common case ends
+    /// here; see `queue::shared`.
     #[inline(always)]
     fn put<U: Until>(&mut self, value: &T, until: U) -> Result<(), SendErrorOf<U, T>>
     where
@@ -178,7 +180,7 @@ impl<T: Shm> Producer<T> {
         }
     }
 
-    /// The ring's name, with which another process can take a role over.
+    /// The ring's name. Another process can take over a role with it.
     pub fn handle(&self) -> Handle {
         self.end.handle()
     }
@@ -188,7 +190,7 @@ impl<T: Shm> Producer<T> {
         self.end.capacity()
     }
 
-    /// Messages in the ring. A snapshot; 0 if the ring is broken.
+    /// Number of messages in the ring. A snapshot; 0 if the ring is broken.
     pub fn len(&self) -> usize {
         self.end.len()
     }
@@ -198,18 +200,18 @@ impl<T: Shm> Producer<T> {
         self.len() == 0
     }
 
-    /// Blocked operations of this end wait as `wait` says from now on.
+    /// From now on, blocked operations of this end wait as `wait` says.
     pub fn set_wait(&mut self, wait: Wait) {
         self.end.set_wait(wait);
     }
 }
 
 impl<T: Shm> Consumer<T> {
-    /// Takes the receiving role of the ring that `handle` names: it must be free, or its holder
-    /// dead.
+    /// Takes the receiving role of the ring that `handle` names. The role must be free, or its
+    /// holder dead.
     ///
     /// # Errors
-    /// [`Fault::RoleTaken`] if a living process has it; else as
+    /// [`Fault::RoleTaken`] if a living process has it; otherwise as
     /// [`Queue::open`](crate::Queue::open).
     pub fn open(segment: &Segment, handle: Handle) -> Result<Consumer<T>, Fault> {
         End::take(Shared::open(segment, handle)?).map(|end| Consumer { end })
@@ -267,7 +269,7 @@ impl<T: Shm> Consumer<T> {
         Ok(take_from(place.seat(), turn))
     }
 
-    /// The ring's name, with which another process can take a role over.
+    /// The ring's name. Another process can take over a role with it.
     pub fn handle(&self) -> Handle {
         self.end.handle()
     }
@@ -277,7 +279,7 @@ impl<T: Shm> Consumer<T> {
         self.end.capacity()
     }
 
-    /// Messages in the ring. A snapshot; 0 if the ring is broken.
+    /// Number of messages in the ring. A snapshot; 0 if the ring is broken.
     pub fn len(&self) -> usize {
         self.end.len()
     }
@@ -287,7 +289,7 @@ impl<T: Shm> Consumer<T> {
         self.len() == 0
     }
 
-    /// Blocked operations of this end wait as `wait` says from now on.
+    /// From now on, blocked operations of this end wait as `wait` says.
     pub fn set_wait(&mut self, wait: Wait) {
         self.end.set_wait(wait);
     }
@@ -310,7 +312,7 @@ fn take_from<T: Shm>(seat: Seat<SpscBlock<T>>, turn: Turn<'_>) -> T {
     value
 }
 
-/// What sending a `T` says when it has failed.
+/// The error of sending a `T`.
 type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T>;
 
 impl<T: Shm> fmt::Debug for Producer<T> {

@@ -1,7 +1,7 @@
 //! An eventcount: a word to sleep on until something *may* have changed.
 //!
-//! What has changed stands elsewhere (in a ring's slots); the event only makes sure that nobody
-//! sleeps through it.
+//! What has changed stands elsewhere, for example in a ring's slots. The event only makes sure that
+//! nobody sleeps through the change.
 //! ```text
 //! word = sequence:29 | settled:1 | fenced:1 | sleepers:1
 //!
@@ -17,22 +17,22 @@
 //!
 //! # Who fences
 //! Notifiers are many and fast. In a segment with [asymmetric fences](crate::sys::barrier) they
-//! leave theirs out, and the sleeper has the kernel make up for it, on all processors. That is
-//! dear, so one who sleeps asks for more: with its announcement it sets `fenced`, and a notifier
-//! that sees this fences for itself and looks again. After the kernel's barrier every notifier sees
-//! it, or has published before; that is what `settled` says, and who announces itself then need not
-//! ask the kernel again. A notifier that has fenced in vain for a while clears both, and the next
-//! to sleep asks again.
+//! leave their fence out, and the sleeper asks the kernel for a barrier on all processors instead.
+//! That is expensive, so the sleeper makes it last. With its announcement it sets `fenced`, and a
+//! notifier that sees this flag fences for itself and looks again. After the kernel's barrier every
+//! notifier sees the flag, or has published before. That is what `settled` says: a process that
+//! announces itself while it is set need not ask the kernel again. A notifier whose fences have
+//! found no sleeper for a while clears both flags, and the next sleeper asks the kernel again.
 //!
-//! A notifier that saw `fenced` unset, and whose publication a sleeper that relied on `settled`
-//! does not see, cannot be: its look came before `fenced` was set, so before the barrier, and so
-//! its publication came before `settled`.
+//! Suppose a notifier saw `fenced` unset. Then its look came before `fenced` was set, so before the
+//! barrier, and so its publication came before `settled`. A sleeper that relies on `settled`
+//! therefore sees the publication.
 //!
 //! # Peer death
-//! The flag is not a count, so a killed sleeper leaves nothing that could not be put right: the
-//! next notifier wakes nobody, clears the flag, and that was all. A sleeper that was woken and is
-//! killed before it acts has absorbed one notification; those behind it find out at the end of
-//! their slice, or when whoever comes next notifies.
+//! The flag is not a count, so a killed sleeper leaves nothing that could not be repaired: the next
+//! notifier wakes nobody and clears the flag. A sleeper that was woken and is killed before it acts
+//! has absorbed one notification. Other sleepers find out at the end of their slice, or at the next
+//! notification.
 //!
 //! # Source
 //! The eventcount is Reed and Kanodia's, "Synchronization with Eventcounts and Sequencers" (1979).
@@ -50,7 +50,7 @@ const SLEEPERS_BIT: u32 = 1 << 0;
 const FENCED_BIT: u32 = 1 << 1;
 const SETTLED_BIT: u32 = 1 << 2;
 const SEQUENCE_ONE: u32 = 1 << 3;
-/// As many as a futex can wake at once.
+/// The most that a futex can wake at once.
 const EVERYBODY: u32 = i32::MAX as u32;
 
 /// The word in the segment.
@@ -85,8 +85,7 @@ impl Event {
         self.word.store(0, Ordering::Relaxed);
     }
 
-    /// Changes the word and wakes all, whether anybody said that it sleeps or not. For rare
-    /// occasions.
+    /// Changes the word and wakes all, without a look at the flag. For rare occasions.
     pub(crate) fn wake_all_unasked(&self) {
         self.word.fetch_add(SEQUENCE_ONE, Ordering::SeqCst);
         self.word.wake(EVERYBODY);
@@ -101,8 +100,8 @@ impl Event {
 impl EventRef<'_> {
     /// Wakes one sleeper, if there is any. Costs a load and no system call if there is none.
     ///
-    /// What was published before is visible to whoever it wakes, and to whoever goes to sleep after
-    /// it.
+    /// What was published before is visible to the process that this wakes, and to every process
+    /// that goes to sleep after it.
     #[inline]
     pub(crate) fn notify_one(self) {
         self.fences.light();
@@ -128,7 +127,7 @@ impl EventRef<'_> {
         }
     }
 
-    /// Whether somebody may be asleep; what this process published before is ordered before the
+    /// Whether somebody may be asleep. What this process published before is ordered before the
     /// look.
     #[inline]
     pub(crate) fn has_sleepers(self) -> bool {
@@ -138,7 +137,7 @@ impl EventRef<'_> {
         word & (SLEEPERS_BIT | FENCED_BIT) != 0 && self.has_sleepers_by_fence()
     }
 
-    /// Somebody has slept lately: this side fences, too.
+    /// Somebody has slept lately, so this side fences, too.
     #[cold]
     fn has_sleepers_by_fence(self) -> bool {
         barrier::full();
@@ -148,8 +147,8 @@ impl EventRef<'_> {
             return true;
         }
         if word & FENCED_BIT != 0 && barrier::in_vain() {
-            // Whoever has announced itself meanwhile has changed the word, and still relies on what
-            // it found there.
+            // A sleeper that has announced itself meanwhile has changed the word, and still relies
+            // on the flags that it found there.
             let calm = word & !(FENCED_BIT | SETTLED_BIT);
             let _ =
                 self.event.word.compare_exchange(word, calm, Ordering::Relaxed, Ordering::Relaxed);
@@ -157,8 +156,8 @@ impl EventRef<'_> {
         false
     }
 
-    /// As [`EventRef::has_sleepers`] without ordering anything before the look: for passing on what
-    /// somebody else missed.
+    /// As [`EventRef::has_sleepers`], but orders nothing before the look. For passing on a
+    /// notification that somebody else missed.
     #[inline]
     pub(crate) fn seems_to_have_sleepers(self) -> bool {
         self.event.word.load(Ordering::Relaxed) & SLEEPERS_BIT != 0
@@ -178,8 +177,8 @@ impl EventRef<'_> {
             match word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     if word.wake(count) == 0 {
-                        // Nobody was there. Whoever announced itself meanwhile has changed the
-                        // word, and keeps its flag.
+                        // Nobody was there. A sleeper that announced itself meanwhile has changed
+                        // the word, and keeps its flag.
                         let _ = word.compare_exchange(
                             next,
                             next & !SLEEPERS_BIT,
@@ -194,8 +193,8 @@ impl EventRef<'_> {
         }
     }
 
-    /// Says that somebody is about to sleep, in a way that whoever publishes must see, and gives
-    /// the value to sleep on.
+    /// Announces that somebody is about to sleep, so that every publisher must see it. Gives the
+    /// value to sleep on.
     pub(crate) fn announce(self) -> u32 {
         let word = &self.event.word;
         let asks = self.fences.are_asymmetric();
@@ -216,7 +215,7 @@ impl EventRef<'_> {
         }
     }
 
-    /// Has every notifier fence, or know that somebody sleeps, from here on.
+    /// Makes sure that from here on every notifier fences, or knows that somebody sleeps.
     fn settle(self, announced: u32) -> u32 {
         if !barrier::barrier() {
             return announced;
@@ -240,14 +239,14 @@ impl EventRef<'_> {
     }
 }
 
-/// That somebody is about to sleep until one of some events is notified.
+/// The announcement of a sleep until one of some events is notified.
 pub(crate) enum Announced<'a> {
     One(EventRef<'a>, u32),
     Several(Vec<(&'a Word32, u32)>),
 }
 
 impl<'a> Announced<'a> {
-    /// Says so to each of the events.
+    /// Announces the sleep to each of the events.
     pub(crate) fn to(events: &[EventRef<'a>]) -> Announced<'a> {
         match *events {
             [event] => Announced::One(event, event.announce()),

@@ -4,30 +4,30 @@
 //! word = thread:30 | owner:31 | HELD | DIED | POISONED
 //!
 //! 0 --lock: CAS--> HELD|me --unlock: store--> 0
-//! HELD|dead --whoever finds the owner dead: CAS--> DIED
+//! HELD|dead --a waiter or the reaper, once the owner is dead: CAS--> DIED
 //! DIED or POISONED --recover: CAS--> HELD|me --unlock: store--> 0 if it was repaired, else as before
 //! HELD|me --unlock after a panic: store--> POISONED
 //! ```
 //! `thread` is a number that the process gives each of its threads, so that a thread that locks
-//! twice is told so. Modulo 2^30: a process that has started a billion of them may be told of a
-//! deadlock that is none. A lock that nobody holds names nobody. While it is `DIED` or `POISONED` it is
-//! given to those alone who come to repair the data.
+//! twice gets an error. It is kept modulo 2^30, so a process that has started a billion threads may
+//! get that error without a deadlock. A lock that nobody holds names nobody. While it is `DIED` or
+//! `POISONED`, only a thread that comes to repair the data gets it.
 //!
-//! While a living process has the lock nobody else writes the word, so a plain store gives it up:
-//! one read-modify-write for locking and unlocking together. Who waits says so in an
-//! [event](super::event) beside the word and not in the word itself. The price is the sleeper's: its
-//! heavy fence stands in for the one that the unlocker leaves out between its store and its look at
+//! While a living process has the lock, nobody else writes the word. So a plain store unlocks, and
+//! locking and unlocking together take one read-modify-write. A waiter announces itself in an
+//! [event](super::event) beside the word, and not in the word itself. The sleeper pays for this:
+//! its heavy fence replaces the one that the unlocker leaves out between its store and its look at
 //! the event.
 //!
 //! # Orderings
-//! Taking the lock is an Acquire, giving it up a Release of the same word: what the last owner
-//! wrote is seen. Taking it from the dead is an Acquire too: the kernel says that an owner is dead
-//! only after all its stores have happened.
+//! Locking is an Acquire of the word, unlocking a Release: the next owner sees what the last one
+//! wrote. Taking the lock from a dead owner is an Acquire, too: the kernel says that an owner is
+//! dead only after all its stores have happened.
 //!
 //! # Peer death
-//! What the dead owner left is seen by nobody before it is repaired: the word says `DIED` until an
-//! owner says that the data is good. One that is killed while it repairs leaves `DIED` again. An
-//! owner killed between its store and its wake costs a waiter the rest of a slice.
+//! Only a process that comes to repair the data sees what a dead owner left: the word says `DIED`
+//! until an owner says that the data is good. An owner that is killed during the repair leaves
+//! `DIED` again. An owner killed between its store and its wake costs a waiter the rest of a slice.
 //!
 //! # Source
 //! The owner in the word is from robust futexes; unlocking by a store is from Dice, Huang and Yang,
@@ -46,6 +46,7 @@ const DIED_BIT: u64 = 1 << 1;
 const HELD_BIT: u64 = 1 << 2;
 const OWNER_SHIFT: u32 = 3;
 const THREAD_SHIFT: u32 = OWNER_SHIFT + OWNER_BITS;
+
 /// A thread of an attached process, as lock words name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
@@ -57,7 +58,7 @@ impl Owner {
     #[inline]
     fn held(self) -> u64 {
         debug_assert!(u64::from(self.peer) <= OWNER_MASK, "names have 31 bits");
-        // Of a thread's number, what has no room falls off the end.
+        // The bits of a thread's number that have no room are shifted out.
         u64::from(self.thread) << THREAD_SHIFT | u64::from(self.peer) << OWNER_SHIFT | HELD_BIT
     }
 }
@@ -73,7 +74,7 @@ fn is_held(word: u64) -> bool {
 /// What is known about the value in a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockState {
-    /// The last owner unlocked in good order.
+    /// The last owner unlocked normally.
     Clean,
     /// An owner panicked while it had the lock, and nobody has repaired the value since.
     Poisoned,
@@ -82,7 +83,7 @@ pub enum LockState {
 }
 
 impl LockState {
-    /// That of a free lock with this word; `None` for a word that nobody writes.
+    /// The state of a free lock with this word; `None` for a word that this crate never writes.
     fn of(word: u64) -> Option<LockState> {
         match word {
             0 => Some(LockState::Clean),
@@ -101,7 +102,7 @@ impl LockState {
     }
 }
 
-/// Shows that its owner has the lock. There is one for each time that it was taken.
+/// Proof that its owner has the lock. There is one for each time that the lock was taken.
 #[derive(Debug)]
 pub(crate) struct Locked(());
 
@@ -110,11 +111,11 @@ pub(crate) struct Locked(());
 pub(crate) enum Refused {
     /// Somebody else has it.
     Held(HeldLock),
-    /// Nobody has it, and the data is to be repaired first.
+    /// Nobody has it, and the data must be repaired first.
     Unclean(LockState),
-    /// This very thread has it.
+    /// This thread has it already.
     WouldDeadlock,
-    /// The word holds what nobody writes.
+    /// The word contains a value that this crate never writes.
     Corrupt,
 }
 
@@ -209,27 +210,28 @@ impl RawLock {
     }
 
     /// Frees the lock of an owner that was judged dead after `held` was seen; false if it is not in
-    /// that state any more. Whoever does it then wakes all who sleep.
+    /// that state any more. The caller then wakes all sleepers.
     #[cold]
     pub(crate) fn declare_dead(&self, held: HeldLock) -> bool {
-        // AcqRel: hands on what the dead owner stored, which happened before the kernel called it
+        // AcqRel: passes on what the dead owner stored, which happened before the kernel called it
         // dead.
         self.word.compare_exchange(held.word, DIED_BIT, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Frees the lock if the dead `peer` has it; true if it had. For the reaper, which then wakes
-    /// whoever sleeps.
+    /// all sleepers.
     pub(crate) fn release_dead(&self, peer: u32) -> bool {
         let word = self.word.load(Ordering::Relaxed);
         is_held(word) && owner_of(word).peer == peer && self.declare_dead(HeldLock { word })
     }
 
-    /// Gives the lock up. Only for its owner, who then notifies those who sleep: one if the data is
-    /// clean, or else all of them, as none of them gets the lock.
+    /// Gives the lock up. Only for its owner, which then notifies sleepers: one if the data is
+    /// clean, otherwise all of them, as those that only want to lock are refused and would not wake
+    /// the next.
     #[inline]
     pub(crate) fn unlock(&self, state: LockState) {
-        // A store is enough: by the protocol the word changes under a living owner's hands only by
-        // its own. Release pairs with the Acquire of the next owner: it sees what we wrote.
+        // A store is enough: by the protocol nobody but a living owner changes its word. Release
+        // pairs with the Acquire of the next owner: it sees what we wrote.
         self.word.store(state.to_bits(), Ordering::Release);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`wait`]: the one blocking loop.
 //! - [`spin`]: how it spins before it sleeps.
-//! - [`event`]: an eventcount: sleep until something may have changed.
+//! - [`event`]: an eventcount, to sleep until something may have changed.
 //! - [`lock`]: a word that names its owner.
 
 pub(crate) mod event;

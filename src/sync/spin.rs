@@ -1,10 +1,11 @@
-//! Spinning before the first sleep: for how long, and how densely to look.
+//! Spinning before the first sleep: for how long to spin, and how often to look.
 //!
-//! Two things are learned from how earlier waits of the handle went. Whether spinning helps at all:
-//! it is given up step by step while it does not, and tried in full now and then. And how dense the
-//! stream is: each look takes a cache line from whoever is about to write it, so one who finds a
-//! message at nearly every look slows its sender down to the pace of two lines that bounce for each
-//! message. Such a waiter lets some come together before it looks.
+//! A handle learns two things from its earlier waits. The first is whether spinning helps: while it
+//! does not, the handle spins less and less, and tries the full length now and then. The second is
+//! how dense the stream of messages is. Each look takes a cache line from the process that is about
+//! to write it. A receiver that finds a message at nearly every look slows its sender down to the
+//! pace of two cache lines that bounce for each message. Such a receiver waits until several
+//! messages have come before it looks.
 //!
 //! # Source
 //! Karlin, Li, Manasse and Owicki, "Empirical Studies of Competitive Spinning for a Shared-Memory
@@ -15,29 +16,28 @@ use crate::primitive::{AtomicU32, Ordering, spin_hint};
 use crate::sync::wait::{Obstacle, Wait};
 use crate::sys::clock::Deadline;
 
-/// Rounds of spinning before the first sleep: the first guess, and the bounds within which it
-/// adapts.
+/// Rounds of spinning before the first sleep: the first guess, and the bounds of its adaptation.
 const SPIN_FIRST: u32 = 256;
 const SPIN_LEAST: u32 = 16;
 const SPIN_MOST: u32 = 2048;
 
-/// Every so many waits a handle spins for as long as it ever does. Two that both sleep answer each
-/// other so slowly that neither would find spinning worth while again.
+/// Once in this many waits a handle spins for the longest time. Otherwise two processes that both
+/// sleep would answer each other so slowly that spinning never helps either of them again.
 const PROBE_EVERY: u32 = 16;
 
-/// A wait is short that is over in so many rounds: less than a cache line takes there and back, so
-/// it was no answer to anything that this side has done.
+/// A wait is short if it is over in this many rounds. That is less time than a cache line takes
+/// there and back, so the message was no answer to anything that this side has done.
 const SHORT: u32 = 2;
-/// After so many short waits in a row this is a stream.
+/// After this many short waits in a row, messages come in a stream.
 const SHORT_WAITS: u32 = 4;
-/// Rounds of a lull, about two microseconds.
-const LULL: u32 = 64;
-/// The longest pace of a sender that waits for space. On a Xeon, family 6 model 207, a pause took
-/// 22 to 31 ns, so this is about 1.5 to 2 microseconds, in which a receiver takes some 150
-/// messages; a pause is of another length elsewhere.
+/// Rounds of a pause in which messages of a stream come together: about two microseconds.
+const STREAM_PAUSE: u32 = 64;
+/// The most rounds between two looks of a sender that waits for space. On a Xeon, family 6 model
+/// 207, a round took 22 to 31 ns, so this is about 1.5 to 2 microseconds, in which a receiver takes
+/// some 150 messages. On other processors a round takes another time.
 const MOST_PACE: u64 = 64;
 
-/// Rounds of spinning between looks at the clock and at the owner.
+/// Rounds of spinning between checks whether the owner is alive.
 const SPIN_BLOCK: u32 = 1 << 14;
 
 /// How a handle spins, and what it has learned. Private to the process.
@@ -45,22 +45,22 @@ const SPIN_BLOCK: u32 = 1 << 14;
 pub(crate) struct Patience {
     rounds: AtomicU32,
     waits: AtomicU32,
-    /// Rounds between looks: at first, and at the most. Doubled in between.
+    /// Rounds between looks: at first and at most. They double in between.
     pace: (u32, u32),
-    /// Short waits in a row, up to [`SHORT_WAITS`]: then this is a stream.
+    /// Number of short waits in a row, up to [`SHORT_WAITS`], which means a stream.
     short_waits: AtomicU32,
-    /// Whether it lets messages of a stream come together.
-    lulls: bool,
+    /// Whether it pauses in a stream to let messages come together.
+    pauses_in_stream: bool,
 }
 
 impl Patience {
-    /// Looks in every round, but in a stream: for those who wait for messages.
+    /// Looks in every round, except in a stream. For receivers, which wait for messages.
     pub(crate) fn new() -> Patience {
-        Patience { lulls: true, ..Patience::with_pace(1, 1) }
+        Patience { pauses_in_stream: true, ..Patience::with_pace(1, 1) }
     }
 
-    /// Looks after `first` rounds and ever less often, up to every `most` rounds: for those who
-    /// slow down by each look whoever they wait for.
+    /// Looks after `first` rounds and then less and less often, up to every `most` rounds. For
+    /// waiters that slow down the process they wait for by each look.
     pub(crate) fn with_pace(first: u32, most: u32) -> Patience {
         let zero = || AtomicU32::new(0);
         let pace = (first, most);
@@ -69,20 +69,20 @@ impl Patience {
             waits: zero(),
             pace,
             short_waits: zero(),
-            lulls: false,
+            pauses_in_stream: false,
         }
     }
 
-    /// For a sender that waits for one of `capacity` slots. It lets receivers free many, but not so
-    /// many that they find the ring empty: looking at the very line that a receiver is working on
-    /// cost two thirds of the throughput (8 bytes, 1,024 slots). Its message has all others before
-    /// it anyway.
+    /// For a sender that waits for one of `capacity` slots. It lets receivers free many slots, but
+    /// not so many that they find the ring empty. Looking at the cache line that a receiver is
+    /// working on cost two thirds of the throughput (8 bytes, 1,024 slots). The pause does not
+    /// delay its message, which comes after all others in the ring anyway.
     pub(crate) fn for_space(capacity: u64) -> Patience {
         let pace = (capacity / 16).clamp(1, MOST_PACE) as u32;
         Patience::with_pace(pace, pace)
     }
 
-    // Relaxed throughout: guesses that order nothing.
+    // Relaxed throughout: these are guesses, and order nothing.
     fn rounds(&self, wait: Wait) -> u32 {
         match wait {
             Wait::Spin => u32::MAX,
@@ -99,50 +99,51 @@ impl Patience {
         }
     }
 
-    /// Whether it lets messages come together before it looks.
+    /// Whether it pauses before a look, to let messages come together.
     pub(crate) fn is_in_stream(&self) -> bool {
-        self.lulls && self.short_waits.load(Ordering::Relaxed) >= SHORT_WAITS
+        self.pauses_in_stream && self.short_waits.load(Ordering::Relaxed) >= SHORT_WAITS
     }
 
-    /// Before a look at the other side's index, which may find many: in a stream, lets some come
-    /// together.
-    pub(crate) fn rest(&self) {
+    /// For use before a look at the other side's index, which may find many messages. In a stream,
+    /// pauses to let some come together.
+    pub(crate) fn pause_in_stream(&self) {
         if self.is_in_stream() {
-            for _ in 0..LULL {
+            for _ in 0..STREAM_PAUSE {
                 spin_hint();
             }
         }
     }
 
-    /// A look, or a wait, has found so many. One message is an answer, and no stream.
+    /// Takes note that a look or a wait has found `count` messages. A single message is an answer,
+    /// and ends a stream.
     pub(crate) fn found(&self, count: u64) {
         if count < 2 && self.is_in_stream() {
-            self.dragged();
+            self.end_stream();
         }
     }
 
     /// Rounds before the first look of a wait.
-    fn first_rest(&self) -> u32 {
+    fn first_pause(&self) -> u32 {
         let (first, _) = self.pace;
-        if self.is_in_stream() { first.max(LULL) } else { first }
+        if self.is_in_stream() { first.max(STREAM_PAUSE) } else { first }
     }
 
-    /// The wait was not short.
-    fn dragged(&self) {
+    /// Takes note that a wait was not short.
+    fn end_stream(&self) {
         self.short_waits.store(0, Ordering::Relaxed);
     }
 
-    /// The wait was over in this round: as soon as it could be, or later.
+    /// Takes note that the wait was over in this round: at the first look, or later.
     fn ended(&self, round: u32) {
         let waits = self.short_waits.load(Ordering::Relaxed);
-        if round > SHORT && round != self.first_rest() {
-            self.dragged();
+        if round > SHORT && round != self.first_pause() {
+            self.end_stream();
         } else if waits < SHORT_WAITS {
             self.short_waits.store(waits + 1, Ordering::Relaxed);
         }
     }
 
-    /// Spinning for so many rounds has spared a sleep.
+    /// Takes note that spinning for this many rounds has spared a sleep.
     fn helped(&self, round: u32) {
         let enough = (round * 2).min(SPIN_MOST);
         if self.rounds.load(Ordering::Relaxed) < enough {
@@ -150,7 +151,7 @@ impl Patience {
         }
     }
 
-    fn was_in_vain(&self) {
+    fn did_not_help(&self) {
         let rounds = self.rounds.load(Ordering::Relaxed);
         if rounds > SPIN_LEAST {
             self.rounds.store((rounds / 2).max(SPIN_LEAST), Ordering::Relaxed);
@@ -167,39 +168,39 @@ pub(crate) fn spin<R>(
 ) -> Option<R> {
     let rounds = patience.rounds(wait);
     let (mut pace, most) = patience.pace;
-    let mut rest = patience.first_rest();
+    let mut pause = patience.first_pause();
     let mut round = 0;
     while round < rounds {
-        for _ in 0..rest {
+        for _ in 0..pause {
             spin_hint();
         }
-        round += rest;
-        let long = round % SPIN_BLOCK < rest;
+        round += pause;
+        let long = round % SPIN_BLOCK < pause;
         if let Ok(result) = attempt(long) {
             patience.ended(round);
-            // How long to spin is a question only to those who may sleep instead.
+            // Only a waiter that may sleep instead learns how long to spin.
             if wait == Wait::SpinThenSleep {
                 patience.helped(round);
             }
             return Some(result);
         }
         if wait == Wait::Spin {
-            // For ever, but not alone: now and then others may run, and the clock is looked at.
-            if round % 64 < rest && deadline.passed() {
+            // Spins without end, but looks at the clock and lets others run now and then.
+            if round % 64 < pause && deadline.passed() {
                 return None;
             }
             if long {
                 std::thread::yield_now();
-                patience.dragged();
+                patience.end_stream();
                 round = 0;
             }
         }
-        rest = pace;
+        pause = pace;
         pace = (pace * 2).min(most);
     }
     if wait == Wait::SpinThenSleep {
-        patience.dragged();
-        patience.was_in_vain();
+        patience.end_stream();
+        patience.did_not_help();
     }
     None
 }
@@ -223,10 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn only_who_spins_before_it_sleeps_learns_for_how_long() {
+    fn only_a_waiter_that_may_sleep_learns_how_long_to_spin() {
         let patience = Patience::new();
         wait(&patience, Wait::Sleep, 1);
-        assert_eq!(rounds(&patience), SPIN_FIRST, "one that sleeps at once has not spun in vain");
+        assert_eq!(rounds(&patience), SPIN_FIRST, "one that sleeps at once has not spun");
         wait(&patience, Wait::Spin, 2 * SPIN_MOST);
         assert_eq!(rounds(&patience), SPIN_FIRST, "one that never sleeps has no choice");
         wait(&patience, Wait::SpinThenSleep, SPIN_FIRST);
@@ -243,14 +244,14 @@ mod tests {
         assert!(patience.is_in_stream());
         wait(&patience, Wait::Spin, 1);
         patience.found(2);
-        assert!(patience.is_in_stream(), "a lull after which there is more");
+        assert!(patience.is_in_stream(), "a pause after which there is more");
         patience.found(1);
         assert!(!patience.is_in_stream(), "an answer");
     }
 
     #[test]
     fn a_longer_wait_ends_a_stream_however_long_it_was() {
-        for over_at in [SHORT + 1, SPIN_BLOCK - LULL + 2] {
+        for over_at in [SHORT + 1, SPIN_BLOCK - STREAM_PAUSE + 2] {
             let patience = Patience::new();
             (0..SHORT_WAITS).for_each(|_| wait(&patience, Wait::Spin, 1));
             wait(&patience, Wait::Spin, over_at);

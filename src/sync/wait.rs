@@ -1,9 +1,9 @@
-//! The one blocking loop: try, spin a little, announce, try again, sleep for a slice, look whether
+//! The one blocking loop: try, spin a little, announce, try again, sleep for a slice, check whether
 //! the owner lives.
 //!
-//! Every sleep ends after at most [`LONGEST_SLICE`]. That is the one cure for all that a kill can
-//! do to a wake-up: a peer killed between its store and its wake costs the sleeper the rest of a
-//! slice, and nothing else.
+//! Every sleep ends after at most [`LONGEST_SLICE`]. This one rule covers everything that a kill
+//! can do to a wake-up: a peer killed between its store and its wake costs the sleeper the rest of
+//! a slice, and nothing else.
 
 use std::time::Duration;
 
@@ -13,28 +13,28 @@ use crate::sys::clock::Deadline;
 
 /// No sleep is longer.
 const LONGEST_SLICE: Duration = Duration::from_millis(50);
-/// No sleep is longer while a living process is in the way: it may die at any time, and nobody
-/// wakes us then.
+/// No sleep is longer while a living process is in the way: that process may die at any time, and
+/// then nobody wakes us.
 const LONGEST_SLICE_BEHIND_OWNER: Duration = Duration::from_millis(10);
-/// The first is no shorter than the scheduler's tick (4 ms at 250 a second): an earlier end needs a
-/// timer of its own, with which a sleep and its wake-up took 9 microseconds longer on a virtual
-/// machine, half as long again.
+/// The first sleep is longer than the scheduler's tick (4 ms at 250 a second). An earlier end needs
+/// a timer of its own, with which a sleep and its wake-up took 9 microseconds longer on a virtual
+/// machine, which is half as long again.
 const FIRST_SLICE: Duration = Duration::from_millis(10);
 
 /// How a blocked operation of a handle waits.
 ///
-/// In a dense stream, one in which a receiver that finds nothing finds something within two pauses,
-/// four times in a row, whoever spins lets messages come together for about two microseconds before
-/// it looks: each look would hold the sender up.
+/// When messages arrive densely (four times in a row, a receiver that found none found one within
+/// two rounds of spinning), a spinning receiver pauses about two microseconds before it looks, so
+/// that several messages arrive per cache-line transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
-    /// Never sleeps: the shortest reaction (well under a microsecond), and a processor kept busy.
-    /// It gives way to other processes now and then.
+    /// Never sleeps: reacts fastest (well under a microsecond) and keeps a processor busy. Yields
+    /// to other processes now and then.
     Spin,
     /// Spins a little, then sleeps. How long it spins adapts to whether spinning has helped lately.
     #[default]
     SpinThenSleep,
-    /// Sleeps at once: reacts within tens of microseconds, and leaves the processor to others.
+    /// Sleeps at once: reacts within tens of microseconds and leaves the processor to others.
     Sleep,
 }
 
@@ -47,12 +47,12 @@ pub(crate) enum Obstacle {
     Owner,
 }
 
-/// Tries until `attempt` succeeds or the deadline has passed (`None`). Sleeps until one of `events`
-/// is notified.
+/// Tries until `attempt` succeeds or the deadline has passed (`None`). In between it sleeps until
+/// one of `events` is notified.
 ///
-/// `attempt` is told whether to look if the owner in its way still lives, which costs system calls,
-/// and does so at the end of slices only. It was called at least once before, and is called a last
-/// time after the deadline.
+/// The argument of `attempt` says whether to check if the owner in its way is alive. That costs
+/// system calls, so it is done only at the end of slices. The caller has tried once before, and
+/// `attempt` is called a last time after the deadline.
 pub(crate) fn wait<R>(
     events: &[EventRef<'_>],
     wait: Wait,

@@ -1,19 +1,19 @@
-//! What a forked child must not find as its parent had it: address ranges empty, and pipes open.
+//! What is closed in a forked child: the address ranges of its parent's mappings, and files.
 //!
 //! **Ranges.** A segment's mapping is not inherited, so a child has a hole where its parent has the
-//! segment. A reference into the segment that the child finds in a static or a leaked guard must
-//! fault there, and it would not if something new came to lie in the hole: then safe code would
-//! have two exclusive references to the same bytes. So the ranges are closed in the child before
-//! anything else can be mapped.
+//! segment. The child may find a reference into the segment, in a static or a leaked guard. The
+//! reference must fault. If something new were mapped in the hole, safe code would have two
+//! exclusive references to the same bytes. So the ranges are closed in the child before anything
+//! else can be mapped.
 //!
 //! **Files.** The writing end of a [lifeline](super::process::Lifeline) says that the parent lives.
-//! A copy of it in another process would say so after the parent's death. So it is closed in every
-//! other child.
+//! A copy of it in another process would say so even after the parent's death. So it is closed in
+//! every other child.
 //!
-//! Both is done by a handler that libc's `fork` calls, whoever calls `fork`. Handlers that other
-//! code has registered before ours run before it. A process that was made by a bare system call
-//! runs no handlers. There the ranges are closed at the first use of a segment; if something lies
-//! in one of them by then, the process cannot use segments. Its copies of the files stay open.
+//! A handler does both. libc's `fork` calls it, for every caller. Handlers that other code has
+//! registered before ours run before it. A process that was made by a bare system call runs no
+//! handlers. There the ranges are closed at the first use of a segment. If something lies in one of
+//! them by then, the process cannot use segments. Its copies of the files stay open.
 //!
 //! # Peer death
 //! Nothing here is shared.
@@ -33,8 +33,8 @@ use crate::sys::descriptor::{FdName, FileId};
 use crate::sys::error::OsError;
 use crate::sys::memory;
 
-/// A list that only grows: an entry that is not needed any more is used again. It can be read in a
-/// child, wherever in a change of the list the parent was at its fork.
+/// A list that only grows: an entry that is not needed any more is used again. A child can read it
+/// even if the parent forked in the middle of a change.
 #[derive(Debug)]
 struct List {
     first: AtomicPtr<Entry>,
@@ -42,7 +42,7 @@ struct List {
 
 #[derive(Debug)]
 struct Entry {
-    /// What the entry is found by; [`FREE`], or [`CLAIMED`] while it is being filled.
+    /// The key of the entry; [`FREE`], or [`CLAIMED`] while it is being filled.
     key: AtomicUsize,
     more: [AtomicU64; 2],
     next: Option<&'static Entry>,
@@ -58,7 +58,7 @@ impl List {
 
     fn iter(&self) -> impl Iterator<Item = &'static Entry> {
         // Acquire pairs with the Release of the push.
-        // SAFETY: the list holds entries that live for ever, or nothing.
+        // SAFETY: the pointer is null or points to an entry, and entries are never freed.
         let first: Option<&'static Entry> = unsafe { self.first.load(Ordering::Acquire).as_ref() };
         std::iter::successors(first, |entry| entry.next)
     }
@@ -79,7 +79,7 @@ impl List {
         loop {
             // SAFETY: as in `iter`.
             entry.next = unsafe { first.as_ref() };
-            // Release: whoever finds the entry finds what is in it.
+            // Release: a thread that finds the entry finds what is in it.
             match self.first.compare_exchange(first, entry, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => return entry.fill(key, more),
                 Err(now) => first = now,
@@ -89,8 +89,8 @@ impl List {
 
     fn remove(&self, key: usize) {
         for entry in self.iter() {
-            // Relaxed: whoever takes the entry fills it anew. In a forked child it is off the list
-            // already.
+            // Relaxed: the next user of the entry fills it anew. In a forked child it is off the
+            // list already.
             if entry.key.compare_exchange(key, FREE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return;
             }
@@ -118,16 +118,16 @@ impl Entry {
     }
 }
 
-/// By their bases, which are no small numbers, with their lengths.
+/// The ranges: base as key, which is no small number, and length.
 static RANGES: List = List::new();
-/// By [`key_of`] their numbers, with what they stand for.
+/// The descriptors: [`key_of`] the number as key, and which file it stands for.
 static FILES: List = List::new();
 /// The process whose ranges these are; 0 before the first.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Why this process could not close a range that it inherited, as an error number; 0 if it could.
 static UNCLOSED: AtomicI32 = AtomicI32::new(0);
 
-/// Makes this process's own the lists that it may have inherited, by closing what is on them. To be
+/// Closes everything on lists that this process has inherited, so that the lists are its own. To be
 /// called before anything is mapped.
 pub(crate) fn adopt() -> Result<(), OsError> {
     static HANDLER: OnceLock<Result<(), i32>> = OnceLock::new();
@@ -143,7 +143,7 @@ pub(crate) fn adopt() -> Result<(), OsError> {
         call: "pthread_atfork",
         errno: Errno::from_raw_os_error(number),
     })?;
-    // Relaxed: other threads of a process find what the first has left there.
+    // Relaxed: other threads of a process find the value that the first has stored.
     if PROCESS.load(Ordering::Relaxed) != std::process::id() {
         close_all();
     }
@@ -158,27 +158,27 @@ pub(crate) fn closed() -> Result<(), OsError> {
     }
 }
 
-/// Has a range closed in children that is mapped and not inherited.
+/// Puts a range on the list, to be closed in children. The range is mapped and not inherited.
 pub(crate) fn add_range(base: usize, len: usize) {
     RANGES.add(base, [len as u64, 0]);
 }
 
-/// Takes a range off the list that is about to be unmapped.
+/// Takes a range off the list, before it is unmapped.
 pub(crate) fn remove_range(base: usize) {
     RANGES.remove(base);
 }
 
-/// Has a descriptor closed in children.
+/// Puts a descriptor on the list, to be closed in children.
 pub(crate) fn add_file(file: FdName) {
     FILES.add(key_of(file.number()), file.id().to_words());
 }
 
-/// Takes a descriptor off the list that is about to be closed.
+/// Takes a descriptor off the list, before it is closed.
 pub(crate) fn remove_file(file: FdName) {
     FILES.remove(key_of(file.number()));
 }
 
-/// Descriptors of ours are beyond those of the standard streams, so that none is [`FREE`] or
+/// Our descriptors have numbers beyond those of the standard streams, so that none is [`FREE`] or
 /// [`CLAIMED`].
 fn key_of(number: RawFd) -> usize {
     number.unsigned_abs() as usize
@@ -197,12 +197,12 @@ fn close_all() {
     });
     FILES.take_all(|number, id| {
         let file = FdName::new(number as RawFd, FileId::from_words(id));
-        // SAFETY: the number is open in the parent until it is off the list, and the only code that
-        // runs in this child so far is libc's. A bare system call's child comes here late; what it
-        // has closed by then is not taken for ours unless it is the same file.
+        // SAFETY: the number is open in the parent until it is off the list, and so far only libc's
+        // code has run in this child. A child made by a bare system call comes here late; a number
+        // that it has closed by then is not taken for ours unless it stands for the same file.
         if unsafe { file.is_open() } {
-            // SAFETY: its owner is the parent. The copy of the owner here finds when it is dropped
-            // that the number stands for nothing of its own.
+            // SAFETY: the owner of the descriptor is in the parent. When the owner's copy in this
+            // process is dropped, it finds that the number does not stand for its file any more.
             unsafe { file.close() };
         }
     });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// Wait for ever.
+    /// Never give up.
     pub(crate) const NEVER: Deadline = Deadline(None);
 
     /// Give up at `instant`.
@@ -37,7 +37,7 @@ impl Deadline {
     }
 }
 
-/// Milliseconds on the monotonic clock, a few behind at times and cheap to read.
+/// Milliseconds on the monotonic clock. May be a few behind; cheap to read.
 #[cfg(not(loom))]
 pub(crate) fn coarse_millis() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
@@ -51,7 +51,7 @@ pub(crate) fn nanos() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Sleeps for about so long; less if a signal comes, or if the kernel refuses.
+/// Sleeps for about this long; less if a signal comes, or if the kernel refuses.
 #[cfg(not(loom))]
 pub(crate) fn sleep(time: Duration) {
     use rustix::thread::{Timespec, nanosleep};

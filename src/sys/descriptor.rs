@@ -1,9 +1,9 @@
-//! Descriptors of our own: close-on-exec, and never 0, 1 or 2.
+//! This crate's descriptors: close-on-exec, and never 0, 1 or 2.
 //!
 //! A program that has closed its standard streams, as daemons do, gets their numbers for the next
-//! files that it opens. Whatever it prints then lands there: in the header of a segment, in the
-//! value that a child returns. So a descriptor with such a number is not used: it keeps the number
-//! taken while another one is made, and is closed then.
+//! files that it opens. Everything that it prints then lands in those files: in the header of a
+//! segment, or in the value that a child returns. So a descriptor with such a number is not used.
+//! It is kept open, so that the number stays taken, until another descriptor is made.
 
 #![expect(unsafe_code, reason = "looks at descriptors by their numbers")]
 
@@ -21,10 +21,10 @@ use crate::sys::error::OsError;
 /// The first number that no standard stream has.
 const FIRST: RawFd = 3;
 
-/// Makes a descriptor beyond those of the standard streams. `make` is called again as long as it
-/// gives one of theirs; what it made before is dropped at the end.
+/// Makes a descriptor with a number beyond those of the standard streams. `make` is called again as
+/// long as it gives one of their numbers; those descriptors are dropped at the end.
 pub(crate) fn beyond_stdio<F: AsRawFd, E>(mut make: impl FnMut() -> Result<F, E>) -> Result<F, E> {
-    // At most three: each of them takes a number away.
+    // At most three, as each of them takes one number.
     let mut placeholders = Vec::new();
     loop {
         let made = make()?;
@@ -35,8 +35,7 @@ pub(crate) fn beyond_stdio<F: AsRawFd, E>(mut make: impl FnMut() -> Result<F, E>
     }
 }
 
-/// Takes the numbers of standard streams that are closed, so that no descriptor that comes
-/// meanwhile gets them.
+/// Takes the numbers of closed standard streams, so that no descriptor made meanwhile gets them.
 pub(crate) fn take_stdio() -> Result<Vec<OwnedFd>, OsError> {
     let mut taken = Vec::new();
     loop {
@@ -50,9 +49,9 @@ pub(crate) fn take_stdio() -> Result<Vec<OwnedFd>, OsError> {
     }
 }
 
-/// A pipe: its reading end, and its writing end.
+/// Makes a pipe: its reading end and its writing end.
 pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), OsError> {
-    /// A pipe as a whole, with the smaller of its two numbers.
+    /// A pipe, whose number is the smaller of its two.
     struct Pipe(OwnedFd, OwnedFd);
     impl AsRawFd for Pipe {
         fn as_raw_fd(&self) -> RawFd {
@@ -70,8 +69,8 @@ pub(crate) fn duplicate(fd: impl AsFd) -> Result<OwnedFd, OsError> {
     rustix::io::fcntl_dupfd_cloexec(fd, FIRST).map_err(OsError::in_call("fcntl"))
 }
 
-/// Opens a file that exists. It does not become the controlling terminal of this process, and
-/// nothing is waited for.
+/// Opens a file that exists. Does not wait, and does not make it the controlling terminal of this
+/// process.
 pub(crate) fn open(path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
     let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     beyond_stdio(|| rustix::fs::open(path, flags, Mode::empty()))
@@ -80,8 +79,8 @@ pub(crate) fn open(path: &Path, access: OFlags) -> Result<OwnedFd, Errno> {
 /// Opens a file once more. Unlike a duplicate, the new descriptor has locks, a position and flags
 /// of its own.
 ///
-/// Needs `/proc`. What stands there in its place, in a folder that somebody has made to look like
-/// it, is not taken for the file.
+/// Needs `/proc`. If another folder was put in its place, what is found there is not taken for the
+/// file.
 pub(crate) fn reopen(file: &OwnFile, access: OFlags) -> Result<OwnFile, OsError> {
     let reopened =
         open(file.path().as_ref(), access).map_err(OsError::in_call("open /proc/self/fd"))?;
@@ -93,7 +92,7 @@ pub(crate) fn reopen(file: &OwnFile, access: OFlags) -> Result<OwnFile, OsError>
     }
 }
 
-/// Whether the file can be found by [`reopen`]. Opens nothing.
+/// Whether [`reopen`] can find the file. Opens nothing.
 pub(crate) fn can_be_reopened(file: &OwnFile) -> bool {
     rustix::fs::statat(CWD, file.path(), AtFlags::empty())
         .is_ok_and(|stat| FileId::from(stat) == file.id)
@@ -120,8 +119,8 @@ pub(crate) fn read_proc<'a>(
     str::from_utf8(&buffer[..len]).map_err(|_| OsError { call: name_of_read, errno: Errno::ILSEQ })
 }
 
-/// The number in the text of a link in `/proc/.../ns`, which tells one namespace of its kind from
-/// the others.
+/// The number in the text of a link in `/proc/.../ns`, which identifies a namespace among those of
+/// its kind.
 pub(crate) fn namespace(link: &str, kind: &str) -> Result<u32, Errno> {
     let mut text = [core::mem::MaybeUninit::<u8>::uninit(); 64];
     let (text, _) = rustix::fs::readlinkat_raw(CWD, link, &mut text)?;
@@ -131,7 +130,7 @@ pub(crate) fn namespace(link: &str, kind: &str) -> Result<u32, Errno> {
     number.and_then(|number| number.parse().ok()).ok_or(Errno::INVAL)
 }
 
-/// How many links a folder has; no descriptor is needed for that.
+/// How many links a folder has. Needs no descriptor.
 pub(crate) fn links(path: &str) -> Result<u64, Errno> {
     let stat = rustix::fs::statat(CWD, path, AtFlags::empty())?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
@@ -185,8 +184,8 @@ impl std::fmt::Display for FileId {
     }
 }
 
-/// A descriptor that a program may have taken from us: by closing all that there are, so that its
-/// number stands for another file by now.
+/// A descriptor that the program may have closed, for example with all others, so that its number
+/// may stand for another file by now.
 ///
 /// It is closed only if it still stands for our file.
 #[derive(Debug)]
@@ -230,7 +229,7 @@ impl Drop for OwnFile {
     fn drop(&mut self) {
         let is_another = match FileId::of(&*self.fd) {
             Ok(id) => id != self.id,
-            // Where a sandbox forbids to ask, nobody is suspected.
+            // If a sandbox forbids the question, the file is taken for ours.
             Err(refused) => refused.errno == Errno::BADF,
         };
         if !is_another {
@@ -240,15 +239,14 @@ impl Drop for OwnFile {
     }
 }
 
-/// The descriptor, whatever it stands for now.
+/// The descriptor, even if it stands for another file by now.
 impl AsFd for OwnFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-/// A descriptor that this process has from the one that it was forked from, if nobody has closed it
-/// since.
+/// A descriptor that this process inherited at its fork, if nobody has closed it since.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FdName {
     fd: RawFd,
@@ -273,17 +271,17 @@ impl FdName {
     /// # Safety
     /// While this runs nobody closes the descriptor, if it is open.
     pub(crate) unsafe fn is_open(self) -> bool {
-        // SAFETY: at worst the number stands for nothing or for another file, of which only the
-        // identity is asked.
+        // SAFETY: at worst the number stands for nothing or for another file, and only the identity
+        // of that file is asked for.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
         FileId::of(fd) == Ok(self.id)
     }
 
-    /// Closes the descriptor, in a process that got it by being forked.
+    /// Closes the descriptor, in a process that inherited it at its fork.
     ///
     /// # Safety
-    /// It is open. Nothing in this process will use it any more, and its owner in the copied memory
-    /// does not take another file for it.
+    /// It is open. Nothing in this process will use it any more, and the copy of its owner in this
+    /// process does not take another file for it.
     pub(crate) unsafe fn close(self) {
         // SAFETY: the caller's promise.
         unsafe { rustix::io::close(self.fd) };

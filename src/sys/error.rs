@@ -1,4 +1,4 @@
-//! What the kernel refused: which call, and why.
+//! Errors of system calls: which call failed, and why.
 
 use std::error::Error;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-/// A system call that failed. Every error of this room says which one it was.
+/// A system call that failed. Every error of this module says which one it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OsError {
     /// Name of the call, as in section 2 of the manual.
@@ -28,7 +28,7 @@ impl From<OsError> for io::Error {
     }
 }
 
-/// The number of an error, however the wrapper of the call tells it.
+/// The number of an error, from whatever type the wrapper of the call uses.
 pub(crate) struct OsErrno(Errno);
 
 impl From<Errno> for OsErrno {
@@ -45,13 +45,13 @@ impl From<nix::errno::Errno> for OsErrno {
 
 impl From<io::Error> for OsErrno {
     fn from(error: io::Error) -> OsErrno {
-        // An error that the standard library made itself is about what was asked for.
+        // An error that the standard library made itself is about the arguments.
         OsErrno(Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
     }
 }
 
-/// Prints an error and its causes in one line, each after a colon: the `Debug` of this crate's
-/// errors, as it is what a `main` prints that returns one.
+/// Prints an error and its causes in one line, each after a colon. This is the `Debug` of this
+/// crate's errors, as a `main` that returns one prints it.
 pub(crate) fn one_line(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{error}")?;
     let mut cause = error.source();
@@ -64,7 +64,7 @@ pub(crate) fn one_line(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Re
 
 /// A word that is part of the program: the name of a system call or of a field.
 ///
-/// An alias, for serde's derive would borrow what is written as a reference.
+/// An alias, as serde's derive would borrow a type that is written as a reference.
 pub(crate) type Word = &'static str;
 
 /// For `#[serde(with)]`: a [`Word`].
@@ -76,7 +76,7 @@ pub(crate) mod word {
 
     use super::Word;
 
-    /// Words that came from elsewhere, each kept once and for good.
+    /// Words that other processes have sent, each kept once and for good.
     static KNOWN: Mutex<BTreeSet<Word>> = Mutex::new(BTreeSet::new());
     /// How many of them are kept, and how long each may be. This crate has fewer and shorter ones;
     /// without a limit, bad input could take all memory.
@@ -126,7 +126,7 @@ pub(crate) mod word {
     }
 }
 
-/// For `#[serde(with)]`: an [`io::Error`] that has come from the kernel travels as its number.
+/// For `#[serde(with)]`: an [`io::Error`] that came from the kernel is sent as its number.
 pub(crate) mod errno {
     use std::io;
 
@@ -147,7 +147,7 @@ pub(crate) mod errno {
     }
 }
 
-/// For `#[serde(with)]`: a path travels as its bytes, which need not be UTF-8.
+/// For `#[serde(with)]`: a path is sent as its bytes, which need not be UTF-8.
 pub(crate) mod path {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,12 +1,12 @@
 //! Words that a process can sleep on.
 //!
-//! Never the PRIVATE flag: waiter and waker are different processes. A wait ends when woken, when
-//! the word no longer holds the expected value, when the time is over, or for no reason; callers
-//! look again in every case, so none is reported. Where a sandbox refuses the call, a wait is a
-//! short sleep.
+//! The PRIVATE flag is never used, as waiter and waker are different processes. A wait ends when it
+//! is woken, when the word no longer has the expected value, when the time is over, or for no
+//! reason. Callers look again in every case, so the reason is not reported. Where a sandbox refuses
+//! the call, a wait is a short sleep.
 //!
-//! Under loom a word carries a mutex and a condition variable in the kernel's place, so that a lost
-//! wake-up is a deadlock that loom reports.
+//! Under loom a mutex and a condition variable beside the word replace the kernel, so that a lost
+//! wake-up is a deadlock, which loom reports.
 //!
 //! # Source
 //! futex(2).
@@ -22,8 +22,8 @@ mod imp {
     use rustix::thread::ClockId;
     use rustix::thread::futex::{self, Flags, Timespec};
 
-    /// How long a sleep lasts where the kernel refuses to put anybody to sleep on a word: a sandbox
-    /// may.
+    /// How long a sleep lasts where the kernel, in a sandbox, refuses to put anybody to sleep on a
+    /// word.
     const WITHOUT_FUTEX: Duration = Duration::from_millis(1);
 
     #[repr(transparent)]
@@ -49,9 +49,10 @@ mod imp {
             }
         }
 
-        /// As [`Word32::wait`], while all of these words hold what is expected of each; at most 128.
+        /// As [`Word32::wait`], while each of these words has its expected value; at most 128
+        /// words.
         ///
-        /// Before Linux 5.16, which cannot do that, it is a short sleep.
+        /// Linux before 5.16 cannot do that; there it is a short sleep.
         pub(crate) fn wait_any(words: &[(&Word32, u32)], timeout: Duration) {
             let waiters: Vec<futex::Wait> = words
                 .iter()
@@ -75,7 +76,7 @@ mod imp {
             }
         }
 
-        /// How many were woken. Where the kernel refuses, those who sleep find out at the end of
+        /// Returns how many were woken. Where the kernel refuses, sleepers find out at the end of
         /// their slice.
         pub(crate) fn wake(&self, count: u32) -> u32 {
             futex::wake(&self.0, Flags::empty(), count).map_or(0, |woken| woken as u32)
@@ -138,7 +139,7 @@ mod imp {
             self.1.wait(|| self.0.load(Ordering::SeqCst) == expected);
         }
 
-        /// No model waits for several.
+        /// No model waits for several words.
         pub(crate) fn wait_any(_words: &[(&Word32, u32)], _timeout: Duration) {
             loom::thread::yield_now();
         }

@@ -21,7 +21,7 @@ pub(crate) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).uni
 pub(crate) fn memory_file(name: &str, flags: MemfdFlags) -> Result<OwnedFd, OsError> {
     let flags = flags | MemfdFlags::CLOEXEC;
     let make = || match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3 the flag is unknown, and later kernels may insist on it.
+        // The flag is unknown before Linux 6.3, and later kernels may require it.
         Err(Errno::INVAL) => memfd_create(name, flags),
         other => other,
     };
@@ -59,27 +59,27 @@ fn allocate(fd: impl AsFd, mode: FallocateFlags, offset: u64, len: u64) -> Resul
     if len == 0 {
         return Ok(());
     }
-    // A signal interrupts it before it has done anything, or after it has done all.
+    // A signal interrupts the call before it has done anything, or after it has done everything.
     rustix::io::retry_on_intr(|| rustix::fs::fallocate(&fd, mode, offset, len))
         .map_err(OsError::in_call("fallocate"))
 }
 
-/// The most that one mapping should ask for: limits of the address space and of file sizes,
-/// `u64::MAX` where there are none.
+/// The most bytes that one mapping should ask for, by the limits of the address space and of file
+/// sizes; `u64::MAX` where there are none.
 ///
-/// A quarter of the address space is left to one mapping, since a forked child keeps the old range
-/// closed and maps anew.
+/// One mapping may take a quarter of the address space, as a forked child keeps the old range
+/// closed and maps the file again.
 pub(crate) fn mapping_limit() -> u64 {
     (limit(Resource::RLIMIT_AS) / 4).min(file_limit())
 }
 
-/// The most bytes that a file may have which this process writes to.
+/// The most bytes that a file may have to which this process writes.
 pub(crate) fn file_limit() -> u64 {
     limit(Resource::RLIMIT_FSIZE)
 }
 
-/// `u64::MAX` where there is none, or where the kernel does not say: then the call that comes next
-/// does.
+/// `u64::MAX` where there is no limit, or where the kernel does not say: then the next call reports
+/// it.
 fn limit(resource: Resource) -> u64 {
     match getrlimit(resource) {
         Ok((current, _)) if current != RLIM_INFINITY => current,
@@ -96,31 +96,32 @@ pub(crate) fn map_shared(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, O
         .map_raw(&file)
         .map_err(OsError::in_call("mmap"))?;
     map.advise(Advice::DontFork).map_err(OsError::in_call("madvise"))?;
-    // A core dump should hold what this process did, not all that a tree of processes shares.
-    // Without it, it is only larger.
+    // A core dump should contain what this process did, and not everything that a tree of processes
+    // shares. If the call fails, the dump is only larger.
     let _ = map.advise(Advice::DontDump);
     Ok(map)
 }
 
-/// Asks for large pages behind memory that is about to be filled, all of it: the first touch of
+/// Asks for large pages behind memory that is about to be filled completely. The first touch of
 /// each small page would cost more than filling it.
 ///
 /// Where the kernel does not do that, nothing changes.
 pub(crate) fn expect_filling(bytes: &mut [u8]) {
     let range = bytes.as_mut_ptr_range();
-    // Only pages that are wholly ours: the rest belongs to somebody else.
+    // Only whole pages of ours: the rest belongs to other data.
     let start = range.start.addr().next_multiple_of(LARGE_PAGE);
     let end = range.end.addr() / LARGE_PAGE * LARGE_PAGE;
     if start < end {
         let start = bytes.as_mut_ptr().with_addr(start);
-        // SAFETY: the advice changes no byte and no permission, wherever it is given.
+        // SAFETY: the advice changes no byte and no permission of any memory.
         let _ = unsafe {
             rustix::mm::madvise(start.cast(), end - start.addr(), Madvice::LinuxHugepage)
         };
     }
 }
 
-/// Length and alignment of a large page; where it is another one, less of the memory has them.
+/// Length and alignment of a large page. Where large pages have another size, less of the memory
+/// gets them.
 const LARGE_PAGE: usize = 2 << 20;
 
 /// Ends a mapping.
@@ -133,15 +134,14 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
     let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast(), len) };
 }
 
-/// Closes an empty address range for good: whatever still points there faults instead of meeting
-/// something new. Refused with `EEXIST` if something lies in the range by now.
+/// Closes an empty address range for good: a use of a pointer into it faults, as nothing new can be
+/// mapped there. Refused with `EEXIST` if something lies in the range by now.
 ///
 /// Makes one system call, allocates nothing and takes no lock.
 pub(crate) fn close_range(base: usize, len: usize) -> Result<(), Errno> {
     let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE;
     let address = core::ptr::without_provenance_mut(base);
-    // SAFETY: nothing that is there already is replaced, and memory that may not be accessed holds
-    // nothing.
+    // SAFETY: an existing mapping is not replaced, and the new memory cannot be accessed.
     let mapped = unsafe { rustix::mm::mmap_anonymous(address, len, ProtFlags::empty(), flags) }?;
     if mapped.addr() == base {
         return Ok(());
@@ -152,8 +152,8 @@ pub(crate) fn close_range(base: usize, len: usize) -> Result<(), Errno> {
     Err(Errno::EXIST)
 }
 
-/// A private page that reads as zero in every forked child (`MADV_WIPEONFORK`), whoever forked it
-/// and however.
+/// A private page that reads as zero in every forked child (`MADV_WIPEONFORK`), by whatever call
+/// and code it was forked.
 #[derive(Debug)]
 pub(crate) struct WipedPage {
     map: memmap2::MmapMut,

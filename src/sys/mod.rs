@@ -1,13 +1,13 @@
-//! The only room that makes system calls.
+//! The only module that makes system calls.
 //!
-//! - [`error`]: which call was refused, and why.
+//! - [`error`]: which call failed, and why.
 //! - [`barrier`]: the asymmetric fence (`membarrier`).
 //! - [`clock`]: deadlines on the monotonic clock.
 //! - [`futex`]: words that a process can sleep on.
-//! - [`descriptor`]: descriptors of our own, and what they stand for.
+//! - [`descriptor`]: this crate's descriptors, and which files they stand for.
 //! - [`memory`]: memory files, mappings, pages.
-//! - [`at_fork`]: what a forked child must not find as its parent had it.
-//! - [`record_lock`]: locks that tell whether a mapping still exists.
+//! - [`at_fork`]: what is closed in a forked child.
+//! - [`record_lock`]: locks that show whether a mapping still exists.
 //! - [`pidfd`]: who a process is and whether it still runs.
 //! - [`process`]: fork, wait, exit.
 //! - [`thread`]: numbers for threads.

@@ -1,10 +1,10 @@
-//! Who a process is, and whether it still runs, as only the kernel can say.
+//! The identity of a process, and whether it still runs. Only the kernel can say that.
 //!
-//! A pid alone is a name that is given away again. A process is told from its successors by when it
-//! was *started*: by the inode of its pidfd where pidfds have a file system of their own (Linux
-//! 6.9: unique per boot), else by its start time in clock ticks, as whoever lives in one time
-//! namespace sees it. What one is compared with says of which kind it is, and two of different
-//! kinds, or one that could not be found out, are evidence of nothing.
+//! The kernel gives the pid of a dead process to another one. What distinguishes a process from
+//! later ones with its pid is when it was *started*: the inode of its pidfd, where pidfds have a
+//! file system of their own (Linux 6.9: unique per boot), otherwise its start time in clock ticks,
+//! as seen in one time namespace. Each record of a start says of which kind it is. Two of different
+//! kinds, or one that could not be found out, prove nothing.
 //!
 //! # Source
 //! pidfd_open(2); unix(7), SO_PEERPIDFD; proc_pid_stat(5), field 22; proc_pid_fdinfo(5); tgkill(2);
@@ -29,15 +29,15 @@ use crate::sys::error::OsError;
 /// `f_type` of the pidfd file system.
 const PID_FS_MAGIC: i64 = 0x5049_4446;
 
-/// When a process was started, in a way that tells it from all others that have its pid at another
+/// When a process was started, which distinguishes it from all others that have its pid at another
 /// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// The kernel would not say, now or when it was asked.
+    /// The kernel would not say, now or earlier.
     Unknown,
     /// Inode of the process's pidfd.
     Inode(u64),
-    /// Clock ticks from the boot on, as they are seen in this time namespace.
+    /// Clock ticks since boot, as seen in this time namespace.
     Ticks { ticks: u64, time_namespace: u32 },
 }
 
@@ -46,7 +46,7 @@ const KIND_INODE: u64 = 1;
 const KIND_TICKS: u64 = 2;
 
 impl Start {
-    /// As two words, the first of which says of which kind it is.
+    /// As two words. The first says of which kind it is.
     pub(crate) fn to_words(self) -> [u64; 2] {
         let word = |kind: u64, value: u64| kind << KIND_SHIFT | value & ((1 << KIND_SHIFT) - 1);
         match self {
@@ -58,7 +58,7 @@ impl Start {
         }
     }
 
-    /// The inverse of [`Start::to_words`]. Words that nobody writes say nothing.
+    /// The inverse of [`Start::to_words`]. Words that this crate never writes are an unknown start.
     pub(crate) fn from_words([word, clock]: [u64; 2]) -> Start {
         let value = word & ((1 << KIND_SHIFT) - 1);
         match (word >> KIND_SHIFT, u32::try_from(clock)) {
@@ -68,7 +68,7 @@ impl Start {
         }
     }
 
-    /// Whether the two are certainly not the start of one process.
+    /// Whether the two are certainly the starts of two processes.
     pub(crate) fn differs_from(self, other: Start) -> bool {
         match (self, other) {
             (Start::Inode(a), Start::Inode(b)) => a != b,
@@ -81,10 +81,10 @@ impl Start {
     }
 }
 
-/// A process, told apart from earlier and later ones with its pid.
+/// The identity of a process, which no earlier or later process with its pid shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Process id, in the pid namespace of whoever looks.
+    /// Process id, in the pid namespace of the process that looks.
     pub(crate) pid: u32,
     pub(crate) start: Start,
 }
@@ -121,10 +121,10 @@ pub(crate) fn has_ended(pid: u32, is_another: impl FnOnce(&Identity) -> bool) ->
                 || OwnFile::new(pidfd).is_ok_and(|pidfd| is_another(&Identity::of(&pidfd, pid)))
         }
         Err(OsError { errno, .. }) => match is_there(pid) {
-            // The number stands for no process, but may stand for a thread, or for a group whose
+            // The number stands for no process, but perhaps for a thread, or for a group whose
             // leader has ended.
             Ok(false) => true,
-            // There is somebody, and that is all that can be said.
+            // A process exists, and that is all that is known.
             Ok(true) => false,
             Err(_) => errno == Errno::SRCH,
         },
@@ -140,9 +140,9 @@ pub(crate) fn open(pid: u32) -> Result<OwnedFd, OsError> {
     beyond_stdio(|| pidfd_open(pid, PidfdFlags::empty())).map_err(refused)
 }
 
-/// Opens a pidfd of the process that has this pid, if there is one. In the moment in which a
-/// process is forgotten the kernel calls its pid invalid, or says that there is no such file, which
-/// others may say for other reasons.
+/// Opens a pidfd of the process that has this pid, if there is one. While the kernel removes a
+/// process, it may report its pid as invalid, or that there is no such file. These errors may have
+/// other causes, too.
 pub(crate) fn open_if_there(pid: u32) -> Result<Option<OwnedFd>, OsError> {
     match open(pid) {
         Ok(pidfd) => Ok(Some(pidfd)),
@@ -151,25 +151,25 @@ pub(crate) fn open_if_there(pid: u32) -> Result<Option<OwnedFd>, OsError> {
     }
 }
 
-/// Whether a process, alive or not yet waited for, has this pid. Needs no descriptor, and asks in
+/// Whether a process, alive or not yet waited for, has this pid. Needs no descriptor: asks in
 /// another way than [`open`] does.
 fn is_there(pid: u32) -> Result<bool, Errno> {
-    // Signal 0 is none: it is only looked whether there is a thread of this number that leads the
-    // process of the same number. SAFETY: takes integers, and sends nothing.
+    // Signal 0 is no signal: the call only checks whether the thread with this number leads the
+    // process with the same number. SAFETY: takes integers, and sends nothing.
     match unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) } {
         0 => Ok(true),
         _ => match Errno::from_io_error(&std::io::Error::last_os_error()) {
             Some(Errno::SRCH) => Ok(false),
-            // Not to be told from a process that may not be signalled.
+            // This cannot be distinguished from a process that may not be signalled.
             refused => Err(refused.unwrap_or(Errno::PERM)),
         },
     }
 }
 
-/// A pidfd of this process, from a socket that it is the peer of (Linux 6.5).
+/// A pidfd of this process, from a socket of which it is the peer (Linux 6.5).
 ///
-/// For where `pidfd_open` is unknown though the kernel has it, as under valgrind 3.19. The identity
-/// has to be the one that the others see, so what it is read from has to be a pidfd.
+/// For environments that do not know `pidfd_open` although the kernel has it, as valgrind 3.19. The
+/// identity must be the one that other processes see, so it must be read from a pidfd.
 fn open_own_by_socket() -> Result<OwnedFd, OsError> {
     let pair = || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let (socket, _peer) = pair().map_err(OsError::in_call("socketpair"))?;
@@ -177,8 +177,8 @@ fn open_own_by_socket() -> Result<OwnedFd, OsError> {
         let mut fd: libc::c_int = -1;
         let mut len = size_of::<libc::c_int>() as libc::socklen_t;
         let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERPIDFD);
-        // SAFETY: the kernel writes at most `len` bytes to `fd`, which is as large, and the length
-        // to `len`.
+        // SAFETY: the kernel writes at most `len` bytes to `fd`, which is that large, and the
+        // length to `len`.
         let result = unsafe {
             libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut fd).cast(), &raw mut len)
         };
@@ -217,9 +217,9 @@ fn pidfds_have_inodes(pidfd: &OwnFile) -> Option<bool> {
     ANSWER.get().copied()
 }
 
-/// The start time that `/proc` tells of the process, whatever number it has there: a process that
-/// has changed its root may see the `/proc` of another pid namespace, in which the process has
-/// another number, or none.
+/// The start time of the process in `/proc`, under the number that it has there. A process that has
+/// changed its root may see the `/proc` of another pid namespace, in which the process has another
+/// number, or none.
 fn ticks_of(pidfd: &OwnFile) -> Option<Start> {
     let mut text = [0; 1024];
     let info = descriptor::read_proc(
@@ -232,8 +232,8 @@ fn ticks_of(pidfd: &OwnFile) -> Option<Start> {
     let ticks = parse_start(
         descriptor::read_proc(&format!("/proc/{pid}/stat"), ["open", "read"], &mut text).ok()?,
     )?;
-    // Where there are no time namespaces (before Linux 5.6, or if it was built without) all see the
-    // same ticks.
+    // Where there are no time namespaces (before Linux 5.6, or in a kernel built without them) all
+    // see the same ticks.
     let time_namespace = match descriptor::namespace("/proc/self/ns/time", "time") {
         Err(Errno::NOENT) => 0,
         other => other.ok()?,
@@ -248,15 +248,15 @@ fn parse_start(stat: &str) -> Option<u64> {
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
-/// Number of this process's pid namespace, within which pids have a meaning.
+/// Number of this process's pid namespace. Pids have a meaning only within it.
 pub(crate) fn pid_namespace() -> Result<u32, OsError> {
-    // Of the calling thread: `/proc/self` is the main thread, which may have ended and then has no
-    // namespaces any more.
+    // That of the calling thread: `/proc/self` is the main thread, which may have ended and then
+    // has no namespaces any more.
     namespace("/proc/thread-self/ns/pid", PIDFD_GET_PID_NAMESPACE)
 }
 
-/// Number of the pid namespace that children of this process are born into. Refused for one that
-/// was made and has no process yet.
+/// Number of the pid namespace in which children of this process start. Refused if that was made
+/// and has no process yet.
 pub(crate) fn pid_namespace_of_children() -> Result<u32, OsError> {
     namespace("/proc/thread-self/ns/pid_for_children", PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE)
 }
@@ -265,8 +265,8 @@ pub(crate) fn pid_namespace_of_children() -> Result<u32, OsError> {
 const PIDFD_GET_PID_NAMESPACE: libc::Ioctl = 0xff05;
 const PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE: libc::Ioctl = 0xff06;
 
-/// By the text of a link in `/proc`, which is quicker than to ask what it points to; without
-/// `/proc`, by a descriptor of the namespace.
+/// Reads the text of a link in `/proc`, which is faster than asking what it points to; without
+/// `/proc`, uses a descriptor of the namespace.
 fn namespace(link: &'static str, request: libc::Ioctl) -> Result<u32, OsError> {
     descriptor::namespace(link, "pid").or_else(|refused| {
         let by_pidfd = || {
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_pidfd_from_a_socket_tells_the_same_identity() {
-        // Linux before 6.5 has no such option, and then there is nothing to compare.
+        // Linux before 6.5 has no such option, so there is nothing to compare.
         if let Ok(pidfd) = open_own_by_socket() {
             let pid = std::process::id();
             assert_eq!(identity_of(pidfd, pid), identity_of(open(pid).expect("a pidfd"), pid));
@@ -385,8 +385,8 @@ mod tests {
         });
         let tid = tell.recv().expect("a number");
         assert_eq!(is_there(tid), Ok(false));
-        // Whoever had this number as a process has ended, although the kernel does not say that
-        // nobody has it.
+        // The process that had this number has ended, although the kernel does not say that nobody
+        // has it.
         assert!(Identity { pid: tid, start: Identity::own().start }.has_ended());
         drop(stop);
         thread.join().expect("it ends");
@@ -400,7 +400,7 @@ mod tests {
             std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
         let numbers: Vec<u32> =
             release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
-        // Another processor may be emulated, by a program that does not know the request.
+        // A program that emulates another processor may not know the request.
         let may_be_emulated = cfg!(not(target_arch = "x86_64"));
         for request in [PIDFD_GET_PID_NAMESPACE, PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE] {
             match namespace("/no such file", request) {

@@ -1,51 +1,53 @@
-//! Making, ending and waiting for processes. Used by the room [`process`](crate::process) alone.
+//! Making, ending and waiting for processes. Used only by the module [`process`](crate::process).
 //!
 //! # Parent death
 //! A child has to end when its parent *process* ends, and not when the thread that forked it does.
-//! Two arrangements together do it; either suffices where the other cannot work.
+//! Two mechanisms together do that; either is enough where the other cannot work.
 //!
 //! **The [lifeline](Lifeline)** is a pipe that nobody writes to. The parent alone holds the writing
 //! end; the child holds the reading end, in signal-driven mode (`O_ASYNC`) with `SIGKILL` as the
-//! signal and itself as the owner. When the last thread of the parent is gone the kernel closes the
-//! writing end, and that sends the signal. It is about the process, not about a thread; it reaches
-//! a child that is stopped, and one that blocks every signal; no code of the child has to run. The
-//! parent makes the arrangement, right after the fork, and opens the writing end only then, so that
-//! the child never has it: a child that is stopped before its first instruction ends with its
-//! parent, too. The writing ends of elder siblings' lifelines are closed in it before any code of
-//! the program runs, as in every child that libc's `fork` makes ([`at_fork`]). The lifeline fails
-//! while some other process holds the writing end, which only a child made by a bare system call
-//! can; or if the child closes its reading end.
+//! signal and itself as the owner. When the last thread of the parent is gone, the kernel closes
+//! the writing end, and that sends the signal. So the lifeline follows the process and not a
+//! thread. It reaches a child that is stopped, and one that blocks every signal; no code of the
+//! child has to run. The parent sets it up right after the fork and opens the writing end only
+//! then, so that the child never has it: a child that is stopped before its first instruction ends
+//! with its parent, too. The writing ends of the lifelines of older siblings are closed in the
+//! child before any code of the program runs, as in every child that libc's `fork` makes
+//! ([`at_fork`]). The lifeline fails while another process holds the writing end, which only a
+//! child made by a bare system call can, or if the child closes its reading end.
 //!
 //! **The parent-death signal** (`PR_SET_PDEATHSIG`) covers that. The kernel sends it when the
 //! forking *thread* ends, after it has made another living thread of the same process the parent,
 //! or, if there is none, a process further up; and it sends it again when that thread ends. So the
 //! signal is [`SIGSTKFLT`](Signal::STKFLT), which no kernel sends for anything else, with a handler
-//! that asks `getppid`: the same pid means that only a thread ended; any other means that the
-//! process did, and the child kills itself. The new parent cannot have the old one's pid: it is an
-//! ancestor and lived beside it. What this one cannot do: a child that is stopped ends only when it
-//! is continued, and one that blocks the signal ends when it unblocks it.
+//! that calls `getppid`. The same pid means that only a thread ended. Any other pid means that the
+//! process ended, and the child kills itself. The new parent cannot have the old one's pid, as it
+//! is an ancestor that was alive at the same time. This mechanism has limits: a child that is
+//! stopped ends only when it is continued, and one that blocks the signal ends when it unblocks it.
 //!
-//! Until its parent has made the arrangement a child does nothing but look whether it still has its
-//! parent, so no code of the program runs in a child that would not end. One that is *stopped* in
-//! this short time, and whose parent is killed in it, too, finds out when it is continued.
+//! Until its parent has set up the lifeline, a child does nothing but check whether it still has
+//! its parent. So no code of the program runs in a child that would not end. A child that is
+//! *stopped* in this short time, and whose parent is killed in the same time, finds out when it is
+//! continued.
 //!
-//! The kernel takes both away from a child that changes its user, unless its parent is root: it
-//! forgets the parent-death signal, and the lifeline's signal is refused, as its sender is another
-//! user. [`end_with_parent`] makes them again.
+//! A child that changes its user loses both, unless its parent is root: the kernel forgets the
+//! parent-death signal, and refuses the lifeline's signal, as its sender is another user.
+//! [`end_with_parent`] sets them up again.
 //!
 //! Without `/proc` the writing end cannot be opened after the fork. Then the child inherits it, and
-//! it is closed there as a sibling's is.
+//! closes it as it closes a sibling's.
 //!
 //! After an `exec` in the child the lifeline is closed (it is close-on-exec) and the handler is
 //! gone, so the parent-death signal has its default action: the new program ends with the thread
 //! that forked it. A parent that replaces itself by `exec` closes the lifeline: its children end.
 //!
 //! # What the child touches
-//! After a fork the first touch of a page costs a page fault: of data, as it is copied when it is
-//! written, and of program text, as the tables for it are not inherited. One takes as long as ten
-//! cheap system calls, so for a child with little to do they are what a fork costs. Hence the
-//! parent does beforehand what it can, in pages that it touches anyway; and the calls of the child
-//! go to the kernel from here, where they would each be in another part of libc.
+//! After a fork the first touch of a page costs a page fault: for data, because it is copied when
+//! it is written; for program text, because its page tables are not inherited. A page fault takes
+//! as long as ten cheap system calls, so for a child with little to do the faults are the cost of a
+//! fork. Hence the parent does beforehand what it can, in pages that it touches anyway. And the
+//! child makes its system calls from this file, as the functions of libc lie in many different
+//! pages.
 //!
 //! # Source
 //! fork(2), prctl(2), fcntl(2), pipe(7), waitid(2), pidfd_open(2), unshare(2), proc_pid_stat(5).
@@ -78,12 +80,12 @@ pub(crate) fn pid() -> u32 {
 /// Errors that the kernel can give.
 const LARGEST_ERROR: u32 = 4095;
 
-/// The user as whom this process acts.
+/// The effective user of this process.
 pub(crate) fn user() -> Result<u32, OsError> {
     // SAFETY: takes no pointer.
     let user = unsafe { libc::geteuid() };
     // The call always succeeds, so libc does not look for an error, and rustix panics in a debug
-    // build; but a sandbox may make one. No user has such a number.
+    // build. But a sandbox may return an error, as a number that no user has.
     if user > u32::MAX - LARGEST_ERROR {
         return Err(OsError {
             call: "geteuid",
@@ -93,23 +95,24 @@ pub(crate) fn user() -> Result<u32, OsError> {
     Ok(user)
 }
 
-/// Evidence that this process has one thread. It is not `Send`: it speaks of the thread that asked.
+/// Proof that this process has only one thread. It is not `Send`, as it is about the thread that
+/// asked.
 #[derive(Debug)]
 pub(crate) struct OnlyThread(PhantomData<*const ()>);
 
 /// Why there is no [`OnlyThread`].
 #[derive(Debug)]
 pub(crate) enum NotAlone {
-    /// So many threads share this memory.
+    /// This many threads share this memory.
     Threads(usize),
     /// Neither of the two ways to ask the kernel works here.
     Unknown(OsError),
 }
 
-/// Looks beyond which threads that are on their way out, and never gone, count as running. Each
-/// gives way to others.
+/// Number of looks after which threads that are ending, and never gone, count as running. Each look
+/// yields to others.
 const MOST_LOOKS: u32 = 10_000;
-/// As many, where nobody says which threads run.
+/// The same, where the running threads cannot be listed.
 const LOOKS_WITHOUT_PROC: u32 = 1000;
 
 impl OnlyThread {
@@ -118,14 +121,14 @@ impl OnlyThread {
     ///
     /// `unshare(CLONE_VM)` is the exact question: it changes nothing, and fails with `EINVAL` where
     /// memory is shared. Where a sandbox forbids it, the kernel's count of this process's threads
-    /// decides: 1 is alone. No list of threads can say that: while it is read, a thread that was
-    /// not on it yet may be started by one that is gone from it since.
+    /// decides: 1 is alone. A list of threads cannot say that: while it is read, a thread that is
+    /// already off the list may start one that is not on it yet.
     ///
-    /// Both also count threads that are on their way out: one that was joined a moment ago, or a
-    /// main thread that ended before the others. A list does tell whether some other thread *runs*,
-    /// which is a refusal. If none does, the question is asked again until the last one is gone. A
-    /// main thread that has ended never goes; then the count is 2, of whom one is this thread and
-    /// the other can start no more.
+    /// Both also count threads that are ending: one that was joined a moment ago, or a main thread
+    /// that ended before the others. A list can show that another thread *runs*, which means
+    /// refusal. If none runs, the question is asked again until the last one is gone. A main thread
+    /// that has ended is never removed; then the count is 2: this thread, and one that can start no
+    /// more.
     pub(crate) fn ask() -> Result<OnlyThread, NotAlone> {
         let alone = OnlyThread(PhantomData);
         for look in 0..MOST_LOOKS {
@@ -138,8 +141,7 @@ impl OnlyThread {
             let (main_has_ended, count) =
                 match main_thread_has_ended().and_then(|ended| Ok((ended, count_threads()?))) {
                     Ok(counted) => counted,
-                    // A thread that was joined a moment ago is gone a moment later; one that runs
-                    // is not.
+                    // A thread that was joined a moment ago is soon gone; one that runs is not.
                     Err(_) if refused == Errno::INVAL && look < LOOKS_WITHOUT_PROC => {
                         std::thread::yield_now();
                         continue;
@@ -147,8 +149,8 @@ impl OnlyThread {
                     Err(unknown) => return Err(NotAlone::Unknown(unknown)),
                 };
             if count == 1 + usize::from(main_has_ended) {
-                // With one thread and `EINVAL` the last of the others has gone, but has not let go
-                // of all that it shared; or another process shares this memory.
+                // With one thread and `EINVAL`, the last of the others is gone but has not released
+                // all that it shared, or another process shares this memory.
                 if refused != Errno::INVAL || main_has_ended {
                     return Ok(alone);
                 }
@@ -173,7 +175,7 @@ fn unshare_memory() -> Result<(), Errno> {
     }
 }
 
-/// Threads of this process that the kernel has not forgotten, as it counts them itself.
+/// Number of threads of this process, as the kernel counts them.
 fn count_threads() -> Result<usize, OsError> {
     // The folder of a process's threads has a link for each, and the two that every empty folder
     // has.
@@ -185,7 +187,7 @@ fn count_threads() -> Result<usize, OsError> {
 /// Whether the thread that this process began with has ended while others go on.
 fn main_thread_has_ended() -> Result<bool, OsError> {
     let main = pid();
-    // SAFETY: takes no pointer. Where a sandbox refuses it, the file tells.
+    // SAFETY: takes no pointer. Where a sandbox refuses the call, the file says it.
     if unsafe { libc::gettid() }.cast_unsigned() == main {
         return Ok(false);
     }
@@ -198,8 +200,8 @@ fn main_thread_has_ended() -> Result<bool, OsError> {
     Ok(is_ending(stat))
 }
 
-/// Threads that may still run the program's code, the caller included, as far as a list tells that
-/// is not read at one moment.
+/// Number of threads that may still run the program's code, the caller included. The list is not
+/// read at one moment, so the number may be out of date.
 fn running_threads() -> Result<usize, OsError> {
     let refused = OsError::in_call("open /proc/self/task");
     let tasks = match std::fs::read_dir("/proc/self/task") {
@@ -211,8 +213,8 @@ fn running_threads() -> Result<usize, OsError> {
     for task in tasks {
         let Ok(task) = task else { continue };
         let path = format!("/proc/self/task/{}/stat", task.file_name().to_string_lossy());
-        // A thread whose file cannot be read has ended since the list was read, or is asked about
-        // again.
+        // A thread whose file cannot be read has ended since the list was read, or will be looked
+        // at again.
         running += usize::from(
             descriptor::read_proc(&path, ["open", "read"], &mut text)
                 .is_ok_and(|stat| !is_ending(stat)),
@@ -223,7 +225,7 @@ fn running_threads() -> Result<usize, OsError> {
 
 /// Whether a line of `/proc/PID/stat` is that of a thread which has left user space for good.
 ///
-/// The ninth field holds the kernel's flags. The second is a name in parentheses and may hold
+/// The ninth field has the kernel's flags. The second is a name in parentheses and may contain
 /// anything, so counting starts behind it.
 fn is_ending(stat: &str) -> bool {
     const PF_EXITING: u64 = 0x4;
@@ -234,13 +236,13 @@ fn is_ending(stat: &str) -> bool {
     flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
-/// Whether children of this process, which lives in the pid namespace `own`, would be born into
-/// another one (after an `unshare(CLONE_NEWPID)`). Where it cannot be found out, the child finds
-/// that it cannot see its parent, and ends.
+/// Whether children of this process, which is in the pid namespace `own`, would start in another
+/// one (after an `unshare(CLONE_NEWPID)`). If this cannot be found out, the child finds that it
+/// cannot see its parent, and ends.
 pub(crate) fn children_leave_pid_namespace(own: u32) -> bool {
     match pidfd::pid_namespace_of_children() {
         Ok(theirs) => theirs != own,
-        // One that was made and has no process yet, and `/proc` is there to say so.
+        // A namespace that was made and has no process yet, and `/proc` is mounted to show it.
         Err(OsError { errno: Errno::NOENT, .. }) => {
             descriptor::namespace("/proc/thread-self/ns/pid", "pid").is_ok()
         }
@@ -250,7 +252,7 @@ pub(crate) fn children_leave_pid_namespace(own: u32) -> bool {
 
 /// Writes out what Rust's and C's standard streams have buffered. Errors stay with the streams.
 pub(crate) fn flush_stdio() {
-    // A reader that went away is not the business of whoever forks.
+    // A fork does not fail because the reader of a stream has gone.
     let _ = io::stdout().flush();
     let _ = io::stderr().flush();
     // SAFETY: a null stream means all of them, and is allowed.
@@ -264,8 +266,8 @@ type Signals = u64;
 const ALL: Signals = !(0b11 << 31);
 const PARENT_DEATH: Signals = 1 << (libc::SIGSTKFLT - 1);
 
-/// What a fork is wrapped in: every signal that can be blocked is, in this thread, and the handler
-/// of the parent-death signal is in place.
+/// The state around a fork: in this thread every signal that can be blocked is blocked, and the
+/// handler of the parent-death signal is in place.
 ///
 /// In the parent both are put back when the value is dropped. The child drops nothing; it calls
 /// [`let_signals_in`](Wrapped::let_signals_in).
@@ -308,7 +310,7 @@ impl Drop for Wrapped {
     fn drop(&mut self) {
         // Once more, as below.
         for _ in 0..2 {
-            // SAFETY: what the program had installed is what it gets back.
+            // SAFETY: this is the action that the program had installed.
             if unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &self.handled_before) }
                 .is_ok()
             {
@@ -320,13 +322,13 @@ impl Drop for Wrapped {
 }
 
 /// Blocks what was blocked before. The kernel has let us block all signals, so a refusal now is an
-/// accident: the second time it will do.
+/// accident, and a second try succeeds.
 fn give_mask_back(blocked: Signals) {
     let _ = swap_mask(blocked).or_else(|_| swap_mask(blocked));
 }
 
-/// Sets the signals that are blocked in this thread, and gives those that were. By the bare call,
-/// see the module's text.
+/// Sets the signals that are blocked in this thread, and gives those that were. By the bare system
+/// call; see the module's text.
 #[doc(alias = "sigprocmask")]
 fn swap_mask(blocked: Signals) -> Result<Signals, OsError> {
     change_mask(libc::SIG_SETMASK, blocked)
@@ -342,9 +344,9 @@ fn change_mask(how: libc::c_int, signals: Signals) -> Result<Signals, OsError> {
     }
 }
 
-/// Has writes beyond a limit of file sizes fail in this thread, instead of killing the process.
+/// Makes writes beyond the limit of file sizes fail in this thread, instead of killing the process.
 pub(crate) fn block_file_size_signal() {
-    // Where it is refused the signal comes.
+    // If this is refused, the signal comes.
     let _ = change_mask(libc::SIG_BLOCK, 1 << (libc::SIGXFSZ - 1));
 }
 
@@ -362,9 +364,9 @@ pub(crate) enum Side {
 /// It is libc's `fork` and not a raw `clone`: libc has caches of its own (thread id, robust list,
 /// heap locks) to put right in the child.
 pub(crate) fn fork(_alone: &OnlyThread) -> Result<Side, OsError> {
-    // SAFETY: the caller has evidence that this is the only thread. So no other thread can have
-    // held a lock or been halfway through a change in the memory that the child gets a copy of, and
-    // the child may go on as the parent does.
+    // SAFETY: the caller has proof that this is the only thread. So no other thread can have held a
+    // lock or been halfway through a change in the memory that the child gets a copy of, and the
+    // child may go on as the parent does.
     match unsafe { libc::fork() } {
         -1 => Err(OsError::in_call("fork")(io::Error::last_os_error())),
         0 => Ok(Side::Child),
@@ -372,21 +374,21 @@ pub(crate) fn fork(_alone: &OnlyThread) -> Result<Side, OsError> {
     }
 }
 
-/// Ends this process at once: no destructor, no `atexit` function, no buffer is run or written.
+/// Ends this process at once: runs no destructor and no `atexit` function, and writes no buffer.
 #[doc(alias = "_exit")]
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: takes no pointer and does not return.
     unsafe { libc::_exit(code) }
 }
 
-/// The last process in this line, from the root to this process, that has forked: in a new child
-/// its parent, and after a fork of its own itself.
+/// The last process that has forked, among this process and its ancestors: in a new child its
+/// parent, and after a fork of its own the process itself.
 static FORKER: AtomicI32 = AtomicI32::new(0);
-/// What `FORKER` was before: where that is this process, the parent of it.
+/// The previous value of `FORKER`. If `FORKER` is this process, this is its parent.
 static FORKER_BEFORE: AtomicI32 = AtomicI32::new(0);
 
-/// Has the handler of the parent-death signal know its parent in a coming child, which so need not
-/// write to a page of its own.
+/// Tells the handler of the parent-death signal who the parent of a coming child is. So the child
+/// need not write to a page of its own.
 ///
 /// Only while the signal is blocked, as the handler must not see one word without the other.
 fn note_forker() {
@@ -412,7 +414,7 @@ extern "C" fn parent_or_its_thread_ended(_signal: libc::c_int) {
     }
 }
 
-/// The pid of this process's parent, if the call is not refused, as only a sandbox does.
+/// The pid of this process's parent, unless a sandbox refuses the call.
 fn parent_pid() -> Option<i32> {
     // SAFETY: takes no pointer.
     let pid = unsafe { libc::getppid() };
@@ -457,8 +459,8 @@ impl Drop for ParentsEnd {
 }
 
 impl Lifeline {
-    /// Prepares one for a coming child. What can be refused is asked for now, before there is a
-    /// child.
+    /// Prepares a lifeline for a coming child. Everything that can be refused is done now, before
+    /// there is a child.
     pub(crate) fn new() -> Result<Lifeline, OsError> {
         let (childs_end, parents_end) = descriptor::pipe()?;
         let [signal, mode] =
@@ -473,7 +475,7 @@ impl Lifeline {
         Ok(Lifeline { childs_end, parents_end })
     }
 
-    /// In the parent: has `child` killed when what this returns is closed.
+    /// In the parent: makes the kernel kill `child` when the returned descriptor is closed.
     pub(crate) fn tie(self, child: u32) -> Result<ParentsEnd, OsError> {
         let Lifeline { childs_end, parents_end } = self;
         let parents_end = match parents_end {
@@ -483,34 +485,34 @@ impl Lifeline {
         // A pid fits: it came from the kernel as a positive `i32`.
         match control(&childs_end, libc::F_SETOWN, child.into()) {
             Ok(_) => Ok(parents_end),
-            // It could not begin, and is forgotten where `SIGCHLD` is ignored.
+            // The child could not begin, and the kernel has removed it if `SIGCHLD` is ignored.
             Err(_) if matches!(pidfd::open_if_there(child), Ok(None)) => Ok(parents_end),
             Err(refused) => Err(refused),
         }
     }
 
-    /// The child's end, for the child.
+    /// The end that the child keeps. For the child.
     pub(crate) fn name(&self) -> FdName {
         self.childs_end.name()
     }
 }
 
-/// Looks that take no longer than the parent does if it runs; those that come after are made at a
-/// distance.
+/// Number of looks in close succession: they take as long as a running parent needs. Later looks
+/// are further apart.
 const QUICK_LOOKS: u32 = 1000;
 const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_micros(100);
 
-/// Arranges in a new child, this process `own`, that it ends with the process `parent`, and ends it
-/// here if that is dead already. See the module's text. The handler of the parent-death signal is
-/// in place since before the fork.
+/// Makes sure that this new child, the process `own`, ends with the process `parent`. If the parent
+/// is dead already, ends the child here. See the module's text. The handler of the parent-death
+/// signal was installed before the fork.
 ///
-/// An error if it cannot be found out whether the parent has made its arrangement, and the other
-/// one does not work, either.
+/// An error if it cannot be found out whether the parent has set up the lifeline, and the
+/// parent-death signal does not work, either.
 pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) -> Result<(), OsError> {
     let asked = rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT)).is_ok();
     let mut look = 0_u32;
     loop {
-        // The parent may have died before the arrangements were made.
+        // The parent may have died before either was set up.
         let parent_now = parent_pid();
         if parent_now.is_some_and(|now| now != parent.cast_signed()) {
             kill_self();
@@ -526,7 +528,7 @@ pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) -> Res
     }
 }
 
-/// Makes both arrangements again in a child that has changed its user since; see the module's text.
+/// Sets up both again in a child that has changed its user; see the module's text.
 pub(crate) fn end_with_parent(childs_end: BorrowedFd<'_>) -> Result<(), OsError> {
     control(childs_end, libc::F_SETOWN, pid().into())?;
     rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT))
@@ -536,8 +538,8 @@ pub(crate) fn end_with_parent(childs_end: BorrowedFd<'_>) -> Result<(), OsError>
     Ok(())
 }
 
-/// `F_SETSIG` of fcntl(2), the same on every architecture; the crate libc has it not for all of
-/// them.
+/// `F_SETSIG` of fcntl(2), the same on every architecture. The crate libc does not have it for all
+/// of them.
 const F_SETSIG: libc::c_int = 10;
 
 /// A command of fcntl(2) that takes an integer.
@@ -561,7 +563,7 @@ pub(crate) enum Ending {
     Exited(i32),
     /// By this signal, with or without a core dump.
     Killed(i32),
-    /// It has ended, and its status is gone: somebody else waited for it, or the program ignores
+    /// It has ended and its status is lost: somebody else waited for it, or the program ignores
     /// `SIGCHLD`.
     Unknown,
 }
@@ -619,20 +621,20 @@ pub(crate) fn kill_unseen(pid: u32) {
     let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) else {
         return;
     };
-    // In a program that ignores `SIGCHLD` it may be forgotten, and the pid somebody else's.
+    // In a program that ignores `SIGCHLD` the child may be gone, and its pid another process's.
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     if matches!(rustix::process::waitid(WaitId::Pid(pid), look), Err(Errno::CHILD)) {
         return;
     }
-    // Both fail only if the child is dead and forgotten, which is what is wanted.
+    // Both fail only if the child is dead and gone, which is the aim.
     let _ = rustix::process::kill_process(pid, Signal::KILL);
     let _ = rustix::io::retry_on_intr(|| {
         rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
     });
 }
 
-/// Sends a signal to the process that the descriptor names, and to no later one with its pid. 0 is
-/// none: it is only looked whether one could be sent.
+/// Sends a signal to the process of the descriptor, and to no later one with its pid. Signal 0 only
+/// checks whether a signal could be sent.
 #[doc(alias = "pidfd_send_signal")]
 pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), OsError> {
     let no_info = core::ptr::null::<libc::siginfo_t>();

@@ -1,18 +1,17 @@
-//! Locks on bytes of a file that tell whether a mapping still exists: the kernel's own word on who
-//! is alive.
+//! Locks on bytes of a file that show whether a mapping still exists, and so whether its process is
+//! alive.
 //!
 //! An *open file description* lock belongs to what `open` has made, and not to a descriptor or a
-//! process. A mapping keeps the description alive by which it was made. So a process opens the file
-//! once more, locks a byte of its own far beyond the end of the file, maps the file by that
-//! description and closes the descriptor: from then on nothing but the mapping keeps the lock. The
-//! kernel takes it away when the mapping is gone, which is when the process has ended, however that
-//! happened, or has become another program by `exec`; not when it is stopped, and not when it
-//! closes every descriptor that it has. A forked child does not inherit the mapping, and so not the
-//! lock.
+//! process. A mapping keeps alive the description by which it was made. So a process opens the file
+//! once more, locks its own byte far beyond the end of the file, maps the file by that description
+//! and closes the descriptor. From then on only the mapping keeps the lock. The kernel releases the
+//! lock when the mapping is gone. That is when the process has ended, in whatever way, or has
+//! become another program by `exec`; not when it is stopped, and not when it closes all its
+//! descriptors. A forked child does not inherit the mapping, and so not the lock.
 //!
-//! Whoever has any other descriptor of the file may ask whether a byte is locked. It takes no
-//! descriptor, no `/proc`, no right over the process that is asked about, and does not depend on
-//! its number.
+//! A process with another descriptor of the file can ask whether a byte is locked. The question
+//! takes no new descriptor, no `/proc` and no rights over the other process, and does not depend on
+//! that process's number.
 //!
 //! # Source
 //! fcntl(2), "Open file description locks". Byte locks that tell who is alive: LMDB's reader table
@@ -27,7 +26,7 @@ use crate::sys::error::OsError;
 /// Whether others may lock the same byte in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Share {
-    /// Any number of descriptions may.
+    /// Any number of descriptions may lock it.
     Shared,
     /// No other description may lock it in any way.
     Exclusive,
@@ -39,8 +38,8 @@ fn record(byte: u64, share: Option<Share>) -> libc::flock {
         Some(Share::Exclusive) => libc::F_WRLCK,
         None => libc::F_UNLCK,
     };
-    // Both are small constants on every architecture, and a byte that is too large is none that the
-    // kernel takes.
+    // Both are small constants on every architecture, and the kernel refuses an offset that is too
+    // large.
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -55,7 +54,7 @@ fn record(byte: u64, share: Option<Share>) -> libc::flock {
 pub(crate) fn try_lock(file: impl AsFd, byte: u64, share: Share) -> Result<bool, OsError> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&record(byte, Some(share)))) {
         Ok(_) => Ok(true),
-        // Either, says POSIX.
+        // POSIX allows either.
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
         Err(refused) => Err(OsError::in_call("fcntl")(refused)),
     }
@@ -72,7 +71,8 @@ pub(crate) fn unlock(file: impl AsFd, byte: u64) -> Result<(), OsError> {
 pub(crate) fn is_locked_by_another(file: impl AsFd, byte: u64) -> Result<bool, OsError> {
     let mut answer = record(byte, Some(Share::Exclusive));
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut answer)).map_err(OsError::in_call("fcntl"))?;
-    // A call that only pretends to have been made changes nothing, and that reads as "locked".
+    // A sandbox may report success without making the call. Then nothing is changed, which reads as
+    // "locked".
     Ok(answer.l_type != libc::F_UNLCK as libc::c_short)
 }
 

@@ -4,9 +4,8 @@ use std::cell::Cell;
 
 use crate::primitive::{AtomicU32, Ordering};
 
-/// The number of this thread, unlike that of any other thread that the process ever had. A forked
-/// child goes on counting from its parent's number; process and number together tell all threads
-/// apart.
+/// The number of this thread, which no other thread of the process ever had. A forked child goes on
+/// counting from its parent's number. Process and number together identify a thread.
 #[inline]
 pub(crate) fn number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);

@@ -1,4 +1,4 @@
-//! What all blocks have in common: words with different writers lie two cache lines apart, as the
+//! The layout rule of all blocks: words with different writers lie two cache lines apart, as the
 //! prefetcher fetches lines in pairs.
 
 use core::ops::Deref;

@@ -4,11 +4,11 @@
 //! ```text
 //! offset  size  field
 //!      0     8  word   see `sync::lock`
-//!      8     4  freed  the event of those who wait
+//!      8     4  freed  the event of the waiters
 //!    128     -  value  the owner's
 //! ```
-//! The value sits two cache lines away from the word, so that waiters looking at the word do not
-//! slow the owner down. The event lies beside the word, as whoever unlocks looks at it.
+//! The value lies two cache lines away from the word, so that waiters that look at the word do not
+//! slow the owner down. The event lies beside the word, as unlocking looks at it.
 #![expect(unsafe_code, reason = "the value is reached by a pointer")]
 
 use std::fmt;
@@ -104,15 +104,15 @@ impl<T: Shm> LockBlock<T> {
         unsafe { Payload::new(value.cast()) }
     }
 
-    /// The value, for the one who has the lock.
+    /// The value, for the owner of the lock.
     #[inline]
     pub(crate) fn get<'a>(&self, _locked: &'a Locked) -> &'a T {
-        // SAFETY: while the word names its owner nobody else touches the value; there is one
-        // `Locked` for each time that it comes to name somebody, and it is borrowed.
+        // SAFETY: while the word names its owner nobody else touches the value. There is one
+        // `Locked` for each time that the word comes to name an owner, and it is borrowed.
         unsafe { self.payload().get() }
     }
 
-    /// The value, for the one who has the lock, to change it.
+    /// The value, for the owner of the lock, to change it.
     #[inline]
     pub(crate) fn get_mut<'a>(&self, _locked: &'a mut Locked) -> &'a mut T {
         // SAFETY: as in `get`, and the borrow is exclusive.
@@ -125,9 +125,8 @@ pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     if let Some(words) = pool.region().at::<Line<Words>>(object.offset)
         && words.word.release_dead(owner)
     {
-        // Whoever sleeps behind it finds out at the end of its slice at the latest. Waking needs
-        // the fences of the segment; sleepers are few here, so they are woken without asking
-        // whether anybody sleeps.
+        // Waiters find out at the end of their slice at the latest. To ask whether anybody sleeps
+        // takes the fences of the segment. Sleepers are few here, so they are woken without asking.
         words.freed.wake_all_unasked();
     }
 }

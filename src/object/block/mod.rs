@@ -1,4 +1,4 @@
-//! What lies in the block of each kind of object, and what becomes of it when an owner dies.
+//! The contents of the block of each kind of object, and their recovery when an owner dies.
 //!
 //! A new kind has its file here, a name in [`kind`](super::kind), and an arm in [`recover`].
 
@@ -13,14 +13,14 @@ use crate::object::kind::Kind;
 
 pub(crate) use line::MOST_ALIGN;
 
-/// Ends every claim that the dead `owner` has in the object. Blocks that hold nonsense are left
+/// Ends every claim that the dead `owner` has in the object. Blocks with invalid contents are left
 /// alone.
 pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     match Kind::of(object.kind) {
         Some(Kind::Queue) => queue::recover(pool, object, owner),
         Some(Kind::Lock) => lock::recover(pool, object, owner),
-        // Roles are taken over from the dead, and a ring that publishes by one store has nothing to
-        // recover.
+        // The next process takes over a dead one's role, and a ring that publishes by one store has
+        // nothing to recover.
         Some(Kind::Spsc) => {}
         None => {}
     }

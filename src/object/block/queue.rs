@@ -2,20 +2,20 @@
 //!
 //! # Layout
 //! Offsets in bytes from the start of the block, which is aligned to 128. Words with different
-//! writers sit two cache lines apart, as the prefetcher fetches lines in pairs.
+//! writers lie two cache lines apart, as the prefetcher fetches lines in pairs.
 //! ```text
 //! offset  size  field     written by              read by
-//!      0     8  capacity  creator, before sharing everybody, once, at attach
-//!      8     8  stride    creator, before sharing everybody, once, at attach
-//!     16     8  payload   creator, before sharing everybody, once, at attach
-//!     24     8  policy    creator, before sharing everybody, once, at attach
+//!      0     8  capacity  creator, before sharing all, once, at attach
+//!      8     8  stride    creator, before sharing all, once, at attach
+//!     16     8  payload   creator, before sharing all, once, at attach
+//!     24     8  policy    creator, before sharing all, once, at attach
 //!    128     8  tail      senders                 senders
 //!    256     8  head      receivers               receivers
 //!    264     8  done      receivers               receivers, to find what comes back
 //!    384     4  items     sleeping receivers      senders, to see whether to wake
-//!    388     4  closed    whoever closes          everybody
-//!    392     4  orphans   whoever recovers        receivers
-//!    400     8  lost      whoever recovers        whoever asks
+//!    388     4  closed    a process that closes   all
+//!    392     4  orphans   a process that recovers receivers
+//!    400     8  lost      a process that recovers all
 //!    512     4  space     sleeping senders        receivers, to see whether to wake
 //!    640     -  slot[0] .. slot[capacity - 1], each of `stride` bytes: word, and at `payload` the value
 //! ```
@@ -152,7 +152,7 @@ impl SlotLayout {
     }
 }
 
-/// The numbers that say where everything lies: private to the process once they were checked.
+/// The numbers that say where everything lies. A private copy, checked once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     capacity: u64,
@@ -176,7 +176,7 @@ impl Shape {
         self.capacity
     }
 
-    /// Reads the shape of an existing queue of `T`, in a block of so many bytes.
+    /// Reads the shape of an existing queue of `T`, in a block of `len` bytes.
     pub(crate) fn read<T: Shm>(region: Region<'_>, offset: u64, len: u64) -> Result<Shape, Fault> {
         let shape = Shape::read_any(region, offset, len)?;
         let fits = Shape::of::<T>(shape.capacity, shape.policy) == Some(shape);
@@ -233,7 +233,7 @@ impl<'a> SlotArray<'a> {
 
     #[inline]
     fn slot(&self, index: u64) -> NonNull<u8> {
-        // Rings keep the index in range; this makes it so whatever they do.
+        // Rings keep the index in range. This makes sure of it, whatever they do.
         let index = index.min(self.count - 1);
         // SAFETY: `index < count`, so by the invariant the slot lies within the mapped bytes.
         unsafe { self.first.add((index * self.stride) as usize) }
@@ -286,7 +286,7 @@ impl<T: Shm> Block for QueueBlock<T> {
 }
 
 impl<T: Shm> QueueBlock<T> {
-    /// Known when the program is compiled, so that addresses of slots take a shift.
+    /// A constant, so that the compiler can compute addresses of slots by a shift.
     const SLOT: SlotLayout = SlotLayout::of(size_of::<T>(), align_of::<T>());
 
     /// Writes an empty queue into a block that belongs to this process alone.
@@ -399,9 +399,9 @@ pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     // SAFETY: as above; a header is `Shared`.
     let header: &Header = unsafe { header.as_ref() };
     if header.ring(slots, policy).recover_all(owner) {
-        // Whoever sleeps behind a recovered slot finds out at the end of its slice at the latest.
-        // Waking needs the fences of the segment; sleepers are few here, so both sides are woken
-        // without asking whether anybody sleeps.
+        // Waiters behind a recovered slot find out at the end of their slice at the latest. To ask
+        // whether anybody sleeps takes the fences of the segment. Sleepers are few here, so both
+        // sides are woken without asking.
         header.signals.items.wake_all_unasked();
         header.space.wake_all_unasked();
     }

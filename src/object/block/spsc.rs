@@ -7,9 +7,9 @@
 //!      0     8  capacity  creator, before sharing  both, once, at attach
 //!      8     8  stride    creator, before sharing  both, once, at attach
 //!    128     8  tail      sender, Release          receiver, Acquire
-//!    136     8  sender    whoever takes the role   the other side, to see whether it is taken
+//!    136     8  sender    a process that takes it  the other side, to see whether it is taken
 //!    256     8  head      receiver, Release        sender, Acquire
-//!    264     8  receiver  whoever takes the role   the other side, to see whether it is taken
+//!    264     8  receiver  a process that takes it  the other side, to see whether it is taken
 //!    384     4  items     sleeping receiver        sender, to see whether to wake
 //!    512     4  space     sleeping sender          receiver, to see whether to wake
 //!    640     -  slot[0] .. slot[capacity - 1], each of `stride` bytes
@@ -81,7 +81,7 @@ const _: () = {
 // SAFETY: a struct of atomics and padding that nobody reads.
 unsafe impl Shared for Header {}
 
-/// The numbers that say where everything lies: private to the process once they were checked.
+/// The numbers that say where everything lies. A private copy, checked once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     capacity: u64,
@@ -99,7 +99,7 @@ impl Shape {
         self.capacity
     }
 
-    /// Reads the shape of an existing ring of `T`, in a block of so many bytes.
+    /// Reads the shape of an existing ring of `T`, in a block of `len` bytes.
     pub(crate) fn read<T: Shm>(region: Region<'_>, offset: u64, len: u64) -> Result<Shape, Fault> {
         let header: &Header = region.at(offset).ok_or(Fault::Corrupt)?;
         // Relaxed: written before the block was shared, ordered by its word. Each is read once.
@@ -207,8 +207,8 @@ impl<T: Shm> SpscBlock<T> {
     /// Writes the value of the sender's turn.
     #[inline]
     pub(crate) fn write(&self, turn: &mut Turn<'_>, value: &T) {
-        // SAFETY: a free slot is the sender's until it publishes (`ring::spsc`). Of each role there
-        // is one `Side`, which the turn has borrowed.
+        // SAFETY: a free slot is the sender's until it publishes (`ring::spsc`). Each role has one
+        // `Side`, which the turn has borrowed.
         unsafe { self.payload(turn).write(value) };
     }
 

@@ -1,8 +1,9 @@
 //! Models of the ring: small, but with every interleaving and every stale value that the orderings
 //! allow.
 //!
-//! Payloads lie in cells that report two accesses without order between them. A refusal as corrupt
-//! fails every model: it would mean that somebody saw a word older than its hint allows.
+//! Payloads lie in cells that report two accesses without order between them. Every model fails if
+//! a claim is refused as corrupt: that would mean that somebody saw a word older than its hint
+//! allows.
 #![expect(unsafe_code, reason = "payloads are reached by pointers, as in a segment")]
 
 use loom::cell::UnsafeCell;
@@ -81,12 +82,12 @@ impl Memory {
     }
 
     fn write(&self, claim: &Claim, value: u64) {
-        // SAFETY: the slot is claimed for writing; loom reports whoever else is there.
+        // SAFETY: the slot is claimed for writing; loom reports any other access.
         self.payloads[claim.index() as usize].with_mut(|payload| unsafe { *payload = value });
     }
 
     fn read(&self, claim: &Claim) -> u64 {
-        // SAFETY: the slot is claimed for reading; loom reports whoever writes there.
+        // SAFETY: the slot is claimed for reading; loom reports any write.
         self.payloads[claim.index() as usize].with(|payload| unsafe { *payload })
     }
 
@@ -118,13 +119,13 @@ impl Memory {
         Err(refused)
     }
 
-    /// All that is left, once everybody else is done.
+    /// Everything that is left once all others are done.
     fn drain(&self) -> Vec<u64> {
         std::iter::from_fn(|| self.recv(MAIN).ok()).collect()
     }
 }
 
-/// Acceptable: each message once, whoever was refused for lack of room did not send.
+/// Acceptable: each message arrives once; a sender that was refused for lack of room did not send.
 #[test]
 fn two_senders_and_a_receiver_over_one_slot() {
     loom::model(|| {
@@ -200,8 +201,8 @@ fn a_receiver_sees_a_sender_in_order_round_the_ring() {
     });
 }
 
-/// Whoever jumps because a slot is a lap ahead must also see the slots in between as they were when
-/// that one was claimed. Acceptable: of three senders two find room, in slots 1 and 0.
+/// A walker that jumps because a slot is a lap ahead must also see the slots in between as they
+/// were when that slot was claimed. Acceptable: of three senders two find room, in slots 1 and 0.
 #[test]
 fn a_sender_with_a_hint_laps_behind_does_not_see_older_words_than_those_that_made_it_jump() {
     loom::model(|| {
@@ -257,7 +258,7 @@ fn a_sender_killed_after_its_claim_leaves_nothing() {
     }
 }
 
-/// Only the recoverer knows that the dead is done with its payload; it must pass that on.
+/// Only the recoverer knows that the dead process is done with its payload. It must pass that on.
 /// Acceptable: the sender that lives finds the slot taken, or recovered and free.
 #[test]
 fn a_recovered_slot_is_written_only_after_the_dead_was_there() {
@@ -338,8 +339,8 @@ fn two_recover_from_a_dead_receiver_and_one_succeeds() {
     }
 }
 
-/// The flag of orphans is cleared by whoever finds none, while two more come up. Acceptable: both
-/// orphans are received, at the latest by whoever looks when all is over.
+/// A receiver that finds no orphan clears the flag while two orphans are made. Acceptable: both are
+/// received, at the latest by a receiver that looks when all others are done.
 #[test]
 fn an_orphan_that_comes_up_while_the_flag_is_cleared_is_not_forgotten() {
     loom::model(|| {
@@ -394,7 +395,7 @@ fn close_against_send() {
 }
 
 /// What was sent before the close is found before the end. Acceptable: the receiver gets it, or is
-/// told to come again.
+/// refused for now.
 #[test]
 fn nobody_sees_the_end_before_what_was_sent_before_it() {
     loom::model(|| {
@@ -418,7 +419,7 @@ fn nobody_sees_the_end_before_what_was_sent_before_it() {
 }
 
 /// Two receivers meet the end of a closed ring at once. Acceptable: one gets the message, then both
-/// are told of the end.
+/// get `Closed`.
 #[test]
 fn two_receivers_of_a_closed_ring_share_what_is_left() {
     loom::model(|| {

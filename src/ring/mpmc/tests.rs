@@ -105,9 +105,9 @@ impl Memory {
         SlotWord::from_bits(self.words[index as usize].load(Ordering::Relaxed))
     }
 
-    /// The slot as somebody sees it whom it obstructs.
-    fn held(&self, index: u64) -> Held {
-        Held { index, word: self.word(index) }
+    /// The slot as a process sees it that is blocked by it.
+    fn held(&self, index: u64) -> ClaimedSlot {
+        ClaimedSlot { index, word: self.word(index) }
     }
 }
 
@@ -518,8 +518,7 @@ impl Slots for Counted<'_> {
     }
 }
 
-/// Those who look for what comes back from the dead look at what is being read, and not at every
-/// slot.
+/// A search for messages of dead receivers looks at what is being read, and not at every slot.
 #[test]
 fn a_look_for_orphans_takes_no_longer_in_a_large_ring() {
     const CAPACITY: u64 = 1 << 20;
@@ -541,7 +540,7 @@ fn a_look_for_orphans_takes_no_longer_in_a_large_ring() {
     let first = taken(&counted);
     let second = taken(&counted);
     looks.set(0);
-    let held: Vec<Held> = counted.read_by_others(ME).collect();
+    let held: Vec<ClaimedSlot> = counted.read_by_others(ME).collect();
     assert_eq!(
         held.iter().map(|held| held.index).collect::<Vec<_>>(),
         [first.index(), second.index()]
@@ -562,7 +561,7 @@ fn a_look_for_orphans_takes_no_longer_in_a_large_ring() {
     assert!(looks.get() < 4 * 1000, "{} looks", looks.get());
 }
 
-/// Whatever the words hold, every operation ends, and claims slots that exist.
+/// Whatever values the words have, every operation ends, and claims only slots that exist.
 #[test]
 fn scribbled_words_never_lead_to_a_panic_or_an_endless_loop() {
     const PHASES: [Phase; 7] = [
@@ -638,7 +637,7 @@ impl Random {
     }
 }
 
-/// What has become of one position, in the words of the naive twin.
+/// The state of one position in the naive twin.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     Writing(Claim, u32),

@@ -161,8 +161,7 @@ fn words_that_do_not_belong_together_are_corrupt() {
             memory.head.store(head, Ordering::Relaxed);
             assert_eq!(resume_sender(&memory.tail, &memory.head, capacity).err(), Some(Corrupt));
             assert_eq!(resume_receiver(&memory.tail, &memory.head, capacity).err(), Some(Corrupt));
-            // One side sees the other's word only; that it has passed the own one is out of the
-            // question.
+            // A side sees only the other's word, and cannot find that the other has passed it.
             if head != 0 {
                 assert_eq!(free_slots(&mut sender, &memory.head, capacity + 1), Err(Corrupt));
             }

@@ -39,7 +39,7 @@ fn block<R>(event: EventRef<'_>, mut attempt: impl FnMut() -> Option<R>) -> R {
     result.expect("there is no deadline")
 }
 
-/// A counter of things that may be taken, and an event that tells of them.
+/// A counter of things that may be taken, and an event that announces them.
 struct Things {
     count: AtomicU32,
     event: Event,
@@ -155,8 +155,8 @@ fn two_notifiers_do_not_clear_the_flag_of_one_that_sleeps() {
     });
 }
 
-/// A sleeper was killed: its flag stands, and nobody is there to be woken. Acceptable: whoever
-/// clears the flag does not take that of a living sleeper with it.
+/// A sleeper was killed: its flag stands, and nobody is there to be woken. Acceptable: the notifier
+/// that clears the flag does not clear that of a living sleeper with it.
 #[test]
 fn the_flag_of_a_dead_sleeper_hides_nobody() {
     explore(|fences| {
@@ -266,7 +266,8 @@ fn both_sides_of_a_full_box_wake_each_other() {
     });
 }
 
-/// Without the kernel's barrier a fence is missing: a control that the models above would find it.
+/// Without the kernel's barrier a fence is missing. This shows that the models above would find
+/// that.
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_sleeper_that_nobody_fences_for_misses_what_was_published() {

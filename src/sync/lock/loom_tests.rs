@@ -35,8 +35,8 @@ impl Shared {
         Arc::new(Shared { lock: RawLock::new(), freed: Event::new(), data: UnsafeCell::new(0) })
     }
 
-    /// Tries until `attempt` is through, sleeping as long as need be. An owner in the way is taken
-    /// for dead if `is_dead` says so.
+    /// Tries until `attempt` succeeds, and sleeps in between. An owner in the way is taken for dead
+    /// if `is_dead` says so.
     fn wait<R>(
         &self,
         is_dead: impl Fn(u32) -> bool,
@@ -90,21 +90,21 @@ impl Shared {
 
     /// Adds one to the data, in two steps.
     fn add(&self) -> u32 {
-        // SAFETY: the caller has the lock; loom reports whoever else is there.
+        // SAFETY: the caller has the lock; loom reports any other access.
         let before = self.data.with(|data| unsafe { *data });
         // SAFETY: as above.
         self.data.with_mut(|data| unsafe { *data = before + 1 });
         before + 1
     }
 
-    /// As the reaper does it.
+    /// What the reaper does.
     fn release_dead(&self) {
         if self.lock.release_dead(DEAD.peer) {
             self.freed.wake_all_unasked();
         }
     }
 
-    /// Adds one, unless the data are to be repaired first.
+    /// Adds one, unless the data must be repaired first.
     fn lock_add_unlock(&self, me: Owner) -> Result<(), LockState> {
         self.lock(me, |_| false)?;
         assert_eq!(self.lock.try_lock(me).err(), Some(Refused::WouldDeadlock));
@@ -137,7 +137,7 @@ impl Shared {
                 shared.add();
             })
         };
-        // Whoever knows that a process is dead knows that all its stores have happened.
+        // A process that knows another to be dead knows that all its stores have happened.
         dead.join().unwrap();
         shared
     }
@@ -182,8 +182,8 @@ fn two_sleepers_behind_an_owner_both_wake() {
     });
 }
 
-/// The reaper alone knows of the death, and the one who repairs only of the free lock. Acceptable:
-/// it sees what the dead owner wrote.
+/// Only the reaper knows of the death; the process that repairs knows only that the lock is free.
+/// Acceptable: it sees what the dead owner wrote.
 #[test]
 fn a_reaper_hands_on_what_the_dead_owner_wrote() {
     loom::model(|| {
@@ -214,8 +214,8 @@ fn a_reaper_hands_on_what_the_dead_owner_wrote() {
     });
 }
 
-/// Acceptable: the owner is told, whether others have begun to wait or not; another thread of its
-/// process is not.
+/// Acceptable: the owner gets the error, whether others have begun to wait or not; another thread
+/// of its process does not.
 #[test]
 fn an_owner_that_locks_again_is_told_so() {
     loom::model(|| {
@@ -235,7 +235,7 @@ fn an_owner_that_locks_again_is_told_so() {
     });
 }
 
-/// An owner panics while two wait, one of whom comes to repair. Acceptable: it finds the lock
+/// An owner panics while two wait. One of them comes to repair. Acceptable: that one finds the lock
 /// poisoned; the other is refused, or comes after the repair.
 #[test]
 fn a_poisoned_lock_is_given_to_who_repairs_it() {
@@ -315,8 +315,8 @@ fn sleepers_behind_a_dead_owner_wake_when_it_is_reaped() {
     });
 }
 
-/// A reaper and one that repairs come at the same time. Acceptable: the reaper does not take the
-/// lock from who repairs.
+/// A reaper comes at the same time as a process that repairs. Acceptable: the reaper does not take
+/// the lock from that process.
 #[test]
 fn a_reaper_takes_nothing_from_who_repairs() {
     loom::model(|| {

@@ -23,6 +23,7 @@ pub const TORN: u64 = u64::MAX;
 // Where the queue's words lie; `src/object/block/queue.rs` asserts it.
 pub const TAIL: usize = OBJECT as usize + 128;
 pub const HEAD: usize = OBJECT as usize + 256;
+const DONE: usize = OBJECT as usize + 264;
 const ITEMS: usize = OBJECT as usize + 384;
 pub const CLOSED: usize = OBJECT as usize + 388;
 const ORPHANS: usize = OBJECT as usize + 392;
@@ -663,6 +664,7 @@ impl Monitor for Watch {
         match offset {
             TAIL => format!("tail {}", position()),
             HEAD => format!("head {}", position()),
+            DONE => format!("done {}", position()),
             ITEMS => format!("items {}+{}", value >> 3, value & 7),
             SPACE => format!("space {}+{}", value >> 3, value & 7),
             CLOSED => format!("closed {value}"),
