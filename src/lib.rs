@@ -36,6 +36,8 @@
 //! # What there is
 //! - [`Queue`]: bounded, many senders and receivers. [`spsc`]: one of each, and faster.
 //! - [`Lock`]: a value that one thread of one process has at a time.
+//! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
+//!   settings.
 //! - [`fork()`] and [`Child`]: a closure in a process of its own.
 //! - [`Segment`]: the memory, for those who want more than one.
 //!
@@ -48,7 +50,8 @@
 //! # The house
 //! `primitive` (atomics, or loom's), `sys` (system calls), `claim` (names in claim words),
 //! `segment` (bytes), `peer` (who is alive), `sync`, `ring` and `heap` (algorithms over words that
-//! they are given), `object` (what lies in a block), then `queue`, `lock`, `spsc`, and `process`.
+//! they are given), `object` (what lies in a block), then `queue`, `lock`, `spsc`, `value`, and
+//! `process`.
 //! Each uses only those before it.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
@@ -86,6 +89,8 @@ mod queue;
 mod segment;
 #[cfg(not(loom))]
 pub mod spsc;
+#[cfg(not(loom))]
+mod value;
 
 #[cfg(not(loom))]
 pub use sync::{Wait, lock::LockState};
@@ -101,6 +106,7 @@ pub use {
     process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
     queue::{Iter, OnReceiverDeath, Queue, QueueOptions, Received, Reservation},
     segment::{Segment, SegmentError, SegmentOptions, Shm},
+    value::{Integer, Number, TryUpdateError, UpdateError, UpdateTimeoutError, Value},
 };
 
 /// Makes a struct of your own [`Shm`](trait@Shm), so that it can be sent and shared.
