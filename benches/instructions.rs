@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::io::{self, ErrorKind};
 use std::process::{Command, Stdio};
 
-use offspring::{Lock, Queue, spsc};
+use offspring::{Lock, Queue, Value, spsc};
 
 /// Calls that are not counted: once round the ring.
 const WARM_UP: u32 = 64;
@@ -76,13 +76,19 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "`spsc::Consumer::recv`, a stream", run: stream_recv, messages: 1 },
     Operation { name: "`Lock::lock`, unlock", run: lock_unlock, messages: 1 },
     Operation { name: "`Lock::lock`, add one, unlock", run: lock_add, messages: 1 },
+    Operation { name: "`Value::get`", run: value_get, messages: 1 },
+    Operation { name: "`Value::set`", run: value_set, messages: 1 },
+    Operation { name: "`Value::fetch_add`", run: value_fetch_add, messages: 1 },
+    Operation { name: "`Value::update`", run: value_update, messages: 1 },
+    Operation { name: "`Value::get`, 32 bytes", run: large_get, messages: 1 },
+    Operation { name: "`Value::update`, 32 bytes", run: large_update, messages: 1 },
 ];
 
 /// The functions in which callgrind counts. None may call another: each entry and each exit turns
 /// counting on or off.
 mod counted {
     use offspring::spsc::{Consumer, Producer};
-    use offspring::{Lock, Queue};
+    use offspring::{Lock, Queue, Value};
 
     #[inline(never)]
     pub(super) fn queue_try_send(queue: &Queue<u64>, value: u64) -> bool {
@@ -167,6 +173,36 @@ mod counted {
     #[inline(never)]
     pub(super) fn lock_add(lock: &Lock<u64>) -> bool {
         lock.lock().map(|mut value| *value += 1).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn value_get(value: &Value<u64>) -> Option<u64> {
+        value.get().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn value_set(value: &Value<u64>, number: u64) -> bool {
+        value.set(number).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn value_fetch_add(value: &Value<u64>) -> bool {
+        value.fetch_add(1).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn value_update(value: &Value<u64>) -> bool {
+        value.update(|value| *value += 1).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn large_get(value: &Value<[u64; 4]>) -> Option<u64> {
+        value.get().ok().map(|words| words[0] ^ words[3])
+    }
+
+    #[inline(never)]
+    pub(super) fn large_update(value: &Value<[u64; 4]>) -> bool {
+        value.update(|words| words[3] += 1).is_ok()
     }
 }
 
@@ -309,6 +345,44 @@ fn lock_unlock(calls: u32) {
 
 fn lock_add(calls: u32) {
     with_lock(calls, counted::lock_add);
+}
+
+fn with_value(calls: u32, each: impl Fn(&Value<u64>, u64) -> bool) {
+    let value = Value::new(0).expect("a value");
+    for number in 0..u64::from(calls) {
+        assert!(each(black_box(&value), number));
+    }
+}
+
+fn value_get(calls: u32) {
+    with_value(calls, |value, _| counted::value_get(value) == Some(0));
+}
+
+fn value_set(calls: u32) {
+    with_value(calls, counted::value_set);
+}
+
+fn value_fetch_add(calls: u32) {
+    with_value(calls, |value, _| counted::value_fetch_add(value));
+}
+
+fn value_update(calls: u32) {
+    with_value(calls, |value, _| counted::value_update(value));
+}
+
+fn with_large_value(calls: u32, each: impl Fn(&Value<[u64; 4]>) -> bool) {
+    let value = Value::new([0; 4]).expect("a value");
+    for _ in 0..calls {
+        assert!(each(black_box(&value)));
+    }
+}
+
+fn large_get(calls: u32) {
+    with_large_value(calls, |value| counted::large_get(value) == Some(0));
+}
+
+fn large_update(calls: u32) {
+    with_large_value(calls, counted::large_update);
 }
 
 /// Instructions, and bus events.

@@ -36,6 +36,8 @@
 //! # What there is
 //! - [`Queue`]: bounded, with many senders and receivers. [`spsc`]: one of each, and faster.
 //! - [`Lock`]: a value that one thread of one process has at a time.
+//! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
+//!   settings.
 //! - [`fork()`] and [`Child`]: a closure in a process of its own. [`Failure`]: any error as a value
 //!   that a child can return.
 //! - [`Segment`]: the memory, for programs that want more than one.
@@ -58,7 +60,7 @@
 //! - `object`: typed objects in blocks: what lies there (`block`, `payload`), how a process reaches
 //!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
 //!   (`transfer`), and what is cleared up after the dead (`reap`).
-//! - `queue`, `lock`, `spsc`: what users hold, without `unsafe`.
+//! - `queue`, `lock`, `spsc`, `value`: what users hold, without `unsafe`.
 //! - `process`: children.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
@@ -96,6 +98,8 @@ mod queue;
 mod segment;
 #[cfg(not(loom))]
 pub mod spsc;
+#[cfg(not(loom))]
+mod value;
 
 #[cfg(not(loom))]
 pub use sync::{Wait, lock::LockState};
@@ -111,6 +115,7 @@ pub use {
     process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
     queue::{Iter, OnReceiverDeath, Queue, QueueOptions, Received, Reservation},
     segment::{Segment, SegmentError, SegmentOptions, Shm},
+    value::{Integer, Number, TryUpdateError, UpdateError, UpdateTimeoutError, Value},
 };
 
 /// Makes a struct of your own [`Shm`](trait@Shm), so that it can be sent and shared.

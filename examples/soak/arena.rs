@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use offspring::{Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, spsc};
+use offspring::{Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, Value, spsc};
 use tempfile::TempDir;
 
 use crate::churn_work::Name;
@@ -26,6 +26,8 @@ pub enum Object {
     Ring,
     /// A lock over several words that must agree.
     Lock,
+    /// A value of several words that must agree, read without a lock.
+    Value,
     /// Queues and locks that are made, sent by name, opened and dropped.
     Churn,
     /// Children that have children.
@@ -33,12 +35,13 @@ pub enum Object {
 }
 
 impl Object {
-    pub const ALL: [Object; 7] = [
+    pub const ALL: [Object; 8] = [
         Object::Drop,
         Object::Redeliver,
         Object::File,
         Object::Ring,
         Object::Lock,
+        Object::Value,
         Object::Churn,
         Object::Fork,
     ];
@@ -50,6 +53,7 @@ impl Object {
             Object::File => "queue in a file",
             Object::Ring => "spsc ring",
             Object::Lock => "lock",
+            Object::Value => "value",
             Object::Churn => "make and drop",
             Object::Fork => "fork",
         }
@@ -95,6 +99,7 @@ pub struct Arena {
     /// The ends of the ring, until the first workers take them.
     pub ring_ends: Mutex<RingEnds>,
     pub lock: Lock<Account>,
+    pub value: Value<Account>,
     pub names: Queue<Name>,
 }
 
@@ -123,6 +128,7 @@ impl Arena {
             ring: producer.handle(),
             ring_ends: Mutex::new(RingEnds { producer: Some(producer), consumer: Some(consumer) }),
             lock: Lock::new(Account::of(1))?,
+            value: Value::new(Account::of(1))?,
             names: Queue::with_capacity(16)?,
         }))
     }

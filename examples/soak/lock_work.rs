@@ -25,6 +25,20 @@ impl Account {
     pub fn is_whole(&self) -> bool {
         *self == Account::of(self.version)
     }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Goes on to the next version, one word after the other, and calls `meanwhile` in the middle.
+    pub fn change(&mut self, meanwhile: impl FnOnce()) {
+        let next = Account::of(self.version.wrapping_add(1));
+        self.version = next.version;
+        let (first, second) = self.words.split_at_mut(WORDS / 2);
+        first.copy_from_slice(&next.words[..WORDS / 2]);
+        meanwhile();
+        second.copy_from_slice(&next.words[WORDS / 2..]);
+    }
 }
 
 /// Changes the value until the end of the round.

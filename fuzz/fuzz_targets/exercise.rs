@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use offspring::{
-    Handle, Lock, OnReceiverDeath, Queue, QueueOptions, RecoveryGuard, Segment, spsc,
+    Handle, Lock, OnReceiverDeath, Queue, QueueOptions, RecoveryGuard, Segment, Value, spsc,
 };
 
 /// Values of three sizes and alignments: a word, more than a word, and a block that gets pages of
@@ -27,6 +27,8 @@ pub enum Operation {
     Lock { wait: bool, recover: bool },
     RingSend { value: u64, wait: bool },
     RingRecv { wait: bool },
+    Count { value: u64 },
+    Update { value: u64, wait: bool },
     OtherHandles,
     Open { handle: [u64; 3] },
     OpenNearby { block: u8, generation: u8 },
@@ -47,6 +49,8 @@ pub struct Objects {
     locks: Vec<Lock<[u64; 3]>>,
     producers: Vec<spsc::Producer<u64>>,
     consumers: Vec<spsc::Consumer<u64>>,
+    counts: Vec<Value<u64>>,
+    values: Vec<Value<[u64; 3]>>,
 }
 
 impl Objects {
@@ -73,6 +77,8 @@ impl Objects {
         self.queues.extend(redelivering.create_in(segment));
         self.large.extend(Queue::with_capacity_in(segment, 1 + capacity % 4));
         self.locks.extend(Lock::new_in(segment, [1, 2, 3]));
+        self.counts.extend(Value::new_in(segment, 1));
+        self.values.extend(Value::new_in(segment, [1, 2, 3]));
         if let Ok((producer, consumer)) = spsc::ring_in(segment, capacity) {
             self.producers.push(producer);
             self.consumers.push(consumer);
@@ -86,7 +92,9 @@ impl Objects {
             .locks
             .iter()
             .map(Lock::handle)
-            .chain(self.producers.iter().map(spsc::Producer::handle));
+            .chain(self.producers.iter().map(spsc::Producer::handle))
+            .chain(self.counts.iter().map(Value::handle))
+            .chain(self.values.iter().map(Value::handle));
         queues.chain(others).collect()
     }
 
@@ -97,6 +105,10 @@ impl Objects {
         self.locks.extend(Lock::open(segment, handle));
         self.producers.extend(spsc::Producer::open(segment, handle));
         self.consumers.extend(spsc::Consumer::open(segment, handle));
+        self.counts.extend(Value::open(segment, handle));
+        self.values.extend(Value::open(segment, handle));
+        self.counts.truncate(MOST);
+        self.values.truncate(MOST);
         self.queues.truncate(2 * MOST);
         self.large.truncate(MOST);
         self.locks.truncate(MOST);
@@ -174,8 +186,8 @@ impl Objects {
                     std::hint::black_box(format!("{queue:?}"));
                 }
                 std::hint::black_box(format!(
-                    "{:?} {:?} {:?}",
-                    self.producers, self.consumers, self.locks
+                    "{:?} {:?} {:?} {:?} {:?}",
+                    self.producers, self.consumers, self.locks, self.counts, self.values
                 ));
             }
             Operation::Close => self.queues.iter().for_each(Queue::close),
@@ -203,7 +215,32 @@ impl Objects {
                     let _ = consumer.recv_timeout(patience(wait));
                 }
             }
+            Operation::Count { value } => {
+                for count in &self.counts {
+                    let _ = count.fetch_add(value);
+                    let _ = count.compare_exchange(value, 7);
+                    let _ = count.update(|count| *count ^= value);
+                    let _ = count.set(value);
+                    std::hint::black_box(count.get().ok());
+                }
+            }
+            Operation::Update { value, wait } => {
+                for words in &self.values {
+                    let change = |words: &mut [u64; 3]| {
+                        meanwhile();
+                        words[1] = value;
+                    };
+                    let _ = if wait {
+                        words.update_timeout(change, patience(wait)).is_ok()
+                    } else {
+                        words.try_update(change).is_ok()
+                    };
+                    std::hint::black_box(words.get().ok());
+                }
+            }
             Operation::OtherHandles => {
+                self.counts = self.counts.to_vec();
+                self.values = self.values.to_vec();
                 self.queues = self.queues.to_vec();
                 self.locks = self.locks.to_vec();
             }

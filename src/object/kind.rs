@@ -32,6 +32,7 @@ kinds! {
     Queue = 1,
     Lock = 2,
     Spsc = 3,
+    Value = 4,
 }
 
 const SHIFT: u32 = 56;

@@ -4,9 +4,11 @@
 //! - [`spin`]: how it spins before it sleeps.
 //! - [`event`]: an eventcount, to sleep until something may have changed.
 //! - [`lock`]: a word that names its owner.
+//! - [`seqlock`]: a value that is read while it is written.
 
 pub(crate) mod event;
 pub(crate) mod lock;
+pub(crate) mod seqlock;
 pub(crate) mod spin;
 pub(crate) mod wait;
 

@@ -57,10 +57,11 @@ mod source {
     pub(crate) mod ring;
     pub(crate) mod spsc;
     pub(crate) mod sync;
+    pub(crate) mod value;
 }
 
 // Under the names by which they know each other.
-use source::{claim, heap, lock, peer, queue, ring, spsc, sync};
+use source::{claim, heap, lock, peer, queue, ring, spsc, sync, value};
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -126,9 +127,10 @@ fn name(model: &Model) -> String {
 const ALL: bool = !cfg!(debug_assertions);
 
 /// All models, by object.
-const MODELS: [Make; 7] = [
+const MODELS: [Make; 8] = [
     || clean(models::spsc::models(ALL)),
     || clean(models::lock::models(ALL)),
+    || clean(models::value::models(ALL)),
     || clean(models::queue::models(ALL)),
     || clean(models::heap::models(ALL)),
     || clean(models::peers::models(ALL)),

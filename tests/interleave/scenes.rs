@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use offspring::{
     Fault, Handle, Lock, LockError, LockState, OnReceiverDeath, Queue, QueueOptions, RecvError,
-    Segment, TryLockError, TryRecvError, Wait,
+    Segment, TryLockError, TryRecvError, Value, Wait,
 };
 
 use crate::common::fd::SegmentFd;
@@ -26,7 +26,7 @@ pub struct Outcome {
     pub again: u64,
 }
 
-pub const SCENES: [&str; 4] = ["queue, Drop", "queue, Redeliver", "lock", "heap"];
+pub const SCENES: [&str; 5] = ["queue, Drop", "queue, Redeliver", "lock", "heap", "value"];
 
 /// Plays what the seed says.
 pub fn play(seed: u64) -> Result<Outcome, String> {
@@ -35,7 +35,8 @@ pub fn play(seed: u64) -> Result<Outcome, String> {
         0 => queue(dice, OnReceiverDeath::Drop),
         1 => queue(dice, OnReceiverDeath::Redeliver),
         2 => lock(dice),
-        _ => heap(dice),
+        3 => heap(dice),
+        _ => value(dice),
     }
 }
 
@@ -427,6 +428,46 @@ fn lock(dice: Dice) -> Result<Outcome, String> {
     drop(guard);
     drop(lock.try_lock().map_err(|error| error.to_string())?);
     Ok(Outcome { chronicle, done: made, lost: 0, again: told })
+}
+
+fn add_up(value: &Value<[u64; 3]>, life: &Life) {
+    let mut last = 0;
+    let mut whole = |words: [u64; 3]| {
+        assert!(words == [words[0]; 3] && words[0] >= last, "{words:?} after {last}");
+        last = words[0];
+    };
+    while life.get(MADE) < life.get(TURNS) {
+        let before = value.update(|words| {
+            let before = *words;
+            words[0] += 1;
+            // As long as the rest takes, so that kills come here as often.
+            (0..100).for_each(|_| _ = std::hint::black_box(&mut *words));
+            *words = [words[0]; 3];
+            before
+        });
+        life.count(MADE);
+        whole(before.expect("its turn comes"));
+        whole(value.get().expect("attached"));
+    }
+}
+
+/// Three processes change a value that they also read.
+fn value(dice: Dice) -> Result<Outcome, String> {
+    const TURNS_EACH: u64 = 8;
+    let segment = small_segment();
+    let value = Value::new_in(&segment, [0; 3]).expect("a value").with_wait(Wait::Sleep);
+    let notebook = Notebook::new();
+    let attach = || _ = std::hint::black_box(value.get());
+    let work = |index: usize| add_up(&value, &notebook.lives[index]);
+    let (chronicle, killed) = three(&segment, dice, notebook, TURNS_EACH, &attach, &work, None)?;
+    let made = notebook.lives.iter().map(|life| life.get(MADE)).sum::<u64>();
+    let words = value.update(|words| *words).map_err(|error| error.to_string())?;
+    // Killed between the change and its note, a process has counted and not said so.
+    let counted_right = (made..=made + killed.len() as u64).contains(&words[0]);
+    if made != 3 * TURNS_EACH || words != [words[0]; 3] || !counted_right {
+        return Err(format!("{words:?} after {made} turns, {} killed", killed.len()));
+    }
+    Ok(Outcome { chronicle, done: made, lost: 0, again: 0 })
 }
 
 /// Words of a life with the heap: the handle of its latest object.

@@ -39,6 +39,7 @@ mod stdio;
 #[cfg(not(target_env = "musl"))]
 mod system_calls;
 mod thousand_processes;
+mod value;
 mod values;
 mod verdicts;
 #[cfg(target_arch = "x86_64")]

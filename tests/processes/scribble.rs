@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use offspring::{
     Child, CreateError, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError,
-    RecvTimeoutError, Segment, SendTimeoutError, Wait, spsc,
+    RecvTimeoutError, Segment, SendTimeoutError, Value, Wait, spsc,
 };
 use rustix::fs::SeekFrom;
 
@@ -140,6 +140,8 @@ struct Objects {
     queue: Queue<u64>,
     redelivering: Queue<[u64; 3]>,
     lock: Lock<[u64; 4]>,
+    count: Value<u64>,
+    value: Value<[u64; 5]>,
 }
 
 type Ends = (spsc::Producer<u64>, spsc::Consumer<u64>);
@@ -153,6 +155,8 @@ impl Objects {
             queue: Queue::with_capacity_in(&segment, 4).expect("a queue"),
             redelivering: redelivering.create_in(&segment).expect("a queue"),
             lock: Lock::new_in(&segment, [7; 4]).expect("a lock"),
+            count: Value::new_in(&segment, 7).expect("a value"),
+            value: Value::new_in(&segment, [7; 5]).expect("a value"),
             segment,
         };
         objects.queue.send(1).expect("room");
@@ -163,9 +167,9 @@ impl Objects {
 
     /// Some operation.
     fn operate(&self, random: &mut Random, timeout: Duration) {
-        let Objects { segment, queue, redelivering, lock } = self;
+        let Objects { segment, queue, redelivering, lock, count, value } = self;
         let timeout = if random.chance(2) { Duration::ZERO } else { timeout };
-        match random.below(16) {
+        match random.below(20) {
             0 => returned(queue.send_timeout(random.next(), timeout)),
             1 => returned(queue.recv_timeout(timeout)),
             2 => returned(redelivering.send_timeout([random.next(); 3], timeout)),
@@ -213,6 +217,19 @@ impl Objects {
                 Queue::<u64>::with_capacity_in(segment, 1 + random.below(900) as usize)
                     .map(|queue| queue.try_send(4)),
             ),
+            15 => returned((value.get(), count.get())),
+            16 => returned(value.update_timeout(|value| value.fill(random.next()), timeout)),
+            17 => {
+                returned(count.fetch_add(random.next()));
+                returned(count.compare_exchange(random.next(), 7));
+            }
+            18 => {
+                returned(
+                    Value::<[u64; 5]>::open(segment, value.handle())
+                        .map(|value| value.try_update(|value| value[4] = 8)),
+                );
+                returned(Value::<u64>::open(segment, count.handle()).map(|count| count.set(9)));
+            }
             _ if random.chance(8) => returned(segment.reap()),
             _ => returned(
                 spsc::ring_in::<u64>(segment, 2)
@@ -224,7 +241,8 @@ impl Objects {
 
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} {:?} {:?}", self.queue, self.redelivering, self.lock)
+        let Objects { segment: _, queue, redelivering, lock, count, value } = self;
+        write!(f, "{queue:?} {redelivering:?} {lock:?} {count:?} {value:?}")
     }
 }
 

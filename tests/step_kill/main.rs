@@ -41,6 +41,8 @@ mod run;
 mod spsc;
 #[cfg(target_arch = "x86_64")]
 mod stage;
+#[cfg(target_arch = "x86_64")]
+mod value;
 
 #[cfg(target_arch = "x86_64")]
 use run::{Plan, at_every_instruction};
@@ -60,11 +62,13 @@ fn main() -> ExitCode {
     plans.extend(queue::plans_with_real_kills());
     plans.extend(heap::plans(full));
     plans.extend(lock::plans());
+    plans.extend(value::plans());
     plans.extend(spsc::plans(full));
     plans.extend(queue::plans(full));
     plans.extend(peers::lines(full));
     plans.extend(heap::lines(full));
     plans.extend(lock::lines(full));
+    plans.extend(value::lines(full));
     plans.extend(spsc::lines(full));
     plans.extend(queue::lines(full));
     run::run(plans)

@@ -6,6 +6,7 @@ mod line;
 pub(crate) mod lock;
 pub(crate) mod queue;
 pub(crate) mod spsc;
+pub(crate) mod value;
 
 use crate::heap::Pool;
 use crate::heap::pool::Attached;
@@ -22,6 +23,7 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
         // The next process takes over a dead one's role, and a ring that publishes by one store has
         // nothing to recover.
         Some(Kind::Spsc) => {}
+        Some(Kind::Value) => value::recover(pool, object, owner),
         None => {}
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, View};
 use crate::models::queue::{self, Calls, Close};
-use crate::models::{lock, queue::Watch};
+use crate::models::{lock, queue::Watch, value};
 use crate::primitive::AtomicU64;
 use crate::queue::OnReceiverDeath;
 use crate::ring::position::{Phase, Position, SlotWord, ahead};
@@ -382,6 +382,30 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
                 "the lock, a living owner called dead",
             ),
             Some("a living owner lost the lock"),
+        ),
+        (
+            renamed(
+                value::SMALLEST.with_mistaken_readers(),
+                "the value, read without a second look at the sequence",
+            ),
+            Some("half of a change"),
+        ),
+        (
+            renamed(
+                Model {
+                    slandered: Some(0),
+                    slices: Slices::Anytime(2),
+                    ..value::Setting {
+                        updates: [1, 1, 0],
+                        writers: 2,
+                        readers: 0,
+                        ..value::SMALLEST
+                    }
+                    .model()
+                },
+                "the value, a living writer called dead",
+            ),
+            Some("a living writer lost its turn"),
         ),
     ]
 }

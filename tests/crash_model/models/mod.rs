@@ -7,6 +7,7 @@ pub mod lock;
 pub mod peers;
 pub mod queue;
 pub mod spsc;
+pub mod value;
 
 use crate::heap::Pool;
 use crate::heap::pool::Attached;
