@@ -7,7 +7,8 @@
 //! commons with the last process.
 //!
 //! Any process may be killed at any instruction. No survivor hangs, and no message is ever seen
-//! half-written. What may be lost is said in the section *Peer death* of each type.
+//! half-written. What may be lost is said in the section *Peer death* of each type. A process whose
+//! death the kernel refuses to tell, in a sandbox, counts as alive.
 //!
 //! # Examples
 //! ```standalone_crate

@@ -12,7 +12,7 @@ use crate::peer::Fault;
 /// was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockError {
-    /// An owner was killed while it had the lock, and nobody has repaired the value since. See
+    /// An owner ended while it had the lock, killed or not, and nobody has repaired the value since. See
     /// [`Lock::recover`](crate::Lock::recover).
     OwnerDied,
     /// An owner panicked while it had the lock, and nobody has repaired the value since. See
@@ -62,7 +62,7 @@ impl LockError {
         matches!(self, LockError::OwnerDied | LockError::Poisoned)
     }
 
-    /// Whether an owner was killed while it had the lock, and nobody has repaired the value since.
+    /// Whether an owner ended while it had the lock, and nobody has repaired the value since.
     pub fn is_owner_died(&self) -> bool {
         matches!(self, LockError::OwnerDied)
     }
@@ -79,7 +79,7 @@ impl TryLockError {
         matches!(self, TryLockError::OwnerDied | TryLockError::Poisoned)
     }
 
-    /// Whether an owner was killed while it had the lock, and nobody has repaired the value since.
+    /// Whether an owner ended while it had the lock, and nobody has repaired the value since.
     pub fn is_owner_died(&self) -> bool {
         matches!(self, TryLockError::OwnerDied)
     }
@@ -96,7 +96,7 @@ impl LockTimeoutError {
         matches!(self, LockTimeoutError::OwnerDied | LockTimeoutError::Poisoned)
     }
 
-    /// Whether an owner was killed while it had the lock, and nobody has repaired the value since.
+    /// Whether an owner ended while it had the lock, and nobody has repaired the value since.
     pub fn is_owner_died(&self) -> bool {
         matches!(self, LockTimeoutError::OwnerDied)
     }
@@ -133,7 +133,7 @@ impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             LockError::OwnerDied => {
-                "an owner of the lock was killed while it had the lock: recover() it first"
+                "an owner of the lock died while it had the lock: recover() it first"
             }
             LockError::Poisoned => {
                 "an owner of the lock panicked while it had the lock: recover() it first"

@@ -123,6 +123,7 @@ impl<T: Shm + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
 /// Dereferences to the value. Once the value is good, call
 /// [`mark_repaired`](RecoveryGuard::mark_repaired). If the guard is dropped instead, the lock keeps
 /// its [state](RecoveryGuard::state), and the next [`recover`](crate::Lock::recover) gets it.
+/// A panic that drops it leaves a clean lock poisoned.
 ///
 /// # Peer death
 /// If this process is killed while it has the guard, the state is [`LockState::OwnerDied`], and the

@@ -49,7 +49,12 @@ use crate::sys::thread;
 /// If the owner is killed, or panics, the value may be half changed. From then on every attempt to
 /// lock is refused with [`LockError::OwnerDied`] or [`LockError::Poisoned`], until somebody
 /// [recovers](Lock::recover) the lock, repairs the value and [says
-/// so](RecoveryGuard::mark_repaired). Blocked survivors go on within 100 ms.
+/// so](RecoveryGuard::mark_repaired). While somebody repairs, others wait as for any owner. Blocked
+/// survivors go on within 100 ms, unless a sandbox refuses every way to find out who is dead: such
+/// a process counts as alive.
+///
+/// A process that ends with a forgotten guard has died with the lock. A thread that does so keeps
+/// it for as long as its process lives.
 ///
 /// If a value is hard to repair, keep two copies of it and a word that says which copy is whole.
 ///

@@ -55,7 +55,8 @@ use crate::sys::thread;
 ///
 /// # Peer death
 /// A process killed in the middle of a change leaves the old value, or has made the new one. Those
-/// that wait for it go on within 100 ms.
+/// that wait for it go on within 100 ms, unless a sandbox refuses every way to find out who is dead:
+/// such a process counts as alive.
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let range = offspring::Value::new([1_u64, 10])?;
@@ -254,8 +255,9 @@ impl<T: Shm> Value<T> {
     /// As [`Value::update`]; a value of at most 8 bytes is never in the way.
     ///
     /// # Peer death
-    /// That a process was killed in the middle of a change is found out at the latest 10 ms after
-    /// the last attempt that found it in the way.
+    /// An attempt that finds another process in the way asks the kernel whether that is alive, but
+    /// at most once in 10 ms. Attempts in between return [`TryUpdateError::WouldBlock`] even if it
+    /// is dead.
     ///
     /// # Errors
     /// As [`Value::update`], or [`TryUpdateError::WouldBlock`].
