@@ -12,8 +12,8 @@ use crate::peer::Fault;
 /// was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockError {
-    /// An owner ended while it had the lock, killed or not, and nobody has repaired the value since. See
-    /// [`Lock::recover`](crate::Lock::recover).
+    /// An owner ended while it had the lock, killed or not, and nobody has repaired the value
+    /// since. See [`Lock::recover`](crate::Lock::recover).
     OwnerDied,
     /// An owner panicked while it had the lock, and nobody has repaired the value since. See
     /// [`Lock::recover`](crate::Lock::recover).

@@ -78,7 +78,8 @@ pub enum LockState {
     Clean,
     /// An owner panicked while it had the lock, and nobody has repaired the value since.
     Poisoned,
-    /// An owner ended while it had the lock, killed or not, and nobody has repaired the value since.
+    /// An owner ended while it had the lock, killed or not, and nobody has repaired the value
+    /// since.
     OwnerDied,
 }
 

@@ -55,8 +55,8 @@ use crate::sys::thread;
 ///
 /// # Peer death
 /// A process killed in the middle of a change leaves the old value, or has made the new one. Those
-/// that wait for it go on within 100 ms, unless a sandbox refuses every way to find out who is dead:
-/// such a process counts as alive.
+/// that wait for it go on within 100 ms, unless a sandbox refuses every way to find out who is
+/// dead: such a process counts as alive.
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let range = offspring::Value::new([1_u64, 10])?;
