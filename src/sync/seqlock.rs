@@ -72,7 +72,7 @@ impl<'a> TwoCopies<'a> {
 
     /// As [`TwoCopies::read`], for the one who may write, so once is enough.
     pub(crate) fn read_as_writer(&self, _locked: &Locked, give: impl FnMut(usize, u64)) {
-        // Relaxed: whoever wrote it had the lock, and taking that has ordered it.
+        // Relaxed: its writer had the lock, and taking the lock has ordered it.
         give_all(self.copy(self.sequence.load(Ordering::Relaxed)), give);
     }
 

@@ -50,8 +50,8 @@ use crate::sys::thread;
 /// reading it. A reader of a large value copies again if the value was changed while it copied.
 ///
 /// # Memory ordering
-/// Everything written before a change is visible to whoever reads what that change has made
-/// (release to acquire).
+/// Everything written before a change is visible to every process that reads what that change has
+/// made (release to acquire).
 ///
 /// # Peer death
 /// A process killed in the middle of a change leaves the old value, or has made the new one. Those
@@ -195,7 +195,7 @@ impl<T: Shm> Value<T> {
             && let Parts::Word(word) = place.seat().block.parts()
             && !nesting::is_changing(word)
         {
-            // Release pairs with the Acquire of whoever reads it.
+            // Release pairs with the Acquire of its readers.
             word.store(word_of(&value, 0), Ordering::Release);
             return Ok(());
         }
@@ -401,7 +401,7 @@ fn change_word<T: Shm, A, B, L>(
         return Err(Stop::Final(UpdateError::WouldDeadlock));
     }
     let _changing = (code == Code::Callers).then(|| Changing::begin(word));
-    // Acquire, here and below, pairs with the Release of whoever has changed it.
+    // Acquire, here and below, pairs with the Release of the process that has changed it.
     let mut seen = word.load(Ordering::Acquire);
     loop {
         let mut value = zeroed::<T>();

@@ -1,7 +1,8 @@
 //! Which values in a word the code of this thread is changing right now.
 //!
 //! Such a value has no writer, and changing it is retried until nobody else has changed it
-//! meanwhile. A closure that changes the very value that it is called for would be called for ever.
+//! meanwhile. A closure that changes the very value that it is called for would be called without
+//! end.
 
 use std::cell::{Cell, RefCell};
 

@@ -9,7 +9,7 @@
 //! Of a larger one, in a block that is aligned to 128:
 //! ```text
 //! offset  size  field     written by                    read by
-//!      0     8  writer    whoever comes to write        the same; see `sync::lock`
+//!      0     8  writer    processes that want to write  the same; see `sync::lock`
 //!      8     4  freed     writers that wait             the writer, to see whether to wake
 //!    128     8  sequence  the writer                    everybody; see `sync::seqlock`
 //!    256     -  copy[0], copy[1], each in whole words and aligned to 128
@@ -85,7 +85,7 @@ pub(crate) enum Parts<'a> {
 /// What holds a value that does not fit into a word.
 #[derive(Clone, Copy)]
 pub(crate) struct Copies<'a> {
-    /// Whoever has it may write.
+    /// The process that has it may write.
     pub(crate) writer: &'a RawLock,
     /// Notified when the writer has given it up.
     pub(crate) freed: &'a Event,
@@ -169,7 +169,7 @@ impl<T: Shm> ValueBlock<T> {
     pub(crate) fn get(&self) -> T {
         let mut value = payload::zeroed::<T>();
         match self.parts() {
-            // Acquire pairs with the Release of whoever set or changed it.
+            // Acquire pairs with the Release of the process that set or changed it.
             Parts::Word(word) => set_word(&mut value, 0, word.load(Ordering::Acquire)),
             Parts::Copies(copies) => copies.words.read(|index, word| {
                 set_word(&mut value, index, word);
