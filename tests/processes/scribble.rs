@@ -414,11 +414,11 @@ fn calls_return_whatever_word_is_wrong() {
 #[apply(test)]
 fn a_wrong_length_does_not_wipe_the_blocks_behind() {
     let segment = Segment::create(LEN).expect("a segment");
-    let spoilt = Lock::new_in(&segment, [0_u8; 72]).expect("a lock");
+    let spoilt = Lock::new_in(&segment, [0_u8; 200]).expect("a lock");
     let behind: Vec<Lock<u64>> =
         (0..8).map(|n| Lock::new_in(&segment, n).expect("a lock")).collect();
     let bytes = Bytes::of(&segment);
-    bytes.write(bytes.find(&BLOCKS, 128 + 72), 1 << 20);
+    bytes.write(bytes.find(&BLOCKS, 16 + 200), 1 << 20);
     drop(spoilt);
     for (n, lock) in behind.iter().enumerate() {
         assert_eq!(*lock.lock().expect("not disturbed"), n as u64);
@@ -430,9 +430,9 @@ fn a_wrong_length_does_not_wipe_the_blocks_behind() {
 #[apply(test)]
 fn a_wrong_length_does_not_use_the_budget_up() {
     let segment = Segment::create(LEN).expect("a segment");
-    let _spoilt = Lock::new_in(&segment, [0_u8; 72]).expect("a lock");
+    let _spoilt = Lock::new_in(&segment, [0_u8; 200]).expect("a lock");
     let bytes = Bytes::of(&segment);
-    bytes.write(bytes.find(&BLOCKS, 128 + 72), u64::MAX);
+    bytes.write(bytes.find(&BLOCKS, 16 + 200), u64::MAX);
     // A little more than is left, which makes it count.
     assert!(matches!(
         Queue::<u64>::with_capacity_in(&segment, 4050),
