@@ -36,6 +36,8 @@
 //!
 //! # What there is
 //! - [`Queue`]: bounded, with many senders and receivers. [`spsc`]: one of each, and faster.
+//! - [`ObjectQueue`]: a queue of `String`s, `Vec`s, enums and whatever else serde knows.
+//!   [`ByteQueue`]: messages of any length, written and read in place.
 //! - [`Lock`]: a value that one thread of one process has at a time.
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
 //!   settings.
@@ -107,6 +109,7 @@ pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
     lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},
+    object::attempt::Never,
     object::transfer::{
         RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
         TrySendError,
@@ -114,7 +117,10 @@ pub use {
     object::{CreateError, Handle},
     peer::Fault,
     process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
-    queue::{Iter, OnReceiverDeath, Queue, QueueOptions, Received, Reservation},
+    queue::{
+        ByteQueue, DecodeError, EncodeError, Iter, Loan, Message, Messages, ObjectQueue, Objects,
+        OnReceiverDeath, Queue, QueueOptions, Received, Reservation,
+    },
     segment::{Segment, SegmentError, SegmentOptions, Shm},
     value::{Integer, Number, TryUpdateError, UpdateError, UpdateTimeoutError, Value},
 };

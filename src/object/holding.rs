@@ -59,7 +59,17 @@ pub(crate) struct Holder<'a> {
     mapping: &'a Mapping,
 }
 
-impl Holder<'_> {
+impl<'a> Holder<'a> {
+    /// The heap of the segment.
+    pub(crate) fn pool(&self) -> Pool<'a> {
+        Pool::new(self.mapping, self.region)
+    }
+
+    /// Gives back what the dead have left; false if that was nothing.
+    pub(crate) fn make_room(&self) -> bool {
+        reap::make_room(self.mapping, self.me)
+    }
+
     /// Whether the peer that a claim word names is dead. Asks the kernel, so it costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         let judge = |table| Judge { table, mapping: self.mapping, me: self.me.owner() };
@@ -83,7 +93,7 @@ impl Holding {
         let pool = Pool::new(&mapping, region);
         let owned = match pool.allocate(me, kind, len) {
             // What dead processes still hold may be room enough.
-            Err(_) if reap::reap_all(&mapping, me) > 0 => pool.allocate(me, kind, len)?,
+            Err(_) if reap::make_room(&mapping, me) => pool.allocate(me, kind, len)?,
             other => other?,
         };
         if build(region, owned.offset).is_none() {
@@ -210,7 +220,12 @@ impl Drop for Holding {
             && pool.is_holder(self.block, me)
         {
             // A forgotten guard must not block the other holders forever.
-            pool.leave(self.block, me, |object| block::recover(&pool, object, me.owner()));
+            pool.leave(
+                self.block,
+                me,
+                |object| block::recover(&pool, object, me.owner()),
+                |object| block::empty(&pool, object, me.owner()),
+            );
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`kind`]: the kind of an object, which its block records.
 //! - [`block`]: the bytes of each kind, and its recovery after an owner died.
 //! - [`payload`]: typed values in blocks.
+//! - [`parcel`]: messages of any length: in the slot, or in a block of their own.
 //! - [`holding`]: an object as this process holds it.
 //! - [`place`]: where it lies; every operation starts there.
 //! - [`attempt`]: the slow path of an operation that does not succeed at once.
@@ -20,6 +21,7 @@ pub(crate) mod handle;
 pub(crate) mod holding;
 pub(crate) mod kind;
 pub(crate) mod lineage;
+pub(crate) mod parcel;
 pub(crate) mod payload;
 pub(crate) mod place;
 pub(crate) mod reap;

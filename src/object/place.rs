@@ -15,7 +15,7 @@ use std::ptr::{self, NonNull};
 
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
-use crate::object::holding::Holding;
+use crate::object::holding::{Holder, Holding};
 use crate::peer::{Fault, PeerId};
 use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Segment;
@@ -160,6 +160,11 @@ impl<B: Block> Object<B> {
             Ok(())
         })?;
         Ok(self.place())
+    }
+
+    /// This process as a holder of the object, in the process that has entered.
+    pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
+        self.holding.enter()
     }
 
     /// Whether the peer that a claim word names is dead. Asks the kernel, so it costs system calls.

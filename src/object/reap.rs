@@ -15,8 +15,23 @@ pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
     table.indices().map(|index| usize::from(reap(index))).sum()
 }
 
-/// Gives back what `dead` owned and held. Blocks are freed in the name of `me`.
+/// Gives back what `dead` owned and held, and the blocks of messages that nobody can receive any
+/// more. Blocks are freed in the name of `me`.
 pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: PeerId) {
     let pool = Pool::new(mapping, region);
     pool.clear(dead, me, |object| block::recover(&pool, object, dead.owner()));
+    // Only now: a slot that the dead process had claimed carries until it is recovered. A block is
+    // stranded by a living process, which frees it next, or by a death. So whoever strands it last
+    // sweeps after that.
+    pool.sweep(me, |carrier| block::carries(&pool, carrier));
+}
+
+/// Gives back what can be given back: for a process that found no room. False if there was nothing.
+pub(crate) fn make_room(mapping: &Mapping, me: PeerId) -> bool {
+    let reaped = reap_all(mapping, me);
+    let swept = mapping.region().map_or(0, |region| {
+        let pool = Pool::new(mapping, region);
+        pool.sweep(me, |carrier| block::carries(&pool, carrier))
+    });
+    reaped + swept > 0
 }

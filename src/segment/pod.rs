@@ -63,6 +63,13 @@ pub(crate) fn fingerprint<T: Shm>() -> u64 {
     hash.finish()
 }
 
+/// Fingerprint of a type whose values are serialized: made from its name alone.
+pub(crate) fn fingerprint_of_name<T>() -> u64 {
+    let mut hash = Fnv::new();
+    hash.write(std::any::type_name::<T>().as_bytes());
+    hash.finish()
+}
+
 /// The FNV-1a hash: short, the same in every build, and not a secret.
 ///
 /// # Source

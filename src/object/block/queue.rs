@@ -26,13 +26,15 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::heap::Pool;
+use crate::heap::block::Carrier;
 use crate::heap::pool::Attached;
+use crate::object::parcel::Envelope;
 use crate::object::payload::Payload;
 use crate::object::place::Block;
 use crate::peer::Fault;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::ring::mpmc::{Claim, OnReaderDeath, Ring, Slots};
-use crate::ring::position::is_capacity;
+use crate::ring::position::{Phase, Position, SlotWord, is_capacity};
 use crate::segment::Shm;
 use crate::segment::region::{Region, Shared};
 use crate::sync::event::Event;
@@ -381,29 +383,82 @@ impl<T: Shm> QueueBlock<T> {
     }
 }
 
+/// A queue whose type of values is not known.
+struct Untyped<'a> {
+    header: &'a Header,
+    slots: SlotArray<'a>,
+    shape: Shape,
+}
+
+impl<'a> Untyped<'a> {
+    fn view(region: Region<'a>, object: Attached) -> Option<Untyped<'a>> {
+        let shape = Shape::read_any(region, object.offset, object.len).ok()?;
+        let block = region.bytes(object.offset, shape.len, align_of::<Header>())?;
+        let header: NonNull<Header> = block.cast();
+        // SAFETY: `bytes` checked range and alignment for the shape, and `read_any` that its stride
+        // is a multiple of a power of two from 8 on, and its capacity at least 1.
+        let slots = unsafe { SlotArray::behind(header, shape.capacity, shape.slot.stride) };
+        // SAFETY: as above; a header is `Shared`.
+        Some(Untyped { header: unsafe { header.as_ref() }, slots, shape })
+    }
+}
+
 /// Takes every slot from the dead `owner`.
 pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
-    let region = pool.region();
-    let Ok(Shape { capacity, policy, slot, len }) =
-        Shape::read_any(region, object.offset, object.len)
-    else {
+    let Some(Untyped { header, slots, shape }) = Untyped::view(pool.region(), object) else {
         return;
     };
-    let Some(block) = region.bytes(object.offset, len, align_of::<Header>()) else {
-        return;
-    };
-    let header: NonNull<Header> = block.cast();
-    // SAFETY: `bytes` checked range and alignment for the shape, and `read_any` that its stride is
-    // a multiple of a power of two from 8 on, and its capacity at least 1.
-    let slots = unsafe { SlotArray::behind(header, capacity, slot.stride) };
-    // SAFETY: as above; a header is `Shared`.
-    let header: &Header = unsafe { header.as_ref() };
-    if header.ring(slots, policy).recover_all(owner) {
+    if header.ring(slots, shape.policy).recover_all(owner) {
         // Waiters behind a recovered slot find out at the end of their slice at the latest. To ask
         // whether anybody sleeps takes the fences of the segment. Sleepers are few here, so both
         // sides are woken without asking.
         header.signals.items.wake_all_unasked();
         header.space.wake_all_unasked();
+    }
+}
+
+/// Whether a word says that the slot's message can still be received: it is being written, there,
+/// or being read.
+fn is_occupied(word: SlotWord) -> bool {
+    matches!(word.phase(), Phase::Writing | Phase::Full | Phase::Reading | Phase::Orphan)
+}
+
+/// Whether the slot of this position is still in its lap.
+pub(super) fn carries(pool: &Pool<'_>, object: Attached, position: u64) -> bool {
+    let position = Position::from_bits(position);
+    Untyped::view(pool.region(), object).is_some_and(|queue| {
+        // Acquire pairs with the Release of each transition.
+        let word = (position.index() < queue.shape.capacity)
+            .then(|| queue.slots.word(position.index()).load(Ordering::Acquire))
+            .map(SlotWord::from_bits);
+        word.is_some_and(|word| word.lap() == position.lap() && is_occupied(word))
+    })
+}
+
+/// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone.
+pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
+    let Some(queue) = Untyped::view(pool.region(), object) else {
+        return;
+    };
+    if queue.shape.slot != QueueBlock::<Envelope>::SLOT {
+        return;
+    }
+    for index in 0..queue.shape.capacity {
+        let word = SlotWord::from_bits(queue.slots.word(index).load(Ordering::Acquire));
+        if is_occupied(word) {
+            // SAFETY: within the slot, as it was made for an envelope.
+            let value = unsafe { queue.slots.slot(index).add(queue.shape.slot.payload as usize) };
+            // SAFETY: as above, and aligned.
+            let payload = unsafe { Payload::<Envelope>::new(value) };
+            // SAFETY: the block belongs to the caller alone.
+            let envelope = unsafe { payload.read() };
+            if let Some(carried) = envelope.block() {
+                let position = Position::new(word.lap(), index).to_bits();
+                let Attached { id, generation, .. } = object;
+                let carrier = Carrier { block: id.to_bits(), generation, position };
+                pool.discard(carried, carrier, owner);
+            }
+        }
     }
 }
 
