@@ -36,7 +36,10 @@
 //!
 //! # What there is
 //! - [`Queue`]: bounded, with many senders and receivers. [`spsc`]: one of each, and faster.
-//! - [`ObjectQueue`]: a queue of `String`s, `Vec`s, enums and whatever else serde knows.
+//! - [`channel()`]: a queue of `String`s, `Vec`s, enums and whatever else serde knows, whose users
+//!   are told when all others are gone. [`plain`]: channels of plain values. [`mod@bytes`]: channels
+//!   of messages of any length.
+//! - [`ObjectQueue`]: the same kind of queue with equal handles, closed by whoever says so.
 //!   [`ByteQueue`]: messages of any length, written and read in place.
 //! - [`Lock`]: a value that one thread of one process has at a time.
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
@@ -85,6 +88,8 @@ mod sync;
 mod sys;
 
 #[cfg(not(loom))]
+mod channel;
+#[cfg(not(loom))]
 mod heap;
 #[cfg(not(loom))]
 mod lock;
@@ -108,6 +113,7 @@ mod value;
 pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
+    channel::{Receiver, Sender, bytes, channel, plain},
     lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},
     object::attempt::Never,
     object::transfer::{

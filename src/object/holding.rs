@@ -65,6 +65,20 @@ impl<'a> Holder<'a> {
         Pool::new(self.mapping, self.region)
     }
 
+    /// Whether the peer at this place of the table is dead. Asks the kernel.
+    pub(crate) fn is_dead_peer(&self, index: u32) -> bool {
+        attach::view(self.mapping).is_ok_and(|(_, table)| {
+            let judge = Judge { table, mapping: self.mapping, me: self.me.owner() };
+            index != self.me.index()
+                && table.load(index).is_some_and(|word| judge.is_dead(index, word))
+        })
+    }
+
+    /// Clears up after the peer at this place of the table, if it is dead.
+    pub(crate) fn reap(&self, index: u32) {
+        reap::reap_one(self.mapping, self.me, index);
+    }
+
     /// Gives back what the dead have left; false if that was nothing.
     pub(crate) fn make_room(&self) -> bool {
         reap::make_room(self.mapping, self.me)
@@ -149,6 +163,11 @@ impl Holding {
             block: self.block.to_bits(),
             generation: self.generation.into(),
         }
+    }
+
+    /// The segment's file.
+    pub(crate) fn file_id(&self) -> FileId {
+        self.mapping.file_id()
     }
 
     /// Offset of the object in the segment.

@@ -39,6 +39,9 @@ kinds! {
     Objects = 7,
     /// The contents of a message, on their way.
     Parcel = 8,
+    PlainChannel = 9,
+    BytesChannel = 10,
+    ObjectsChannel = 11,
 }
 
 const SHIFT: u32 = 56;

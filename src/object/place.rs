@@ -22,6 +22,7 @@ use crate::segment::Segment;
 use crate::segment::region::Region;
 use crate::sync::event::{Event, EventRef};
 use crate::sys::barrier::Fences;
+use crate::sys::descriptor::FileId;
 
 /// The contents of a block: addresses in this process, and the operations on them.
 ///
@@ -162,6 +163,12 @@ impl<B: Block> Object<B> {
         Ok(self.place())
     }
 
+    /// File, block and generation.
+    pub(crate) fn key(&self) -> (FileId, u64, u64) {
+        let Handle { block, generation, .. } = self.holding.handle();
+        (self.holding.file_id(), block, generation)
+    }
+
     /// This process as a holder of the object, in the process that has entered.
     pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
         self.holding.enter()
@@ -199,6 +206,13 @@ impl<B> Place<B> {
     #[inline]
     pub(crate) fn peer(&self) -> PeerId {
         self.me
+    }
+}
+
+impl<B> Place<B> {
+    /// The block, for longer than an operation.
+    pub(crate) fn block(&self) -> &B {
+        &self.seat.block
     }
 }
 

@@ -15,6 +15,13 @@ pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
     table.indices().map(|index| usize::from(reap(index))).sum()
 }
 
+/// Clears up after the peer at this place of the table, if it is dead.
+pub(crate) fn reap_one(mapping: &Mapping, me: PeerId, index: u32) {
+    if let Ok((region, table)) = attach::view(mapping) {
+        reaper::reap(mapping, table, me, index, |dead| clear(mapping, region, dead, me));
+    }
+}
+
 /// Gives back what `dead` owned and held, and the blocks of messages that nobody can receive any
 /// more. Blocks are freed in the name of `me`.
 pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: PeerId) {

@@ -1,8 +1,8 @@
 //! Errors of sending and receiving, shared by all objects that do so. Send errors give the value
 //! back.
 //!
-//! `Full`, `Empty` and `Timeout` are transient: a later attempt may succeed. `Closed` and `Broken`
-//! are final. `Rejected` is about one message. Where every message can be sent and read, its type is
+//! `Full`, `Empty` and `Timeout` are transient: a later attempt may succeed. `Closed`, `Disconnected`
+//! and `Broken` are final. `Rejected` is about one message. Where every message can be sent and read, its type is
 //! [`Never`], and a `match` needs no arm for it.
 
 use std::error::Error;
@@ -15,6 +15,8 @@ use crate::peer::Fault;
 
 const CLOSED: &str = "closed: nothing more can be sent";
 const DRAINED: &str = "closed, and nothing is left to receive";
+const NO_RECEIVERS: &str = "disconnected: every receiver is gone";
+const NO_SENDERS: &str = "disconnected: every sender is gone, and nothing is left to receive";
 const FULL: &str = "full";
 const EMPTY: &str = "empty";
 const TIMEOUT: &str = "timed out";
@@ -25,6 +27,8 @@ const TIMEOUT: &str = "timed out";
 pub enum SendError<T, E = Never> {
     /// The object was closed; no later attempt can succeed.
     Closed(T),
+    /// Every receiver of the channel is gone; no later attempt can succeed.
+    Disconnected(T),
     /// The object cannot be used.
     Broken(T, Fault),
     /// This message cannot be sent; others can.
@@ -39,6 +43,8 @@ pub enum TrySendError<T, E = Never> {
     Full(T),
     /// The object was closed; no later attempt can succeed.
     Closed(T),
+    /// Every receiver of the channel is gone; no later attempt can succeed.
+    Disconnected(T),
     /// The object cannot be used.
     Broken(T, Fault),
     /// This message cannot be sent; others can.
@@ -53,6 +59,8 @@ pub enum SendTimeoutError<T, E = Never> {
     Timeout(T),
     /// The object was closed; no later attempt can succeed.
     Closed(T),
+    /// Every receiver of the channel is gone; no later attempt can succeed.
+    Disconnected(T),
     /// The object cannot be used.
     Broken(T, Fault),
     /// This message cannot be sent; others can.
@@ -76,6 +84,8 @@ pub struct SendManyError<E> {
 pub enum RecvError<E = Never> {
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
+    /// Every sender of the channel is gone and nothing is left in it; no later attempt can succeed.
+    Disconnected,
     /// The object cannot be used.
     Broken(Fault),
     /// A message came that cannot be read. It was taken out, and the next one is not affected.
@@ -90,6 +100,8 @@ pub enum TryRecvError<E = Never> {
     Empty,
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
+    /// Every sender of the channel is gone and nothing is left in it; no later attempt can succeed.
+    Disconnected,
     /// The object cannot be used.
     Broken(Fault),
     /// A message came that cannot be read. It was taken out, and the next one is not affected.
@@ -104,6 +116,8 @@ pub enum RecvTimeoutError<E = Never> {
     Timeout,
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
+    /// Every sender of the channel is gone and nothing is left in it; no later attempt can succeed.
+    Disconnected,
     /// The object cannot be used.
     Broken(Fault),
     /// A message came that cannot be read. It was taken out, and the next one is not affected.
@@ -115,6 +129,7 @@ impl<T, E> SendError<T, E> {
     pub fn into_inner(self) -> T {
         match self {
             SendError::Closed(value)
+            | SendError::Disconnected(value)
             | SendError::Broken(value, _)
             | SendError::Rejected(value, _) => value,
         }
@@ -124,6 +139,11 @@ impl<T, E> SendError<T, E> {
     pub fn is_closed(&self) -> bool {
         matches!(self, SendError::Closed(_))
     }
+
+    /// Whether every receiver of the channel is gone.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, SendError::Disconnected(_))
+    }
 }
 
 impl<T, E> TrySendError<T, E> {
@@ -132,6 +152,7 @@ impl<T, E> TrySendError<T, E> {
         match self {
             TrySendError::Full(value)
             | TrySendError::Closed(value)
+            | TrySendError::Disconnected(value)
             | TrySendError::Broken(value, _)
             | TrySendError::Rejected(value, _) => value,
         }
@@ -146,6 +167,11 @@ impl<T, E> TrySendError<T, E> {
     pub fn is_closed(&self) -> bool {
         matches!(self, TrySendError::Closed(_))
     }
+
+    /// Whether every receiver of the channel is gone.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, TrySendError::Disconnected(_))
+    }
 }
 
 impl<T, E> SendTimeoutError<T, E> {
@@ -154,6 +180,7 @@ impl<T, E> SendTimeoutError<T, E> {
         match self {
             SendTimeoutError::Timeout(value)
             | SendTimeoutError::Closed(value)
+            | SendTimeoutError::Disconnected(value)
             | SendTimeoutError::Broken(value, _)
             | SendTimeoutError::Rejected(value, _) => value,
         }
@@ -168,12 +195,22 @@ impl<T, E> SendTimeoutError<T, E> {
     pub fn is_closed(&self) -> bool {
         matches!(self, SendTimeoutError::Closed(_))
     }
+
+    /// Whether every receiver of the channel is gone.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, SendTimeoutError::Disconnected(_))
+    }
 }
 
 impl<E> RecvError<E> {
     /// Whether the object was closed and nothing is left in it.
     pub fn is_closed(&self) -> bool {
         matches!(self, RecvError::Closed)
+    }
+
+    /// Whether every sender of the channel is gone and nothing is left in it.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, RecvError::Disconnected)
     }
 }
 
@@ -187,6 +224,11 @@ impl<E> TryRecvError<E> {
     pub fn is_closed(&self) -> bool {
         matches!(self, TryRecvError::Closed)
     }
+
+    /// Whether every sender of the channel is gone and nothing is left in it.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, TryRecvError::Disconnected)
+    }
 }
 
 impl<E> RecvTimeoutError<E> {
@@ -198,6 +240,11 @@ impl<E> RecvTimeoutError<E> {
     /// Whether the object was closed and nothing is left in it.
     pub fn is_closed(&self) -> bool {
         matches!(self, RecvTimeoutError::Closed)
+    }
+
+    /// Whether every sender of the channel is gone and nothing is left in it.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self, RecvTimeoutError::Disconnected)
     }
 }
 
@@ -254,6 +301,7 @@ impl<T, E: fmt::Display> fmt::Display for SendError<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SendError::Closed(_) => f.write_str(CLOSED),
+            SendError::Disconnected(_) => f.write_str(NO_RECEIVERS),
             SendError::Broken(_, fault) => fmt::Display::fmt(fault, f),
             SendError::Rejected(_, why) => fmt::Display::fmt(why, f),
         }
@@ -265,6 +313,7 @@ impl<T, E: fmt::Display> fmt::Display for TrySendError<T, E> {
         match self {
             TrySendError::Full(_) => f.write_str(FULL),
             TrySendError::Closed(_) => f.write_str(CLOSED),
+            TrySendError::Disconnected(_) => f.write_str(NO_RECEIVERS),
             TrySendError::Broken(_, fault) => fmt::Display::fmt(fault, f),
             TrySendError::Rejected(_, why) => fmt::Display::fmt(why, f),
         }
@@ -276,6 +325,7 @@ impl<T, E: fmt::Display> fmt::Display for SendTimeoutError<T, E> {
         match self {
             SendTimeoutError::Timeout(_) => f.write_str(TIMEOUT),
             SendTimeoutError::Closed(_) => f.write_str(CLOSED),
+            SendTimeoutError::Disconnected(_) => f.write_str(NO_RECEIVERS),
             SendTimeoutError::Broken(_, fault) => fmt::Display::fmt(fault, f),
             SendTimeoutError::Rejected(_, why) => fmt::Display::fmt(why, f),
         }
@@ -292,6 +342,7 @@ impl<E: fmt::Display> fmt::Display for RecvError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RecvError::Closed => f.write_str(DRAINED),
+            RecvError::Disconnected => f.write_str(NO_SENDERS),
             RecvError::Broken(fault) => fmt::Display::fmt(fault, f),
             RecvError::Rejected(why) => fmt::Display::fmt(why, f),
         }
@@ -303,6 +354,7 @@ impl<E: fmt::Display> fmt::Display for TryRecvError<E> {
         match self {
             TryRecvError::Empty => f.write_str(EMPTY),
             TryRecvError::Closed => f.write_str(DRAINED),
+            TryRecvError::Disconnected => f.write_str(NO_SENDERS),
             TryRecvError::Broken(fault) => fmt::Display::fmt(fault, f),
             TryRecvError::Rejected(why) => fmt::Display::fmt(why, f),
         }
@@ -314,6 +366,7 @@ impl<E: fmt::Display> fmt::Display for RecvTimeoutError<E> {
         match self {
             RecvTimeoutError::Timeout => f.write_str(TIMEOUT),
             RecvTimeoutError::Closed => f.write_str(DRAINED),
+            RecvTimeoutError::Disconnected => f.write_str(NO_SENDERS),
             RecvTimeoutError::Broken(fault) => fmt::Display::fmt(fault, f),
             RecvTimeoutError::Rejected(why) => fmt::Display::fmt(why, f),
         }
@@ -334,6 +387,7 @@ impl<E: fmt::Display> Error for RecvTimeoutError<E> {}
 pub(crate) enum Stop<L> {
     Late(L),
     Closed,
+    Disconnected,
     Broken(Fault),
 }
 
@@ -343,6 +397,7 @@ impl Stop<Never> {
         match self {
             Stop::Late(never) => match never {},
             Stop::Closed => Stop::Closed,
+            Stop::Disconnected => Stop::Disconnected,
             Stop::Broken(fault) => Stop::Broken(fault),
         }
     }
@@ -375,6 +430,7 @@ impl SendStop for Stop<Never> {
         match self {
             Stop::Late(never) => match never {},
             Stop::Closed => SendError::Closed(value),
+            Stop::Disconnected => SendError::Disconnected(value),
             Stop::Broken(fault) => SendError::Broken(value, fault),
         }
     }
@@ -394,6 +450,7 @@ impl SendStop for Stop<NotNow> {
         match self {
             Stop::Late(NotNow) => TrySendError::Full(value),
             Stop::Closed => TrySendError::Closed(value),
+            Stop::Disconnected => TrySendError::Disconnected(value),
             Stop::Broken(fault) => TrySendError::Broken(value, fault),
         }
     }
@@ -413,6 +470,7 @@ impl SendStop for Stop<TimedOut> {
         match self {
             Stop::Late(TimedOut) => SendTimeoutError::Timeout(value),
             Stop::Closed => SendTimeoutError::Closed(value),
+            Stop::Disconnected => SendTimeoutError::Disconnected(value),
             Stop::Broken(fault) => SendTimeoutError::Broken(value, fault),
         }
     }
@@ -428,6 +486,7 @@ impl<E> From<Stop<Never>> for RecvError<E> {
         match stop {
             Stop::Late(never) => match never {},
             Stop::Closed => RecvError::Closed,
+            Stop::Disconnected => RecvError::Disconnected,
             Stop::Broken(fault) => RecvError::Broken(fault),
         }
     }
@@ -438,6 +497,7 @@ impl<E> From<Stop<NotNow>> for TryRecvError<E> {
         match stop {
             Stop::Late(NotNow) => TryRecvError::Empty,
             Stop::Closed => TryRecvError::Closed,
+            Stop::Disconnected => TryRecvError::Disconnected,
             Stop::Broken(fault) => TryRecvError::Broken(fault),
         }
     }
@@ -448,6 +508,7 @@ impl<E> From<Stop<TimedOut>> for RecvTimeoutError<E> {
         match stop {
             Stop::Late(TimedOut) => RecvTimeoutError::Timeout,
             Stop::Closed => RecvTimeoutError::Closed,
+            Stop::Disconnected => RecvTimeoutError::Disconnected,
             Stop::Broken(fault) => RecvTimeoutError::Broken(fault),
         }
     }

@@ -101,11 +101,17 @@ impl ByteQueue {
         QueueOptions::new().capacity(capacity).create_bytes_in(segment)
     }
 
-    pub(super) fn make(
+    pub(crate) fn make(
         segment: &Segment,
         options: &QueueOptions,
     ) -> Result<ByteQueue, CreateError> {
-        ByteQueue::make_kind(segment, options, Kind::Bytes.named::<()>())
+        let kind = if options.is_channel { Kind::BytesChannel } else { Kind::Bytes };
+        ByteQueue::make_kind(segment, options, kind.named::<()>())
+    }
+
+    /// The queue of envelopes below it.
+    pub(crate) fn envelopes(&self) -> &Queue<Envelope> {
+        &self.envelopes
     }
 
     pub(super) fn make_kind(

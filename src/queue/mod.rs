@@ -33,14 +33,15 @@ use shared::{End, QueueSeat, Shared, claim_at_hint};
 use crate::object::attempt::{Forever, Never, Once, Until};
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::queue::{QueueBlock, Shape};
+use crate::object::ends::Channel;
 use crate::object::kind::Kind;
-use crate::object::place::Object;
+use crate::object::place::{Object, Place};
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
     TrySendError,
 };
 use crate::object::{CreateError, Handle};
-use crate::peer::Fault;
+use crate::peer::{Fault, PeerId};
 use crate::primitive::Ordering;
 use crate::ring::mpmc::Claim;
 use crate::ring::position::{MOST_SLOTS, is_capacity};
@@ -127,7 +128,22 @@ impl<T: Shm> Queue<T> {
         QueueOptions::new().capacity(capacity).create_in(segment)
     }
 
-    fn make(segment: &Segment, options: &QueueOptions, kind: u64) -> Result<Queue<T>, CreateError> {
+    /// Which peer this process is, if it has used the queue before.
+    #[inline]
+    pub(crate) fn known_peer(&self) -> Option<PeerId> {
+        self.shared.object.known().map(Place::peer)
+    }
+
+    /// The queue as its ends see it, if it is that of a channel.
+    pub(crate) fn as_channel(&self) -> Arc<dyn Channel> {
+        Arc::<Shared<T>>::clone(&self.shared)
+    }
+
+    pub(crate) fn make(
+        segment: &Segment,
+        options: &QueueOptions,
+        kind: u64,
+    ) -> Result<Queue<T>, CreateError> {
         if !is_capacity(options.capacity as u64) {
             let (capacity, most) = (options.capacity, MOST_SLOTS as usize);
             return Err(CreateError::Capacity { capacity, most });
@@ -137,7 +153,8 @@ impl<T: Shm> Queue<T> {
             return Err(CreateError::Alignment { align, most });
         }
         let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
-        let shape = Shape::of::<T>(options.capacity as u64, options.on_receiver_death.into());
+        let policy = options.on_receiver_death.into();
+        let shape = Shape::of::<T>(options.capacity as u64, policy, options.is_channel);
         let shape = shape.ok_or(too_large)?;
         let object = Object::create(segment, kind, shape, QueueBlock::build)?;
         Ok(Queue::from_object(object, options.wait))
@@ -391,10 +408,7 @@ impl<T: Shm> Queue<T> {
     /// A process killed inside this call has closed the queue or has not.
     pub fn close(&self) {
         if let Ok(place) = self.shared.object.enter() {
-            let seat = place.seat();
-            seat.block.ring().close();
-            seat.event(seat.block.items()).notify_all();
-            seat.event(seat.block.space()).notify_all();
+            shared::close(place.seat());
         }
     }
 

@@ -88,11 +88,12 @@ impl<T> ObjectQueue<T> {
         QueueOptions::new().capacity(capacity).create_objects_in(segment)
     }
 
-    pub(super) fn make(
+    pub(crate) fn make(
         segment: &Segment,
         options: &QueueOptions,
     ) -> Result<ObjectQueue<T>, CreateError> {
-        let bytes = ByteQueue::make_kind(segment, options, Kind::Objects.named::<T>())?;
+        let kind = if options.is_channel { Kind::ObjectsChannel } else { Kind::Objects };
+        let bytes = ByteQueue::make_kind(segment, options, kind.named::<T>())?;
         Ok(ObjectQueue::from_bytes(bytes))
     }
 
@@ -104,6 +105,11 @@ impl<T> ObjectQueue<T> {
     pub fn open(segment: &Segment, handle: Handle) -> Result<ObjectQueue<T>, Fault> {
         let bytes = ByteQueue::open_kind(segment, handle, Kind::Objects.named::<T>())?;
         Ok(ObjectQueue::from_bytes(bytes))
+    }
+
+    /// The queue of messages below it.
+    pub(crate) fn bytes(&self) -> &ByteQueue {
+        &self.bytes
     }
 
     fn from_bytes(bytes: ByteQueue) -> ObjectQueue<T> {
@@ -430,7 +436,7 @@ impl<T: Serialize + DeserializeOwned> Iterator for Objects<'_, T> {
         match self.queue.recv() {
             Ok(value) => Some(Ok(value)),
             Err(RecvError::Rejected(error)) => Some(Err(error)),
-            Err(RecvError::Closed | RecvError::Broken(_)) => {
+            Err(RecvError::Closed | RecvError::Disconnected | RecvError::Broken(_)) => {
                 self.ended = true;
                 None
             }

@@ -46,6 +46,8 @@ pub struct QueueOptions {
     pub(crate) capacity: usize,
     pub(crate) on_receiver_death: OnReceiverDeath,
     pub(crate) wait: Wait,
+    /// Whether the queue knows who has its ends.
+    pub(crate) is_channel: bool,
 }
 
 impl Default for QueueOptions {
@@ -61,6 +63,7 @@ impl QueueOptions {
             capacity: 1024,
             on_receiver_death: OnReceiverDeath::default(),
             wait: Wait::default(),
+            is_channel: false,
         }
     }
 

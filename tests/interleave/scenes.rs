@@ -103,7 +103,7 @@ fn receive_all(queue: &Queue<Message>, life: &Life) {
                 life.correct(note | RELEASED_BIT);
             }
             Err(RecvError::Closed) => return,
-            Err(RecvError::Broken(fault)) => panic!("{fault}"),
+            Err(error) => panic!("{error}"),
         }
     }
 }

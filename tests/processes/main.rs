@@ -17,6 +17,7 @@ mod supervisor;
 
 mod aliasing;
 mod alone;
+mod channels;
 #[cfg(target_arch = "x86_64")]
 mod counters;
 mod descriptors;

@@ -2,6 +2,7 @@
 //!
 //! A new kind has its file here, a name in [`kind`](super::kind), and an arm in [`recover`].
 
+pub(crate) mod ends;
 mod line;
 pub(crate) mod lock;
 pub(crate) mod queue;
@@ -19,7 +20,14 @@ pub(crate) use line::MOST_ALIGN;
 /// alone.
 pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     match Kind::of(object.kind) {
-        Some(Kind::Queue | Kind::Bytes | Kind::Objects) => queue::recover(pool, object, owner),
+        Some(
+            Kind::Queue
+            | Kind::Bytes
+            | Kind::Objects
+            | Kind::PlainChannel
+            | Kind::BytesChannel
+            | Kind::ObjectsChannel,
+        ) => queue::recover(pool, object, owner),
         Some(Kind::Lock) => lock::recover(pool, object, owner),
         // The next process takes over a dead one's role, and a ring that publishes by one store has
         // nothing to recover.
@@ -34,8 +42,13 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
 /// Frees what an object holds that is about to be freed itself, in the name of `owner`.
 pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
     match Kind::of(object.kind) {
-        Some(Kind::Bytes | Kind::Objects) => queue::empty(pool, object, owner),
-        Some(Kind::Queue | Kind::Lock | Kind::Spsc | Kind::Value | Kind::Parcel) | None => {}
+        Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
+            queue::empty(pool, object, owner)
+        }
+        Some(
+            Kind::Queue | Kind::PlainChannel | Kind::Lock | Kind::Spsc | Kind::Value | Kind::Parcel,
+        )
+        | None => {}
     }
 }
 
@@ -44,8 +57,13 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
 pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
     let container = || pool.shared(BlockId::from_bits(carrier.block)?, carrier.generation);
     let carries = container().is_some_and(|object| match Kind::of(object.kind) {
-        Some(Kind::Bytes | Kind::Objects) => queue::carries(pool, object, carrier.position),
-        Some(Kind::Queue | Kind::Lock | Kind::Spsc | Kind::Value | Kind::Parcel) | None => false,
+        Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
+            queue::carries(pool, object, carrier.position)
+        }
+        Some(
+            Kind::Queue | Kind::PlainChannel | Kind::Lock | Kind::Spsc | Kind::Value | Kind::Parcel,
+        )
+        | None => false,
     });
     // The container last: if it is gone by now, then what was read as its slot was none.
     carries && container().is_some()
