@@ -3,7 +3,9 @@
 use std::thread;
 
 use super::*;
-use crate::{Lock, Queue, Value};
+use crate::lock::Lock;
+use crate::queue::Queue;
+use crate::value::Value;
 
 const SHORT: Duration = Duration::from_millis(30);
 
