@@ -20,6 +20,7 @@
 
 #![allow(dead_code, reason = "the included files have more in them than the models use")]
 #![allow(clippy::unit_arg, reason = "a segment of the model has no file descriptor")]
+#![allow(clippy::arc_with_non_send_sync, reason = "an object of the model belongs to one thread")]
 
 mod engine;
 mod models;
