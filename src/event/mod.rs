@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 pub use error::{TryWaitError, WaitTimeoutError};
 
-use crate::object::attempt::{self, Attempt, Blocked, Forever, Never, Once, Stop, Until, Waiting};
+use crate::object::attempt::{
+    self, Attempt, Blocked, Forever, Limit, Never, Once, Stop, Until, Waiting,
+};
 use crate::object::block::event::{EventBlock, read_reset};
 use crate::object::kind::Kind;
 use crate::object::place::{Object, Seat};
@@ -371,13 +373,17 @@ impl Event {
         pass_any(events, Deadline::at(deadline))
     }
 
-    /// The common case ends here; see `queue::shared`.
+    /// The common cases end here; see `queue::shared`. That the event is not set is one of them, for
+    /// those that do not wait: nobody need be asked who is alive.
     #[inline(always)]
     fn pass<U: Until, E: From<Stop<U::Late, Fault>>>(&self, until: U) -> Result<(), E> {
-        if let Some(place) = self.shared.object.known()
-            && place.seat().block.pass(None).is_ok()
-        {
-            return Ok(());
+        if let Some(place) = self.shared.object.known() {
+            if place.seat().block.pass(None).is_ok() {
+                return Ok(());
+            }
+            if let Limit::None(late) = until.limit() {
+                return Err(Stop::Late(late).into());
+            }
         }
         self.pass_slowly(until)
     }

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use offspring::{
-    Child, Event, Fault, Handle, Queue, Segment, TryWaitError, Wait, WaitTimeoutError, fork,
-};
+use offspring::{Child, Event, Fault, Handle, Queue, Segment, Wait, WaitTimeoutError, fork};
 
 use crate::common::{self, raw, sandbox};
 use crate::harness::{apply, fresh, test};

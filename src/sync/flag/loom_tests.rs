@@ -86,6 +86,25 @@ fn a_waiter_sees_what_was_written_before_the_set() {
     }
 }
 
+/// Acceptable: who looks and finds the flag set sees what was written before.
+#[test]
+fn who_finds_the_flag_set_sees_what_was_written_before() {
+    loom::model(|| {
+        let shared = Shared::new();
+        let setter = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.write(0);
+                shared.flag.set();
+            })
+        };
+        if shared.flag.is_set() {
+            assert_eq!(shared.read(0), 7);
+        }
+        setter.join().unwrap();
+    });
+}
+
 /// Two processes write and then set the flag, each by `set`. A third one takes it when both have
 /// done so, and reads what both wrote.
 fn two_sets(set: fn(&Flag)) {
@@ -147,6 +166,33 @@ fn who_clears_the_flag_sees_what_it_stood_for() {
         let seen = work.load(Ordering::Relaxed);
         setter.join().unwrap();
         assert!(seen == 1 || shared.flag.is_set());
+    });
+}
+
+/// Acceptable: a process that would clear the flag, and finds that another one has done so, sees
+/// what it stood for, too.
+#[test]
+fn who_finds_the_flag_cleared_sees_what_it_stood_for() {
+    loom::model(|| {
+        let shared = Shared::new();
+        let setter = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                shared.write(0);
+                shared.flag.set();
+            })
+        };
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.flag.clear())
+        };
+        // Relaxed: orders nothing, but what follows does not see an earlier state of the word.
+        if shared.flag.word.load(Ordering::Relaxed) == 2 {
+            shared.flag.clear();
+            assert_eq!(shared.read(0), 7);
+        }
+        setter.join().unwrap();
+        other.join().unwrap();
     });
 }
 
