@@ -33,6 +33,7 @@ kinds! {
     Lock = 2,
     Spsc = 3,
     Value = 4,
+    Event = 5,
 }
 
 const SHIFT: u32 = 56;

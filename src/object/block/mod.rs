@@ -2,6 +2,7 @@
 //!
 //! A new kind has its file here, a name in [`kind`](super::kind), and an arm in [`recover`].
 
+pub(crate) mod event;
 mod line;
 pub(crate) mod lock;
 pub(crate) mod queue;
@@ -24,6 +25,8 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
         // nothing to recover.
         Some(Kind::Spsc) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
+        // Nobody owns an event.
+        Some(Kind::Event) => {}
         None => {}
     }
 }
