@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::io::{self, ErrorKind};
 use std::process::{Command, Stdio};
 
-use offspring::{Lock, Queue, Value, spsc};
+use offspring::{Event, Lock, Queue, Value, spsc};
 
 /// Calls that are not counted: once round the ring.
 const WARM_UP: u32 = 64;
@@ -82,13 +82,20 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "`Value::update`", run: value_update, messages: 1 },
     Operation { name: "`Value::get`, 32 bytes", run: large_get, messages: 1 },
     Operation { name: "`Value::update`, 32 bytes", run: large_update, messages: 1 },
+    Operation { name: "`Event::set`, automatic reset", run: event_set, messages: 1 },
+    Operation { name: "`Event::set`, manual reset", run: event_set_manual, messages: 1 },
+    Operation { name: "`Event::is_set`", run: event_is_set, messages: 1 },
+    Operation { name: "`Event::try_wait`, not set", run: event_try_wait_in_vain, messages: 1 },
+    Operation { name: "`Event::try_wait`, automatic reset", run: event_try_wait, messages: 1 },
+    Operation { name: "`Event::wait`, manual reset", run: event_wait_manual, messages: 1 },
+    Operation { name: "`Event::wait_any` of two", run: event_wait_any, messages: 1 },
 ];
 
 /// The functions in which callgrind counts. None may call another: each entry and each exit turns
 /// counting on or off.
 mod counted {
     use offspring::spsc::{Consumer, Producer};
-    use offspring::{Lock, Queue, Value};
+    use offspring::{Event, Lock, Queue, Value};
 
     #[inline(never)]
     pub(super) fn queue_try_send(queue: &Queue<u64>, value: u64) -> bool {
@@ -198,6 +205,31 @@ mod counted {
     #[inline(never)]
     pub(super) fn large_get(value: &Value<[u64; 4]>) -> Option<u64> {
         value.get().ok().map(|words| words[0] ^ words[3])
+    }
+
+    #[inline(never)]
+    pub(super) fn event_set(event: &Event) -> bool {
+        event.set().is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn event_is_set(event: &Event) -> bool {
+        event.is_set() == Ok(true)
+    }
+
+    #[inline(never)]
+    pub(super) fn event_try_wait(event: &Event) -> bool {
+        event.try_wait().is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn event_wait(event: &Event) -> bool {
+        event.wait().is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn event_wait_any(events: &[&Event]) -> Option<usize> {
+        Event::wait_any(events).ok()
     }
 
     #[inline(never)]
@@ -383,6 +415,55 @@ fn large_get(calls: u32) {
 
 fn large_update(calls: u32) {
     with_large_value(calls, counted::large_update);
+}
+
+fn with_event(calls: u32, event: Event, each: impl Fn(&Event) -> bool) {
+    for _ in 0..calls {
+        assert!(each(black_box(&event)));
+    }
+}
+
+fn auto() -> Event {
+    Event::auto_reset().expect("an event")
+}
+
+fn manual() -> Event {
+    Event::new().expect("an event")
+}
+
+fn event_set(calls: u32) {
+    with_event(calls, auto(), |event| counted::event_set(event) && event.try_wait().is_ok());
+}
+
+fn event_set_manual(calls: u32) {
+    with_event(calls, manual(), |event| counted::event_set(event) && event.clear().is_ok());
+}
+
+fn event_is_set(calls: u32) {
+    let event = manual();
+    event.set().expect("ours");
+    with_event(calls, event, counted::event_is_set);
+}
+
+fn event_try_wait_in_vain(calls: u32) {
+    with_event(calls, auto(), |event| !counted::event_try_wait(event));
+}
+
+fn event_try_wait(calls: u32) {
+    with_event(calls, auto(), |event| event.set().is_ok() && counted::event_try_wait(event));
+}
+
+fn event_wait_manual(calls: u32) {
+    let event = manual();
+    event.set().expect("ours");
+    with_event(calls, event, counted::event_wait);
+}
+
+fn event_wait_any(calls: u32) {
+    let other = auto();
+    with_event(calls, auto(), |event| {
+        event.set().is_ok() && counted::event_wait_any(&[&other, event]) == Some(1)
+    });
 }
 
 /// Instructions, and bus events.

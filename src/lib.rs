@@ -44,6 +44,7 @@
 //! - [`Lock`]: a value that one thread of one process has at a time.
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
 //!   settings.
+//! - [`Event`]: a flag that one process sets and others wait for, with manual or automatic reset.
 //! - [`fork()`] and [`Child`]: a closure in a process of its own. [`Failure`]: any error as a value
 //!   that a child can return.
 //! - [`Segment`]: the memory, for programs that want more than one.
@@ -66,7 +67,7 @@
 //! - `object`: typed objects in blocks: what lies there (`block`, `payload`), how a process reaches
 //!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
 //!   (`transfer`), and what is cleared up after the dead (`reap`).
-//! - `queue`, `lock`, `spsc`, `value`: what users hold, without `unsafe`.
+//! - `queue`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
 //! - `process`: children.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
@@ -89,6 +90,8 @@ mod sys;
 
 #[cfg(not(loom))]
 mod channel;
+#[cfg(not(loom))]
+mod event;
 #[cfg(not(loom))]
 mod heap;
 #[cfg(not(loom))]
@@ -114,6 +117,7 @@ pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
     channel::{Receiver, Sender, bytes, channel, plain},
+    event::{Event, TryWaitError, WaitTimeoutError},
     lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},
     object::attempt::Never,
     object::transfer::{

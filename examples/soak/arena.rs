@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use offspring::{Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, Value, spsc};
+use offspring::{Event, Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, Value, spsc};
 use tempfile::TempDir;
 
 use crate::churn_work::Name;
@@ -13,52 +13,48 @@ use crate::lock_work::Account;
 use crate::message::Message;
 use crate::random::Random;
 
-/// What is worked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Object {
+macro_rules! objects {
+    ($($(#[$doc:meta])* $object:ident = $name:literal),* $(,)?) => {
+        /// What is worked at.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Object {
+            $($(#[$doc])* $object),*
+        }
+
+        impl Object {
+            pub const ALL: [Object; [$($name),*].len()] = [$(Object::$object),*];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Object::$object => $name),*
+                }
+            }
+        }
+    };
+}
+
+objects! {
     /// A queue that drops what its receiver is killed with.
-    Drop,
+    Drop = "queue, drop",
     /// A queue that delivers that again.
-    Redeliver,
+    Redeliver = "queue, redeliver",
     /// A queue in a file.
-    File,
+    File = "queue in a file",
     /// A ring of one sender and one receiver, whose places are taken over.
-    Ring,
+    Ring = "spsc ring",
     /// A lock over several words that must agree.
-    Lock,
+    Lock = "lock",
     /// A value of several words that must agree, read without a lock.
-    Value,
+    Value = "value",
+    /// Events with automatic reset, of each of which one worker has the turn, and a gate.
+    Event = "event",
     /// Queues and locks that are made, sent by name, opened and dropped.
-    Churn,
+    Churn = "make and drop",
     /// Children that have children.
-    Fork,
+    Fork = "fork",
 }
 
 impl Object {
-    pub const ALL: [Object; 8] = [
-        Object::Drop,
-        Object::Redeliver,
-        Object::File,
-        Object::Ring,
-        Object::Lock,
-        Object::Value,
-        Object::Churn,
-        Object::Fork,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Object::Drop => "queue, drop",
-            Object::Redeliver => "queue, redeliver",
-            Object::File => "queue in a file",
-            Object::Ring => "spsc ring",
-            Object::Lock => "lock",
-            Object::Value => "value",
-            Object::Churn => "make and drop",
-            Object::Fork => "fork",
-        }
-    }
-
     /// Whether messages of its senders are accounted for, one by one, at the end of the round.
     pub fn has_ends(self) -> bool {
         matches!(self, Object::Drop | Object::Redeliver | Object::File | Object::Ring)
@@ -100,6 +96,8 @@ pub struct Arena {
     pub ring_ends: Mutex<RingEnds>,
     pub lock: Lock<Account>,
     pub value: Value<Account>,
+    pub turns: [Event; 2],
+    pub gate: Event,
     pub names: Queue<Name>,
 }
 
@@ -129,6 +127,8 @@ impl Arena {
             ring_ends: Mutex::new(RingEnds { producer: Some(producer), consumer: Some(consumer) }),
             lock: Lock::new(Account::of(1))?,
             value: Value::new(Account::of(1))?,
+            turns: [Event::auto_reset()?, Event::auto_reset()?],
+            gate: Event::new()?,
             names: Queue::with_capacity(16)?,
         }))
     }

@@ -13,7 +13,7 @@ use crate::fate::Fate;
 use crate::ledger::{ROWS, now};
 use crate::post::{self, Post};
 use crate::random::Random;
-use crate::{churn_work, fork_work, lock_work, queue_work, ring_work, value_work};
+use crate::{churn_work, event_work, fork_work, lock_work, queue_work, ring_work, value_work};
 
 const SIGSTOP: i32 = 19;
 const SIGCONT: i32 = 18;
@@ -105,6 +105,7 @@ impl<'a> Crew<'a> {
                 Object::Ring => ring_work::receive(&mut post, consumer),
                 Object::Lock => lock_work::work(&mut post),
                 Object::Value => value_work::work(&mut post),
+                Object::Event => event_work::work(&mut post),
                 Object::Churn => churn_work::work(&mut post),
                 Object::Fork => fork_work::work(&mut post),
             }

@@ -128,6 +128,9 @@ pub struct Words {
     pub went_on_at: AtomicU64,
     /// The row of whoever thinks to have the lock, and 1.
     pub lock_owner: AtomicU64,
+    /// How often each event was set, and how often somebody passed by it.
+    pub sets: [AtomicU64; 2],
+    pub passes: [AtomicU64; 2],
     pub next_stretch: AtomicU64,
     next_sample: AtomicU64,
     pub tallies: [Tally; Object::ALL.len()],

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use offspring::{TryUpdateError, UpdateError, UpdateTimeoutError};
+use offspring::{TryUpdateError, UpdateTimeoutError};
 
 use crate::lock_work::Account;
 use crate::post::Post;
@@ -29,7 +29,7 @@ pub fn work(post: &mut Post) {
             1 => post
                 .run("update_timeout", || value.update_timeout(change, time))
                 .map_err(in_one_way),
-            2..5 => post.run("update", || value.update(&mut change)).map_err(at_last),
+            2..5 => post.run("update", || value.update(&mut change)).map_err(TryUpdateError::from),
             _ => {
                 let read = post.run("get", || value.get());
                 Ok(read.map(|account| (account.version(), account.is_whole())).expect("attached"))
@@ -49,13 +49,6 @@ pub fn work(post: &mut Post) {
             Err(TryUpdateError::WouldBlock) => {}
             Err(error) => panic!("{error}"),
         }
-    }
-}
-
-fn at_last(error: UpdateError) -> TryUpdateError {
-    match error {
-        UpdateError::WouldDeadlock => TryUpdateError::WouldDeadlock,
-        UpdateError::Broken(fault) => TryUpdateError::Broken(fault),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use offspring::{
-    Handle, Lock, OnReceiverDeath, Queue, QueueOptions, RecoveryGuard, Segment, Value, spsc,
+    Event, Handle, Lock, OnReceiverDeath, Queue, QueueOptions, RecoveryGuard, Segment, Value, spsc,
 };
 
 /// Values of three sizes and alignments: a word, more than a word, and a block that gets pages of
@@ -29,6 +29,8 @@ pub enum Operation {
     RingRecv { wait: bool },
     Count { value: u64 },
     Update { value: u64, wait: bool },
+    Set { clear: bool },
+    Wait { any: bool, wait: bool },
     OtherHandles,
     Open { handle: [u64; 3] },
     OpenNearby { block: u8, generation: u8 },
@@ -51,6 +53,7 @@ pub struct Objects {
     consumers: Vec<spsc::Consumer<u64>>,
     counts: Vec<Value<u64>>,
     values: Vec<Value<[u64; 3]>>,
+    events: Vec<Event>,
 }
 
 impl Objects {
@@ -79,6 +82,8 @@ impl Objects {
         self.locks.extend(Lock::new_in(segment, [1, 2, 3]));
         self.counts.extend(Value::new_in(segment, 1));
         self.values.extend(Value::new_in(segment, [1, 2, 3]));
+        self.events.extend(Event::new_in(segment));
+        self.events.extend(Event::auto_reset_in(segment));
         if let Ok((producer, consumer)) = spsc::ring_in(segment, capacity) {
             self.producers.push(producer);
             self.consumers.push(consumer);
@@ -94,7 +99,8 @@ impl Objects {
             .map(Lock::handle)
             .chain(self.producers.iter().map(spsc::Producer::handle))
             .chain(self.counts.iter().map(Value::handle))
-            .chain(self.values.iter().map(Value::handle));
+            .chain(self.values.iter().map(Value::handle))
+            .chain(self.events.iter().map(Event::handle));
         queues.chain(others).collect()
     }
 
@@ -107,6 +113,8 @@ impl Objects {
         self.consumers.extend(spsc::Consumer::open(segment, handle));
         self.counts.extend(Value::open(segment, handle));
         self.values.extend(Value::open(segment, handle));
+        self.events.extend(Event::open(segment, handle));
+        self.events.truncate(2 * MOST);
         self.counts.truncate(MOST);
         self.values.truncate(MOST);
         self.queues.truncate(2 * MOST);
@@ -186,8 +194,13 @@ impl Objects {
                     std::hint::black_box(format!("{queue:?}"));
                 }
                 std::hint::black_box(format!(
-                    "{:?} {:?} {:?} {:?} {:?}",
-                    self.producers, self.consumers, self.locks, self.counts, self.values
+                    "{:?} {:?} {:?} {:?} {:?} {:?}",
+                    self.producers,
+                    self.consumers,
+                    self.locks,
+                    self.counts,
+                    self.values,
+                    self.events
                 ));
             }
             Operation::Close => self.queues.iter().for_each(Queue::close),
@@ -238,7 +251,29 @@ impl Objects {
                     std::hint::black_box(words.get().ok());
                 }
             }
+            Operation::Set { clear } => {
+                for event in &self.events {
+                    let _ = event.set();
+                    meanwhile();
+                    if clear {
+                        let _ = event.clear();
+                    }
+                    std::hint::black_box((event.is_set().ok(), event.is_auto_reset()));
+                }
+            }
+            Operation::Wait { any, wait } => {
+                let all: Vec<&Event> = self.events.iter().collect();
+                if any && !all.is_empty() {
+                    let _ = Event::try_wait_any(&all);
+                    let _ = Event::wait_any_timeout(&all, patience(wait));
+                }
+                for event in all {
+                    let _ = event.try_wait();
+                    let _ = event.wait_timeout(patience(wait));
+                }
+            }
             Operation::OtherHandles => {
+                self.events = self.events.to_vec();
                 self.counts = self.counts.to_vec();
                 self.values = self.values.to_vec();
                 self.queues = self.queues.to_vec();

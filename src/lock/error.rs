@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::object::attempt::{Never, NotNow, TimedOut};
+use crate::object::attempt::{same_cases, three_forms};
 use crate::peer::Fault;
+use crate::sys::error::debug_in_one_line;
 
 /// Error of [`Lock::lock`](crate::Lock::lock) and [`Lock::recover`](crate::Lock::recover): the lock
 /// was not taken.
@@ -107,27 +108,10 @@ impl LockTimeoutError {
     }
 }
 
-impl From<LockError> for TryLockError {
-    fn from(error: LockError) -> TryLockError {
-        match error {
-            LockError::OwnerDied => TryLockError::OwnerDied,
-            LockError::Poisoned => TryLockError::Poisoned,
-            LockError::WouldDeadlock => TryLockError::WouldDeadlock,
-            LockError::Broken(fault) => TryLockError::Broken(fault),
-        }
-    }
-}
-
-impl From<LockError> for LockTimeoutError {
-    fn from(error: LockError) -> LockTimeoutError {
-        match error {
-            LockError::OwnerDied => LockTimeoutError::OwnerDied,
-            LockError::Poisoned => LockTimeoutError::Poisoned,
-            LockError::WouldDeadlock => LockTimeoutError::WouldDeadlock,
-            LockError::Broken(fault) => LockTimeoutError::Broken(fault),
-        }
-    }
-}
+same_cases!(LockError => TryLockError: OwnerDied, Poisoned, WouldDeadlock);
+same_cases!(LockError => LockTimeoutError: OwnerDied, Poisoned, WouldDeadlock);
+three_forms!(LockError, TryLockError::WouldBlock, LockTimeoutError::Timeout);
+debug_in_one_line!(LockError, TryLockError, LockTimeoutError);
 
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -168,65 +152,9 @@ impl fmt::Display for LockTimeoutError {
     }
 }
 
-/// One line, as a `main` prints it that returns the error.
-impl fmt::Debug for LockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// As [`LockError`].
-impl fmt::Debug for TryLockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// As [`LockError`].
-impl fmt::Debug for LockTimeoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 impl Error for LockError {}
 impl Error for TryLockError {}
 impl Error for LockTimeoutError {}
-
-/// Why the lock was not taken, before it becomes the error of one operation. `L` is what the
-/// operation reports if its time was not long enough.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Stop<L> {
-    Late(L),
-    Final(LockError),
-}
-
-impl From<Stop<Never>> for LockError {
-    fn from(stop: Stop<Never>) -> LockError {
-        match stop {
-            Stop::Late(never) => match never {},
-            Stop::Final(error) => error,
-        }
-    }
-}
-
-impl From<Stop<NotNow>> for TryLockError {
-    fn from(stop: Stop<NotNow>) -> TryLockError {
-        match stop {
-            Stop::Late(NotNow) => TryLockError::WouldBlock,
-            Stop::Final(error) => error.into(),
-        }
-    }
-}
-
-impl From<Stop<TimedOut>> for LockTimeoutError {
-    fn from(stop: Stop<TimedOut>) -> LockTimeoutError {
-        match stop {
-            Stop::Late(TimedOut) => LockTimeoutError::Timeout,
-            Stop::Final(error) => error.into(),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

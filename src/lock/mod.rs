@@ -17,9 +17,7 @@ use std::time::{Duration, Instant};
 pub use error::{LockError, LockTimeoutError, TryLockError};
 pub use guard::{LockGuard, RecoveryGuard};
 
-use error::Stop;
-
-use crate::object::attempt::{self, Attempt, Blocked, Forever, Once, Until, Waiting};
+use crate::object::attempt::{self, Attempt, Blocked, Forever, Once, Stop, Until, Waiting};
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::lock::LockBlock;
 use crate::object::kind::Kind;
@@ -277,7 +275,10 @@ impl<T: Shm> Lock<T> {
 
     /// The common case ends here; see `queue::shared`.
     #[inline(always)]
-    fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<LockGuard<'_, T>, E> {
+    fn take<U: Until, E: From<Stop<U::Late, LockError>>>(
+        &self,
+        until: U,
+    ) -> Result<LockGuard<'_, T>, E> {
         if let Some(place) = self.shared.object.known()
             && let Some(locked) = lock_free(place.seat())
         {
@@ -289,14 +290,14 @@ impl<T: Shm> Lock<T> {
 
     #[cold]
     #[inline(never)]
-    fn take_slowly<U: Until, E: From<Stop<U::Late>>>(
+    fn take_slowly<U: Until, E: From<Stop<U::Late, LockError>>>(
         &self,
         until: U,
     ) -> Result<LockGuard<'_, T>, E> {
         Ok(self.take_in_turn(until, false)?)
     }
 
-    fn take_to_repair<U: Until, E: From<Stop<U::Late>>>(
+    fn take_to_repair<U: Until, E: From<Stop<U::Late, LockError>>>(
         &self,
         until: U,
     ) -> Result<RecoveryGuard<'_, T>, E> {
@@ -307,7 +308,7 @@ impl<T: Shm> Lock<T> {
         &self,
         until: U,
         to_repair: bool,
-    ) -> Result<LockGuard<'_, T>, Stop<U::Late>> {
+    ) -> Result<LockGuard<'_, T>, Stop<U::Late, LockError>> {
         let Shared { object, waiting } = &*self.shared;
         let broken = |fault| Stop::Final(LockError::Broken(fault));
         let place = object.enter().map_err(broken)?;

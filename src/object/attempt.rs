@@ -81,6 +81,68 @@ impl Until for Deadline {
     }
 }
 
+/// Why an operation did not succeed, before it becomes the error of one of its forms. `L` is what
+/// that form reports if its time was not long enough, `E` what all of them report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop<L, E> {
+    Late(L),
+    Final(E),
+}
+
+/// Makes the errors of an operation's three forms out of a [`Stop`]: of the form that waits as long
+/// as it takes, of the one that does not wait, and of those with a deadline. The last two have a
+/// case of their own, and every case of the first one, from which they can be made.
+macro_rules! three_forms {
+    ($endless:ty, $once:ident::$not_now:ident, $deadline:ident::$timed_out:ident) => {
+        const _: () = {
+            use $crate::object::attempt::{Never, NotNow, Stop, TimedOut};
+
+            impl From<Stop<Never, $endless>> for $endless {
+                fn from(stop: Stop<Never, $endless>) -> $endless {
+                    match stop {
+                        Stop::Late(never) => match never {},
+                        Stop::Final(error) => error,
+                    }
+                }
+            }
+
+            impl From<Stop<NotNow, $endless>> for $once {
+                fn from(stop: Stop<NotNow, $endless>) -> $once {
+                    match stop {
+                        Stop::Late(NotNow) => $once::$not_now,
+                        Stop::Final(error) => error.into(),
+                    }
+                }
+            }
+
+            impl From<Stop<TimedOut, $endless>> for $deadline {
+                fn from(stop: Stop<TimedOut, $endless>) -> $deadline {
+                    match stop {
+                        Stop::Late(TimedOut) => $deadline::$timed_out,
+                        Stop::Final(error) => error.into(),
+                    }
+                }
+            }
+        };
+    };
+}
+
+/// Says that an error has the same cases as another one, and may have more.
+macro_rules! same_cases {
+    ($from:ident => $to:ident: $($case:ident),+) => {
+        impl From<$from> for $to {
+            fn from(error: $from) -> $to {
+                match error {
+                    $($from::$case => $to::$case,)+
+                    $from::Broken(fault) => $to::Broken(fault),
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use {same_cases, three_forms};
+
 /// Why a try did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked<H> {

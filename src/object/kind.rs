@@ -33,6 +33,7 @@ kinds! {
     Lock = 2,
     Spsc = 3,
     Value = 4,
+    Event = 5,
     /// A queue of messages of any length.
     Bytes = 6,
     /// A queue of serialized values.

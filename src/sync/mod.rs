@@ -3,10 +3,12 @@
 //! - [`wait`]: the one blocking loop.
 //! - [`spin`]: how it spins before it sleeps.
 //! - [`event`]: an eventcount, to sleep until something may have changed.
+//! - [`flag`]: a word that is set, cleared and waited for.
 //! - [`lock`]: a word that names its owner.
 //! - [`seqlock`]: a value that is read while it is written.
 
 pub(crate) mod event;
+pub(crate) mod flag;
 pub(crate) mod lock;
 pub(crate) mod seqlock;
 pub(crate) mod spin;

@@ -62,6 +62,20 @@ pub(crate) fn one_line(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Re
     Ok(())
 }
 
+/// Gives errors the `Debug` of this crate.
+macro_rules! debug_in_one_line {
+    ($($error:ty),+) => {$(
+        /// One line: the text and its causes, as a `main` prints it that returns the error.
+        impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                $crate::sys::error::one_line(self, f)
+            }
+        }
+    )+};
+}
+
+pub(crate) use debug_in_one_line;
+
 /// A word that is part of the program: the name of a system call or of a field.
 ///
 /// An alias, as serde's derive would borrow a type that is written as a reference.

@@ -1,12 +1,10 @@
 //! Why a value was not changed.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use crate::object::attempt::{Never, NotNow, TimedOut};
+use crate::object::attempt::{same_cases, three_forms};
 use crate::peer::Fault;
-use crate::sys::error;
+use crate::sys::error::debug_in_one_line;
 
 /// Error of changing a [`Value`](crate::Value), which is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -48,60 +46,7 @@ pub enum UpdateTimeoutError {
     Broken(#[from] Fault),
 }
 
-/// One line: the text. It is what a `main` prints that returns the error.
-impl fmt::Debug for UpdateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        error::one_line(self, f)
-    }
-}
-
-/// As [`UpdateError`].
-impl fmt::Debug for TryUpdateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        error::one_line(self, f)
-    }
-}
-
-/// As [`UpdateError`].
-impl fmt::Debug for UpdateTimeoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        error::one_line(self, f)
-    }
-}
-
-/// Why the value was not changed, before that is said in the words of one operation. `L` is what it
-/// says when its time was not long enough.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Stop<L> {
-    Late(L),
-    Final(UpdateError),
-}
-
-impl From<Stop<Never>> for UpdateError {
-    fn from(stop: Stop<Never>) -> UpdateError {
-        match stop {
-            Stop::Late(never) => match never {},
-            Stop::Final(error) => error,
-        }
-    }
-}
-
-impl From<Stop<NotNow>> for TryUpdateError {
-    fn from(stop: Stop<NotNow>) -> TryUpdateError {
-        match stop {
-            Stop::Late(NotNow) => TryUpdateError::WouldBlock,
-            Stop::Final(UpdateError::WouldDeadlock) => TryUpdateError::WouldDeadlock,
-            Stop::Final(UpdateError::Broken(fault)) => TryUpdateError::Broken(fault),
-        }
-    }
-}
-
-impl From<Stop<TimedOut>> for UpdateTimeoutError {
-    fn from(stop: Stop<TimedOut>) -> UpdateTimeoutError {
-        match stop {
-            Stop::Late(TimedOut) => UpdateTimeoutError::Timeout,
-            Stop::Final(UpdateError::WouldDeadlock) => UpdateTimeoutError::WouldDeadlock,
-            Stop::Final(UpdateError::Broken(fault)) => UpdateTimeoutError::Broken(fault),
-        }
-    }
-}
+debug_in_one_line!(UpdateError, TryUpdateError, UpdateTimeoutError);
+same_cases!(UpdateError => TryUpdateError: WouldDeadlock);
+same_cases!(UpdateError => UpdateTimeoutError: WouldDeadlock);
+three_forms!(UpdateError, TryUpdateError::WouldBlock, UpdateTimeoutError::Timeout);

@@ -18,10 +18,9 @@ use std::time::{Duration, Instant};
 pub use error::{TryUpdateError, UpdateError, UpdateTimeoutError};
 pub use number::{Integer, Number};
 
-use error::Stop;
 use nesting::Changing;
 
-use crate::object::attempt::{self, Attempt, Blocked, Forever, Never, Once, Until, Waiting};
+use crate::object::attempt::{self, Attempt, Blocked, Forever, Never, Once, Stop, Until, Waiting};
 use crate::object::block::value::{Copies, Parts, ValueBlock};
 use crate::object::kind::Kind;
 use crate::object::payload::{set_word, word_of, words, zeroed};
@@ -289,7 +288,7 @@ impl<T: Shm> Value<T> {
         self.update_until(Deadline::at(deadline), change)
     }
 
-    fn update_until<R, U: Until, E: From<Stop<U::Late>>>(
+    fn update_until<R, U: Until, E: From<Stop<U::Late, UpdateError>>>(
         &self,
         until: U,
         mut change: impl FnMut(&mut T) -> R,
@@ -345,7 +344,7 @@ impl<T: Shm> Value<T> {
         until: U,
         code: Code,
         mut change: impl FnMut(&mut T) -> Result<A, B>,
-    ) -> Result<Result<A, B>, Stop<U::Late>> {
+    ) -> Result<Result<A, B>, Stop<U::Late, UpdateError>> {
         let object = &self.shared.object;
         loop {
             let place = object.enter().map_err(|fault| Stop::Final(fault.into()))?;
@@ -371,7 +370,7 @@ impl<T: Shm> Value<T> {
         seat: &Seat<ValueBlock<T>>,
         copies: &Copies<'_>,
         until: U,
-    ) -> Result<Locked, Stop<U::Late>> {
+    ) -> Result<Locked, Stop<U::Late, UpdateError>> {
         let me = Owner { peer: seat.me, thread: thread::number() };
         if let Some(locked) = copies.writer.lock_free(me) {
             return Ok(locked);
@@ -396,7 +395,7 @@ fn change_word<T: Shm, A, B, L>(
     word: &AtomicU64,
     code: Code,
     mut change: impl FnMut(&mut T) -> Result<A, B>,
-) -> Result<Option<Result<A, B>>, Stop<L>> {
+) -> Result<Option<Result<A, B>>, Stop<L, UpdateError>> {
     if nesting::is_changing(word) {
         return Err(Stop::Final(UpdateError::WouldDeadlock));
     }

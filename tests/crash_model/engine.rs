@@ -282,13 +282,37 @@ struct Standing {
     place: Place,
     /// The word it sleeps on.
     asleep: Option<usize>,
+    /// Another word on which it sleeps, too, or on whose queue it still stands: a process that was
+    /// woken leaves the kernel's other queues only when it runs, and may be woken there once more.
+    also: Option<usize>,
     fate: Fate,
 }
 
 impl Standing {
+    fn new(place: Place, fate: Fate) -> Standing {
+        Standing { place, asleep: None, also: None, fate }
+    }
+
+    /// Whether a wake-up of those that sleep on the word may be meant for it.
+    fn is_queued_on(self, word: usize) -> bool {
+        self.fate == Fate::Running && (self.asleep == Some(word) || self.also == Some(word))
+    }
+
+    /// A wake-up by somebody who has changed this word.
+    fn wake_on(&mut self, word: usize) {
+        if self.also == Some(word) {
+            self.also = self.asleep;
+        }
+        self.asleep = None;
+    }
+
     fn to_bits(self) -> u64 {
-        let asleep = self.asleep.map_or(0, |word| word as u64 + 1);
-        u64::from(self.place) | asleep << 32 | (self.fate as u64) << 48
+        let number = |word: Option<usize>| word.map_or(0, |word| word as u64 + 1);
+        assert!(number(self.asleep).max(number(self.also)) < 1 << 12, "it fits");
+        u64::from(self.place)
+            | number(self.asleep) << 32
+            | number(self.also) << 44
+            | (self.fate as u64) << 56
     }
 }
 
@@ -415,7 +439,7 @@ impl<'a> Explorer<'a> {
     fn after(&mut self, place: Place, result: u64) -> Place {
         let node = &self.nodes[place as usize];
         let afresh = match node.next {
-            Next::Step(Op::Sleep(_, _, phase)) => Some((phase, 0)),
+            Next::Step(Op::Sleep(_, _, knows) | Op::SleepOnTwo(_, _, knows)) => Some((knows, 0)),
             Next::Step(Op::Again(number)) => Some((0, number)),
             _ => None,
         };
@@ -534,7 +558,7 @@ impl<'a> Explorer<'a> {
                 Next::Finish(None) => {
                     let fate =
                         if self.model.processes[process].exits { Fate::Dead } else { Fate::Ended };
-                    state.standings[process] = Standing { place: 0, asleep: None, fate };
+                    state.standings[process] = Standing::new(0, fate);
                     return Ok(true);
                 }
             }
@@ -543,7 +567,7 @@ impl<'a> Explorer<'a> {
 
     fn first(&mut self) -> Outcome<State> {
         let processes = self.model.processes.len();
-        let standing = Standing { place: 0, asleep: None, fate: Fate::Running };
+        let standing = Standing::new(0, Fate::Running);
         let slices = if let Slices::Anytime(slices) = self.model.slices { slices } else { 0 };
         let mut state = State {
             words: self.memory.initial_words(),
@@ -572,9 +596,7 @@ impl<'a> Explorer<'a> {
     }
 
     fn sleepers(state: &State, word: usize) -> impl Iterator<Item = usize> + '_ {
-        let asleep = move |&(_, standing): &(usize, &Standing)| {
-            standing.asleep == Some(word) && standing.fate == Fate::Running
-        };
+        let asleep = move |&(_, standing): &(usize, &Standing)| standing.is_queued_on(word);
         state.standings.iter().enumerate().filter(asleep).map(|(process, _)| process)
     }
 
@@ -600,12 +622,13 @@ impl<'a> Explorer<'a> {
                 self.step(&mut state, process, choice)?;
             }
             Action::Wake(process) => {
-                state.standings[usize::from(process)].asleep = None;
+                let standing = &mut state.standings[usize::from(process)];
+                (standing.asleep, standing.also) = (None, None);
                 state.slices = state.slices.saturating_sub(1);
             }
             Action::Kill(process) => {
                 let process = process.into();
-                state.standings[process] = Standing { place: 0, asleep: None, fate: Fate::Dead };
+                state.standings[process] = Standing::new(0, Fate::Dead);
                 let fates = state.fates();
                 let view = View { memory: &self.memory, words: &state.words, fates: &fates };
                 self.model.monitor.killed(process, &view, &mut state.ghost)?;
@@ -634,6 +657,7 @@ impl<'a> Explorer<'a> {
 
     fn step(&mut self, state: &mut State, process: usize, mut choice: usize) -> Outcome<()> {
         loop {
+            state.standings[process].also = None;
             let standing = state.standings[process];
             let result = match self.op(standing) {
                 Op::Access(word, access) => {
@@ -653,6 +677,13 @@ impl<'a> Explorer<'a> {
                     }
                     0
                 }
+                Op::SleepOnTwo(words, expected, _) => {
+                    if words.map(|word| state.words[word] as u32) == expected {
+                        let standing = &mut state.standings[process];
+                        (standing.asleep, standing.also) = (Some(words[0]), Some(words[1]));
+                    }
+                    0
+                }
                 Op::Wake(word, count) => {
                     let sleepers: Vec<usize> = Self::sleepers(state, word).collect();
                     let woken = if count == 1 {
@@ -661,7 +692,7 @@ impl<'a> Explorer<'a> {
                         sleepers
                     };
                     for &sleeper in &woken {
-                        state.standings[sleeper].asleep = None;
+                        state.standings[sleeper].wake_on(word);
                     }
                     choice = 0;
                     woken.len() as u64
@@ -746,6 +777,13 @@ impl<'a> Explorer<'a> {
                 }
                 Op::Sleep(word, ..) => {
                     format!("{} does not sleep on {}", name(process), tell(word, state.words[word]))
+                }
+                Op::SleepOnTwo([first, second], expected, _) => {
+                    let now = [first, second].map(|word| state.words[word]);
+                    let sleeps = now.map(|value| value as u32) == expected;
+                    let does = if sleeps { "sleeps" } else { "does not sleep" };
+                    let (first, second) = (tell(first, now[0]), tell(second, now[1]));
+                    format!("{} {does} on {first} and {second}", name(process))
                 }
                 Op::Wake(word, count) => {
                     let sleepers: Vec<usize> = Self::sleepers(state, word).collect();

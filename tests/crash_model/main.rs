@@ -20,6 +20,7 @@
 
 #![allow(dead_code, reason = "the included files have more in them than the models use")]
 #![allow(clippy::unit_arg, reason = "a segment of the model has no file descriptor")]
+#![allow(clippy::arc_with_non_send_sync, reason = "an object of the model belongs to one thread")]
 
 mod engine;
 mod models;
@@ -50,6 +51,7 @@ mod sys;
 #[path = "../../src"]
 mod source {
     pub(crate) mod claim;
+    pub(crate) mod event;
     pub(crate) mod heap;
     pub(crate) mod lock;
     pub(crate) mod peer;
@@ -61,7 +63,7 @@ mod source {
 }
 
 // Under the names by which they know each other.
-use source::{claim, heap, lock, peer, queue, ring, spsc, sync, value};
+use source::{claim, event, heap, lock, peer, queue, ring, spsc, sync, value};
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -127,10 +129,11 @@ fn name(model: &Model) -> String {
 const ALL: bool = !cfg!(debug_assertions);
 
 /// All models, by object.
-const MODELS: [Make; 8] = [
+const MODELS: &[Make] = &[
     || clean(models::spsc::models(ALL)),
     || clean(models::lock::models(ALL)),
     || clean(models::value::models(ALL)),
+    || clean(models::event::models(ALL)),
     || clean(models::queue::models(ALL)),
     || clean(models::heap::models(ALL)),
     || clean(models::peers::models(ALL)),

@@ -69,6 +69,8 @@ pub enum Op {
     /// process knows when it goes on: what it has said by [`phase`], and how many other words it
     /// has changed since it began again.
     Sleep(Word, u32, u64),
+    /// The same on two words at once.
+    SleepOnTwo([Word; 2], [u32; 2], u64),
     /// Wakes so many; gives how many were there.
     Wake(Word, u32),
     /// Asks the kernel whether this process is dead; gives 1 or 0.
@@ -185,8 +187,9 @@ struct Replay {
     paused: bool,
     /// Places of words that the process has changed in this operation, each as often as it has.
     changed: Vec<usize>,
-    /// How many of these came before it last forgot.
+    /// How many of these came before it last forgot, and how many reads.
     forgotten: usize,
+    forgotten_reads: usize,
     /// How often the operation began anew.
     again: u64,
     /// What it has read, by place.
@@ -197,8 +200,9 @@ struct World {
     memory: Memory,
     mode: Mode,
     me: usize,
-    /// What the process has said about itself by [`phase`].
+    /// What the process has said about itself by [`phase`] and [`remember`].
     phase: u64,
+    remembered: Vec<usize>,
     /// Place of a constant that the process has read.
     constant: Option<usize>,
     /// A word was written that was not kept.
@@ -215,6 +219,7 @@ thread_local! {
             mode: Mode::Idle,
             me: 0,
             phase: 0,
+            remembered: Vec::new(),
             constant: None,
             grew: false,
         })
@@ -277,11 +282,23 @@ pub fn sleep(address: usize, expected: u32) {
         // The last checks are made by one process alone; nobody would wake it.
         Mode::Direct { .. } => Asked::Known(0),
         Mode::Replay(replay) => {
-            let others = replay.changed[replay.forgotten..]
-                .iter()
-                .filter(|&&changed| changed != place)
-                .count() as u64;
-            Asked::Step(Op::Sleep(world.memory.keep(place), expected, world.phase << 16 | others))
+            let knows = replay.knows(&[place], world.phase, &world.remembered);
+            Asked::Step(Op::Sleep(world.memory.keep(place), expected, knows))
+        }
+        Mode::Idle => panic!("a step outside of a process"),
+    });
+}
+
+/// As [`sleep`], on the words at both of these addresses.
+pub fn sleep_on_two(addresses: [usize; 2], expected: [u32; 2]) {
+    let places = addresses
+        .map(|address| offset_of(address).expect("processes sleep on shared words") / GRAIN);
+    step(|world| match &world.mode {
+        Mode::Direct { .. } => Asked::Known(0),
+        Mode::Replay(replay) => {
+            let knows = replay.knows(&places, world.phase, &world.remembered);
+            let words = places.map(|place| world.memory.keep(place));
+            Asked::Step(Op::SleepOnTwo(words, expected, knows))
         }
         Mode::Idle => panic!("a step outside of a process"),
     });
@@ -369,6 +386,12 @@ pub fn phase(phase: u64) {
     WORLD.with_borrow_mut(|world| world.phase = phase);
 }
 
+/// Says that the process remembers what it has read first from the word at this offset, since it
+/// last began again. As with [`phase`], two sleeps are told apart by that.
+pub fn remember(offset: usize) {
+    WORLD.with_borrow_mut(|world| world.remembered.push(offset / GRAIN));
+}
+
 /// Which process runs.
 pub fn me() -> usize {
     WORLD.with_borrow(|world| world.me)
@@ -407,6 +430,7 @@ fn step(ask: impl FnOnce(&mut World) -> Asked) -> u64 {
         replay.at += 1;
         if let Op::Again(_) = op {
             replay.forgotten = replay.changed.len();
+            replay.forgotten_reads = replay.read.len();
         }
         if let (Some((place, access)), Some(old)) = (accessed, result) {
             match access {
@@ -423,6 +447,23 @@ fn step(ask: impl FnOnce(&mut World) -> Asked) -> u64 {
 }
 
 impl Replay {
+    /// All that the process knows when it wakes from a sleep on the words at these places.
+    fn knows(&self, places: &[usize], phase: u64, remembered: &[usize]) -> u64 {
+        let others = self.changed[self.forgotten..]
+            .iter()
+            .filter(|&changed| !places.contains(changed))
+            .count() as u64;
+        let mut reads = 0;
+        for place in remembered {
+            let first = self.read[self.forgotten_reads..].iter().find(|(read, _)| read == place);
+            let value = first.map_or(0, |&(_, value)| value + 1);
+            assert!(value < 1 << 12, "a model remembers small numbers");
+            reads = reads << 12 | value;
+        }
+        assert!(phase < 1 << 16 && remembered.len() <= 2, "it fits");
+        reads << 32 | phase << 16 | others
+    }
+
     /// Guesses that nobody interferes. Right or wrong, it is one of the results that the step may
     /// have.
     fn run_ahead(&mut self, op: Op, kept: usize) -> Option<u64> {
@@ -438,7 +479,7 @@ impl Replay {
             }
             Op::IsDead(process) => Some(dead(&self.fates, process)),
             Op::Again(_) => Some(0),
-            Op::Sleep(..) | Op::Wake(..) | Op::HaveEnded(_) => None,
+            Op::Sleep(..) | Op::SleepOnTwo(..) | Op::Wake(..) | Op::HaveEnded(_) => None,
         }
     }
 }
@@ -494,6 +535,7 @@ pub fn run(
     WORLD.with_borrow_mut(|world| {
         world.me = me;
         world.phase = 0;
+        world.remembered.clear();
         world.mode = Mode::Replay(Replay {
             history,
             at: 0,
@@ -505,6 +547,7 @@ pub fn run(
             paused: false,
             changed: Vec::new(),
             forgotten: 0,
+            forgotten_reads: 0,
             again: 0,
             read: Vec::new(),
         });

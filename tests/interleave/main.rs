@@ -2,8 +2,8 @@
 //! seed decides.
 //!
 //! Two senders and two receivers of a queue, three processes at a lock, three that change a value,
-//! three that make, open and drop objects, and now and then one more that clears up after the dead. Who is killed gets a
-//! successor, and all of them must finish their work; then the books are checked: what was sent
+//! three that make, open and drop objects, two that ask a third by events, and now and then one more
+//! that clears up after the dead. Who is killed gets a successor, and all of them must finish their work; then the books are checked: what was sent
 //! against what was received, in which order, what went with its receiver, what was delivered
 //! again, who was told of the owner's death, how much memory is left. Runs in which nobody is
 //! killed also show that no wake-up is lost: there a sleep ends only when somebody ends it.
@@ -54,15 +54,30 @@ mod imp {
     use std::time::{Duration, Instant};
 
     use crate::common::trace::{alarm, raw_fork};
-    use crate::scenes::{Outcome, SCENES, play};
+    use crate::scenes::{Outcome, SCENES, Scene, place, play, scene, seed};
     use crate::world::Chronicle;
 
     /// Seconds after which a run is taken for hanging.
     const HANGING: u32 = 300;
-    /// Seeds that are always played, and without optimisation no others: of each scene one with
-    /// kills, which is repeated, one without, and some in which a message is lost or an owner's
-    /// death told.
-    const CHOSEN: [u64; 12] = [15, 1, 12, 3, 4, 55, 6, 7, 18, 14, 5, 31];
+    /// Seeds that are always played: the first of each scene, then the second, and so on.
+    fn chosen() -> Vec<u64> {
+        let rounds = SCENES.iter().map(|scene| scene.chosen.len()).max().unwrap_or(0);
+        let seeds = |turn: usize| {
+            let round = move |(place, scene): (usize, &Scene)| {
+                scene.chosen.get(turn).map(|&round| seed(place, round))
+            };
+            SCENES.iter().enumerate().filter_map(round)
+        };
+        (0..rounds).flat_map(seeds).collect()
+    }
+
+    /// All other seeds, round by round.
+    fn others() -> impl Iterator<Item = u64> {
+        let chosen = chosen();
+        let seeds = |round| (0..SCENES.len()).map(move |place| seed(place, round));
+        (0..).flat_map(seeds).filter(move |seed| !chosen.contains(seed))
+    }
+
     /// Runs with kills of which one at least will be such that a message is lost, is delivered
     /// again, or a death is told.
     const MANY: u64 = 16;
@@ -84,7 +99,7 @@ mod imp {
         }
         if let Some(seed) = number("OFFSPRING_SEED") {
             let result = run(seed);
-            println!("seed {seed}, {}: {result:#?}", SCENES[seed as usize % SCENES.len()]);
+            println!("seed {seed}, {}: {result:#?}", scene(seed).name);
             return if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         let seconds = number("OFFSPRING_INTERLEAVE_SECONDS");
@@ -96,7 +111,7 @@ mod imp {
         }
         // What comes of a seed must not depend on anything else.
         let repeated = if cfg!(debug_assertions) { 1 } else { SCENES.len() };
-        for &seed in &CHOSEN[..repeated] {
+        for &seed in &chosen()[..repeated] {
             match run(seed) {
                 Ok(again)
                     if exact
@@ -213,10 +228,8 @@ mod imp {
         let pids: Vec<_> = (0..workers)
             .map(|worker| {
                 raw_fork(|| {
-                    let others = (0..)
-                        .filter(|seed| !CHOSEN.contains(seed))
-                        .take_while(|_| start.elapsed() < time);
-                    for seed in CHOSEN.into_iter().chain(others).skip(worker).step_by(workers) {
+                    let others = others().take_while(|_| start.elapsed() < time);
+                    for seed in chosen().into_iter().chain(others).skip(worker).step_by(workers) {
                         let line = match run(seed) {
                             Ok(outcome) => format!("{seed} +{}\n", unparse(&outcome)),
                             Err(reason) => {
@@ -255,7 +268,7 @@ mod imp {
         }
         let all: BTreeSet<u64> = played.iter().map(|&(seed, _)| seed).collect();
         assert!(
-            all.len() == played.len() && CHOSEN.iter().all(|seed| all.contains(seed)),
+            all.len() == played.len() && chosen().iter().all(|seed| all.contains(seed)),
             "played: {all:?}"
         );
         played
@@ -272,15 +285,16 @@ mod imp {
 
     #[derive(Default)]
     struct Table {
-        rows: [Row; SCENES.len()],
+        /// By the scene's place.
+        rows: BTreeMap<usize, Row>,
         fingerprints: BTreeMap<u64, u64>,
         failures: Vec<(u64, String)>,
     }
 
     impl Table {
         fn add(&mut self, seed: u64, result: Result<Outcome, String>) {
-            let scene = seed as usize % SCENES.len();
-            let row = &mut self.rows[scene];
+            let place = place(seed).expect("it was played");
+            let row = self.rows.entry(place).or_default();
             row.seeds += 1;
             match result {
                 Ok(Outcome { chronicle, done, lost, again }) => {
@@ -304,11 +318,11 @@ mod imp {
         /// What has to be in the runs of each scene for them to show anything, and was not.
         fn missing(&self) -> Vec<String> {
             let mut missing = Vec::new();
-            for (scene, row) in SCENES.iter().zip(&self.rows) {
-                let Outcome { chronicle, done, lost, again } = &row.sum;
+            for (place, scene) in SCENES.iter().enumerate() {
+                let row = self.rows.get(&place).cloned().unwrap_or_default();
                 let mut demand = |count: u64, what: &str| {
                     if count == 0 {
-                        missing.push(format!("{scene}: {what}"));
+                        missing.push(format!("{}: {what}", scene.name));
                     }
                 };
                 demand(row.seeds, "nothing was played");
@@ -316,18 +330,15 @@ mod imp {
                     row.peaceful,
                     "nobody was killed in none of the runs, so a lost wake-up would not be seen",
                 );
-                demand(chronicle.kills, "nobody was killed");
-                demand(*done, "nothing was done");
-                if *scene != "heap" {
-                    demand(chronicle.sleeps, "nobody slept");
+                demand(row.sum.chronicle.kills, "nobody was killed");
+                demand(row.sum.done, "nothing was done");
+                if scene.sleeps {
+                    demand(row.sum.chronicle.sleeps, "nobody slept");
                 }
-                if row.seeds - row.peaceful >= MANY {
-                    match *scene {
-                        "heap" | "value" => {}
-                        "queue, Drop" => demand(*lost, "no message went with a receiver"),
-                        "queue, Redeliver" => demand(*again, "no message was delivered again"),
-                        _ => demand(*again, "no death of an owner was told"),
-                    }
+                if let Some((figure, what)) = scene.shows
+                    && row.seeds - row.peaceful >= MANY
+                {
+                    demand(figure(&row.sum), what);
                 }
             }
             missing
@@ -347,8 +358,9 @@ mod imp {
                 "again/told",
                 "failures"
             );
-            for (scene, row) in SCENES.iter().zip(&self.rows) {
+            for (place, row) in &self.rows {
                 let Outcome { chronicle, done, lost, again } = &row.sum;
+                let scene = SCENES[*place].name;
                 println!(
                     "{scene:<18} {:>6} {:>9} {:>10} {:>6} {:>7} {done:>9} {lost:>9} {again:>11} {:>8}",
                     row.seeds,
@@ -360,16 +372,13 @@ mod imp {
                 );
             }
             println!(
-                "done: messages received, turns with the lock, objects made, changes of a value; lost: messages that went with a killed receiver;"
+                "done: messages received, turns with the lock, objects made, changes of a value, answers; lost: messages that went with a killed receiver;"
             );
             println!(
                 "again/told: messages delivered again, deaths of owners that a successor was told of."
             );
             for (seed, reason) in self.failures.iter().take(20) {
-                println!(
-                    "FAILURE OFFSPRING_SEED={seed} ({}): {reason}",
-                    SCENES[*seed as usize % SCENES.len()]
-                );
+                println!("FAILURE OFFSPRING_SEED={seed} ({}): {reason}", scene(*seed).name);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Who runs against whom, and what must hold afterwards.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use offspring::{
-    Fault, Handle, Lock, LockError, LockState, OnReceiverDeath, Queue, QueueOptions, RecvError,
-    Segment, TryLockError, TryRecvError, Value, Wait,
+    Event, Fault, Handle, Lock, LockError, LockState, OnReceiverDeath, Queue, QueueOptions,
+    RecvError, Segment, TryLockError, TryRecvError, Value, Wait, WaitTimeoutError,
 };
 
 use crate::common::fd::SegmentFd;
@@ -12,7 +13,7 @@ use crate::common::room::room;
 use crate::common::trace::{Errand, Tracee, mark};
 use crate::common::watch::Watch;
 use crate::notebook::{LIVES, Life, Notebook};
-use crate::world::{Chronicle, Dice, Event, Probe, World, small_segment};
+use crate::world::{Chronicle, Dice, Happening, Probe, World, small_segment};
 
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
@@ -26,18 +27,72 @@ pub struct Outcome {
     pub again: u64,
 }
 
-pub const SCENES: [&str; 5] = ["queue, Drop", "queue, Redeliver", "lock", "heap", "value"];
+/// A scene, and what its runs must have in them to show anything.
+pub struct Scene {
+    pub name: &'static str,
+    play: fn(Dice) -> Result<Outcome, String>,
+    /// Rounds that are always played, and without optimisation no others: one with kills, which is
+    /// repeated, one without, and some in which what `shows` says comes about.
+    pub chosen: &'static [u64],
+    /// Whether somebody sleeps in it.
+    pub sleeps: bool,
+    /// Of many runs one at least has this, and what is missing if none has.
+    pub shows: Option<Shows>,
+}
+
+/// A figure of an outcome that is not 0, and what is missing if it is.
+pub type Shows = (fn(&Outcome) -> u64, &'static str);
+
+/// A scene's place in the list is part of its seeds, so new ones go to the end.
+pub const SCENES: &[Scene] = &[
+    Scene {
+        name: "queue, Drop",
+        play: |dice| queue(dice, OnReceiverDeath::Drop),
+        chosen: &[2, 13],
+        sleeps: true,
+        shows: Some((|outcome| outcome.lost, "no message went with a receiver")),
+    },
+    Scene {
+        name: "queue, Redeliver",
+        play: |dice| queue(dice, OnReceiverDeath::Redeliver),
+        chosen: &[8, 11],
+        sleeps: true,
+        shows: Some((|outcome| outcome.again, "no message was delivered again")),
+    },
+    Scene {
+        name: "lock",
+        play: lock,
+        chosen: &[1, 7],
+        sleeps: true,
+        shows: Some((|outcome| outcome.again, "no death of an owner was told")),
+    },
+    Scene { name: "heap", play: heap, chosen: &[0, 6], sleeps: false, shows: None },
+    Scene { name: "value", play: value, chosen: &[0, 9], sleeps: true, shows: None },
+    Scene { name: "event", play: event, chosen: &[0, 2], sleeps: true, shows: None },
+];
+
+/// Seeds are numbered by scene in their last two digits, so that a new scene leaves the seeds of the
+/// others what they are.
+const PLACES: u64 = 100;
+
+/// The seed of a round of the scene at this place.
+pub fn seed(place: usize, round: u64) -> u64 {
+    round * PLACES + place as u64
+}
+
+/// The place of the scene that the seed plays, if there is one.
+pub fn place(seed: u64) -> Option<usize> {
+    Some((seed % PLACES) as usize).filter(|&place| place < SCENES.len())
+}
+
+/// The scene that the seed plays.
+pub fn scene(seed: u64) -> &'static Scene {
+    &SCENES[place(seed).expect("the last two digits name a scene")]
+}
 
 /// Plays what the seed says.
 pub fn play(seed: u64) -> Result<Outcome, String> {
-    let dice = Dice::new(seed);
-    match seed % SCENES.len() as u64 {
-        0 => queue(dice, OnReceiverDeath::Drop),
-        1 => queue(dice, OnReceiverDeath::Redeliver),
-        2 => lock(dice),
-        3 => heap(dice),
-        _ => value(dice),
-    }
+    (scene(seed).play)(Dice::new(seed))
 }
 
 /// Somebody who clears up after the dead, in every fourth run.
@@ -155,21 +210,21 @@ fn queue(mut dice: Dice, policy: OnReceiverDeath) -> Result<Outcome, String> {
     let mut senders = 2;
     while let Some(event) = world.go_on()? {
         match event {
-            Event::Killed(REAPER, _) | Event::Done(REAPER) => {}
-            Event::Killed(index, _) => {
+            Happening::Killed(REAPER, _) | Happening::Done(REAPER) => {}
+            Happening::Killed(index, _) => {
                 let life = &notebook.lives[index];
                 life.set(KILLED, 1);
                 let (index, tracee) = start(life.get(ROLE), life.get(QUOTA) - life.get(SENT));
                 world.enter(index, tracee);
             }
-            Event::Done(index) if notebook.lives[index].get(ROLE) == SENDS => {
+            Happening::Done(index) if notebook.lives[index].get(ROLE) == SENDS => {
                 senders -= 1;
                 if senders == 0 {
                     queue.close();
                     world.wake_all();
                 }
             }
-            Event::Done(_) => {}
+            Happening::Done(_) => {}
         }
     }
     let chronicle = world.end();
@@ -316,8 +371,8 @@ fn count_up(lock: &Lock<[u64; 2]>, notebook: &Notebook, index: usize) {
 /// Who was killed, the reaper included, and what the probe said before and after.
 type Killed = Vec<(usize, [String; 2])>;
 
-/// Three processes, each taking as many turns as it was told; who is killed gets a successor for
-/// the rest.
+/// Three processes, each with a role of its own and as many turns as it was told; who is killed gets
+/// a successor for the rest.
 fn three(
     segment: &Segment,
     mut dice: Dice,
@@ -329,9 +384,10 @@ fn three(
 ) -> Result<(Chronicle, Killed), String> {
     let mut used = 0;
     let mut killed = Vec::new();
-    let mut start = |turns: u64| {
+    let mut start = |role: u64, turns: u64| {
         let index = used;
         used += 1;
+        notebook.lives[index].set(ROLE, role);
         notebook.lives[index].set(TURNS, turns);
         let tracee = Tracee::start(|| {
             attach();
@@ -344,19 +400,19 @@ fn three(
     let watch = Watch::new(segment.as_fd());
     let with_reaper = dice.once_in(4);
     let mut world = World::new(&watch, dice, probe);
-    for _ in 0..3 {
-        let (index, tracee) = start(turns);
+    for role in 0..3 {
+        let (index, tracee) = start(role, turns);
         world.enter(index, tracee);
     }
     if with_reaper {
         world.enter(REAPER, reaper(segment, attach));
     }
     while let Some(event) = world.go_on()? {
-        if let Event::Killed(index, answers) = event {
+        if let Happening::Killed(index, answers) = event {
             killed.push((index, answers));
             if index != REAPER {
                 let life = &notebook.lives[index];
-                let (index, tracee) = start(life.get(TURNS) - life.get(MADE));
+                let (index, tracee) = start(life.get(ROLE), life.get(TURNS) - life.get(MADE));
                 world.enter(index, tracee);
             }
         }
@@ -466,6 +522,107 @@ fn value(dice: Dice) -> Result<Outcome, String> {
     let counted_right = (made..=made + killed.len() as u64).contains(&words[0]);
     if made != 3 * TURNS_EACH || words != [words[0]; 3] || !counted_right {
         return Err(format!("{words:?} after {made} turns, {} killed", killed.len()));
+    }
+    Ok(Outcome { chronicle, done: made, lost: 0, again: 0 })
+}
+
+/// Which of the three at the events serves; the other two are its clients.
+const SERVES: u64 = 2;
+/// Words of a life at the events. Of a client: how often it was about to ask, and how often it had
+/// an answer. Of the one that serves, for each client: how often it was asked, and was about to
+/// answer.
+const ASKED: usize = 3;
+const ANSWERED: usize = 4;
+const WAS_ASKED: [usize; 2] = [3, 4];
+const ANSWERS: [usize; 2] = [5, 6];
+
+/// Events through which two clients and one that serves them talk.
+struct Desk {
+    asks: [Event; 2],
+    answers: [Event; 2],
+    /// Reset by hand: both clients have all their answers.
+    closed: Event,
+}
+
+impl Desk {
+    fn new(segment: &Segment) -> Desk {
+        let auto = || Event::auto_reset_in(segment).expect("an event").with_wait(Wait::Sleep);
+        let closed = Event::new_in(segment).expect("an event");
+        Desk { asks: [auto(), auto()], answers: [auto(), auto()], closed }
+    }
+
+    fn serve(&self, life: &Life) {
+        let [first, second] = &self.asks;
+        loop {
+            let client = Event::wait_any(&[first, second, &self.closed]).expect("attached");
+            if client == 2 {
+                return;
+            }
+            life.count(WAS_ASKED[client]);
+            life.count(ANSWERS[client]);
+            self.answers[client].set().expect("attached");
+        }
+    }
+
+    fn ask(&self, client: usize, notebook: &Notebook, life: &Life) {
+        while life.get(MADE) < life.get(TURNS) {
+            loop {
+                life.count(ASKED);
+                self.asks[client].set().expect("attached");
+                // Whoever has taken the question may have been killed with it.
+                match self.answers[client].wait_timeout(Duration::from_millis(50)) {
+                    Ok(()) => break,
+                    Err(WaitTimeoutError::Timeout) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            life.count(ANSWERED);
+            life.count(MADE);
+        }
+        notebook.common.set(client, 1);
+        if notebook.common.get(0) + notebook.common.get(1) == 2 {
+            self.closed.set().expect("attached");
+        }
+    }
+}
+
+/// Two clients ask and one answers, each by an event with automatic reset.
+fn event(dice: Dice) -> Result<Outcome, String> {
+    const TURNS_EACH: u64 = 8;
+    let segment = small_segment();
+    let desk = Desk::new(&segment);
+    let notebook = Notebook::new();
+    let attach = || _ = std::hint::black_box(desk.closed.is_set());
+    let work = |index: usize| {
+        let life = &notebook.lives[index];
+        match life.get(ROLE) {
+            SERVES => desk.serve(life),
+            client => desk.ask(client as usize, notebook, life),
+        }
+    };
+    let (chronicle, killed) = three(&segment, dice, notebook, TURNS_EACH, &attach, &work, None)?;
+    let sum = |role: u64, word: usize| {
+        let lives = notebook.lives.iter().filter(|life| life.get(TURNS) > 0);
+        lives.filter(|life| life.get(ROLE) == role).map(|life| life.get(word)).sum::<u64>()
+    };
+    let mut made = 0;
+    for client in 0..2 {
+        let role = client as u64;
+        let (asked, answered) = (sum(role, ASKED), sum(role, ANSWERED));
+        let (was_asked, answers) = (sum(SERVES, WAS_ASKED[client]), sum(SERVES, ANSWERS[client]));
+        made += sum(role, MADE);
+        // What is left over: of a client that was killed between its question and the answer.
+        let left = desk.answers[client].try_wait().is_ok();
+        let in_order = was_asked <= asked && answered + u64::from(left) <= answers;
+        // Nobody was killed, so nothing was asked in vain, unless the time was over.
+        if !in_order || (killed.is_empty() && left && asked == answered) {
+            return Err(format!(
+                "client {client}: asked {asked}, {was_asked} arrived; answered {answers}, {answered} arrived, left: {left}"
+            ));
+        }
+    }
+    if made != 2 * TURNS_EACH || desk.closed.is_set() != Ok(true) {
+        return Err(format!("{made} answers"));
     }
     Ok(Outcome { chronicle, done: made, lost: 0, again: 0 })
 }

@@ -15,6 +15,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use nix::sys::ptrace;
 use offspring::Segment;
 
 use crate::common::trace::{Call, Next, Tracee, kill_and_wait, raw_fork};
@@ -51,8 +52,8 @@ impl Dice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Runs,
-    /// In a wait on the word at this offset of the segment.
-    Sleeps(u64),
+    /// In a wait on its [words](Actor::queues).
+    Sleeps,
     /// It has come to the end of its life, and idles.
     Done,
 }
@@ -64,6 +65,9 @@ struct Actor {
     /// What its author calls it.
     life: usize,
     state: State,
+    /// Offsets in the segment of the words on whose queues it stands. One that was woken leaves the
+    /// others only when it runs, as in the kernel, and may be woken there once more.
+    queues: Vec<u64>,
     /// Whether it was told that somebody is dead, and so may be clearing up.
     knows_of_a_death: bool,
 }
@@ -104,7 +108,7 @@ pub struct World<'a> {
 pub type Probe<'a> = &'a dyn Fn() -> Result<String, String>;
 
 /// What the world asks its author.
-pub enum Event {
+pub enum Happening {
     /// The actor of this life was killed, and what the probe said before and after.
     Killed(usize, [String; 2]),
     /// The actor of this life has ended it.
@@ -132,7 +136,14 @@ impl<'a> World<'a> {
         let base = self.watch.address_in(tracee.pid());
         // Past the mark.
         assert!(tracee.step());
-        self.actors.push(Actor { tracee, base, life, state: State::Runs, knows_of_a_death: false });
+        self.actors.push(Actor {
+            tracee,
+            base,
+            life,
+            state: State::Runs,
+            queues: Vec::new(),
+            knows_of_a_death: false,
+        });
     }
 
     /// Whoever sleeps is woken: for what the author does itself.
@@ -149,7 +160,7 @@ impl<'a> World<'a> {
 
     /// Goes on until somebody was killed or is done; `None` when nobody is left who could do
     /// anything.
-    pub fn go_on(&mut self) -> Result<Option<Event>, String> {
+    pub fn go_on(&mut self) -> Result<Option<Happening>, String> {
         loop {
             if self.chronicle.steps > MOST_STEPS {
                 return Err(format!(
@@ -189,13 +200,13 @@ impl<'a> World<'a> {
                 self.advance(index)?;
             }
             if self.actors[index].state == State::Done {
-                return Ok(Some(Event::Done(self.actors[index].life)));
+                return Ok(Some(Happening::Done(self.actors[index].life)));
             }
             if self.kills_left > 0 && self.dice.once_in(30) {
                 self.kills_left -= 1;
                 let before = self.ask()?;
                 let killed = self.kill(index);
-                return Ok(Some(Event::Killed(killed, [before, self.ask()?])));
+                return Ok(Some(Happening::Killed(killed, [before, self.ask()?])));
             }
         }
     }
@@ -232,6 +243,7 @@ impl<'a> World<'a> {
     fn advance(&mut self, index: usize) -> Result<(), String> {
         self.chronicle.steps += 1;
         let actor = &mut self.actors[index];
+        actor.queues.clear();
         let next = actor.tracee.next();
         let mut word = index as u64;
         match next {
@@ -256,6 +268,10 @@ impl<'a> World<'a> {
                 self.futex(index, &call);
                 word |= 1 << 32;
             }
+            Next::Call(call) if call.number == libc::SYS_futex_waitv => {
+                self.wait_on_several(index, &call);
+                word |= 1 << 33;
+            }
             _ => {
                 if !actor.tracee.step() {
                     return Err(format!("life {} ended: {:?}", actor.life, actor.tracee.ended()));
@@ -273,9 +289,7 @@ impl<'a> World<'a> {
         let offset = address - actor.base;
         if operation as i32 == libc::FUTEX_WAIT {
             if self.watch.word(offset) == value as u32 {
-                actor.state = State::Sleeps(offset);
-                self.chronicle.sleeps += 1;
-                self.asleep.push_back(index);
+                self.fall_asleep(index, vec![offset]);
             } else {
                 actor.tracee.pretend(-i64::from(libc::EAGAIN));
             }
@@ -283,17 +297,54 @@ impl<'a> World<'a> {
         }
         assert_eq!(operation as i32, libc::FUTEX_WAKE);
         let mut woken = 0;
-        while woken < i64::from(value as i32)
-            && let Some(at) = self
-                .asleep
-                .iter()
-                .position(|&sleeper| self.actors[sleeper].state == State::Sleeps(offset))
-            && let Some(sleeper) = self.asleep.remove(at)
-        {
-            self.end_sleep(sleeper, 0);
+        while woken < i64::from(value as i32) && self.wake_one(offset) {
             woken += 1;
         }
         self.actors[index].tracee.pretend(woken);
+    }
+
+    fn wait_on_several(&mut self, index: usize, call: &Call) {
+        let [waiters, count, ..] = call.arguments;
+        let actor = &self.actors[index];
+        // Each is the expected value, the address, flags and a reserved word.
+        let word = |at: u64| {
+            let address = (waiters + 8 * at) as ptrace::AddressType;
+            ptrace::read(actor.tracee.pid(), address).expect("its own memory").cast_unsigned()
+        };
+        let waits = (0..count).map(|number| (word(3 * number), word(3 * number + 1) - actor.base));
+        let waits: Vec<(u64, u64)> = waits.collect();
+        if waits.iter().all(|&(value, offset)| self.watch.word(offset) == value as u32) {
+            self.fall_asleep(index, waits.into_iter().map(|(_, offset)| offset).collect());
+        } else {
+            actor.tracee.pretend(-i64::from(libc::EAGAIN));
+        }
+    }
+
+    fn fall_asleep(&mut self, index: usize, queues: Vec<u64>) {
+        let actor = &mut self.actors[index];
+        (actor.state, actor.queues) = (State::Sleeps, queues);
+        self.chronicle.sleeps += 1;
+        self.asleep.push_back(index);
+    }
+
+    /// Wakes one of those that stand on the queue of this word; false if there is none.
+    fn wake_one(&mut self, offset: u64) -> bool {
+        let stands = |actor: &Actor| actor.queues.contains(&offset);
+        let woken_before = |actor: &Actor| actor.state == State::Runs && stands(actor);
+        let lingering = self.actors.iter().position(woken_before);
+        let asleep = self.asleep.iter().position(|&sleeper| stands(&self.actors[sleeper]));
+        let index = match (lingering, asleep) {
+            (Some(index), None) => index,
+            (Some(index), Some(_)) if self.dice.once_in(2) => index,
+            (_, Some(at)) => {
+                let Some(sleeper) = self.asleep.remove(at) else { return false };
+                self.end_sleep(sleeper, 0);
+                sleeper
+            }
+            (None, None) => return false,
+        };
+        self.actors[index].queues.retain(|&queue| queue != offset);
+        true
     }
 
     /// Kills everybody that is left.

@@ -21,6 +21,7 @@ mod channels;
 #[cfg(target_arch = "x86_64")]
 mod counters;
 mod descriptors;
+mod event;
 mod fork;
 // With musl, nix does not offer `PTRACE_GET_SYSCALL_INFO`: this one and `system_calls` need it.
 #[cfg(not(target_env = "musl"))]

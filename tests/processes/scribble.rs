@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant, SystemTime};
 
 use offspring::{
-    Child, CreateError, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError,
+    Child, CreateError, Event, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError,
     RecvTimeoutError, Segment, SendTimeoutError, Value, Wait, spsc,
 };
 use rustix::fs::SeekFrom;
@@ -142,6 +142,8 @@ struct Objects {
     lock: Lock<[u64; 4]>,
     count: Value<u64>,
     value: Value<[u64; 5]>,
+    gate: Event,
+    turn: Event,
 }
 
 type Ends = (spsc::Producer<u64>, spsc::Consumer<u64>);
@@ -157,6 +159,8 @@ impl Objects {
             lock: Lock::new_in(&segment, [7; 4]).expect("a lock"),
             count: Value::new_in(&segment, 7).expect("a value"),
             value: Value::new_in(&segment, [7; 5]).expect("a value"),
+            gate: Event::new_in(&segment).expect("an event"),
+            turn: Event::auto_reset_in(&segment).expect("an event"),
             segment,
         };
         objects.queue.send(1).expect("room");
@@ -167,9 +171,9 @@ impl Objects {
 
     /// Some operation.
     fn operate(&self, random: &mut Random, timeout: Duration) {
-        let Objects { segment, queue, redelivering, lock, count, value } = self;
+        let Objects { segment, queue, redelivering, lock, count, value, gate, turn } = self;
         let timeout = if random.chance(2) { Duration::ZERO } else { timeout };
-        match random.below(20) {
+        match random.below(23) {
             0 => returned(queue.send_timeout(random.next(), timeout)),
             1 => returned(queue.recv_timeout(timeout)),
             2 => returned(redelivering.send_timeout([random.next(); 3], timeout)),
@@ -230,6 +234,16 @@ impl Objects {
                 );
                 returned(Value::<u64>::open(segment, count.handle()).map(|count| count.set(9)));
             }
+            19 => {
+                returned((gate.set(), turn.set()));
+                returned((gate.is_set(), gate.try_wait(), turn.clear()));
+            }
+            20 => returned((gate.wait_timeout(timeout), turn.wait_timeout(timeout), gate.clear())),
+            21 => {
+                let opened = Event::open(segment, turn.handle());
+                let both = [turn, opened.as_ref().unwrap_or(gate)];
+                returned((Event::wait_any_timeout(&both, timeout), Event::try_wait_any(&both)));
+            }
             _ if random.chance(8) => returned(segment.reap()),
             _ => returned(
                 spsc::ring_in::<u64>(segment, 2)
@@ -241,8 +255,8 @@ impl Objects {
 
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Objects { segment: _, queue, redelivering, lock, count, value } = self;
-        write!(f, "{queue:?} {redelivering:?} {lock:?} {count:?} {value:?}")
+        let Objects { segment: _, queue, redelivering, lock, count, value, gate, turn } = self;
+        write!(f, "{queue:?} {redelivering:?} {lock:?} {count:?} {value:?} {gate:?} {turn:?}")
     }
 }
 
@@ -499,4 +513,29 @@ fn a_corrupt_ring_says_so_every_time() {
     let (mut producer, _consumer) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
     producer.send(1).expect("room");
     assert_eq!(producer.send_timeout(2, Duration::ZERO), Err(SendTimeoutError::Timeout(2)));
+}
+
+/// How an event is reset is read when it is opened, and never again.
+#[apply(test)]
+fn an_event_whose_way_to_be_reset_is_wrong_is_not_opened() {
+    let segment = Segment::create(LEN).expect("a segment");
+    let event = Event::auto_reset_in(&segment).expect("an event");
+    event.set().expect("ours");
+    let bytes = Bytes::of(&segment);
+    let found = bytes
+        .words(&BLOCKS)
+        .into_iter()
+        .find(|&word| [word, word + 8, word + 16].map(|word| bytes.read(word)) == [1, 0, 1]);
+    let flag = found.expect("it is set, nobody sleeps, and it resets itself");
+    let reset = flag + 16;
+    bytes.write(reset, 7);
+    assert_eq!(Event::open(&segment, event.handle()).err(), Some(Fault::Corrupt));
+    assert!(event.is_auto_reset());
+    assert_eq!((event.try_wait().is_ok(), event.try_wait().is_ok()), (true, false));
+    // Every bit of the flag is valid: it is set if it is odd.
+    for (word, is_set) in [(u64::MAX, true), (u64::MAX - 1, false), (1 << 63, false)] {
+        bytes.write(flag, word);
+        assert_eq!(event.is_set(), Ok(is_set));
+        assert_eq!(event.try_wait().is_ok(), is_set);
+    }
 }

@@ -1,11 +1,13 @@
 //! How many system calls an operation makes: none while nobody sleeps, one to wake a sleeper, and a
 //! dead sleeper costs one and no more.
 
+use std::time::Duration;
+
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getppid};
-use offspring::{Child, Lock, Queue, Segment, fork, spsc};
+use offspring::{Child, Event, Lock, Queue, Segment, Wait, fork, spsc};
 
 use crate::common;
 use crate::harness::{apply, test};
@@ -273,4 +275,73 @@ fn an_unlock_with_a_killed_waiter_costs_one_system_call_and_then_none() {
     // The first use after the fork attaches; everything after it is free of calls.
     let futexes = calls.iter().filter(|&&call| call == FUTEX).count();
     assert!(futexes <= 1, "{calls:?}");
+}
+
+#[apply(test)]
+fn an_event_makes_no_system_call_while_nobody_sleeps() {
+    let events = [Event::new().expect("an event"), Event::auto_reset().expect("an event")];
+    let once = || {
+        for event in &events {
+            event.set().expect("attached");
+            assert_eq!(event.wait(), Ok(()));
+            assert_eq!(event.try_wait().is_ok(), !event.is_auto_reset());
+            event.set().expect("attached");
+            assert!(Event::wait_any(&[&events[0], &events[1]]).is_ok());
+            event.clear().expect("attached");
+            assert!(Event::try_wait_any(&[&events[0], &events[1]]).is_err());
+            assert_eq!(event.is_set(), Ok(false));
+        }
+    };
+    assert_eq!(system_calls(once, || (0..100).for_each(|_| once())), []);
+}
+
+#[apply(test)]
+fn setting_an_event_wakes_all_who_sleep_by_one_system_call() {
+    for (event, sleepers) in [(Event::new(), 3), (Event::auto_reset(), 1)] {
+        let event = event.expect("an event");
+        let sleeper = || {
+            let theirs = event.clone();
+            fork(move || theirs.wait()).expect("fork")
+        };
+        let sleepers: Vec<_> = (0..sleepers).map(|_| sleeper()).collect();
+        sleepers.iter().for_each(|sleeper| common::wait_until_asleep(sleeper.id()));
+        let calls = system_calls(
+            || assert_eq!(event.is_set(), Ok(false)),
+            || event.set().expect("attached"),
+        );
+        assert_eq!(calls, [FUTEX]);
+        for sleeper in sleepers {
+            assert_eq!(sleeper.join().expect("no panic"), Ok(()));
+        }
+    }
+}
+
+#[apply(test)]
+fn a_killed_sleeper_at_an_event_costs_one_system_call_and_then_none() {
+    for event in [Event::new(), Event::auto_reset()] {
+        let event = event.expect("an event");
+        let theirs = event.clone();
+        let sleeper = fork(move || theirs.wait()).expect("fork");
+        common::wait_until_asleep(sleeper.id());
+        sleeper.kill().expect("kill");
+        assert!(sleeper.join().is_err());
+        let calls = system_calls(
+            || assert_eq!(event.is_set(), Ok(false)),
+            || (0..50).for_each(|_| event.set().and(event.clear()).expect("attached")),
+        );
+        assert!(calls.len() <= 1, "{calls:?}");
+    }
+}
+
+/// Announced to twice, the event would not let its waiter sleep at all.
+#[apply(test)]
+fn an_event_that_stands_twice_in_a_list_is_slept_on_once() {
+    let event = Event::auto_reset().expect("an event").with_wait(Wait::Sleep);
+    let time = Duration::from_millis(200);
+    let calls = system_calls(
+        || assert_eq!(event.is_set(), Ok(false)),
+        || assert!(Event::wait_any_timeout(&[&event, &event], time).is_err()),
+    );
+    // Slices of 10, 20, 40 and 50 ms, or shorter ones if a machine is slow; never thousands.
+    assert!(calls.contains(&FUTEX) && calls.len() < 100, "{} calls", calls.len());
 }

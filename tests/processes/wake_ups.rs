@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use offspring::{
-    Lock, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, SendError, Wait, spsc,
+    Event, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment, SendError, Wait, spsc,
 };
 
 use crate::common;
@@ -385,11 +385,14 @@ fn no_sleep_is_longer_than_a_slice() {
     let (sender, receiver) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
     let handle = sender.handle();
     drop(receiver);
-    let sleepers: [(&str, &dyn Fn()); 6] = [
+    let (gate, turn) = (manual(&segment), auto(&segment));
+    let sleepers: [(&str, &dyn Fn()); 8] = [
         ("recv", &|| _ = empty.recv()),
         ("recv behind a reservation", &|| _ = behind.recv()),
         ("send", &|| _ = full.send(1)),
         ("lock", &|| drop(lock.lock())),
+        ("wait", &|| _ = gate.wait()),
+        ("wait_timeout", &|| _ = turn.wait_timeout(1000 * STUCK)),
         ("recv_many_timeout", &|| _ = empty.recv_many_timeout(&mut Vec::new(), 1, 1000 * STUCK)),
         ("recv of a ring", &|| {
             _ = spsc::Consumer::<u64>::open(&segment, handle).map(|mut end| end.recv())
@@ -461,4 +464,55 @@ fn a_receiver_behind_a_killed_one_that_took_its_wake_up_goes_on() {
     queue.send(7).expect("open");
     take_woken(&mut first, "send").0.kill();
     second.goes_on();
+}
+
+fn manual(segment: &Segment) -> Event {
+    Event::new_in(segment).expect("an event").with_wait(Wait::Sleep)
+}
+
+fn auto(segment: &Segment) -> Event {
+    Event::auto_reset_in(segment).expect("an event").with_wait(Wait::Sleep)
+}
+
+#[apply(test)]
+fn those_that_wait_for_an_event_are_woken_by_setting_it() {
+    let segment = segment();
+    let event = manual(&segment);
+    let sleepers = [(); 3].map(|()| Sleeper::until_woken(|| event.wait().expect("attached")));
+    event.set().expect("attached");
+    // Clear before any of them has run: they stand at the end of their sleep.
+    event.clear().expect("attached");
+    sleepers.into_iter().for_each(|sleeper| sleeper.goes_on_when_woken("set"));
+    let event = auto(&segment);
+    let wait = || event.wait().expect("attached");
+    let mut sleepers: Vec<Sleeper> = (0..2).map(|_| Sleeper::until_woken(wait)).collect();
+    for _ in 0..2 {
+        event.set().expect("attached");
+        take_woken(&mut sleepers, "set").goes_on_from_its_wake_up();
+        assert!(!sleepers.iter_mut().any(Sleeper::is_woken), "one set is for one");
+    }
+}
+
+#[apply(test)]
+fn a_waiter_for_an_event_whose_waker_is_killed_at_the_wake_up_goes_on() {
+    let segment = segment();
+    for event in [manual(&segment), auto(&segment)] {
+        let sleeper = Sleeper::for_a_slice(|| event.wait().expect("attached"));
+        killed_at_its_wake_up(|| event.set().expect("attached"));
+        sleeper.goes_on();
+        assert_eq!(event.is_set(), Ok(!event.is_auto_reset()));
+    }
+}
+
+#[apply(test)]
+fn a_waiter_for_an_event_behind_a_killed_one_that_took_its_wake_up_goes_on() {
+    let segment = segment();
+    let event = auto(&segment);
+    let wait = || event.wait().expect("attached");
+    let mut first = vec![Sleeper::until_woken(wait)];
+    let second = Sleeper::for_a_slice(wait);
+    event.set().expect("attached");
+    take_woken(&mut first, "set").0.kill();
+    second.goes_on();
+    assert_eq!(event.is_set(), Ok(false));
 }

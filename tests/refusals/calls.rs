@@ -137,6 +137,7 @@ const NAMES: &[(i64, &str)] = &[
     (libc::SYS_fstatfs, "fstatfs"),
     (libc::SYS_ftruncate, "ftruncate"),
     (libc::SYS_futex, "futex"),
+    (libc::SYS_futex_waitv, "futex_waitv"),
     (libc::SYS_getcwd, "getcwd"),
     (libc::SYS_getdents64, "getdents64"),
     (libc::SYS_geteuid, "geteuid"),

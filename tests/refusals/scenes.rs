@@ -14,9 +14,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use offspring::spsc::{Producer, ring_in};
 use offspring::{
-    Child, CreateError, Fault, ForkError, Handle, JoinError, Lock, LockTimeoutError,
+    Child, CreateError, Event, Fault, ForkError, Handle, JoinError, Lock, LockTimeoutError,
     OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment, SendTimeoutError,
-    TryLockError, fork,
+    TryLockError, WaitTimeoutError, fork,
 };
 
 use crate::raw::{raw_fork, sleep_for_ever};
@@ -201,8 +201,10 @@ pub const SCENES: &[Scene] = &[
     Scene { at: "verdict", name: "reap after the dead", prepare: || reap(Owner::Zombie) },
     Scene { at: "sleep", name: "receive what comes later", prepare: receive_later },
     Scene { at: "sleep", name: "lock what is given up later", prepare: lock_later },
+    Scene { at: "sleep", name: "wait for one of two events", prepare: wait_for_either },
     Scene { at: "wake", name: "send to one who sleeps", prepare: wake_receiver },
     Scene { at: "wake", name: "unlock before one who sleeps", prepare: wake_locker },
+    Scene { at: "wake", name: "set an event for one who sleeps", prepare: wake_waiter },
     Scene { at: "memory", name: "make and drop a large queue", prepare: || attached(large_queue) },
     Scene {
         at: "memory",
@@ -809,6 +811,47 @@ fn wake_locker() -> Ready {
         let mut got = [0];
         unseen(|| answer.read_exact(&mut got)).expect("the other one answers");
         assert_eq!(got, [8]);
+        Works
+    })
+}
+
+fn wait_for_either() -> Ready {
+    let event = || Event::auto_reset().expect("an event").with_wait(offspring::Wait::Sleep);
+    let (first, second) = (event(), event());
+    let (mut go, mut tell) = talk();
+    let theirs = second.clone();
+    raw_fork(move || {
+        go.read_exact(&mut [0]).expect("somebody tells");
+        std::thread::sleep(Duration::from_millis(30));
+        theirs.set().expect("attached");
+        sleep_for_ever()
+    });
+    attached(move || {
+        unseen(|| tell.write_all(b"x")).expect("somebody listens");
+        match Event::wait_any_timeout(&[&first, &second], LONG) {
+            Ok(which) => {
+                assert_eq!(which, 1);
+                Works
+            }
+            Err(WaitTimeoutError::Broken(fault)) => refused(fault),
+            Err(error) => panic!("it was set: {error}"),
+        }
+    })
+}
+
+fn wake_waiter() -> Ready {
+    let event = Event::new().expect("an event").with_wait(offspring::Wait::Sleep);
+    let (mut answer, mut tell) = talk();
+    let theirs = event.clone();
+    raw_fork(move || {
+        theirs.wait().expect("attached");
+        tell.write_all(b"x").expect("somebody listens");
+        sleep_for_ever()
+    });
+    wait_until_asleep();
+    attached(move || {
+        attempt!(event.set());
+        unseen(|| answer.read_exact(&mut [0])).expect("the waiter answers");
         Works
     })
 }

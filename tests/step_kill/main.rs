@@ -26,6 +26,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 #[cfg(target_arch = "x86_64")]
+mod event;
+#[cfg(target_arch = "x86_64")]
 mod heap;
 #[cfg(target_arch = "x86_64")]
 mod line;
@@ -63,12 +65,14 @@ fn main() -> ExitCode {
     plans.extend(heap::plans(full));
     plans.extend(lock::plans());
     plans.extend(value::plans());
+    plans.extend(event::plans());
     plans.extend(spsc::plans(full));
     plans.extend(queue::plans(full));
     plans.extend(peers::lines(full));
     plans.extend(heap::lines(full));
     plans.extend(lock::lines(full));
     plans.extend(value::lines(full));
+    plans.extend(event::lines(full));
     plans.extend(spsc::lines(full));
     plans.extend(queue::lines(full));
     run::run(plans)

@@ -3,6 +3,7 @@
 //! A new kind has its file here, a name in [`kind`](super::kind), and an arm in [`recover`].
 
 pub(crate) mod ends;
+pub(crate) mod event;
 mod line;
 pub(crate) mod lock;
 pub(crate) mod queue;
@@ -35,6 +36,8 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
         // Never shared.
         Some(Kind::Parcel) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
+        // Nobody owns an event.
+        Some(Kind::Event) => {}
         None => {}
     }
 }
@@ -46,7 +49,13 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
             queue::empty(pool, object, owner)
         }
         Some(
-            Kind::Queue | Kind::PlainChannel | Kind::Lock | Kind::Spsc | Kind::Value | Kind::Parcel,
+            Kind::Queue
+            | Kind::PlainChannel
+            | Kind::Lock
+            | Kind::Spsc
+            | Kind::Value
+            | Kind::Event
+            | Kind::Parcel,
         )
         | None => {}
     }
@@ -61,7 +70,13 @@ pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
             queue::carries(pool, object, carrier.position)
         }
         Some(
-            Kind::Queue | Kind::PlainChannel | Kind::Lock | Kind::Spsc | Kind::Value | Kind::Parcel,
+            Kind::Queue
+            | Kind::PlainChannel
+            | Kind::Lock
+            | Kind::Spsc
+            | Kind::Value
+            | Kind::Event
+            | Kind::Parcel,
         )
         | None => false,
     });

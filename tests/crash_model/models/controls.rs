@@ -4,7 +4,7 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, View};
 use crate::models::queue::{self, Calls, Close};
-use crate::models::{lock, queue::Watch, value};
+use crate::models::{event, lock, queue::Watch, value};
 use crate::primitive::AtomicU64;
 use crate::queue::OnReceiverDeath;
 use crate::ring::position::{Phase, Position, SlotWord, ahead};
@@ -406,6 +406,27 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
                 "the value, a living writer called dead",
             ),
             Some("a living writer lost its turn"),
+        ),
+        (
+            renamed(
+                Model { slices: Slices::Never, ..event::SMALLEST.model() },
+                "the event, sleeping without slices",
+            ),
+            Some("stuck"),
+        ),
+        (
+            renamed(
+                event::PULSE.with_forgetful_waiters(),
+                "the event, waited for without a memory of how it was",
+            ),
+            Some("lost wake-up"),
+        ),
+        (
+            renamed(
+                event::TWO.with_selfish_waiters(),
+                "two events, waited for without passing on a wake-up",
+            ),
+            Some("lost wake-up"),
         ),
     ]
 }

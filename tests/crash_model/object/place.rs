@@ -1,7 +1,7 @@
-//! The object of a model, which all its processes hold all the time: process `n` is the peer with
+//! The objects of a model, which all its processes hold all the time: process `n` is the peer with
 //! index `n`. A handle lives as long as one operation.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 
 use crate::object::{CreateError, Handle};
@@ -13,12 +13,25 @@ use crate::sync::event::{Event, EventRef};
 use crate::sys::barrier::Fences;
 use crate::world;
 
-/// The handle of the one object.
-pub(crate) const HANDLE: Handle = Handle { segment: 0, block: 0, generation: 0 };
+/// The handle of the first object.
+pub(crate) const HANDLE: Handle = handle(0);
+
+/// The handle of an object, by its number.
+pub(crate) const fn handle(number: usize) -> Handle {
+    Handle { segment: 0, block: number as u64, generation: 0 }
+}
+
+/// Bytes from an object to the next one, if it is no longer.
+const STRIDE: u64 = 128;
 
 thread_local! {
-    /// Bytes of the object.
-    static LEN: Cell<u64> = const { Cell::new(0) };
+    /// Offset and bytes of each object.
+    static OBJECTS: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Forgets the objects of the model before.
+pub(crate) fn clear() {
+    OBJECTS.with_borrow_mut(Vec::clear);
 }
 
 /// As in the crate.
@@ -31,6 +44,7 @@ pub(crate) trait Block: Copy + fmt::Debug {
 }
 
 pub(crate) struct Object<B: Block> {
+    handle: Handle,
     shape: B::Shape,
     place: Place<B>,
 }
@@ -55,33 +69,43 @@ impl<B: Block> Object<B> {
         build: impl FnOnce(&B),
     ) -> Result<Object<B>, CreateError> {
         let len = B::len(&shape);
-        assert!(OBJECT + len <= BLOCKS, "the object fits into its place");
-        LEN.set(len);
-        let object = Object::at(&Mapping::new(0), shape)?;
+        let number = OBJECTS.with_borrow_mut(|objects| {
+            let end = objects.last().map_or(OBJECT, |(offset, len)| offset + len);
+            let offset = end.next_multiple_of(STRIDE);
+            assert!(offset + len <= BLOCKS, "the object fits into its place");
+            objects.push((offset, len));
+            objects.len() - 1
+        });
+        let object = Object::at(&Mapping::new(0), handle(number), |_, _, _| Ok(shape))?;
         build(&object.place.seat.block);
         Ok(object)
     }
 
     pub(crate) fn open(
         _segment: &Segment,
-        _handle: Handle,
+        handle: Handle,
         _kind: u64,
         shape: impl FnOnce(Region<'_>, u64, u64) -> Result<B::Shape, Fault>,
     ) -> Result<Object<B>, Fault> {
-        let mapping = Mapping::new(0);
-        let shape = shape(mapping.region().ok_or(Fault::Corrupt)?, OBJECT, LEN.get())?;
-        Object::at(&mapping, shape)
+        Object::at(&Mapping::new(0), handle, shape)
     }
 
-    fn at(mapping: &Mapping, shape: B::Shape) -> Result<Object<B>, Fault> {
+    fn at(
+        mapping: &Mapping,
+        handle: Handle,
+        shape: impl FnOnce(Region<'_>, u64, u64) -> Result<B::Shape, Fault>,
+    ) -> Result<Object<B>, Fault> {
+        let object = OBJECTS.with_borrow(|objects| objects.get(handle.block as usize).copied());
+        let (offset, len) = object.ok_or(Fault::Stale)?;
         let region = mapping.region().ok_or(Fault::Corrupt)?;
-        let block = B::view(region, OBJECT, &shape).ok_or(Fault::Corrupt)?;
+        let shape = shape(region, offset, len)?;
+        let block = B::view(region, offset, &shape).ok_or(Fault::Corrupt)?;
         let peer = PeerId::new(world::me() as u32, 0);
-        Ok(Object { shape, place: Place { peer, seat: Seat { me: peer.owner(), block } } })
+        Ok(Object { handle, shape, place: Place { peer, seat: Seat { me: peer.owner(), block } } })
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        HANDLE
+        self.handle
     }
 
     pub(crate) fn shape(&self) -> &B::Shape {

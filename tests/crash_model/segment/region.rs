@@ -31,6 +31,7 @@ thread_local! {
 /// Says how many blocks and peers the model has.
 pub(crate) fn lay_out(blocks: u64, entries: usize) {
     LAYOUT.set((blocks, entries));
+    crate::object::place::clear();
 }
 
 /// The segment as one process has it, during one operation.

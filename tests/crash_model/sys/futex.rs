@@ -47,8 +47,14 @@ impl Word32 {
         world::sleep(self.0.address(), cut(expected));
     }
 
-    pub(crate) fn wait_any(_words: &[(&Word32, u32)], _: Duration) {
-        unreachable!("no model waits for several");
+    pub(crate) fn wait_any(words: &[(&Word32, u32)], _: Duration) {
+        match *words {
+            [(first, as_first), (second, as_second)] => world::sleep_on_two(
+                [first.0.address(), second.0.address()],
+                [cut(as_first), cut(as_second)],
+            ),
+            _ => unreachable!("no model waits for more than two"),
+        }
     }
 
     pub(crate) fn wake(&self, count: u32) -> u32 {
