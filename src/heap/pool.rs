@@ -298,16 +298,14 @@ impl<'a> Pool<'a> {
         self.release_for(id, me, me);
     }
 
-    /// Makes `child` a holder of everything that `parent` holds. For the parent, before it forks.
-    pub(crate) fn inherit(&self, parent: PeerId, child: PeerId) {
-        self.walk(|_, header| {
-            if header.holders.contains(parent.index()) {
-                header.holders.insert(child.index());
-                // The parent's own hold keeps the block in place. The count makes a process that
-                // wanted to free the block look again.
-                header.count_attachment(header.load().generation());
-            }
-        });
+    /// Makes `child` a holder of a block that the caller holds. For a parent, before it forks.
+    pub(crate) fn bequeath(&self, id: BlockId, generation: u32, child: PeerId) {
+        if let Some(header) = self.header(id) {
+            header.holders.insert(child.index());
+            // The caller's own hold keeps the block in place. The count makes a process that wanted
+            // to free the block look again.
+            header.count_attachment(generation);
+        }
     }
 
     /// Ends this process's own hold. If others go on holding the block, also ends this process's

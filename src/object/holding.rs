@@ -102,7 +102,7 @@ impl Holding {
     ) -> Result<Holding, CreateError> {
         let mapping = Arc::clone(segment.mapping());
         let mut held = held();
-        let me = arrive(&mapping)?;
+        let me = arrive_with(&held, &mapping)?;
         let region = mapping.region().ok_or(Fault::Corrupt)?;
         let pool = Pool::new(&mapping, region);
         let owned = match pool.allocate(me, kind, len) {
@@ -137,7 +137,7 @@ impl Holding {
         let block = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
         let generation = u32::try_from(handle.generation).map_err(|_| Fault::Stale)?;
         let mut held = held();
-        let me = arrive(&mapping)?;
+        let me = arrive_with(&held, &mapping)?;
         let pool = Pool::new(&mapping, mapping.region().ok_or(Fault::Corrupt)?);
         // The generation first: a stale handle must not touch the holder bits of what came after.
         if pool.generation(block) != Some(generation) {
@@ -199,7 +199,7 @@ impl Holding {
         look: impl FnOnce() -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let held = held();
-        let me = arrive(&self.mapping)?;
+        let me = arrive_with(&held, &self.mapping)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
         let pool = Pool::new(&self.mapping, region);
         if pool.generation(self.block) != Some(self.generation) {
@@ -255,13 +255,35 @@ impl fmt::Debug for Holding {
     }
 }
 
+/// What this process holds in the segment of `mapping`: a copy of what its parent held, if it was
+/// forked and has not used it since.
+fn held_in<'a>(
+    held: &'a BTreeMap<Key, usize>,
+    mapping: &Mapping,
+) -> impl Iterator<Item = (BlockId, u32)> + 'a {
+    let file = mapping.file_id();
+    held.range((file, 0, 0)..=(file, u64::MAX, u32::MAX))
+        .filter_map(|(&(_, block, generation), _)| Some((BlockId::from_bits(block)?, generation)))
+}
+
+/// Makes the coming `child` a holder of everything that this process holds in the segment.
+pub(crate) fn bequeath(mapping: &Mapping, region: Region<'_>, child: PeerId) {
+    let pool = Pool::new(mapping, region);
+    for (block, generation) in held_in(&held(), mapping) {
+        pool.bequeath(block, generation, child);
+    }
+}
+
 /// Makes sure that this process is attached. After a fork by other code, also makes it a holder of
-/// everything that the parent held.
+/// everything that the parent held and that is still there.
 pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
+    if let Some(me) = identity::own(mapping) { Ok(me) } else { arrive_with(&held(), mapping) }
+}
+
+fn arrive_with(held: &BTreeMap<Key, usize>, mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     if let Some(me) = identity::own(mapping) {
         return Ok(me);
     }
-    let parent = identity::latest(mapping);
     // The place of a dead peer is cleared before this process has an index of its own, so blocks
     // are freed under the index of the dead peer.
     let clear = |dead| {
@@ -272,13 +294,12 @@ pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     match attach::attach(mapping, clear)? {
         Arrival::Present(me) | Arrival::Adopted(me) => Ok(me),
         Arrival::New(me) => {
-            if let Some(parent) = parent
-                && let Ok((region, table)) = attach::view(mapping)
-                && table
-                    .load(parent.index())
-                    .is_some_and(|word| word.generation() == parent.generation())
-            {
-                Pool::new(mapping, region).inherit(parent, me);
+            if let Ok((region, _)) = attach::view(mapping) {
+                let pool = Pool::new(mapping, region);
+                for (block, generation) in held_in(held, mapping) {
+                    // `None` if it is gone by now; a use of it says so.
+                    let _ = pool.attach(block, generation, me);
+                }
             }
             Ok(me)
         }

@@ -12,7 +12,6 @@
 
 use std::sync::Arc;
 
-use crate::heap::Pool;
 use crate::object::{holding, reap};
 use crate::peer::{Fault, PeerId, attach, identity, reaper};
 use crate::segment::region::Mapping;
@@ -116,6 +115,6 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
         reserve()
     });
     let child = child.ok_or(Fault::TooManyPeers)?;
-    Pool::new(mapping, region).inherit(me, child);
+    holding::bequeath(mapping, region, child);
     Ok(child)
 }

@@ -150,7 +150,9 @@ fn parent(process: usize, child: usize, [step, promised, ..]: Local) -> Option<L
                     world::note("no room", 0, 0);
                     return None;
                 };
-                pool.inherit(me, child);
+                let held = BlockId::from_bits(0).expect("a block");
+                let generation = pool.generation(held).expect("shared");
+                pool.bequeath(held, generation, child);
                 write(PROMISE, child.to_bits());
                 Some([1, child.to_bits(), 0, 0])
             }
