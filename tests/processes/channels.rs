@@ -9,6 +9,7 @@ use offspring::{
     channel, fork, plain,
 };
 
+use crate::common::processes::bury_all;
 use crate::common::{PATIENCE, wait_until};
 use crate::harness::{apply, test};
 
@@ -260,4 +261,6 @@ fn a_captured_value_that_panics_when_dropped_leaves_the_ends_right() {
     }));
     assert!(forked.is_err(), "the panic comes through");
     assert_eq!(receiver.iter().collect::<Vec<_>>(), [7]);
+    // Nobody has the handle.
+    assert_eq!(bury_all(PATIENCE), [""; 0]);
 }
