@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::heap::Pool;
-use crate::{Handle, Lock, Queue, Segment, spsc};
+use crate::{
+    Handle, Lock, Queue, RecvError, Segment, TryUpdateError, UpdateTimeoutError, Value, spsc,
+};
 
 fn blocks_in_use(segment: &Segment) -> usize {
     let mapping = segment.mapping();
@@ -146,5 +148,51 @@ fn a_handle_travels_as_a_serde_value() {
             "{len} of {} bytes",
             bytes.len()
         );
+    }
+}
+
+/// What a user sees who prints one of the types, which `dbg!` and `{:?}` in an assertion do.
+#[test]
+fn everything_that_users_hold_prints_what_it_is() {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let again = Segment::open(segment.mapping().fd().expect("ours"));
+    assert_eq!(segment.id(), again.expect("the same segment").id());
+    assert_ne!(segment.id(), Segment::create(1 << 16).expect("another").id());
+
+    let lock = Lock::new_in(&segment, 7_u8).expect("a lock");
+    let value = Value::new_in(&segment, 7_u8).expect("a value");
+    for (printed, name, handle) in [
+        (format!("{lock:?}"), "Lock", lock.handle()),
+        (format!("{value:?}"), "Value", value.handle()),
+    ] {
+        assert_eq!(printed, format!("{name} {{ handle: {handle:?}, .. }}"));
+    }
+    assert_eq!(format!("{:?}", lock.lock().expect("free")), "7");
+    assert_eq!(
+        format!("{:?}", lock.recover().expect("free")),
+        "RecoveryGuard { state: Clean, value: 7 }"
+    );
+
+    let queue = Queue::<u8>::with_capacity_in(&segment, 1).expect("a queue");
+    let mut slot = queue.reserve().expect("open");
+    assert_eq!(format!("{slot:?}"), "Reservation { slot: Some(0), .. }");
+    slot.write(8);
+    slot.commit();
+    assert_eq!(format!("{:?}", queue.recv_ref().expect("a message")), "8");
+    queue.send(9).expect("open");
+    let error = queue.try_send_many(&[1]).expect_err("full");
+    assert_eq!((error.sent, format!("{error:?}")), (0, error.to_string()));
+    assert!(!error.to_string().is_empty());
+    queue.close();
+    let mut messages = queue.iter();
+    assert_eq!((messages.next(), messages.end()), (Some(9), None));
+    assert_eq!((messages.next(), messages.end()), (None, Some(RecvError::Closed)));
+
+    for (printed, text) in [
+        (format!("{:?}", TryUpdateError::WouldBlock), TryUpdateError::WouldBlock.to_string()),
+        (format!("{:?}", UpdateTimeoutError::Timeout), UpdateTimeoutError::Timeout.to_string()),
+    ] {
+        assert_eq!(printed, text);
+        assert!(!text.is_empty());
     }
 }
