@@ -196,3 +196,74 @@ fn everything_that_users_hold_prints_what_it_is() {
         assert!(!text.is_empty());
     }
 }
+
+/// A block keeps the bytes of the object that had it before.
+#[test]
+fn a_new_object_finds_nothing_of_the_one_that_was_there() {
+    fn twice<O>(make: impl Fn() -> O, handle: impl Fn(&O) -> Handle, spoil: impl Fn(O)) -> O {
+        let first = make();
+        let before = handle(&first);
+        spoil(first);
+        let second = make();
+        assert_eq!(handle(&second).block, before.block, "the same memory");
+        assert_ne!(handle(&second), before);
+        second
+    }
+    let segment = Segment::create(1 << 16).expect("a segment");
+
+    let lock = || Lock::new_in(&segment, 1_u64).expect("a lock");
+    let spoil: [fn(Lock<u64>); 2] = [
+        |lock| std::mem::forget(lock.lock().expect("free")),
+        |lock| {
+            let panicked = std::panic::catch_unwind(|| {
+                let _guard = lock.lock().expect("free");
+                panic!("with the lock");
+            });
+            assert!(panicked.is_err() && lock.lock().is_err());
+        },
+    ];
+    for spoil in spoil {
+        let lock = twice(lock, Lock::handle, spoil);
+        assert_eq!(lock.lock().map(|guard| *guard), Ok(1));
+    }
+
+    let queue = || Queue::<u64>::with_capacity_in(&segment, 3).expect("a queue");
+    let queue = twice(queue, Queue::handle, |queue| {
+        (0..3).for_each(|n| queue.send(n).expect("open"));
+        assert_eq!(queue.recv(), Ok(0));
+        std::mem::forget(queue.reserve().expect("open"));
+        queue.close();
+    });
+    assert!(queue.is_empty() && !queue.is_closed() && queue.len() == 0);
+    (0..3).for_each(|n| queue.try_send(n).expect("room"));
+    assert!((0..3).all(|n| queue.try_recv() == Ok(n)));
+
+    let ring = || spsc::ring_in::<u64>(&segment, 3).expect("a ring");
+    let (mut sender, mut receiver) = twice(
+        ring,
+        |(sender, _)| sender.handle(),
+        |(mut sender, mut receiver)| {
+            sender.send(6).expect("room");
+            assert_eq!(receiver.recv(), Ok(6));
+            sender.send(7).expect("room");
+        },
+    );
+    assert!(sender.is_empty() && receiver.is_empty());
+    (0..3).for_each(|n| sender.try_send(n).expect("room"));
+    assert!((0..3).all(|n| receiver.try_recv() == Ok(n)));
+
+    let value = || Value::new_in(&segment, [1_u64; 3]).expect("a value");
+    let value = twice(value, Value::handle, |value| {
+        let panicked = std::panic::catch_unwind(|| {
+            value.update(|words| {
+                *words = [2; 3];
+                panic!("while changing it")
+            })
+        });
+        assert!(panicked.is_err());
+        value.set([3; 3]).expect("free");
+    });
+    assert_eq!(value.get(), Ok([1; 3]));
+    value.try_update(|words| words[0] = 4).expect("free");
+    assert_eq!(value.get(), Ok([4, 1, 1]));
+}
