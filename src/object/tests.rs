@@ -4,7 +4,8 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::heap::Pool;
 use crate::{
-    Handle, Lock, Queue, RecvError, Segment, TryUpdateError, UpdateTimeoutError, Value, spsc,
+    CreateError, Handle, Lock, Queue, RecvError, Segment, TryUpdateError, UpdateTimeoutError,
+    Value, spsc,
 };
 
 fn blocks_in_use(segment: &Segment) -> usize {
@@ -266,4 +267,34 @@ fn a_new_object_finds_nothing_of_the_one_that_was_there() {
     assert_eq!(value.get(), Ok([1; 3]));
     value.try_update(|words| words[0] = 4).expect("free");
     assert_eq!(value.get(), Ok([4, 1, 1]));
+}
+
+/// Without them, the first touch of a header could be a SIGBUS on a full file system.
+#[test]
+fn headers_have_pages_before_they_are_used() {
+    // 64 at a time, of 192 bytes each.
+    const AT_A_TIME: u64 = 64 * 192;
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let mut locks = Vec::new();
+    for _ in 0..3 {
+        let before = pages_in_use(&segment);
+        locks.push(Lock::new_in(&segment, 0_u64).expect("a lock"));
+        let grown = pages_in_use(&segment) - before;
+        assert!(grown >= AT_A_TIME, "{grown} bytes after {} locks", locks.len());
+        (0..63).for_each(|_| locks.push(Lock::new_in(&segment, 0_u64).expect("a lock")));
+    }
+}
+
+#[test]
+fn a_refusal_says_how_much_is_left() {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let left = || match Queue::<u8>::with_capacity_in(&segment, 1 << 16) {
+        Err(CreateError::OutOfMemory { available, .. }) => available,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left(), 1 << 16);
+    let lock = Lock::new_in(&segment, [0_u8; 1000]).expect("a lock");
+    assert_eq!(left(), (1 << 16) - 128 - 1000, "the words of the lock, and its value");
+    drop(lock);
+    assert_eq!(left(), 1 << 16);
 }
