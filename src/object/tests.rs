@@ -275,6 +275,8 @@ fn headers_have_pages_before_they_are_used() {
     // 64 at a time, of 192 bytes each.
     const AT_A_TIME: u64 = 64 * 192;
     let segment = Segment::create(1 << 20).expect("a segment");
+    let fixed = segment.mapping().layout().fixed_part();
+    assert!(pages_in_use(&segment) >= fixed, "header, peer table, words of the heap");
     let mut locks = Vec::new();
     for _ in 0..3 {
         let before = pages_in_use(&segment);
