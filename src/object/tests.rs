@@ -235,7 +235,7 @@ fn a_new_object_finds_nothing_of_the_one_that_was_there() {
         std::mem::forget(queue.reserve().expect("open"));
         queue.close();
     });
-    assert!(queue.is_empty() && !queue.is_closed() && queue.len() == 0);
+    assert_eq!((queue.is_empty(), queue.len(), queue.is_closed()), (true, 0, false));
     (0..3).for_each(|n| queue.try_send(n).expect("room"));
     assert!((0..3).all(|n| queue.try_recv() == Ok(n)));
 
