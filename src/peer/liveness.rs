@@ -108,21 +108,21 @@ mod tests {
     use crate::segment::Segment;
     use crate::sys::pidfd::{Identity, Start};
 
-    /// A process that had the pid of this one before it. The bits say where the two starts differ.
-    fn predecessor(bits: u64) -> Identity {
-        let own = Identity::own();
-        let start = match own.start {
-            Start::Inode(inode) => Start::Inode(inode ^ bits),
-            Start::Ticks { ticks, time_namespace } => {
-                Start::Ticks { ticks: ticks ^ bits, time_namespace }
-            }
-            Start::Unknown => panic!("no start"),
-        };
-        Identity { start, ..own }
-    }
-
     #[test]
     fn an_entry_is_judged_by_who_has_it() {
+        /// A process that had the pid of this one before it. The bits say where the two starts differ.
+        fn predecessor(bits: u64) -> Identity {
+            let own = Identity::own();
+            let start = match own.start {
+                Start::Inode(inode) => Start::Inode(inode ^ bits),
+                Start::Ticks { ticks, time_namespace } => {
+                    Start::Ticks { ticks: ticks ^ bits, time_namespace }
+                }
+                Start::Unknown => panic!("no start"),
+            };
+            Identity { start, ..own }
+        }
+
         let segment = Segment::create(1 << 16).expect("a segment");
         let mapping = segment.mapping();
         let (_, table) = attach::view(mapping).expect("mapped");

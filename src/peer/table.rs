@@ -460,27 +460,12 @@ mod tests {
         assert!(!unknown.differs_from(unknown));
     }
 
-    /// The states that an entry goes through, without any other process.
-    struct Scene {
-        segment: Segment,
+    fn word(table: Table<'_>, peer: PeerId) -> EntryWord {
+        table.load(peer.index()).expect("in the table")
     }
 
-    impl Scene {
-        fn new() -> Scene {
-            Scene { segment: Segment::create(1 << 16).expect("a segment") }
-        }
-
-        fn table(&self) -> Table<'_> {
-            attach::view(self.segment.mapping()).expect("mapped").1
-        }
-
-        fn state(&self, peer: PeerId) -> State {
-            self.word(peer).state()
-        }
-
-        fn word(&self, peer: PeerId) -> EntryWord {
-            self.table().load(peer.index()).expect("in the table")
-        }
+    fn state(table: Table<'_>, peer: PeerId) -> State {
+        word(table, peer).state()
     }
 
     fn process(pid: u32) -> Attached {
@@ -494,23 +479,23 @@ mod tests {
 
     #[test]
     fn a_reserved_entry_is_its_childs_and_nobody_elses() {
-        let scene = Scene::new();
-        let table = scene.table();
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (_, table) = attach::view(segment.mapping()).expect("mapped");
         let [parent, other] = [1, 2].map(|pid| table.join(&process(pid)).expect("room"));
-        assert_eq!((scene.state(parent), scene.state(other)), (live(1), live(2)));
+        assert_eq!((state(table, parent), state(table, other)), (live(1), live(2)));
         let reserve = || table.reserve(parent, 5).expect("room");
         let later = |peer: PeerId| PeerId::new(peer.index(), peer.generation() + 1);
 
         // The child is first.
         let child = reserve();
-        assert_eq!(scene.state(child), State::Reserved(parent.owner()));
+        assert_eq!(state(table, child), State::Reserved(parent.owner()));
         assert!(!table.adopt(later(child), &process(3)), "reserved for another");
-        assert_eq!(scene.state(child), State::Reserved(parent.owner()));
+        assert_eq!(state(table, child), State::Reserved(parent.owner()));
         assert!(table.adopt(child, &process(3)));
         table.introduce(child, parent, &process(4).identity);
-        let State::Live(who) = scene.state(child) else { panic!("{:?}", scene.state(child)) };
+        let State::Live(who) = state(table, child) else { panic!("{:?}", state(table, child)) };
         assert_eq!(
-            (scene.state(child), table.attached(child.index(), who)),
+            (state(table, child), table.attached(child.index(), who)),
             (live(3), Some(process(3)))
         );
 
@@ -518,59 +503,59 @@ mod tests {
         let child = reserve();
         table.introduce(child, other, &process(3).identity);
         table.introduce(later(child), parent, &process(3).identity);
-        assert_eq!(scene.state(child), State::Reserved(parent.owner()), "not introduced by these");
+        assert_eq!(state(table, child), State::Reserved(parent.owner()), "not introduced by these");
         table.introduce(child, parent, &process(3).identity);
-        assert_eq!(scene.state(child), live(3));
+        assert_eq!(state(table, child), live(3));
         assert!(!table.adopt(child, &process(4)), "another process");
         assert!(table.adopt(child, &process(3)));
         assert_eq!(table.attached(child.index(), who), Some(process(3)));
 
         // The reaper is first.
         let child = reserve();
-        assert!(table.free(child.index(), scene.word(child)));
+        assert!(table.free(child.index(), word(table, child)));
         assert!(!table.adopt(child, &process(3)), "the parent was reaped");
-        assert_eq!(scene.state(child), State::Free);
+        assert_eq!(state(table, child), State::Free);
     }
 
     #[test]
     fn of_all_who_take_an_entry_of_the_dead_one_wins() {
-        let scene = Scene::new();
-        let table = scene.table();
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (_, table) = attach::view(segment.mapping()).expect("mapped");
         let [reaper, dead, next] = [1, 2, 3].map(|pid| table.join(&process(pid)).expect("room"));
-        let judged = scene.word(dead);
+        let judged = word(table, dead);
         let reaping = table.begin_reaping(dead.index(), judged, reaper).expect("nobody else");
-        assert_eq!(scene.state(dead), State::Reaping(reaper.owner()));
+        assert_eq!(state(table, dead), State::Reaping(reaper.owner()));
         assert_eq!(table.begin_reaping(dead.index(), judged, reaper), None);
         assert_eq!(table.take_over(dead.index(), judged, &process(9).identity), None);
         assert!(table.free(dead.index(), reaping));
         assert!(!table.free(dead.index(), reaping), "free already");
-        assert_eq!(scene.state(dead), State::Free);
+        assert_eq!(state(table, dead), State::Free);
 
-        let judged = scene.word(next);
+        let judged = word(table, next);
         let taken = table.take_over(next.index(), judged, &process(9).identity).expect("alone");
-        assert_eq!(scene.state(next), State::Taken(ProcessTag::of(&process(9).identity)));
+        assert_eq!(state(table, next), State::Taken(ProcessTag::of(&process(9).identity)));
         assert_eq!(table.begin_reaping(next.index(), judged, reaper), None);
         let joined = table.join_taken(next.index(), taken, &process(9)).expect("ours");
         assert_eq!((joined.index(), joined.generation()), (next.index(), next.generation() + 1));
-        assert_eq!(scene.state(joined), live(9));
+        assert_eq!(state(table, joined), live(9));
         assert_eq!(table.join_taken(next.index(), taken, &process(8)), None, "no longer taken");
-        assert_eq!(scene.state(joined), live(9));
+        assert_eq!(state(table, joined), live(9));
     }
 
     #[test]
     fn what_the_dead_reserved_and_cleared_up_is_left_to_the_next_reaper() {
-        let scene = Scene::new();
-        let table = scene.table();
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (_, table) = attach::view(segment.mapping()).expect("mapped");
         let [living, dead, third, fourth] =
             [1, 2, 3, 4].map(|pid| table.join(&process(pid)).expect("room"));
         let of_living = [living, dead].map(|parent| table.reserve(parent, 5).expect("room"));
         let [of_living, of_dead] = of_living;
-        table.begin_reaping(third.index(), scene.word(third), dead).expect("alone");
-        table.begin_reaping(fourth.index(), scene.word(fourth), living).expect("alone");
+        table.begin_reaping(third.index(), word(table, third), dead).expect("alone");
+        table.begin_reaping(fourth.index(), word(table, fourth), living).expect("alone");
         table.disown(dead);
-        assert_eq!([of_dead, third].map(|peer| scene.state(peer)), [State::Dead; 2]);
-        assert_eq!(scene.state(of_living), State::Reserved(living.owner()));
-        assert_eq!(scene.state(fourth), State::Reaping(living.owner()));
-        assert_eq!((scene.state(living), scene.state(dead)), (live(1), live(2)));
+        assert_eq!([of_dead, third].map(|peer| state(table, peer)), [State::Dead; 2]);
+        assert_eq!(state(table, of_living), State::Reserved(living.owner()));
+        assert_eq!(state(table, fourth), State::Reaping(living.owner()));
+        assert_eq!((state(table, living), state(table, dead)), (live(1), live(2)));
     }
 }
