@@ -92,4 +92,23 @@ mod tests {
         }
         assert!(holders.is_empty());
     }
+
+    #[test]
+    fn one_holder_is_the_only_one() {
+        let holders = Holders { words: std::array::from_fn(|_| AtomicU64::new(0)) };
+        for peer in [0, 1, 63, 64, 130, 1023] {
+            assert!(!holders.is_only(peer), "nobody holds it");
+            holders.insert(peer);
+            for other in [0, 1, 63, 64, 130, 1023] {
+                assert_eq!(holders.is_only(other), other == peer, "{other} beside {peer}");
+            }
+            holders.insert(peer ^ 1);
+            assert!(!holders.is_only(peer));
+            holders.remove(peer ^ 1);
+            holders.insert(peer ^ 64);
+            assert!(!holders.is_only(peer));
+            holders.remove(peer ^ 64);
+            holders.remove(peer);
+        }
+    }
 }

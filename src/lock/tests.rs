@@ -158,3 +158,22 @@ fn values_from_nothing_to_a_megabyte() {
     });
     thread.expect("a thread").join().expect("no panic");
 }
+
+/// A destructor that runs because of a panic elsewhere may take the lock, and leaves it as it is.
+#[test]
+fn a_guard_made_during_a_panic_does_not_poison() {
+    struct CountsAtItsEnd<'a>(&'a Lock<u8>);
+    impl Drop for CountsAtItsEnd<'_> {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking());
+            *self.0.lock().expect("clean") += 1;
+        }
+    }
+    let lock = Lock::new(0_u8).expect("a lock");
+    let panicked = std::panic::catch_unwind(|| {
+        let _counts = CountsAtItsEnd(&lock);
+        panic!("without the lock");
+    });
+    assert!(panicked.is_err());
+    assert_eq!(lock.lock().map(|guard| *guard), Ok(1));
+}

@@ -3,7 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::heap::Pool;
-use crate::{Handle, Lock, Queue, Segment, spsc};
+use crate::{
+    CreateError, Handle, Lock, Queue, RecvError, Segment, TryUpdateError, UpdateTimeoutError,
+    Value, spsc,
+};
 
 fn blocks_in_use(segment: &Segment) -> usize {
     let mapping = segment.mapping();
@@ -147,4 +150,153 @@ fn a_handle_travels_as_a_serde_value() {
             bytes.len()
         );
     }
+}
+
+/// What a user sees who prints one of the types, which `dbg!` and `{:?}` in an assertion do.
+#[test]
+fn everything_that_users_hold_prints_what_it_is() {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let again = Segment::open(segment.mapping().fd().expect("ours"));
+    assert_eq!(segment.id(), again.expect("the same segment").id());
+    assert_ne!(segment.id(), Segment::create(1 << 16).expect("another").id());
+
+    let lock = Lock::new_in(&segment, 7_u8).expect("a lock");
+    let value = Value::new_in(&segment, 7_u8).expect("a value");
+    for (printed, name, handle) in [
+        (format!("{lock:?}"), "Lock", lock.handle()),
+        (format!("{value:?}"), "Value", value.handle()),
+    ] {
+        assert_eq!(printed, format!("{name} {{ handle: {handle:?}, .. }}"));
+    }
+    assert_eq!(format!("{:?}", lock.lock().expect("free")), "7");
+    assert_eq!(
+        format!("{:?}", lock.recover().expect("free")),
+        "RecoveryGuard { state: Clean, value: 7 }"
+    );
+
+    let queue = Queue::<u8>::with_capacity_in(&segment, 1).expect("a queue");
+    let mut slot = queue.reserve().expect("open");
+    assert_eq!(format!("{slot:?}"), "Reservation { slot: Some(0), .. }");
+    slot.write(8);
+    slot.commit();
+    assert_eq!(format!("{:?}", queue.recv_ref().expect("a message")), "8");
+    queue.send(9).expect("open");
+    let error = queue.try_send_many(&[1]).expect_err("full");
+    assert_eq!((error.sent, format!("{error:?}")), (0, error.to_string()));
+    assert!(!error.to_string().is_empty());
+    queue.close();
+    let mut messages = queue.iter();
+    assert_eq!((messages.next(), messages.end()), (Some(9), None));
+    assert_eq!((messages.next(), messages.end()), (None, Some(RecvError::Closed)));
+
+    for (printed, text) in [
+        (format!("{:?}", TryUpdateError::WouldBlock), TryUpdateError::WouldBlock.to_string()),
+        (format!("{:?}", UpdateTimeoutError::Timeout), UpdateTimeoutError::Timeout.to_string()),
+    ] {
+        assert_eq!(printed, text);
+        assert!(!text.is_empty());
+    }
+}
+
+/// A block keeps the bytes of the object that had it before.
+#[test]
+fn a_new_object_finds_nothing_of_the_one_that_was_there() {
+    fn twice<O>(make: impl Fn() -> O, handle: impl Fn(&O) -> Handle, spoil: impl Fn(O)) -> O {
+        let first = make();
+        let before = handle(&first);
+        spoil(first);
+        let second = make();
+        assert_eq!(handle(&second).block, before.block, "the same memory");
+        assert_ne!(handle(&second), before);
+        second
+    }
+    let segment = Segment::create(1 << 16).expect("a segment");
+
+    let lock = || Lock::new_in(&segment, 1_u64).expect("a lock");
+    let spoil: [fn(Lock<u64>); 2] = [
+        |lock| std::mem::forget(lock.lock().expect("free")),
+        |lock| {
+            let panicked = std::panic::catch_unwind(|| {
+                let _guard = lock.lock().expect("free");
+                panic!("with the lock");
+            });
+            assert!(panicked.is_err() && lock.lock().is_err());
+        },
+    ];
+    for spoil in spoil {
+        let lock = twice(lock, Lock::handle, spoil);
+        assert_eq!(lock.lock().map(|guard| *guard), Ok(1));
+    }
+
+    let queue = || Queue::<u64>::with_capacity_in(&segment, 3).expect("a queue");
+    let queue = twice(queue, Queue::handle, |queue| {
+        (0..3).for_each(|n| queue.send(n).expect("open"));
+        assert_eq!(queue.recv(), Ok(0));
+        std::mem::forget(queue.reserve().expect("open"));
+        queue.close();
+    });
+    assert_eq!((queue.is_empty(), queue.len(), queue.is_closed()), (true, 0, false));
+    (0..3).for_each(|n| queue.try_send(n).expect("room"));
+    assert!((0..3).all(|n| queue.try_recv() == Ok(n)));
+
+    let ring = || spsc::ring_in::<u64>(&segment, 3).expect("a ring");
+    let (mut sender, mut receiver) = twice(
+        ring,
+        |(sender, _)| sender.handle(),
+        |(mut sender, mut receiver)| {
+            sender.send(6).expect("room");
+            assert_eq!(receiver.recv(), Ok(6));
+            sender.send(7).expect("room");
+        },
+    );
+    assert!(sender.is_empty() && receiver.is_empty());
+    (0..3).for_each(|n| sender.try_send(n).expect("room"));
+    assert!((0..3).all(|n| receiver.try_recv() == Ok(n)));
+
+    let value = || Value::new_in(&segment, [1_u64; 3]).expect("a value");
+    let value = twice(value, Value::handle, |value| {
+        let panicked = std::panic::catch_unwind(|| {
+            value.update(|words| {
+                *words = [2; 3];
+                panic!("while changing it")
+            })
+        });
+        assert!(panicked.is_err());
+        value.set([3; 3]).expect("free");
+    });
+    assert_eq!(value.get(), Ok([1; 3]));
+    value.try_update(|words| words[0] = 4).expect("free");
+    assert_eq!(value.get(), Ok([4, 1, 1]));
+}
+
+/// Without them, the first touch of a header could be a SIGBUS on a full file system.
+#[test]
+fn headers_have_pages_before_they_are_used() {
+    // 64 at a time, of 192 bytes each.
+    const AT_A_TIME: u64 = 64 * 192;
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let fixed = segment.mapping().layout().fixed_part();
+    assert!(pages_in_use(&segment) >= fixed, "header, peer table, words of the heap");
+    let mut locks = Vec::new();
+    for _ in 0..3 {
+        let before = pages_in_use(&segment);
+        locks.push(Lock::new_in(&segment, 0_u64).expect("a lock"));
+        let grown = pages_in_use(&segment) - before;
+        assert!(grown >= AT_A_TIME, "{grown} bytes after {} locks", locks.len());
+        (0..63).for_each(|_| locks.push(Lock::new_in(&segment, 0_u64).expect("a lock")));
+    }
+}
+
+#[test]
+fn a_refusal_says_how_much_is_left() {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let left = || match Queue::<u8>::with_capacity_in(&segment, 1 << 16) {
+        Err(CreateError::OutOfMemory { available, .. }) => available,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left(), 1 << 16);
+    let lock = Lock::new_in(&segment, [0_u8; 1000]).expect("a lock");
+    assert_eq!(left(), (1 << 16) - 128 - 1000, "the words of the lock, and its value");
+    drop(lock);
+    assert_eq!(left(), 1 << 16);
 }

@@ -107,4 +107,11 @@ mod tests {
         }
         assert_eq!(PeerId::from_bits(0), None);
     }
+
+    #[test]
+    fn a_word_without_the_mark_names_nobody() {
+        for bits in [1, 1023, !PRESENT_BIT.get()] {
+            assert_eq!(PeerId::from_bits(bits), None, "{bits:x}");
+        }
+    }
 }

@@ -99,3 +99,70 @@ fn after_the_verdict() {
     // kernel's own barriers at the end of a process.
     fence(Ordering::Acquire);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::attach;
+    use crate::peer::id::PeerId;
+    use crate::segment::Segment;
+    use crate::sys::pidfd::{Identity, Start};
+
+    #[test]
+    fn an_entry_is_judged_by_who_has_it() {
+        /// A process that had the pid of this one before it. The bits say where the two starts differ.
+        fn predecessor(bits: u64) -> Identity {
+            let own = Identity::own();
+            let start = match own.start {
+                Start::Inode(inode) => Start::Inode(inode ^ bits),
+                Start::Ticks { ticks, time_namespace } => {
+                    Start::Ticks { ticks: ticks ^ bits, time_namespace }
+                }
+                Start::Unknown => panic!("no start"),
+            };
+            Identity { start, ..own }
+        }
+
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let mapping = segment.mapping();
+        let (_, table) = attach::view(mapping).expect("mapped");
+        let home = mapping.home().to_bits();
+        let join = |identity, home| {
+            table.join(&Attached { identity, home, liveness_byte: 0 }).expect("room")
+        };
+        let reserve = |parent| table.reserve(parent, home).expect("room");
+        let introduced = |parent, child| {
+            let reserved = reserve(parent);
+            table.introduce(reserved, parent, &child);
+            reserved
+        };
+        let alive = Identity::own();
+        // Nobody asks about himself, so that his own home does not matter.
+        let me = join(alive, home + 1);
+        let living = join(alive, home);
+        // The entry's word contains the low bits of the start, and its identity all of them.
+        let [dead, long_dead] = [1, 1 << 40].map(|bits| join(predecessor(bits), home));
+        let detached = PeerId::new(living.index(), living.generation() + 1);
+        let judge = Judge { table, mapping, me: me.owner() };
+        for (peer, is_dead, what) in [
+            (living, false, "itself"),
+            (dead, true, "the next process has its pid"),
+            (long_dead, true, "as before, and the words are the same"),
+            (join(alive, home + 1), true, "it lived in another pid namespace, or before a boot"),
+            (reserve(me), false, "for a child of ours"),
+            (reserve(living), false, "the parent is alive"),
+            (reserve(dead), true, "the parent is dead"),
+            (reserve(detached), true, "the parent has left"),
+            (introduced(me, alive), false, "a child that has not used its entry"),
+            (introduced(me, predecessor(1)), true, "a child that died before it used its entry"),
+        ] {
+            let word = table.load(peer.index()).expect("in the table");
+            assert_eq!(judge.is_dead(peer.index(), word), is_dead, "{what}: {word:?}");
+        }
+        for (peer, is_dead) in [(me, false), (living, false), (dead, true), (detached, true)] {
+            assert_eq!(judge.owner_is_dead(peer.owner()), is_dead, "{peer:?}");
+        }
+        assert!(!joining_is_dead(ProcessTag::of(&alive)));
+        assert!(joining_is_dead(ProcessTag::of(&predecessor(1))));
+    }
+}

@@ -110,3 +110,57 @@ fn needs_reaping(judge: Judge<'_>, index: u32, word: EntryWord) -> bool {
         State::Joining(_) | State::Reserved(_) | State::Live(_) => judge.is_dead(index, word),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::attach;
+    use crate::segment::Segment;
+    use crate::sys::pidfd::{Identity, Start};
+
+    /// A parent may come late, when the entry is another's.
+    #[test]
+    fn a_parent_clears_up_after_its_child_only() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (_, table) = attach::view(segment.mapping()).expect("mapped");
+        let identity = |pid| Identity { pid, start: Start::Inode(1) };
+        let process = |pid| Attached { identity: identity(pid), home: 5, liveness_byte: 0 };
+        let [me, other] = [1, 2].map(|pid| table.join(&process(pid)).expect("room"));
+        let reserved = |parent| table.reserve(parent, 5).expect("room");
+        let introduced = |pid| {
+            let child = reserved(me);
+            table.introduce(child, me, &identity(pid));
+            child
+        };
+        let later = |peer: PeerId| PeerId::new(peer.index(), peer.generation() + 1);
+        let disowned = reserved(other);
+        table.disown(other);
+        for (child, is_ours, what) in [
+            (reserved(me), true, "never used"),
+            (reserved(other), false, "reserved by another by now"),
+            (introduced(7), true, "used"),
+            (introduced(8), false, "another process has it by now"),
+            (later(reserved(me)), false, "of another generation"),
+            (disowned, true, "taken for an orphan by another reaper"),
+        ] {
+            let before = table.load(child.index());
+            let mut cleared = None;
+            reap_child(table, me, child, 7, |dead| {
+                assert_eq!(
+                    table.load(dead.index()).map(EntryWord::state),
+                    Some(State::Reaping(me.owner())),
+                    "nobody else clears up meanwhile"
+                );
+                cleared = Some(dead);
+            });
+            assert_eq!(cleared, is_ours.then_some(child), "{what}");
+            let after = table.load(child.index());
+            if is_ours {
+                assert_eq!(after.map(EntryWord::state), Some(State::Free), "{what}");
+                assert_eq!(after.map(EntryWord::generation), Some(child.generation() + 1));
+            } else {
+                assert_eq!(after, before, "{what}");
+            }
+        }
+    }
+}

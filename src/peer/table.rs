@@ -403,6 +403,8 @@ impl<'a> Table<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::attach;
+    use crate::segment::Segment;
 
     #[test]
     fn words_keep_every_field() {
@@ -434,5 +436,126 @@ mod tests {
     fn generations_wrap() {
         let last = EntryWord::new((1 << GENERATION_BITS) - 1, State::Dead);
         assert_eq!(last.next_free(), EntryWord(0));
+    }
+
+    #[test]
+    fn a_tag_tells_starts_of_one_kind_apart() {
+        let tag = |pid, start| ProcessTag::of(&Identity { pid, start });
+        let inode = |pid, inode| tag(pid, Start::Inode(inode));
+        let ticks = |ticks| tag(7, Start::Ticks { ticks, time_namespace: 1 });
+        let unknown = tag(7, Start::Unknown);
+        for value in [0, 1, 2, 127, 128, 255] {
+            assert!(!inode(7, value).differs_from(inode(7, value)));
+            assert!(inode(7, value).differs_from(inode(8, value)), "another pid");
+            for bit in 0..TAG_BITS - TAG_KIND_BITS {
+                let other = value ^ 1 << bit;
+                assert!(inode(7, value).differs_from(inode(7, other)), "{value} and {other}");
+                assert!(ticks(value).differs_from(ticks(other)), "{value} and {other}");
+            }
+            for other in [ticks(value), ticks(value ^ 1), unknown] {
+                assert!(!inode(7, value).differs_from(other), "kinds that cannot be compared");
+                assert!(!other.differs_from(inode(7, value)), "kinds that cannot be compared");
+            }
+        }
+        assert!(!unknown.differs_from(unknown));
+    }
+
+    fn word(table: Table<'_>, peer: PeerId) -> EntryWord {
+        table.load(peer.index()).expect("in the table")
+    }
+
+    fn state(table: Table<'_>, peer: PeerId) -> State {
+        word(table, peer).state()
+    }
+
+    fn process(pid: u32) -> Attached {
+        let identity = Identity { pid, start: Start::Inode(pid.into()) };
+        Attached { identity, home: 5, liveness_byte: 6 }
+    }
+
+    fn live(pid: u32) -> State {
+        State::Live(ProcessTag::of(&process(pid).identity))
+    }
+
+    #[test]
+    fn a_reserved_entry_is_its_childs_and_nobody_elses() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (_, table) = attach::view(segment.mapping()).expect("mapped");
+        let [parent, other] = [1, 2].map(|pid| table.join(&process(pid)).expect("room"));
+        assert_eq!((state(table, parent), state(table, other)), (live(1), live(2)));
+        let reserve = || table.reserve(parent, 5).expect("room");
+        let later = |peer: PeerId| PeerId::new(peer.index(), peer.generation() + 1);
+
+        // The child is first.
+        let child = reserve();
+        assert_eq!(state(table, child), State::Reserved(parent.owner()));
+        assert!(!table.adopt(later(child), &process(3)), "reserved for another");
+        assert_eq!(state(table, child), State::Reserved(parent.owner()));
+        assert!(table.adopt(child, &process(3)));
+        table.introduce(child, parent, &process(4).identity);
+        let State::Live(who) = state(table, child) else { panic!("{:?}", state(table, child)) };
+        assert_eq!(
+            (state(table, child), table.attached(child.index(), who)),
+            (live(3), Some(process(3)))
+        );
+
+        // The parent is first.
+        let child = reserve();
+        table.introduce(child, other, &process(3).identity);
+        table.introduce(later(child), parent, &process(3).identity);
+        assert_eq!(state(table, child), State::Reserved(parent.owner()), "not introduced by these");
+        table.introduce(child, parent, &process(3).identity);
+        assert_eq!(state(table, child), live(3));
+        assert!(!table.adopt(child, &process(4)), "another process");
+        assert!(table.adopt(child, &process(3)));
+        assert_eq!(table.attached(child.index(), who), Some(process(3)));
+
+        // The reaper is first.
+        let child = reserve();
+        assert!(table.free(child.index(), word(table, child)));
+        assert!(!table.adopt(child, &process(3)), "the parent was reaped");
+        assert_eq!(state(table, child), State::Free);
+    }
+
+    #[test]
+    fn of_all_who_take_an_entry_of_the_dead_one_wins() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (_, table) = attach::view(segment.mapping()).expect("mapped");
+        let [reaper, dead, next] = [1, 2, 3].map(|pid| table.join(&process(pid)).expect("room"));
+        let judged = word(table, dead);
+        let reaping = table.begin_reaping(dead.index(), judged, reaper).expect("nobody else");
+        assert_eq!(state(table, dead), State::Reaping(reaper.owner()));
+        assert_eq!(table.begin_reaping(dead.index(), judged, reaper), None);
+        assert_eq!(table.take_over(dead.index(), judged, &process(9).identity), None);
+        assert!(table.free(dead.index(), reaping));
+        assert!(!table.free(dead.index(), reaping), "free already");
+        assert_eq!(state(table, dead), State::Free);
+
+        let judged = word(table, next);
+        let taken = table.take_over(next.index(), judged, &process(9).identity).expect("alone");
+        assert_eq!(state(table, next), State::Taken(ProcessTag::of(&process(9).identity)));
+        assert_eq!(table.begin_reaping(next.index(), judged, reaper), None);
+        let joined = table.join_taken(next.index(), taken, &process(9)).expect("ours");
+        assert_eq!((joined.index(), joined.generation()), (next.index(), next.generation() + 1));
+        assert_eq!(state(table, joined), live(9));
+        assert_eq!(table.join_taken(next.index(), taken, &process(8)), None, "no longer taken");
+        assert_eq!(state(table, joined), live(9));
+    }
+
+    #[test]
+    fn what_the_dead_reserved_and_cleared_up_is_left_to_the_next_reaper() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (_, table) = attach::view(segment.mapping()).expect("mapped");
+        let [living, dead, third, fourth] =
+            [1, 2, 3, 4].map(|pid| table.join(&process(pid)).expect("room"));
+        let of_living = [living, dead].map(|parent| table.reserve(parent, 5).expect("room"));
+        let [of_living, of_dead] = of_living;
+        table.begin_reaping(third.index(), word(table, third), dead).expect("alone");
+        table.begin_reaping(fourth.index(), word(table, fourth), living).expect("alone");
+        table.disown(dead);
+        assert_eq!([of_dead, third].map(|peer| state(table, peer)), [State::Dead; 2]);
+        assert_eq!(state(table, of_living), State::Reserved(living.owner()));
+        assert_eq!(state(table, fourth), State::Reaping(living.owner()));
+        assert_eq!((state(table, living), state(table, dead)), (live(1), live(2)));
     }
 }

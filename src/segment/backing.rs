@@ -266,3 +266,38 @@ impl Drop for Draft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Most file systems have files without a name, so no other test sees the ones with a name.
+    #[test]
+    fn a_draft_gets_its_name_at_the_end_and_leaves_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("segment");
+        let names = || std::fs::read_dir(folder.path()).expect("a folder").count();
+        let mut drafts = vec![(1, Draft::named(folder.path(), &path).expect("a draft"))];
+        let flags = OFlags::TMPFILE | OFlags::RDWR;
+        if rustix::fs::open(folder.path(), flags, MODE).is_ok() {
+            drafts.push((0, Draft::nameless(folder.path()).expect("as this file system has them")));
+            drafts.push((0, Draft::beside(&path).expect("a draft")));
+        }
+        for (own_names, draft) in drafts.into_iter().rev() {
+            assert_eq!(draft.name.is_some(), own_names == 1);
+            let flags = rustix::io::fcntl_getfd(&draft.file).expect("open");
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+            let mode = draft.file.metadata().expect("open").mode();
+            assert_eq!(mode & 0o777, 0o600);
+            draft.file.write_all_at(b"content", 0).expect("writable");
+            draft.publish(&path).expect("the name is free");
+            assert!(draft.publish(&path).is_err(), "the name is taken");
+            drop(draft);
+            assert_eq!(std::fs::read(&path).expect("published"), b"content");
+            std::fs::remove_file(&path).expect("there");
+        }
+        assert_eq!(names(), 0);
+        drop(Draft::named(folder.path(), &path).expect("a draft"));
+        assert_eq!(names(), 0, "nobody published it");
+    }
+}

@@ -140,10 +140,11 @@ mod tests {
 
     #[test]
     fn what_we_write_we_accept() {
-        let (header, size) = good();
-        let (layout, fences) = header.validate(size).expect("valid");
-        assert_eq!(layout.budget(), 1 << 20);
-        assert_eq!(fences, Fences::Asymmetric);
+        for agreed in [Fences::Asymmetric, Fences::Symmetric] {
+            let layout = Layout::for_budget(1 << 20).expect("a layout");
+            let header = Header::new(&layout, 7, Home::from_bits(9), agreed);
+            assert_eq!(header.validate(layout.size()).expect("valid"), (layout, agreed));
+        }
     }
 
     #[test]

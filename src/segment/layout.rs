@@ -214,4 +214,19 @@ mod tests {
         assert_eq!(fingerprint(1 << 20), fingerprint(1 << 20));
         assert_ne!(fingerprint(1 << 20), fingerprint(1 << 21));
     }
+
+    /// Whoever changes a number of the layout raises the format version, and changes this, too. A
+    /// creator and an opener of one build change together, so no other test would notice.
+    #[test]
+    fn the_layout_is_that_of_its_format_version() {
+        let layout = Layout::for_budget(1 << 20).expect("a layout");
+        let words = layout.heap_words() + HEAP_WORDS_SIZE;
+        assert_eq!(layout.heap_words(), 4096 + 1024 * 64);
+        assert_eq!([0, 2].map(|class| layout.class_words(class)), [words, words + 2 * 64]);
+        assert_eq!(layout.fixed_part(), words + 17 * 64);
+        let sizes: Vec<u64> = layout.classes().iter().map(|class| class.block_size).collect();
+        assert_eq!(sizes[..10], [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192]);
+        assert_eq!((sizes.len(), layout.size()), (17, 21037056));
+        assert_eq!(layout.fingerprint(), 0x468b_34d9_692b_c424);
+    }
 }

@@ -73,3 +73,24 @@ fn impossible_capacities_are_refused() {
     assert!(sender.try_send(()).is_err());
     assert_eq!(receiver.recv(), Ok(()));
 }
+
+#[test]
+fn both_ends_say_what_the_ring_is() {
+    let (mut sender, mut receiver) = ring::<u8>(3).expect("a ring");
+    let says = |sender: &Producer<u8>, receiver: &Consumer<u8>, len: usize| {
+        assert_eq!((sender.capacity(), receiver.capacity()), (3, 3));
+        assert_eq!((sender.len(), receiver.len()), (len, len));
+        assert_eq!((sender.is_empty(), receiver.is_empty()), (len == 0, len == 0));
+        let text = format!("{{ len: {len}, capacity: 3, .. }}");
+        assert_eq!(format!("{sender:?}"), format!("Producer {text}"));
+        assert_eq!(format!("{receiver:?}"), format!("Consumer {text}"));
+    };
+    says(&sender, &receiver, 0);
+    sender.send(1).expect("room");
+    says(&sender, &receiver, 1);
+    sender.send(2).expect("room");
+    says(&sender, &receiver, 2);
+    assert_eq!(receiver.recv(), Ok(1));
+    says(&sender, &receiver, 1);
+    assert_eq!(sender.handle(), receiver.handle());
+}

@@ -599,25 +599,55 @@ fn child_without_parent_death_signal_dies_when_its_parent_is_killed() {
     });
 }
 
-/// Closes this child's end of the lifeline: the one descriptor in signal-driven mode.
-fn cut_lifeline() {
-    let mut cut = 0;
-    for &fd in common::descriptors().keys() {
+/// This child's end of the lifeline: the one descriptor in signal-driven mode.
+fn lifeline() -> i32 {
+    let mut found = common::descriptors().into_keys().filter(|&fd| {
         // SAFETY: takes no pointer.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-        if flags != -1 && flags & libc::O_ASYNC != 0 {
-            // SAFETY: takes no pointer; the owner of this descriptor never uses it again, nor drops
-            // it.
-            unsafe { libc::close(fd) };
-            cut += 1;
-        }
-    }
-    assert_eq!(cut, 1);
+        flags != -1 && flags & libc::O_ASYNC != 0
+    });
+    let lifeline = found.next().expect("a lifeline");
+    assert_eq!(found.next(), None);
+    lifeline
+}
+
+/// Closes this child's end of the lifeline.
+fn cut_lifeline() {
+    // SAFETY: takes no pointer; the owner of this descriptor never uses it again, nor drops it.
+    assert_eq!(unsafe { libc::close(lifeline()) }, 0);
 }
 
 #[apply(test)]
 fn child_without_lifeline_dies_when_its_parent_is_killed() {
     dies_with_killed_parent(cut_lifeline);
+}
+
+/// As a child does that changes its user, unless its parent is root.
+fn lose_both() {
+    rustix::process::set_parent_process_death_signal(None).expect("prctl");
+    // SAFETY: takes no pointer.
+    assert_eq!(unsafe { libc::fcntl(lifeline(), libc::F_SETOWN, 0) }, 0);
+}
+
+#[apply(test)]
+fn child_that_lost_both_dies_with_its_parent_once_it_has_asked_for_that() {
+    dies_with_killed_parent(|| {
+        lose_both();
+        offspring::end_with_parent().expect("a child");
+        rustix::process::set_parent_process_death_signal(None).expect("prctl");
+    });
+    dies_with_killed_parent(|| {
+        lose_both();
+        offspring::end_with_parent().expect("a child");
+        cut_lifeline();
+    });
+    // It has indeed lost both.
+    let (parent, child) = parent_and_child(lose_both, keep);
+    parent.kill().expect("it lives");
+    assert!(matches!(parent.join(), Err(JoinError::Killed(libc::SIGKILL))));
+    assert!(is_alive(&child));
+    rustix::process::pidfd_send_signal(&child, Signal::KILL).expect("it lives");
+    wait_for(&child);
 }
 
 /// A process that libc's `fork` makes of the parent, after its child, must not keep the lifeline:

@@ -5,9 +5,12 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use offspring::{Lock, Queue, QueueOptions, Segment, TryLockError, Wait, fork, spsc};
+use offspring::{
+    Fault, Lock, LockError, Queue, QueueOptions, Segment, TryLockError, Wait, fork, spsc,
+};
 
 use crate::common;
+use crate::common::raw::{Board, Errand};
 use crate::harness::{apply, test};
 
 /// Forks as foreign code would, runs `child` in the copy and gives its exit code; 99 for a panic.
@@ -269,8 +272,22 @@ fn children_that_use_nothing_leave_nothing() {
     assert_eq!(Segment::commons().expect("the commons").reap().expect("attached"), 0);
 }
 
+/// Nobody has to clear up: who finds no free entry takes that of a dead peer, and what the dead
+/// had is recovered.
 #[apply(test)]
 fn peers_beyond_the_table_are_an_error_and_come_back() {
+    const LONG: Duration = Duration::from_secs(30);
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let lock = Lock::new_in(&segment, 1_u64).expect("a lock");
+    let board = Board::new();
+    let theirs = lock.clone();
+    let owner = fork(move || {
+        std::mem::forget(theirs.lock().expect("free"));
+        board.set(0, 1);
+        common::sleep_for_ever_returning_nothing();
+    });
+    let owner = owner.expect("fork");
+    common::wait_until("the child has the lock", || board.get(0) == 1);
     // Every entry is taken by children of this one, of which most never use theirs.
     let mut children = Vec::new();
     let refused = loop {
@@ -281,11 +298,20 @@ fn peers_beyond_the_table_are_an_error_and_come_back() {
         assert!(children.len() <= 1024);
     };
     assert!(children.len() >= 1000, "{refused}");
+    let stranger = || Errand::send(|| format!("{:?}", lock.lock_timeout(LONG))).answer();
+    assert_eq!(stranger(), format!("Err({})", Fault::TooManyPeers));
+    owner.kill().expect("kill");
+    common::wait_until_dead(owner.id());
+    assert_eq!(stranger(), format!("Err({})", LockError::OwnerDied));
+    assert_eq!(segment.reap(), Ok(1), "the stranger, and not the owner whose place it had");
+    assert!(owner.join().is_err());
     for child in &children {
         child.kill().expect("kill");
     }
     for child in children {
         assert!(child.join().is_err());
     }
+    assert_eq!(segment.reap(), Ok(0));
+    drop(lock.recover().expect("nobody has it").mark_repaired());
     fork(|| ()).expect("there is room again").join().expect("no panic");
 }

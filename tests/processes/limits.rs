@@ -4,11 +4,17 @@
 use std::path::Path;
 use std::process::Command;
 
-use offspring::{CreateError, Queue, Segment, SegmentError, SegmentOptions, fork};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use nix::unistd::{Uid, setresuid};
+use offspring::{
+    CreateError, ForkError, JoinError, Queue, Segment, SegmentError, SegmentOptions, fork,
+};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
-use crate::harness::{apply, fresh, test};
+use crate::harness::{apart, apply, fresh, test};
 use crate::role::{self, role};
+
+/// A user who may do nothing special.
+const NOBODY: u32 = 65534;
 
 #[apply(fresh)]
 fn a_limited_address_space_gives_smaller_commons() {
@@ -17,7 +23,11 @@ fn a_limited_address_space_gives_smaller_commons() {
     let commons = Segment::commons().expect("smaller commons");
     assert!(commons.len() < 1 << 30, "{}", commons.len());
     let error = Segment::create(1 << 30).expect_err("an explicit length is not made smaller");
-    assert!(matches!(error, SegmentError::NoRoom { size, .. } if size > 1 << 30), "{error}");
+    let SegmentError::NoRoom { size, call: "getrlimit", source } = error else {
+        panic!("{error:?}");
+    };
+    assert!(size > 1 << 30, "{size}");
+    assert_eq!(source.raw_os_error(), Some(libc::ENOMEM));
     works_in_children();
 }
 
@@ -27,6 +37,9 @@ fn a_limited_file_size_gives_smaller_commons() {
     setrlimit(Resource::Fsize, limit).expect("setrlimit");
     let commons = Segment::commons().expect("smaller commons");
     assert!(commons.len() < 1 << 28, "{}", commons.len());
+    let error = Segment::create(1 << 28).expect_err("an explicit length is not made smaller");
+    let SegmentError::NoRoom { source, .. } = error else { panic!("{error:?}") };
+    assert_eq!(source.raw_os_error(), Some(libc::EFBIG));
     works_in_children();
 }
 
@@ -99,4 +112,38 @@ fn the_commons_take_the_size_that_was_chosen_first() {
         child.expect("fork").join().expect("no panic"),
         Segment::commons().expect("the commons").id()
     );
+}
+
+/// Everything that was prepared for the child is taken back: what the parent reserved in a peer
+/// table would be lost for as long as it lives.
+#[apply(apart)]
+fn a_fork_that_the_kernel_refuses_takes_no_place() {
+    let commons = Segment::commons().expect("the commons");
+    let limit = Rlimit { current: Some(0), maximum: getrlimit(Resource::Nproc).maximum };
+    setrlimit(Resource::Nproc, limit).expect("setrlimit");
+    if geteuid().is_root() {
+        // The limit is not for root.
+        setresuid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(0))
+            .expect("setresuid");
+    }
+    // More often than the table has entries.
+    for round in 0..1100 {
+        match fork(|| ()) {
+            Err(ForkError::Os { call: "fork", .. }) => {}
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+    assert_eq!(commons.reap(), Ok(0), "nobody has died");
+}
+
+/// The limit is on files, and nothing was written to one.
+#[apply(test)]
+fn a_value_beyond_the_file_size_limit_is_an_error_and_no_signal() {
+    let child = fork(|| {
+        let limit = Rlimit { current: Some(0), maximum: getrlimit(Resource::Fsize).maximum };
+        setrlimit(Resource::Fsize, limit).expect("setrlimit");
+        vec![7_u8; 10 << 20]
+    });
+    let refused = child.expect("fork").join();
+    assert!(matches!(refused, Err(JoinError::Unsendable(_))), "{refused:?}");
 }

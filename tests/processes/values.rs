@@ -7,7 +7,8 @@ use std::process::Termination;
 use offspring::{
     CreateError, Failure, Fault, ForkError, JoinError, LockError, LockTimeoutError, PanicInfo,
     Queue, RecvError, RecvTimeoutError, Segment, SegmentError, SendError, SendTimeoutError,
-    TryLockError, TryRecvError, TrySendError, fork,
+    TryLockError, TryRecvError, TrySendError, TryUpdateError, UpdateError, UpdateTimeoutError,
+    fork,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -140,7 +141,13 @@ fn errors_of_this_crate_come_back_as_they_were() {
     fn check<E: Error + Serialize + DeserializeOwned + Debug + Send + 'static>(make: fn() -> E) {
         let error = returned(make);
         let own = make();
-        assert_eq!(format!("{error} {error:?}"), format!("{own} {own:?}"));
+        assert_eq!(
+            (error.to_string(), format!("{error:?}")),
+            (own.to_string(), format!("{own:?}"))
+        );
+        assert!(!own.to_string().is_empty(), "{own:?} says nothing");
+        // Everything that `main` may return prints its text there.
+        assert!(format!("{own:?}").starts_with(&own.to_string()), "{own:?}");
         assert_eq!(std::mem::discriminant(&error), std::mem::discriminant(&own));
     }
     fn not_found() -> std::io::Error {
@@ -161,6 +168,10 @@ fn errors_of_this_crate_come_back_as_they_were() {
     check(|| ForkError::Os { call: "pidfd_open", source: not_found() });
     check(|| LockError::OwnerDied);
     check(|| TryLockError::WouldBlock);
+    check(|| LockTimeoutError::Timeout);
+    check(|| UpdateError::WouldDeadlock);
+    check(|| TryUpdateError::WouldBlock);
+    check(|| UpdateTimeoutError::Timeout);
     check(|| LockTimeoutError::Broken(Fault::Stale));
     check(|| SendError::<_>::Closed(7));
     check(|| TrySendError::<_>::Full(String::from("the value")));

@@ -233,3 +233,39 @@ impl<T> fmt::Debug for SpscBlock<T> {
         f.debug_struct("SpscBlock").field("header", &self.header).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Segment;
+
+    /// Its slots would lie in the blocks of others.
+    #[test]
+    fn a_ring_that_is_larger_than_its_block_is_not_opened() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let region = segment.mapping().region().expect("mapped");
+        // A block that nobody has.
+        let offset = segment.mapping().layout().classes().last().expect("a class").base;
+        let header: &Header = region.at(offset).expect("within the segment");
+        let read = |capacity, stride, len| {
+            header.geometry.capacity.store(capacity, Ordering::Relaxed);
+            header.geometry.stride.store(stride, Ordering::Relaxed);
+            Shape::read::<u64>(region, offset, len)
+        };
+        let len = Shape::of::<u64>(8).expect("a shape").len;
+        assert_eq!(read(8, 8, len).map(|shape| (shape.capacity, shape.len)), Ok((8, len)));
+        for (capacity, stride, len) in [
+            (8, 8, len - 1),
+            (9, 8, len),
+            (8, 4, len),
+            (8, 16, len),
+            (0, 8, len),
+            ((1 << 24) + 1, 8, u64::MAX),
+            (1 << 61, 8, u64::MAX),
+            (u64::MAX, 8, u64::MAX),
+        ] {
+            let refused = read(capacity, stride, len).map(|shape| shape.capacity);
+            assert_eq!(refused, Err(Fault::Corrupt), "{capacity} of {stride} in {len}");
+        }
+    }
+}

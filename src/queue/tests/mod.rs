@@ -246,3 +246,67 @@ fn a_forgotten_guard_is_alive_and_keeps_its_slot() {
     queue.send(1).expect("the second slot");
     assert_eq!(queue.recv_timeout(Duration::from_millis(5)), Err(RecvTimeoutError::Timeout));
 }
+
+#[test]
+fn a_queue_says_what_it_is() {
+    let queue = queue(2);
+    let says = |len: usize, closed: bool| {
+        assert_eq!((queue.capacity(), queue.len(), queue.lost()), (2, len, 0));
+        assert_eq!((queue.is_empty(), queue.is_full()), (len == 0, len == 2));
+        assert_eq!(queue.is_closed(), closed);
+        let text = format!("Queue {{ len: {len}, capacity: 2, closed: {closed}, .. }}");
+        assert_eq!(format!("{queue:?}"), text);
+    };
+    says(0, false);
+    queue.send(1).expect("open");
+    says(1, false);
+    queue.send(2).expect("open");
+    says(2, false);
+    queue.close();
+    says(2, true);
+}
+
+#[test]
+fn a_deadline_is_kept_by_batches() {
+    let queue = queue(2);
+    let time = Duration::from_millis(20);
+    let start = Instant::now();
+    let error = queue.send_many_deadline(&[1, 2, 3], start + time).expect_err("two slots");
+    assert_eq!((error.sent, error.error), (2, SendTimeoutError::Timeout(())));
+    assert!(start.elapsed() >= time);
+    let mut values = Vec::new();
+    assert_eq!(queue.recv_many_deadline(&mut values, 9, Instant::now()), Ok(2));
+    let start = Instant::now();
+    let nothing = queue.recv_many_deadline(&mut values, 9, start + time);
+    assert_eq!(nothing, Err(RecvTimeoutError::Timeout));
+    assert!(start.elapsed() >= time);
+    queue.send_many_deadline(&[3, 4], Instant::now()).expect("room");
+    assert_eq!(queue.recv_many_deadline(&mut values, 1, Instant::now()), Ok(1));
+    assert_eq!((values, queue.len()), (vec![1, 2, 3], 1));
+}
+
+/// The most that slots are aligned to, and twice that.
+#[test]
+fn what_is_aligned_more_than_slots_is_refused() {
+    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+    #[repr(C, align(128))]
+    struct Most([u8; 128]);
+    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+    #[repr(C, align(256))]
+    struct More([u8; 256]);
+    let queue = Queue::<Most>::with_capacity(3).expect("a queue");
+    queue.send(Most([7; 128])).expect("open");
+    assert_eq!(queue.recv_ref().expect("a message").0, [7; 128]);
+    let (mut sender, mut receiver) = crate::spsc::ring::<Most>(3).expect("a ring");
+    sender.send(Most([8; 128])).expect("room");
+    assert_eq!(receiver.recv().expect("a message").0, [8; 128]);
+    let lock = crate::Lock::new(Most([9; 128])).expect("a lock");
+    assert_eq!(lock.lock().expect("free").0, [9; 128]);
+    for refused in [
+        Queue::<More>::with_capacity(3).map(drop),
+        crate::spsc::ring::<More>(3).map(drop),
+        crate::Lock::new(More([0; 256])).map(drop),
+    ] {
+        assert!(matches!(refused, Err(CreateError::Alignment { align: 256, most: 128 })));
+    }
+}
