@@ -290,7 +290,7 @@ impl<'a> Pool<'a> {
             return;
         };
         header.holders.remove(peer.index());
-        self.free_if_unheld(id, header, me);
+        self.free_if_unheld(id, header, me, |_| ());
     }
 
     /// Ends this process's own hold.
@@ -311,8 +311,8 @@ impl<'a> Pool<'a> {
     }
 
     /// Ends this process's own hold. If others go on holding the block, also ends this process's
-    /// claims in the object: `recover` does that. If not, the block is freed, and `empty` is called
-    /// before with what was in it.
+    /// claims in the object: `recover` does that. If not, or if they have left meanwhile, the block is
+    /// freed, and `empty` is called before with what was in it.
     pub(crate) fn leave(
         &self,
         id: BlockId,
@@ -342,7 +342,8 @@ impl<'a> Pool<'a> {
         if let Some(attached) = self.attached(id, header) {
             recover(attached);
         }
-        self.release(id, me);
+        header.holders.remove(me.index());
+        self.free_if_unheld(id, header, me, empty);
     }
 
     /// Generation of the block if it is shared.
@@ -376,7 +377,9 @@ impl<'a> Pool<'a> {
                     self.release_for(id, peer, me);
                 }
                 // A holder that was killed between clearing its bit and freeing the block.
-                State::Shared if header.holders.is_empty() => self.free_if_unheld(id, header, me),
+                State::Shared if header.holders.is_empty() => {
+                    self.free_if_unheld(id, header, me, |_| ());
+                }
                 // A bit that was set for a moment in a block that had become another object's.
                 _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
                 _ => {}
@@ -398,7 +401,14 @@ impl<'a> Pool<'a> {
         count
     }
 
-    fn free_if_unheld(&self, id: BlockId, header: &BlockHeader, me: PeerId) {
+    /// Frees a shared block that nobody holds; calls `empty` before with what was in it.
+    fn free_if_unheld(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        me: PeerId,
+        empty: impl FnOnce(Attached),
+    ) {
         loop {
             // The word first: an attachment after this changes it, and the swap fails.
             let word = header.load();
@@ -406,6 +416,9 @@ impl<'a> Pool<'a> {
                 return;
             }
             if let Some(owned) = header.own(word, me.owner()) {
+                if let Some(attached) = self.attached(id, header) {
+                    empty(attached);
+                }
                 self.tear_down(id, header, owned, Pages::Give);
                 return;
             }

@@ -133,7 +133,8 @@ impl Holding {
         let key = (mapping.file_id(), block.to_bits(), generation);
         if attached.kind != kind {
             if !held.contains_key(&key) {
-                pool.release(block, me);
+                // Its last holder may have left since we became one.
+                pool.leave(block, me, |_| (), |object| block::empty(&pool, object, me.owner()));
             }
             return Err(Fault::WrongType);
         }
