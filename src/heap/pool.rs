@@ -8,7 +8,8 @@
 //! Blocks get pages (`fallocate`) when they are handed out for the first time, so a full file system
 //! or a memory limit is an error here and not a SIGBUS later. Small blocks keep their pages when
 //! they are given back. Large ones keep them if they were part of a message, as far as [`KEEP_MOST`]
-//! allows: a page that is given back and taken again costs more than a copy of it.
+//! allows: a page that is given back and taken again costs more than a copy of it. If the kernel
+//! refuses pages, those that were kept go back ([`Pool::give_kept`]).
 //!
 //! # Layout
 //! ```text
@@ -260,6 +261,29 @@ impl<'a> Pool<'a> {
             words.kept.store(kept, Ordering::Relaxed);
         }
         swept
+    }
+
+    /// Gives the pages of free blocks back to the system, for a process to which the system has just
+    /// refused some. Gives the number of those blocks.
+    pub(crate) fn give_kept(&self, me: PeerId) -> usize {
+        let mut given = 0;
+        self.walk(|id, header| {
+            let word = header.load();
+            if word.state() == State::Free
+                && self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
+                && header.pages() != 0
+                && let Some(owned) = header.own(word, me.owner())
+            {
+                if let Some(words) = self.class_words(id.class.into()) {
+                    // Relaxed: a hint.
+                    words.free.fetch_sub(1, Ordering::Relaxed);
+                }
+                self.subtract(|words| &words.kept, header.pages() * PAGE);
+                self.tear_down(id, header, owned, Pages::Give);
+                given += 1;
+            }
+        });
+        given
     }
 
     /// What is in a shared block of this generation, and where.

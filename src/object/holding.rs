@@ -15,7 +15,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::heap::{BlockId, Pool};
+use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block;
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
@@ -65,9 +65,9 @@ impl<'a> Holder<'a> {
         Pool::new(self.mapping, self.region)
     }
 
-    /// Gives back what the dead have left; false if that was nothing.
-    pub(crate) fn make_room(&self) -> bool {
-        reap::make_room(self.mapping, self.me)
+    /// Gives back what the dead have left, and what else may help; false if that was nothing.
+    pub(crate) fn make_room(&self, why: &AllocError) -> bool {
+        reap::make_room(self.mapping, self.me, why)
     }
 
     /// Whether the peer that a claim word names is dead. Asks the kernel, so it costs system calls.
@@ -93,7 +93,7 @@ impl Holding {
         let pool = Pool::new(&mapping, region);
         let owned = match pool.allocate(me, kind, len) {
             // What dead processes still hold may be room enough.
-            Err(_) if reap::make_room(&mapping, me) => pool.allocate(me, kind, len)?,
+            Err(error) if reap::make_room(&mapping, me, &error) => pool.allocate(me, kind, len)?,
             other => other?,
         };
         if build(region, owned.offset).is_none() {

@@ -6,7 +6,6 @@ use std::iter::FusedIterator;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use crate::heap::AllocError;
 use crate::heap::block::Carrier;
 use crate::object::attempt::{Forever, Once, Until};
 use crate::object::kind::Kind;
@@ -178,9 +177,7 @@ impl ByteQueue {
         } else {
             let holder = object.holder()?;
             let parcel = match Parcel::new(&holder, len) {
-                Err(AllocError::OutOfMemory { .. }) if holder.make_room() => {
-                    Parcel::new(&holder, len)
-                }
+                Err(error) if holder.make_room(&error) => Parcel::new(&holder, len),
                 other => other,
             };
             Bytes::Long(parcel?)
