@@ -8,7 +8,8 @@
 //! Blocks get pages (`fallocate`) when they are handed out for the first time, so a full file system
 //! or a memory limit is an error here and not a SIGBUS later. Small blocks keep their pages when
 //! they are given back. Large ones keep them if they were part of a message, as far as [`KEEP_MOST`]
-//! allows: a page that is given back and taken again costs more than a copy of it.
+//! allows: a page that is given back and taken again costs more than a copy of it. If the kernel
+//! refuses pages, those that were kept go back ([`Pool::give_kept`]).
 //!
 //! # Layout
 //! ```text
@@ -262,6 +263,29 @@ impl<'a> Pool<'a> {
         swept
     }
 
+    /// Gives the pages of free blocks back to the system, for a process to which the system has just
+    /// refused some. Gives the number of those blocks.
+    pub(crate) fn give_kept(&self, me: PeerId) -> usize {
+        let mut given = 0;
+        self.walk(|id, header| {
+            let word = header.load();
+            if word.state() == State::Free
+                && self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
+                && header.pages() != 0
+                && let Some(owned) = header.own(word, me.owner())
+            {
+                if let Some(words) = self.class_words(id.class.into()) {
+                    // Relaxed: a hint.
+                    words.free.fetch_sub(1, Ordering::Relaxed);
+                }
+                self.subtract(|words| &words.kept, header.pages() * PAGE);
+                self.tear_down(id, header, owned, Pages::Give);
+                given += 1;
+            }
+        });
+        given
+    }
+
     /// What is in a shared block of this generation, and where.
     pub(crate) fn shared(&self, id: BlockId, generation: u32) -> Option<Attached> {
         let header = self.header(id)?;
@@ -290,7 +314,7 @@ impl<'a> Pool<'a> {
             return;
         };
         header.holders.remove(peer.index());
-        self.free_if_unheld(id, header, me);
+        self.free_if_unheld(id, header, me, |_| ());
     }
 
     /// Ends this process's own hold.
@@ -309,8 +333,8 @@ impl<'a> Pool<'a> {
     }
 
     /// Ends this process's own hold. If others go on holding the block, also ends this process's
-    /// claims in the object: `recover` does that. If not, the block is freed, and `empty` is called
-    /// before with what was in it.
+    /// claims in the object: `recover` does that. If not, or if they have left meanwhile, the block is
+    /// freed, and `empty` is called before with what was in it.
     pub(crate) fn leave(
         &self,
         id: BlockId,
@@ -340,7 +364,8 @@ impl<'a> Pool<'a> {
         if let Some(attached) = self.attached(id, header) {
             recover(attached);
         }
-        self.release(id, me);
+        header.holders.remove(me.index());
+        self.free_if_unheld(id, header, me, empty);
     }
 
     /// Generation of the block if it is shared.
@@ -374,7 +399,9 @@ impl<'a> Pool<'a> {
                     self.release_for(id, peer, me);
                 }
                 // A holder that was killed between clearing its bit and freeing the block.
-                State::Shared if header.holders.is_empty() => self.free_if_unheld(id, header, me),
+                State::Shared if header.holders.is_empty() => {
+                    self.free_if_unheld(id, header, me, |_| ());
+                }
                 // A bit that was set for a moment in a block that had become another object's.
                 _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
                 _ => {}
@@ -396,7 +423,14 @@ impl<'a> Pool<'a> {
         count
     }
 
-    fn free_if_unheld(&self, id: BlockId, header: &BlockHeader, me: PeerId) {
+    /// Frees a shared block that nobody holds; calls `empty` before with what was in it.
+    fn free_if_unheld(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        me: PeerId,
+        empty: impl FnOnce(Attached),
+    ) {
         loop {
             // The word first: an attachment after this changes it, and the swap fails.
             let word = header.load();
@@ -404,6 +438,9 @@ impl<'a> Pool<'a> {
                 return;
             }
             if let Some(owned) = header.own(word, me.owner()) {
+                if let Some(attached) = self.attached(id, header) {
+                    empty(attached);
+                }
                 self.tear_down(id, header, owned, Pages::Give);
                 return;
             }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::heap::{BlockId, Pool};
+use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block;
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
@@ -79,9 +79,9 @@ impl<'a> Holder<'a> {
         reap::reap_one(self.mapping, self.me, index);
     }
 
-    /// Gives back what the dead have left; false if that was nothing.
-    pub(crate) fn make_room(&self) -> bool {
-        reap::make_room(self.mapping, self.me)
+    /// Gives back what the dead have left, and what else may help; false if that was nothing.
+    pub(crate) fn make_room(&self, why: &AllocError) -> bool {
+        reap::make_room(self.mapping, self.me, why)
     }
 
     /// Whether the peer that a claim word names is dead. Asks the kernel, so it costs system calls.
@@ -107,7 +107,7 @@ impl Holding {
         let pool = Pool::new(&mapping, region);
         let owned = match pool.allocate(me, kind, len) {
             // What dead processes still hold may be room enough.
-            Err(_) if reap::make_room(&mapping, me) => pool.allocate(me, kind, len)?,
+            Err(error) if reap::make_room(&mapping, me, &error) => pool.allocate(me, kind, len)?,
             other => other?,
         };
         if build(region, owned.offset).is_none() {
@@ -147,7 +147,8 @@ impl Holding {
         let key = (mapping.file_id(), block.to_bits(), generation);
         if attached.kind != kind {
             if !held.contains_key(&key) {
-                pool.release(block, me);
+                // Its last holder may have left since we became one.
+                pool.leave(block, me, |_| (), |object| block::empty(&pool, object, me.owner()));
             }
             return Err(Fault::WrongType);
         }

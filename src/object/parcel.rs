@@ -77,9 +77,14 @@ impl Envelope {
         Some(Carried { id: BlockId::from_bits(self.body[0])?, generation })
     }
 
-    /// The message, if it lies in the slot.
-    pub(crate) fn short(&self) -> Option<&[u8]> {
-        bytemuck::cast_slice(&self.body).get(..usize::try_from(self.len).ok()?)
+    /// Length of the message, if it lies in the slot.
+    pub(crate) fn short_len(&self) -> Option<usize> {
+        usize::try_from(self.len).ok().filter(|&len| len <= SHORT)
+    }
+
+    /// The first `len` bytes of a message that lies in the slot; at most as many as there are.
+    pub(crate) fn short(&self, len: usize) -> &[u8] {
+        &bytemuck::cast_slice::<u64, u8>(&self.body)[..len.min(SHORT)]
     }
 }
 
@@ -165,7 +170,8 @@ pub(crate) struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// Finds the block that `envelope` names, in a slot that this process has claimed for reading.
+    /// Finds the block that `envelope` names, in a slot that this process has claimed for reading. It
+    /// is a copy, so that nobody changes between two looks what was checked.
     /// `None` if the slot does not carry such a block.
     pub(crate) fn find(
         holder: &Holder<'a>,
@@ -217,7 +223,8 @@ mod tests {
             let mut envelope = empty();
             envelope.put(&[0xff; SHORT]);
             envelope.put(&bytes);
-            assert_eq!(envelope.short(), Some(&*bytes));
+            assert_eq!(envelope.short_len(), Some(len));
+            assert_eq!(envelope.short(len), bytes);
             assert_eq!(envelope.block(), None);
         }
     }
@@ -229,7 +236,7 @@ mod tests {
         let mut envelope = empty();
         envelope.refer(SHORT as u64 + 1, carried);
         assert_eq!(envelope.block(), Some(carried));
-        assert_eq!(envelope.short(), None);
+        assert_eq!(envelope.short_len(), None);
     }
 
     #[test]
@@ -237,6 +244,7 @@ mod tests {
         let mut envelope = empty();
         envelope.len = u64::MAX;
         envelope.body = [u64::MAX; SHORT / 8];
-        assert_eq!((envelope.short(), envelope.block()), (None, None));
+        assert_eq!((envelope.short_len(), envelope.block()), (None, None));
+        assert_eq!(envelope.short(usize::MAX).len(), SHORT);
     }
 }

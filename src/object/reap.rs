@@ -1,6 +1,6 @@
 //! Gives back the claims and holds of a dead process.
 
-use crate::heap::Pool;
+use crate::heap::{AllocError, Pool};
 use crate::object::block;
 use crate::peer::{PeerId, attach, reaper};
 use crate::segment::region::{Mapping, Region};
@@ -33,12 +33,16 @@ pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: Pee
     pool.sweep(me, |carrier| block::carries(&pool, carrier));
 }
 
-/// Gives back what can be given back: for a process that found no room. False if there was nothing.
-pub(crate) fn make_room(mapping: &Mapping, me: PeerId) -> bool {
+/// Gives back what can be given back: for a process that found no room, and `why`. False if there
+/// was nothing.
+pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool {
     let reaped = reap_all(mapping, me);
     let swept = mapping.region().map_or(0, |region| {
         let pool = Pool::new(mapping, region);
-        pool.sweep(me, |carrier| block::carries(&pool, carrier))
+        let swept = pool.sweep(me, |carrier| block::carries(&pool, carrier));
+        // What was swept has kept its pages, too.
+        let no_pages = matches!(why, AllocError::NoPages { .. });
+        swept + if no_pages { pool.give_kept(me) } else { 0 }
     });
     reaped + swept > 0
 }

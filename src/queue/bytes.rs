@@ -6,7 +6,6 @@ use std::iter::FusedIterator;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use crate::heap::AllocError;
 use crate::heap::block::Carrier;
 use crate::object::attempt::{Forever, Once, Until};
 use crate::object::kind::Kind;
@@ -184,9 +183,7 @@ impl ByteQueue {
         } else {
             let holder = object.holder()?;
             let parcel = match Parcel::new(&holder, len) {
-                Err(AllocError::OutOfMemory { .. }) if holder.make_room() => {
-                    Parcel::new(&holder, len)
-                }
+                Err(error) if holder.make_room(&error) => Parcel::new(&holder, len),
                 other => other,
             };
             Bytes::Long(parcel?)
@@ -387,14 +384,16 @@ impl ByteQueue {
 
     pub(super) fn get<U: Until>(&self, until: U) -> Result<Message<'_>, Stop<U::Late>> {
         let received = self.envelopes.get(until)?;
-        let contents = match received.short() {
-            Some(_) => None,
+        // A copy: a peer may write over the slot, and what is checked must be what is used.
+        let envelope = *received;
+        let contents = match envelope.short_len() {
+            Some(len) => Place::Short { len },
             None => {
                 let holder = self.envelopes.shared.object.holder().map_err(Stop::Broken)?;
                 let carrier = self.carrier(received.claim().position());
                 // Dropping `received` gives the slot back, so that the next message can be received.
-                let contents = Contents::find(&holder, &received, carrier);
-                Some(contents.ok_or(Stop::Broken(Fault::Corrupt))?)
+                let contents = Contents::find(&holder, &envelope, carrier);
+                Place::Long(contents.ok_or(Stop::Broken(Fault::Corrupt))?)
             }
         };
         Ok(Message { queue: self, received: Some(received), contents })
@@ -594,8 +593,21 @@ pub struct Message<'a> {
     queue: &'a ByteQueue,
     /// `None` once it was given back.
     received: Option<Received<'a, Envelope>>,
-    /// Of a message that does not lie in its slot.
-    contents: Option<Contents<'a>>,
+    contents: Place<'a>,
+}
+
+/// Where the bytes of a message lie, as it was found when the message was received.
+#[derive(Debug)]
+enum Place<'a> {
+    /// In its slot.
+    Short {
+        len: usize,
+    },
+    Long(Contents<'a>),
+}
+
+impl Place<'_> {
+    const NONE: Place<'static> = Place::Short { len: 0 };
 }
 
 impl Message<'_> {
@@ -611,8 +623,8 @@ impl Deref for Message<'_> {
 
     fn deref(&self) -> &[u8] {
         let bytes = self.received.as_ref().and_then(|received| match &self.contents {
-            None => received.short(),
-            Some(contents) => contents.bytes(received.claim()),
+            Place::Short { len } => Some(received.short(*len)),
+            Place::Long(contents) => contents.bytes(received.claim()),
         });
         bytes.unwrap_or_default()
     }
@@ -626,7 +638,7 @@ impl Drop for Message<'_> {
         let is_ours = received.is_ours();
         // The slot first: until it is released, the block belongs to the message.
         drop(received);
-        if let Some(contents) = self.contents.take()
+        if let Place::Long(contents) = std::mem::replace(&mut self.contents, Place::NONE)
             && is_ours
             && let Ok(holder) = self.queue.envelopes.shared.object.holder()
         {

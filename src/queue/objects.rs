@@ -29,7 +29,7 @@ use crate::sys::clock::Deadline;
 /// enums, maps, your own structs. Any number of senders and receivers in any processes and threads.
 ///
 /// A value is encoded straight into shared memory, with [postcard](https://docs.rs/postcard), and
-/// decoded from there. In everything else it is a [`ByteQueue`]. For numbers and plain structs
+/// decoded from a copy of that. In everything else it is a [`ByteQueue`]. For numbers and plain structs
 /// [`Queue`](crate::Queue) is faster, as it encodes nothing.
 ///
 /// # Peer death
@@ -322,9 +322,20 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
         E: From<Stop<U::Late>> + RecvReject<DecodeError>,
     {
         let message = self.bytes.get(until)?;
-        decode(&message).map_err(|error| {
-            E::rejected(DecodeError { bytes: message.to_vec(), cause: error.to_string() })
-        })
+        let reject = |bytes: &[u8], error: postcard::Error| {
+            E::rejected(DecodeError { bytes: bytes.to_vec(), cause: error.to_string() })
+        };
+        // From a copy: a text is checked and then copied by whoever decodes it, and a peer that
+        // writes over it in between would have made a `String` that is none.
+        if message.len() <= SHORT {
+            let mut copy = [0; SHORT];
+            let copy = &mut copy[..message.len()];
+            copy.copy_from_slice(&message);
+            decode(copy).map_err(|error| reject(copy, error))
+        } else {
+            let copy = message.to_vec();
+            decode(&copy).map_err(|error| reject(&copy, error))
+        }
     }
 }
 

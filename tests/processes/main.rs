@@ -31,6 +31,7 @@ mod homes;
 mod limits;
 mod lock_owner_death;
 mod memory;
+mod messages;
 mod queue_peer_death;
 mod queue_processes;
 mod recovery_time;

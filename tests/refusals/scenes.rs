@@ -14,9 +14,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use offspring::spsc::{Producer, ring_in};
 use offspring::{
-    Child, CreateError, Event, Fault, ForkError, Handle, JoinError, Lock, LockTimeoutError,
-    OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment, SendTimeoutError,
-    TryLockError, WaitTimeoutError, fork,
+    ByteQueue, Child, CreateError, EncodeError, Event, Fault, ForkError, Handle, JoinError, Lock,
+    LockTimeoutError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment,
+    SendError, SendTimeoutError, TryLockError, TrySendError, WaitTimeoutError, fork,
 };
 
 use crate::raw::{raw_fork, sleep_for_ever};
@@ -197,6 +197,26 @@ pub const SCENES: &[Scene] = &[
         name: "take the role of the dead",
         prepare: || take_role(Owner::Zombie),
     },
+    Scene {
+        at: "verdict",
+        name: "receive again a long message that a dead reader had",
+        prepare: || behind_message(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive again a long message that a living reader has",
+        prepare: || behind_message(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "send where the dead have the memory",
+        prepare: || behind_loan(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "send where the living have the memory",
+        prepare: || behind_loan(Owner::Lives),
+    },
     Scene { at: "verdict", name: "reap beside the living", prepare: || reap(Owner::Lives) },
     Scene { at: "verdict", name: "reap after the dead", prepare: || reap(Owner::Zombie) },
     Scene { at: "sleep", name: "receive what comes later", prepare: receive_later },
@@ -211,7 +231,69 @@ pub const SCENES: &[Scene] = &[
         name: "spend the budget, drop, spend it again",
         prepare: || ready(spend),
     },
+    Scene {
+        at: "memory",
+        name: "send, receive, loan and drop long messages",
+        prepare: || attached(long_messages),
+    },
+    Scene {
+        at: "memory",
+        name: "spend the budget on messages, receive, spend it again",
+        prepare: || ready(spend_on_messages),
+    },
 ];
+
+/// Longer than any message that lies in its slot; with pages of its own.
+const MESSAGE: usize = 100_000;
+
+fn long_messages() -> Outcome {
+    let queue = attempt!(ByteQueue::with_capacity(4));
+    match queue.send(&[7; MESSAGE]) {
+        Ok(()) => {}
+        Err(SendError::Rejected((), error)) => return refused(error),
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!(*queue.recv().expect("a message"), [7; MESSAGE]);
+    drop(attempt!(queue.loan(3 * MESSAGE)));
+    let mut loan = attempt!(queue.loan(20 * MESSAGE));
+    loan.fill(8);
+    loan.send().expect("room");
+    let message = queue.recv().expect("a message");
+    assert!(message.iter().all(|&byte| byte == 8));
+    drop(message);
+    let texts = attempt!(ObjectQueue::with_capacity(2));
+    match texts.send("x".repeat(MESSAGE)) {
+        Ok(()) => {}
+        Err(SendError::Rejected(text, EncodeError::Memory(error))) => {
+            assert_eq!(text.len(), MESSAGE, "the value comes back");
+            return refused(error);
+        }
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!(texts.recv().expect("a text").len(), MESSAGE);
+    // One that nobody receives goes with its queue.
+    drop(texts.try_send("y".repeat(MESSAGE)));
+    Works
+}
+
+fn spend_on_messages() -> Outcome {
+    let segment = attempt!(Segment::create(1 << 20));
+    let queue = attempt!(ByteQueue::with_capacity_in(&segment, 16));
+    for _ in 0..2 {
+        let mut sent = 0;
+        loop {
+            match queue.try_send(&[7; MESSAGE]) {
+                Ok(()) => sent += 1,
+                Err(TrySendError::Rejected((), CreateError::OutOfMemory { .. })) => break,
+                Err(TrySendError::Rejected((), error)) => return refused(error),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(sent, 10, "the whole budget");
+        (0..sent).for_each(|_| assert_eq!(*queue.try_recv().expect("sent"), [7; MESSAGE]));
+    }
+    Works
+}
 
 fn use_queue(segment: &Segment) -> Outcome {
     let queue = attempt!(Queue::<u64>::with_capacity_in(segment, 4));
@@ -659,6 +741,40 @@ fn behind_reader(whose: Owner) -> Ready {
         }
         Err(RecvTimeoutError::Timeout) => judged(whose, false),
         Err(RecvTimeoutError::Broken(fault)) => refused(fault),
+        Err(error) => panic!("{error:?}"),
+    })
+}
+
+fn behind_message(whose: Owner) -> Ready {
+    let mut options = QueueOptions::new();
+    options.capacity(4).on_receiver_death(OnReceiverDeath::Redeliver);
+    let queue = options.create_bytes().expect("a queue");
+    queue.send(&[7; MESSAGE]).expect("room");
+    owner(whose, || std::mem::forget(queue.recv().expect("a message")));
+    let wait = if whose.lives() { SHORT } else { DEAD };
+    attached(move || match queue.recv_timeout(wait) {
+        Ok(message) => {
+            assert!(*message == [7; MESSAGE] && message.redelivered());
+            judged(whose, true)
+        }
+        Err(RecvTimeoutError::Timeout) => judged(whose, false),
+        Err(RecvTimeoutError::Broken(fault)) => refused(fault),
+        Err(error) => panic!("{error:?}"),
+    })
+}
+
+fn behind_loan(whose: Owner) -> Ready {
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let queue = ByteQueue::with_capacity_in(&segment, 4).expect("a queue");
+    owner(whose, || std::mem::forget(queue.loan(9 * MESSAGE).expect("room")));
+    attached(move || match queue.try_send(&[8; 3 * MESSAGE]) {
+        Ok(()) => {
+            assert_eq!(*queue.try_recv().expect("sent"), [8; 3 * MESSAGE]);
+            judged(whose, true)
+        }
+        Err(TrySendError::Rejected((), CreateError::OutOfMemory { .. })) => judged(whose, false),
+        Err(TrySendError::Rejected((), error)) => refused(error),
+        Err(TrySendError::Broken((), fault)) => refused(fault),
         Err(error) => panic!("{error:?}"),
     })
 }
