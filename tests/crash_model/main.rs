@@ -127,12 +127,13 @@ fn name(model: &Model) -> String {
 const ALL: bool = !cfg!(debug_assertions);
 
 /// All models, by object.
-const MODELS: [Make; 8] = [
+const MODELS: [Make; 9] = [
     || clean(models::spsc::models(ALL)),
     || clean(models::lock::models(ALL)),
     || clean(models::value::models(ALL)),
     || clean(models::queue::models(ALL)),
     || clean(models::heap::models(ALL)),
+    || clean(models::parcel::models(ALL)),
     || clean(models::peers::models(ALL)),
     || clean(models::found::models()),
     models::controls::models,

@@ -1,24 +1,39 @@
-//! The object of a model, which all its processes hold all the time: process `n` is the peer with
-//! index `n`. A handle lives as long as one operation.
+//! The object of a model, which its processes hold as long as they use it: process `n` is the peer
+//! with index `n`. A handle lives as long as one operation. The object lies beside the heap, or in a
+//! block of it, where models say so.
 
 use std::cell::Cell;
 use std::fmt;
 
+use crate::object::holding::Holder;
 use crate::object::{CreateError, Handle};
 use crate::peer::{Fault, PeerId};
 use crate::segment::Segment;
-use crate::segment::layout::{BLOCKS, OBJECT};
+use crate::segment::layout::{BLOCK, BLOCKS, OBJECT};
 use crate::segment::region::{Mapping, Region};
 use crate::sync::event::{Event, EventRef};
 use crate::sys::barrier::Fences;
 use crate::world;
 
-/// The handle of the one object.
+/// The handle of the one object. If it lies in the heap, it is the first in the first block.
 pub(crate) const HANDLE: Handle = Handle { segment: 0, block: 0, generation: 0 };
 
 thread_local! {
-    /// Bytes of the object.
-    static LEN: Cell<u64> = const { Cell::new(0) };
+    /// Offset of the object, and its bytes.
+    static PLACE: Cell<(u64, u64)> = const { Cell::new((OBJECT, 0)) };
+    /// The handle that it has.
+    static NAME: Cell<Handle> = const { Cell::new(HANDLE) };
+}
+
+/// Says where the object lies, from now on in this thread, and as what it is known.
+pub(crate) fn lie_at(offset: u64, len: u64, handle: Handle) {
+    PLACE.set((offset, len));
+    NAME.set(handle);
+}
+
+/// Bytes of the object.
+pub(crate) fn len() -> u64 {
+    PLACE.get().1
 }
 
 /// As in the crate.
@@ -32,6 +47,7 @@ pub(crate) trait Block: Copy + fmt::Debug {
 
 pub(crate) struct Object<B: Block> {
     shape: B::Shape,
+    mapping: Mapping,
     place: Place<B>,
 }
 
@@ -55,9 +71,11 @@ impl<B: Block> Object<B> {
         build: impl FnOnce(&B),
     ) -> Result<Object<B>, CreateError> {
         let len = B::len(&shape);
-        assert!(OBJECT + len <= BLOCKS, "the object fits into its place");
-        LEN.set(len);
-        let object = Object::at(&Mapping::new(0), shape)?;
+        let (offset, _) = PLACE.get();
+        let room = if offset == OBJECT { BLOCKS - OBJECT } else { BLOCK };
+        assert!(len <= room, "the object fits into its place");
+        PLACE.set((offset, len));
+        let object = Object::at(Mapping::new(0), shape)?;
         build(&object.place.seat.block);
         Ok(object)
     }
@@ -69,19 +87,22 @@ impl<B: Block> Object<B> {
         shape: impl FnOnce(Region<'_>, u64, u64) -> Result<B::Shape, Fault>,
     ) -> Result<Object<B>, Fault> {
         let mapping = Mapping::new(0);
-        let shape = shape(mapping.region().ok_or(Fault::Corrupt)?, OBJECT, LEN.get())?;
-        Object::at(&mapping, shape)
+        let (offset, len) = PLACE.get();
+        let shape = shape(mapping.region().ok_or(Fault::Corrupt)?, offset, len)?;
+        Object::at(mapping, shape)
     }
 
-    fn at(mapping: &Mapping, shape: B::Shape) -> Result<Object<B>, Fault> {
+    fn at(mapping: Mapping, shape: B::Shape) -> Result<Object<B>, Fault> {
         let region = mapping.region().ok_or(Fault::Corrupt)?;
-        let block = B::view(region, OBJECT, &shape).ok_or(Fault::Corrupt)?;
+        let block = B::view(region, PLACE.get().0, &shape).ok_or(Fault::Corrupt)?;
         let peer = PeerId::new(world::me() as u32, 0);
-        Ok(Object { shape, place: Place { peer, seat: Seat { me: peer.owner(), block } } })
+        mapping.set_peer(peer.to_bits(), |_| {});
+        let place = Place { peer, seat: Seat { me: peer.owner(), block } };
+        Ok(Object { shape, mapping, place })
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        HANDLE
+        NAME.get()
     }
 
     pub(crate) fn shape(&self) -> &B::Shape {
@@ -96,6 +117,11 @@ impl<B: Block> Object<B> {
     pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
         world::begin_again();
         Ok(&self.place)
+    }
+
+    pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
+        let region = self.mapping.region().ok_or(Fault::Corrupt)?;
+        Ok(Holder::new(self.place.peer, region, &self.mapping))
     }
 
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
