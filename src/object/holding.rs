@@ -120,26 +120,27 @@ impl Holding {
         if handle.segment != mapping.id() {
             return Err(Fault::Stale);
         }
-        let block = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
+        let id = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
         let generation = u32::try_from(handle.generation).map_err(|_| Fault::Stale)?;
         let mut held = held();
         let me = arrive(&mapping)?;
         let pool = Pool::new(&mapping, mapping.region().ok_or(Fault::Corrupt)?);
         // The generation first: a stale handle must not touch the holder bits of what came after.
-        if pool.generation(block) != Some(generation) {
+        if pool.generation(id) != Some(generation) {
             return Err(Fault::Stale);
         }
-        let attached = pool.attach(block, generation, me).ok_or(Fault::Stale)?;
-        let key = (mapping.file_id(), block.to_bits(), generation);
+        let empty = |object| block::empty(&pool, object, me.owner());
+        let attached = pool.attach(id, generation, me, empty).ok_or(Fault::Stale)?;
+        let key = (mapping.file_id(), id.to_bits(), generation);
         if attached.kind != kind {
             if !held.contains_key(&key) {
-                pool.release(block, me);
+                pool.release(id, me, empty);
             }
             return Err(Fault::WrongType);
         }
         *held.entry(key).or_default() += 1;
         drop(held);
-        Ok(Holding { block, generation, offset: attached.offset, len: attached.len, mapping })
+        Ok(Holding { block: id, generation, offset: attached.offset, len: attached.len, mapping })
     }
 
     /// The object's name.
@@ -187,7 +188,8 @@ impl Holding {
             return Err(Fault::Stale);
         }
         if !pool.is_holder(self.block, me) {
-            pool.attach(self.block, self.generation, me).ok_or(Fault::Stale)?;
+            let empty = |object| block::empty(&pool, object, me.owner());
+            pool.attach(self.block, self.generation, me, empty).ok_or(Fault::Stale)?;
         }
         let result = look();
         drop(held);

@@ -109,7 +109,7 @@ fn open(process: usize, sender: usize, _: Local) -> Option<Local> {
         if pool.generation(block) != Some(generation) {
             return;
         }
-        let Some(attached) = pool.attach(block, generation, me) else {
+        let Some(attached) = pool.attach(block, generation, me, |_| {}) else {
             return;
         };
         world::note("holds", bits, 0);
@@ -195,7 +195,7 @@ fn child(parent: usize, _: Local) -> Option<Local> {
     let block = BlockId::from_bits(0)?;
     // Its generation, which is part of the handle, is 0.
     if pool.generation(block) == Some(0)
-        && (pool.is_holder(block, me) || pool.attach(block, 0, me).is_some())
+        && (pool.is_holder(block, me) || pool.attach(block, 0, me, |_| {}).is_some())
     {
         world::note("holds", 0, 0);
         look_into(0);
@@ -377,7 +377,7 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
                 // Both of the first two hold it.
                 let owned = build(mapping, region, me).expect("a block");
                 pool.share(&owned, me);
-                pool.attach(owned.id, owned.generation(), peer(1));
+                pool.attach(owned.id, owned.generation(), peer(1), |_| {});
             } else {
                 // So that the headers have their pages, and nothing else.
                 let owned = pool.allocate(me, KIND, 0).expect("a block");
@@ -496,7 +496,7 @@ fn open_first(process: usize, _: Local) -> Option<Local> {
     with(process, |mapping, region, me| {
         let pool = Pool::new(mapping, region);
         let block = BlockId::from_bits(0)?;
-        if pool.generation(block) == Some(0) && pool.attach(block, 0, me).is_some() {
+        if pool.generation(block) == Some(0) && pool.attach(block, 0, me, |_| {}).is_some() {
             world::note("holds", 0, 0);
             look_into(0);
             let_go(&pool, 0, me);

@@ -39,8 +39,11 @@ const HOLDERS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
     None,
-    /// A block keeps its generation when it is sent, and when it is freed.
+    /// A block has the same generation each time that it is sent.
     OneGeneration,
+    /// A block keeps its generation when it is sent. It has another when it is freed, and that is
+    /// enough.
+    KeepsGeneration,
     /// A message is published before its block is carried.
     PublishesFirst,
     /// A receiver gives the block back before the slot.
@@ -49,6 +52,16 @@ pub enum Mistake {
     SweepsFirst,
     /// The reaper looks at the queue once, before the slot.
     LooksOnce,
+}
+
+impl Mistake {
+    fn is_senders(self) -> bool {
+        matches!(self, Mistake::OneGeneration | Mistake::KeepsGeneration | Mistake::PublishesFirst)
+    }
+
+    fn is_reapers(self) -> bool {
+        matches!(self, Mistake::SweepsFirst | Mistake::LooksOnce)
+    }
 }
 
 /// Who does what with the queue, beside the reapers.
@@ -85,7 +98,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    fn of(capacity: usize, policy: OnReceiverDeath, parts: &[Part]) -> Setting {
+    pub fn of(capacity: usize, policy: OnReceiverDeath, parts: &[Part]) -> Setting {
         Setting {
             capacity,
             policy,
@@ -171,7 +184,7 @@ impl Setting {
             drop(made(self.capacity, self.policy));
             pool.share(&owned, me);
             for process in 1..self.parts.len() {
-                pool.attach(owned.id, owned.generation(), peer(process));
+                pool.attach(owned.id, owned.generation(), peer(process), |_| {});
             }
         });
         for number in 1..=self.there {
@@ -199,10 +212,12 @@ impl Setting {
             let step = move |local: Local| -> Option<Local> {
                 let queue = || queue(HANDLE, len);
                 match part {
-                    Part::Sends(_, aborts) if mistake == Mistake::None => {
+                    Part::Sends(..) if mistake.is_senders() => {
+                        send_mistaken(process, numbers.clone(), mistake, local)
+                    }
+                    Part::Sends(_, aborts) => {
                         send(&queue(), numbers.clone(), aborts, crowded, local)
                     }
-                    Part::Sends(..) => send_mistaken(process, numbers.clone(), mistake, local),
                     Part::Receives if mistake == Mistake::DiscardsFirst => {
                         receive_mistaken(senders, local)
                     }
@@ -238,7 +253,7 @@ impl Setting {
         }
         let others = self.parts.len();
         for reaper in others..others + self.reapers {
-            processes.push(if mistake == Mistake::None {
+            processes.push(if !mistake.is_reapers() {
                 heap::reaper_of(reaper, others)
             } else {
                 Process {
@@ -443,6 +458,9 @@ fn send_mistaken(
         let again = Some([sent, 0, 0, 0]);
         let pool = Pool::new(mapping, region);
         let queue = envelopes();
+        if queue.is_full() {
+            return again;
+        }
         let Ok(owned) = pool.allocate(me, Kind::Parcel.named::<()>(), LEN as u64) else {
             return again;
         };
@@ -453,7 +471,8 @@ fn send_mistaken(
         };
         let word = header(owned.id.to_bits());
         let generation = match mistake {
-            Mistake::OneGeneration => u64::from(owned.generation()),
+            Mistake::OneGeneration => 1,
+            Mistake::KeepsGeneration => u64::from(owned.generation()),
             _ => u64::from(owned.generation()) + 1,
         };
         let position = slot.position().to_bits();
@@ -523,7 +542,12 @@ fn reap_mistaken(process: usize, mistake: Mistake) {
             if mistake == Mistake::SweepsFirst {
                 pool.sweep(me, carries);
             }
-            pool.clear(dead, me, |object| block::recover(&pool, object, dead.owner()));
+            pool.clear(
+                dead,
+                me,
+                |object| block::recover(&pool, object, dead.owner()),
+                |object| block::empty(&pool, object, me.owner()),
+            );
             if mistake != Mistake::SweepsFirst {
                 pool.sweep(me, carries);
             }
@@ -751,17 +775,13 @@ impl Monitor for Watch {
         {
             let now = |offset| view.read(offset);
             let (_, state, owner) = decode(now(header(block)));
-            let mine = match touch.access {
-                Access::Load => {
-                    let carrier = self.carrier(&now, block);
-                    state == CARRIED
-                        && carrier.is_some_and(|(_, word)| {
-                            word.phase() == Phase::Reading && word.owner() == touch.process as u32
-                        })
-                }
-                _ => state == OWNED && index_of(owner) as usize == touch.process,
-            };
-            if !mine {
+            let owned = state == OWNED && index_of(owner) as usize == touch.process;
+            let read = touch.access == Access::Load
+                && state == CARRIED
+                && self.carrier(&now, block).is_some_and(|(_, word)| {
+                    word.phase() == Phase::Reading && word.owner() == touch.process as u32
+                });
+            if !owned && !read {
                 return Err(format!("block {block} was touched by somebody whose it is not"));
             }
         }
@@ -873,6 +893,54 @@ impl Watch {
     }
 }
 
+/// Controls, each with what its violation must say.
+pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
+    use Part::*;
+    let one = |parts: &[Part]| Setting {
+        deaths: 1,
+        preemptions: Some(2),
+        ..Setting::of(1, OnReceiverDeath::Drop, parts)
+    };
+    // The block that was read before is sent again.
+    let again = Setting { blocks: 2, reapers: 1, ..one(&[Sends(2, 0), Receives]) };
+    let of = |mistake, setting: Setting| Setting { mistake, ..setting }.model();
+    vec![
+        (
+            of(Mistake::OneGeneration, again.clone()),
+            "messages, a block with the same generation each time",
+            Some("is taken from slot"),
+        ),
+        (
+            of(Mistake::KeepsGeneration, again),
+            "messages, a block with another generation when it is freed only",
+            None,
+        ),
+        (
+            of(Mistake::PublishesFirst, one(&[Sends(1, 0), Receives])),
+            "messages, published before the block is carried",
+            Some("does not carry it"),
+        ),
+        (
+            of(Mistake::DiscardsFirst, one(&[Sends(1, 0), Receives])),
+            "messages, given back before the slot",
+            Some("is taken from slot"),
+        ),
+        (
+            of(Mistake::SweepsFirst, Setting { there: 1, reapers: 1, ..one(&[ReceivesOnce]) }),
+            "messages, stranded ones given back before slots are recovered",
+            Some("is left in state 3"),
+        ),
+        (
+            of(
+                Mistake::LooksOnce,
+                Setting { there: 1, reapers: 1, ..one(&[ReceivesOnce, MakesAnother]) },
+            ),
+            "messages, judged without a second look at the queue",
+            Some("is left in state 3"),
+        ),
+    ]
+}
+
 /// What is explored, the small ones first; `all` for those that take seconds.
 pub fn models(all: bool) -> Vec<Model> {
     use Part::*;
@@ -891,10 +959,16 @@ pub fn models(all: bool) -> Vec<Model> {
         settings.push(two(&[Sends(1, 0), Sends(1, 0)]));
         settings.push(Setting { blocks: 2, ..of(&[Sends(2, 0), Receives]) });
         settings.push(of(&[Sends(2, 0), Receives]));
+        // Two let go at once, with a message in the queue: the one that freed it left the message,
+        // as neither had seen itself alone.
+        settings.push(Setting { there: 1, leave: true, ..of(&[Holds, Holds]) });
+        settings.push(Setting { there: 1, leave: true, ..of(&[ReceivesOnce, Holds]) });
+        settings.push(Setting { leave: true, ..of(&[Sends(1, 0), ReceivesOnce]) });
+        settings.push(Setting { there: 1, reapers: 1, leave: true, ..of(&[ReceivesOnce, Holds]) });
         settings.push(Setting { reapers: 1, ..of(&[Sends(1, 0), Receives]) });
         settings.push(Setting { there: 1, reapers: 2, ..of(&[ReceivesOnce]) });
         let another = of(&[ReceivesOnce, MakesAnother]);
-        let preemptions = Some(3);
+        let preemptions = Some(2);
         if all {
             settings.push(Setting { there: 1, reapers: 1, deaths: 1, preemptions, ..another });
         }
