@@ -110,7 +110,7 @@ struct Post {
 
 impl Post {
     fn new(op: Op, policy: OnReceiverDeath, capacity: usize) -> Post {
-        let segment = Segment::create(if op == Op::SendLarge { 1 << 20 } else { 1 << 16 })
+        let segment = Segment::create(if op == Op::SendLarge { 1 << 18 } else { 1 << 15 })
             .expect("a segment");
         let options = QueueOptions::new().capacity(capacity).on_receiver_death(policy).clone();
         let queue = options.create_bytes_in(&segment).expect("a queue");
