@@ -295,8 +295,14 @@ impl<'a> Pool<'a> {
     }
 
     /// Makes `me` a holder and gives the block's kind and bytes; `None` if it is not (or no longer)
-    /// a shared block of that generation.
-    pub(crate) fn attach(&self, id: BlockId, generation: u32, me: PeerId) -> Option<Attached> {
+    /// a shared block of that generation. `empty` is as in [`Pool::leave`].
+    pub(crate) fn attach(
+        &self,
+        id: BlockId,
+        generation: u32,
+        me: PeerId,
+        empty: impl FnOnce(Attached),
+    ) -> Option<Attached> {
         let header = self.header(id)?;
         header.holders.insert(me.index());
         if header.count_attachment(generation) {
@@ -304,22 +310,17 @@ impl<'a> Pool<'a> {
         }
         // The bit was set in a block that is another object's by now. Once the bit is cleared, that
         // block may have no holder.
-        self.release(id, me);
+        self.release(id, me, empty);
         None
     }
 
-    /// Ends `peer`'s hold; frees the block if nobody else has one. `me` does the freeing.
-    fn release_for(&self, id: BlockId, peer: PeerId, me: PeerId) {
-        let Some(header) = self.header(id) else {
-            return;
-        };
-        header.holders.remove(peer.index());
-        self.free_if_unheld(id, header, me, |_| ());
-    }
-
-    /// Ends this process's own hold.
-    pub(crate) fn release(&self, id: BlockId, me: PeerId) {
-        self.release_for(id, me, me);
+    /// Ends this process's own hold; frees the block if nobody else has one. `empty` is as in
+    /// [`Pool::leave`].
+    pub(crate) fn release(&self, id: BlockId, me: PeerId, empty: impl FnOnce(Attached)) {
+        if let Some(header) = self.header(id) {
+            header.holders.remove(me.index());
+            self.free_if_unheld(id, header, me, empty);
+        }
     }
 
     /// Makes `child` a holder of a block that the caller holds. For a parent, before it forks.
@@ -354,18 +355,15 @@ impl<'a> Pool<'a> {
             }
             if let Some(owned) = header.own(word, me.owner()) {
                 header.holders.remove(me.index());
-                if let Some(attached) = self.attached(id, header) {
-                    empty(attached);
-                }
-                self.tear_down(id, header, owned, Pages::Give);
+                self.empty_and_free(id, header, owned, empty);
                 return;
             }
         }
         if let Some(attached) = self.attached(id, header) {
             recover(attached);
         }
-        header.holders.remove(me.index());
-        self.free_if_unheld(id, header, me, empty);
+        // The others may be leaving, too.
+        self.release(id, me, empty);
     }
 
     /// Generation of the block if it is shared.
@@ -380,8 +378,14 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block
-    /// that it held, before its hold ends.
-    pub(crate) fn clear(&self, peer: PeerId, me: PeerId, mut recover: impl FnMut(Attached)) {
+    /// that it held, before its hold ends. `empty` is as in [`Pool::leave`].
+    pub(crate) fn clear(
+        &self,
+        peer: PeerId,
+        me: PeerId,
+        recover: impl Fn(Attached),
+        empty: impl Fn(Attached),
+    ) {
         self.walk(|id, header| {
             let word = header.load();
             match word.state() {
@@ -396,11 +400,12 @@ impl<'a> Pool<'a> {
                     if let Some(attached) = self.attached(id, header) {
                         recover(attached);
                     }
-                    self.release_for(id, peer, me);
+                    header.holders.remove(peer.index());
+                    self.free_if_unheld(id, header, me, &empty);
                 }
                 // A holder that was killed between clearing its bit and freeing the block.
                 State::Shared if header.holders.is_empty() => {
-                    self.free_if_unheld(id, header, me, |_| ());
+                    self.free_if_unheld(id, header, me, &empty);
                 }
                 // A bit that was set for a moment in a block that had become another object's.
                 _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
@@ -438,13 +443,24 @@ impl<'a> Pool<'a> {
                 return;
             }
             if let Some(owned) = header.own(word, me.owner()) {
-                if let Some(attached) = self.attached(id, header) {
-                    empty(attached);
-                }
-                self.tear_down(id, header, owned, Pages::Give);
+                self.empty_and_free(id, header, owned, empty);
                 return;
             }
         }
+    }
+
+    /// Frees what was shared and is nobody's now.
+    fn empty_and_free(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        owned: BlockWord,
+        empty: impl FnOnce(Attached),
+    ) {
+        if let Some(attached) = self.attached(id, header) {
+            empty(attached);
+        }
+        self.tear_down(id, header, owned, Pages::Give);
     }
 
     fn tear_down(&self, id: BlockId, header: &BlockHeader, owned: BlockWord, pages: Pages) {

@@ -134,27 +134,27 @@ impl Holding {
         if handle.segment != mapping.id() {
             return Err(Fault::Stale);
         }
-        let block = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
+        let id = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
         let generation = u32::try_from(handle.generation).map_err(|_| Fault::Stale)?;
         let mut held = held();
         let me = arrive_with(&held, &mapping)?;
         let pool = Pool::new(&mapping, mapping.region().ok_or(Fault::Corrupt)?);
         // The generation first: a stale handle must not touch the holder bits of what came after.
-        if pool.generation(block) != Some(generation) {
+        if pool.generation(id) != Some(generation) {
             return Err(Fault::Stale);
         }
-        let attached = pool.attach(block, generation, me).ok_or(Fault::Stale)?;
-        let key = (mapping.file_id(), block.to_bits(), generation);
+        let empty = |object| block::empty(&pool, object, me.owner());
+        let attached = pool.attach(id, generation, me, empty).ok_or(Fault::Stale)?;
+        let key = (mapping.file_id(), id.to_bits(), generation);
         if attached.kind != kind {
             if !held.contains_key(&key) {
-                // Its last holder may have left since we became one.
-                pool.leave(block, me, |_| (), |object| block::empty(&pool, object, me.owner()));
+                pool.release(id, me, empty);
             }
             return Err(Fault::WrongType);
         }
         *held.entry(key).or_default() += 1;
         drop(held);
-        Ok(Holding { block, generation, offset: attached.offset, len: attached.len, mapping })
+        Ok(Holding { block: id, generation, offset: attached.offset, len: attached.len, mapping })
     }
 
     /// The object's name.
@@ -207,7 +207,8 @@ impl Holding {
             return Err(Fault::Stale);
         }
         if !pool.is_holder(self.block, me) {
-            pool.attach(self.block, self.generation, me).ok_or(Fault::Stale)?;
+            let empty = |object| block::empty(&pool, object, me.owner());
+            pool.attach(self.block, self.generation, me, empty).ok_or(Fault::Stale)?;
         }
         let result = look();
         drop(held);
@@ -297,9 +298,11 @@ fn arrive_with(held: &BTreeMap<Key, usize>, mapping: &Arc<Mapping>) -> Result<Pe
         Arrival::New(me) => {
             if let Ok((region, _)) = attach::view(mapping) {
                 let pool = Pool::new(mapping, region);
-                for (block, generation) in held_in(held, mapping) {
+                for (id, generation) in held_in(held, mapping) {
                     // `None` if it is gone by now; a use of it says so.
-                    let _ = pool.attach(block, generation, me);
+                    let _ = pool.attach(id, generation, me, |object| {
+                        block::empty(&pool, object, me.owner());
+                    });
                 }
             }
             Ok(me)

@@ -26,10 +26,16 @@ pub(crate) fn reap_one(mapping: &Mapping, me: PeerId, index: u32) {
 /// more. Blocks are freed in the name of `me`.
 pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: PeerId) {
     let pool = Pool::new(mapping, region);
-    pool.clear(dead, me, |object| block::recover(&pool, object, dead.owner()));
+    pool.clear(
+        dead,
+        me,
+        |object| block::recover(&pool, object, dead.owner()),
+        |object| block::empty(&pool, object, me.owner()),
+    );
     // Only now: a slot that the dead process had claimed carries until it is recovered. A block is
-    // stranded by a living process, which frees it next, or by a death. So whoever strands it last
-    // sweeps after that.
+    // stranded by a living process, which frees it next, or by a death, after which somebody comes
+    // here. Only a message that a process forgot, to let go of the queue, waits for the next death,
+    // or until memory runs short.
     pool.sweep(me, |carrier| block::carries(&pool, carrier));
 }
 

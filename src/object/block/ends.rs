@@ -25,6 +25,7 @@
 
 use crate::heap::holders::Holders;
 use crate::primitive::{AtomicU64, Ordering};
+use crate::segment::layout::PEERS;
 use crate::segment::region::Shared;
 
 use super::line::Line;
@@ -60,8 +61,8 @@ pub(crate) struct Ends([Line<RoleWords>; 2]);
 
 const _: () = {
     assert!(core::mem::offset_of!(RoleWords, holders) == 0);
-    assert!(core::mem::offset_of!(RoleWords, state) == 128);
-    assert!(ENDS_LEN == 512);
+    assert!(core::mem::offset_of!(RoleWords, state) == PEERS / 8);
+    assert!(PEERS < 1024 || ENDS_LEN == 512);
 };
 
 #[expect(unsafe_code, reason = "marks a struct of atomics")]

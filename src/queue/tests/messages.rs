@@ -6,10 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::heap::Pool;
-use crate::queue::{ByteQueue, EncodeError, ObjectQueue, QueueOptions};
-use crate::{
-    CreateError, Fault, OnReceiverDeath, RecvError, Segment, SendError, TryRecvError, TrySendError,
+use crate::object::CreateError;
+use crate::object::transfer::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
+use crate::peer::Fault;
+use crate::queue::{
+    ByteQueue, DecodeError, EncodeError, ObjectQueue, OnReceiverDeath, QueueOptions,
 };
+use crate::segment::Segment;
 
 fn segment() -> Segment {
     Segment::create(1 << 20).expect("a segment")
@@ -194,7 +197,7 @@ fn what_cannot_be_read_is_the_receivers_error_and_the_next_one_is_fine() {
     for bytes in [&[][..], &[7, 1, 65], &[1, 1, 65, 0], &[0xff; 300]] {
         queue.send_encoded(bytes).expect("room");
         let error = match queue.recv_timeout(Duration::from_secs(10)) {
-            Err(crate::RecvTimeoutError::Rejected(error)) => error,
+            Err(RecvTimeoutError::Rejected(error)) => error,
             other => panic!("{other:?}"),
         };
         assert_eq!(error.bytes, bytes);
@@ -215,10 +218,10 @@ fn errors_can_be_sent_and_returned() {
     fn goes<E: std::error::Error + Send + Sync + 'static>() {}
     goes::<SendError<(), CreateError>>();
     goes::<TrySendError<u8, EncodeError>>();
-    goes::<RecvError<crate::DecodeError>>();
+    goes::<RecvError<DecodeError>>();
     fn travels<E: Serialize + serde::de::DeserializeOwned>() {}
     travels::<SendError<(), CreateError>>();
     travels::<TrySendError<String, EncodeError>>();
-    travels::<RecvError<crate::DecodeError>>();
+    travels::<RecvError<DecodeError>>();
     travels::<RecvError>();
 }
