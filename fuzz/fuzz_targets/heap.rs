@@ -13,9 +13,9 @@ use offspring::{
 
 /// Not a power of two, so that no class fits it exactly.
 const BUDGET: u64 = 300_000;
-/// Bytes of a queue or ring beside its slots, and of a lock beside its value.
+/// Bytes of a queue or ring beside its slots, and at least of a lock beside its value.
 const QUEUE: u64 = 640;
-const LOCK: u64 = 128;
+const LOCK: u64 = 8;
 
 /// Messages large enough that few of them fill the segment.
 type Message = [u64; 32];
@@ -209,7 +209,11 @@ impl Model {
                     handles: vec![object],
                     lens: Vec::new(),
                 });
-                assert!(self.used() <= BUDGET, "more than the segment may hold");
+                assert!(
+                    self.used() <= BUDGET,
+                    "{} bytes: more than the segment may hold",
+                    self.used()
+                );
             }
             // Half of a block may be unused, and of a large object's size there may be one block
             // only.
@@ -223,12 +227,12 @@ impl Model {
     }
 
     /// The queues of bytes.
-    fn queues(&mut self) -> impl Iterator<Item = (ByteQueue, usize)> {
+    fn queues(&self) -> Vec<(ByteQueue, usize)> {
         let queues = self.alive.iter().enumerate().filter_map(|(index, alive)| {
             let Object::Bytes(queue) = &alive.handles[0] else { return None };
             Some((queue.clone(), index))
         });
-        queues.collect::<Vec<_>>().into_iter()
+        queues.collect()
     }
 
     fn send(&mut self, len: usize, in_place: bool) {
@@ -257,7 +261,7 @@ impl Model {
                 Err(None) => assert_eq!(self.alive[index].lens.len() as u64, SLOTS),
                 Err(Some(error)) => self.refused(len as u64, error),
             }
-            assert!(self.used() <= BUDGET, "more than the segment may hold");
+            assert!(self.used() <= BUDGET, "{} bytes: more than the segment may hold", self.used());
         }
     }
 

@@ -58,8 +58,8 @@ impl Random {
     }
 }
 
-/// Makes this the message with this number: the number, bytes that only this message has, and a hash
-/// of all before it.
+/// Makes this the message with this number: the number, bytes that only this message has, and a
+/// hash of all before it.
 fn fill(bytes: &mut [u8], number: u64) {
     let body = bytes.len() - 8;
     bytes[..8].copy_from_slice(&number.to_le_bytes());

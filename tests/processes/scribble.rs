@@ -606,8 +606,8 @@ const LENGTH: u64 = 16;
 const PAGES: u64 = 24;
 const CARRIER: u64 = 32;
 
-/// One wrong word at a time in the envelope of a message, or in the header of the block that it lies
-/// in: its receiver gets an error, or some bytes, and the next message.
+/// One wrong word at a time in the envelope of a message, or in the header of the block that it
+/// lies in: its receiver gets an error, or some bytes, and the next message.
 #[apply(test)]
 fn a_message_with_a_wrong_word_is_an_error_and_the_next_one_is_received() {
     let mut random = Random(seed());
@@ -746,8 +746,8 @@ fn a_length_that_changes_while_it_is_read_is_checked_all_the_same() {
     assert_eq!(*queue.recv().expect("nobody writes over it any more"), [8; 1000]);
 }
 
-/// A text was found to be one where it lay, and copied after that. A peer that changed it in between
-/// made a `String` that is none.
+/// A text was found to be one where it lay, and copied after that. A peer that changed it in
+/// between made a `String` that is none.
 #[apply(test)]
 fn a_text_that_changes_while_it_is_read_is_a_text_or_an_error() {
     let segment = Segment::create(1 << 20).expect("a segment");
