@@ -21,8 +21,6 @@ const SENTINEL: u8 = 99;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
     Send,
-    /// Of a size whose pages are kept when it is freed.
-    SendLarge,
     Receive,
     Loan,
     LoanDrop,
@@ -33,13 +31,11 @@ enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 7] =
-        [Op::Send, Op::SendLarge, Op::Receive, Op::Loan, Op::LoanDrop, Op::DropLast, Op::Reap];
+    const ALL: [Op; 6] = [Op::Send, Op::Receive, Op::Loan, Op::LoanDrop, Op::DropLast, Op::Reap];
 
     fn name(self) -> &'static str {
         match self {
             Op::Send => "send",
-            Op::SendLarge => "send, 64 KiB",
             Op::Receive => "receive, drop",
             Op::Loan => "loan",
             Op::LoanDrop => "loan dropped",
@@ -52,8 +48,8 @@ impl Op {
         // Attached from here on.
         std::hint::black_box(queue.len());
         match self {
-            Op::Send | Op::SendLarge => {
-                let bytes = message(2, self.len());
+            Op::Send => {
+                let bytes = message(2, 300);
                 mark();
                 queue.send(&bytes).expect("room");
             }
@@ -63,10 +59,10 @@ impl Op {
             }
             Op::Loan => {
                 mark();
-                std::mem::forget(queue.loan(self.len()).expect("room"));
+                std::mem::forget(queue.loan(300).expect("room"));
             }
             Op::LoanDrop => {
-                let loan = queue.loan(self.len()).expect("room");
+                let loan = queue.loan(300).expect("room");
                 mark();
                 drop(loan);
             }
@@ -83,10 +79,6 @@ impl Op {
             }
         }
         mark();
-    }
-
-    fn len(self) -> usize {
-        if self == Op::SendLarge { 70_000 } else { 300 }
     }
 }
 
@@ -110,8 +102,7 @@ struct Post {
 
 impl Post {
     fn new(op: Op, policy: OnReceiverDeath, capacity: usize) -> Post {
-        let segment = Segment::create(if op == Op::SendLarge { 1 << 18 } else { 1 << 15 })
-            .expect("a segment");
+        let segment = Segment::create(1 << 15).expect("a segment");
         let options = QueueOptions::new().capacity(capacity).on_receiver_death(policy).clone();
         let queue = options.create_bytes_in(&segment).expect("a queue");
         let baseline = Errand::send(30, || room(&segment)).answer().expect("a number");
@@ -188,7 +179,7 @@ impl Post {
 fn expected(op: Op, policy: OnReceiverDeath) -> Vec<Found> {
     let drops = policy == OnReceiverDeath::Drop;
     match op {
-        Op::Send | Op::SendLarge => found(["1, 0 lost", "1, 2, 0 lost"]),
+        Op::Send => found(["1, 0 lost", "1, 2, 0 lost"]),
         Op::Receive if drops => found(["1, 0 lost", "1 lost", "0 lost"]),
         Op::Receive => found(["1, 0 lost", "1 again, 0 lost", "0 lost"]),
         Op::Loan | Op::LoanDrop | Op::DropLast => found(["1, 0 lost"]),
@@ -295,7 +286,7 @@ pub fn lines(full: bool) -> Vec<Plan> {
 pub fn plans(full: bool) -> Vec<Plan> {
     let mut plans = Vec::new();
     for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
-        for op in Op::ALL.into_iter().filter(|&op| full || op != Op::SendLarge) {
+        for op in Op::ALL {
             for capacity in if full { 2..=3 } else { 2..=2 } {
                 plans.push(plan(op, policy, capacity));
             }
