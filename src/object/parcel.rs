@@ -128,11 +128,6 @@ impl<'a> Parcel<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// Makes the message shorter.
-    pub(crate) fn truncate(&mut self, shorter: usize) {
-        self.len = self.len.min(shorter);
-    }
-
     /// Hands the block over to the slot of `carrier`, which this process has claimed for writing,
     /// and writes the slot's envelope. False if somebody has written over the block's word; the
     /// block is lost then.

@@ -179,7 +179,7 @@ impl ByteQueue {
         let object = &self.envelopes.shared.object;
         let place = object.enter()?;
         let bytes = if len <= SHORT {
-            Bytes::Short { len, buffer: [0; SHORT] }
+            Bytes::Short { len, buffer: Box::new([0; SHORT]) }
         } else {
             let holder = object.holder()?;
             let parcel = match Parcel::new(&holder, len) {
@@ -368,10 +368,7 @@ impl ByteQueue {
     {
         let stopped = |stop: Stop<U::Late>| stop.with(());
         if bytes.len() <= SHORT {
-            let mut slot = self.envelopes.claim_for_writing(until).map_err(stopped)?;
-            slot.put(bytes);
-            slot.commit();
-            return Ok(());
+            return self.put_short(bytes, until).map_err(stopped);
         }
         let mut loan = match self.loan(bytes.len()) {
             Ok(loan) => loan,
@@ -380,6 +377,14 @@ impl ByteQueue {
         };
         loan.copy_from_slice(bytes);
         loan.put(until).map_err(stopped)
+    }
+
+    /// Sends at most [`SHORT`] bytes.
+    pub(super) fn put_short<U: Until>(&self, bytes: &[u8], until: U) -> Result<(), Stop<U::Late>> {
+        let mut slot = self.envelopes.claim_for_writing(until)?;
+        slot.put(bytes);
+        slot.commit();
+        Ok(())
     }
 
     pub(super) fn get<U: Until>(&self, until: U) -> Result<Message<'_>, Stop<U::Late>> {
@@ -444,12 +449,14 @@ pub struct Loan<'a> {
 
 /// The bytes of a loan, until they are sent.
 enum Bytes<'a> {
-    Short { len: usize, buffer: [u8; SHORT] },
+    /// In this process's own memory. Boxed, as errors contain the loan.
+    Short {
+        len: usize,
+        buffer: Box<[u8; SHORT]>,
+    },
     Long(Parcel<'a>),
-}
-
-impl Bytes<'_> {
-    const NONE: Bytes<'static> = Bytes::Short { len: 0, buffer: [0; SHORT] };
+    /// They have been sent.
+    Gone,
 }
 
 impl<'a> Loan<'a> {
@@ -459,7 +466,8 @@ impl<'a> Loan<'a> {
     /// Everything written before is visible to the receiver of the message (release to acquire).
     ///
     /// # Errors
-    /// [`SendError::Closed`] or [`SendError::Broken`], with the loan.
+    /// [`SendError::Closed`], [`SendError::Disconnected`] or [`SendError::Broken`], with the loan; it
+    /// is empty if its memory was written over.
     ///
     /// # Panics
     /// In a forked child of the process that made the loan.
@@ -511,8 +519,9 @@ impl<'a> Loan<'a> {
     pub(super) fn put<U: Until>(&mut self, until: U) -> Result<(), Stop<U::Late>> {
         self.check();
         let mut slot = self.queue.envelopes.claim_for_writing(until)?;
-        match std::mem::replace(&mut self.bytes, Bytes::NONE) {
+        match std::mem::replace(&mut self.bytes, Bytes::Gone) {
             Bytes::Short { len, buffer } => slot.put(&buffer[..len]),
+            Bytes::Gone => return Err(Stop::Broken(Fault::Corrupt)),
             Bytes::Long(parcel) => {
                 let holder = self.queue.envelopes.shared.object.holder().map_err(Stop::Broken)?;
                 let carrier = self.queue.carrier(slot.position());
@@ -523,14 +532,6 @@ impl<'a> Loan<'a> {
         }
         slot.commit();
         Ok(())
-    }
-
-    /// Makes the message shorter.
-    pub(super) fn truncate(&mut self, shorter: usize) {
-        match &mut self.bytes {
-            Bytes::Short { len, .. } => *len = shorter.min(*len),
-            Bytes::Long(parcel) => parcel.truncate(shorter),
-        }
     }
 
     fn check(&self) {
@@ -546,6 +547,7 @@ impl Deref for Loan<'_> {
         match &self.bytes {
             Bytes::Short { len, buffer } => &buffer[..*len],
             Bytes::Long(parcel) => parcel.bytes(),
+            Bytes::Gone => &[],
         }
     }
 }
@@ -556,13 +558,14 @@ impl DerefMut for Loan<'_> {
         match &mut self.bytes {
             Bytes::Short { len, buffer } => &mut buffer[..*len],
             Bytes::Long(parcel) => parcel.bytes_mut(),
+            Bytes::Gone => &mut [],
         }
     }
 }
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
-        if let Bytes::Long(parcel) = std::mem::replace(&mut self.bytes, Bytes::NONE)
+        if let Bytes::Long(parcel) = std::mem::replace(&mut self.bytes, Bytes::Gone)
             && self.place.is_ours()
             && let Ok(holder) = self.queue.envelopes.shared.object.holder()
         {
@@ -576,6 +579,7 @@ impl fmt::Debug for Loan<'_> {
         let len = match &self.bytes {
             Bytes::Short { len, .. } => *len,
             Bytes::Long(parcel) => parcel.bytes().len(),
+            Bytes::Gone => 0,
         };
         f.debug_struct("Loan").field("len", &len).finish_non_exhaustive()
     }

@@ -276,39 +276,42 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
     where
         Stop<U::Late>: SendStop,
     {
-        let mut loan = match self.encode(&value) {
-            Ok(loan) => loan,
-            Err(EncodeError::Memory(CreateError::Fault(fault))) => {
-                return Err(Stop::Broken(fault).with(value));
-            }
+        // Most values are short, and need not be measured before.
+        let mut buffer = [0; SHORT];
+        let encoded = match postcard::to_slice(&value, &mut buffer) {
+            Ok(used) => self.prove(used).map(|()| Encoded::Short(used)),
+            Err(postcard::Error::SerializeBufferFull) => self.encode(&value).map(Encoded::Long),
+            Err(error) => Err(EncodeError::encode(error)),
+        };
+        let sent = match encoded {
+            Ok(Encoded::Short(bytes)) => self.bytes.put_short(bytes, until),
+            Ok(Encoded::Long(mut loan)) => loan.put(until),
+            Err(EncodeError::Memory(CreateError::Fault(fault))) => Err(Stop::Broken(fault)),
             Err(error) => return Err(<Stop<U::Late> as SendStop>::rejected(value, error)),
         };
-        loan.put(until).map_err(|stop| stop.with(value))
+        sent.map_err(|stop| stop.with(value))
     }
 
+    /// Encodes a long value.
     fn encode(&self, value: &T) -> Result<Loan<'_>, EncodeError> {
-        let encode_into =
-            |loan: &mut Loan<'_>| postcard::to_slice(value, &mut loan[..]).map(|used| used.len());
-        // Most values are short, and need not be measured before.
-        let mut loan = self.bytes.loan(SHORT)?;
-        match encode_into(&mut loan) {
-            Ok(len) => loan.truncate(len),
-            Err(postcard::Error::SerializeBufferFull) => {
-                let len = postcard::experimental::serialized_size(value);
-                loan = self.bytes.loan(len.map_err(EncodeError::encode)?)?;
-                let used = encode_into(&mut loan).map_err(EncodeError::encode)?;
-                if used != loan.len() {
-                    return Err(EncodeError::Encode("its length changes".to_owned()));
-                }
-            }
-            Err(error) => return Err(EncodeError::encode(error)),
+        let len = postcard::experimental::serialized_size(value).map_err(EncodeError::encode)?;
+        let mut loan = self.bytes.loan(len)?;
+        let used = postcard::to_slice(value, &mut loan).map_err(EncodeError::encode)?;
+        if used.len() != len {
+            return Err(EncodeError::Encode("its length changes".to_owned()));
         }
+        self.prove(&loan)?;
+        Ok(loan)
+    }
+
+    /// Makes sure that what was encoded can be decoded, the first time.
+    fn prove(&self, encoded: &[u8]) -> Result<(), EncodeError> {
         // Relaxed: to decode once more than needed does no harm.
         if self.proven.load(Ordering::Relaxed) == 0 {
-            decode::<T>(&loan).map_err(|error| EncodeError::Decode(error.to_string()))?;
+            decode::<T>(encoded).map_err(|error| EncodeError::Decode(error.to_string()))?;
             self.proven.store(1, Ordering::Relaxed);
         }
-        Ok(loan)
+        Ok(())
     }
 
     /// Sends these bytes as if they were a value.
@@ -337,6 +340,13 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
             decode(&copy).map_err(|error| reject(&copy, error))
         }
     }
+}
+
+/// A value as it is sent.
+enum Encoded<'a> {
+    /// In the sender's own memory.
+    Short(&'a [u8]),
+    Long(Loan<'a>),
 }
 
 /// The value in `bytes`, which must be all of them.
