@@ -224,9 +224,13 @@ where
     };
     // With ends of channels in this process, the closure is dropped while the child waits; else last.
     // If that panics, the child is detached like any other.
-    let (closure, dropped) = match roll {
-        Some(roll) => (None, roll.hand_over(closure, &lineage)),
-        None => (Some(closure), Ok(())),
+    let (wrapped, closure, dropped) = match roll {
+        Some(roll) => {
+            // What is dropped is the program's, and may start programs that inherit the mask.
+            drop(wrapped);
+            (None, None, roll.hand_over(closure, &lineage))
+        }
+        None => (Some(wrapped), Some(closure), Ok(())),
     };
     let child = Child::new(ChildProcess::new(pid, lifeline, outcome, lineage)?);
     drop(wrapped);
