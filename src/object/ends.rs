@@ -23,6 +23,10 @@
 //! child uses it all the same, it is acquired then, or finds that its role is gone. This is also
 //! what happens after a fork by other code.
 //!
+//! The drop of the closure runs code of the program. What it makes anew is no capture, and known by
+//! its serial number. If it forks, the inner closure has a list of its own, and the new process
+//! ignores the lists that it inherits.
+//!
 //! # Peer death
 //! A parent killed before the child was let go takes the child with it, and whoever clears up after
 //! either of them clears the bits. A child killed meanwhile keeps its entry until its parent has

@@ -13,7 +13,8 @@
 //! flush stdio, block signals, lend the child a handler
 //! fork ------------------------------------------>  close the ranges of the parent's segments,
 //!                                                     and its other children's lifelines
-//! hand the captured ends of channels over           note the reserved entries
+//! hand the captured ends of channels over,          note the reserved entries
+//!   with handler and signals as they were
 //! open the lifeline's writing end,                  close the parent's descriptors
 //! name the child as the one to kill
 //! open the pidfd, write the child's identity        ask for the parent-death signal
