@@ -227,14 +227,14 @@ fn ends_are_found_in_whatever_the_closure_captured() {
         }),
         ("a boxed closure", |sender| {
             let inner: Work = Box::new(move || sender.send(7).expect("connected"));
-            Box::new(move || inner())
+            Box::new(inner)
         }),
         ("an Option that the closure empties", |sender| {
             let mut sender = Some(sender);
             Box::new(move || sender.take().expect("some").send(7).expect("connected"))
         }),
         ("a Mutex in a Vec", |sender| {
-            let senders = vec![Mutex::new(sender)];
+            let senders = Vec::from([Mutex::new(sender)]);
             Box::new(move || senders[0].lock().expect("free").send(7).expect("connected"))
         }),
         ("a clone beside its original", |sender| {

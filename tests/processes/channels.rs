@@ -9,7 +9,7 @@ use offspring::{
     channel, fork, plain,
 };
 
-use crate::common::{PATIENCE, wait_until};
+use crate::common::{PATIENCE, children, wait_until};
 use crate::harness::{apply, test};
 
 fn kill<T>(child: &Child<T>) {
@@ -260,4 +260,7 @@ fn a_captured_value_that_panics_when_dropped_leaves_the_ends_right() {
     }));
     assert!(forked.is_err(), "the panic comes through");
     assert_eq!(receiver.iter().collect::<Vec<_>>(), [7]);
+    // The child is detached, and the next fork waits for it.
+    wait_until("it ends", || matches!(children()[..], [(_, 'Z')]));
+    fork(|| ()).expect("fork").join().expect("well");
 }

@@ -443,7 +443,7 @@ fn fork_with_ends() -> Outcome {
     let work = move || {
         let sent = sender.send(7);
         drop((sender, theirs));
-        sent.map_err(|error| chain(error))
+        sent.map_err(chain)
     };
     let outcome = match fork(work) {
         Err(error) => no_child(error),
