@@ -56,6 +56,8 @@ objects! {
     Value = "value",
     /// Events with automatic reset, of each of which one worker has the turn, and a gate.
     Event = "event",
+    /// Channels whose ends go to children.
+    Channel = "channel",
     /// Queues and locks that are made, sent by name, opened and dropped.
     Churn = "make and drop",
     /// Children that have children.

@@ -14,7 +14,8 @@ use crate::ledger::{ROWS, now};
 use crate::post::{self, Post};
 use crate::random::Random;
 use crate::{
-    churn_work, event_work, fork_work, lock_work, message_work, queue_work, ring_work, value_work,
+    channel_work, churn_work, event_work, fork_work, lock_work, message_work, queue_work,
+    ring_work, value_work,
 };
 
 const SIGSTOP: i32 = 19;
@@ -112,6 +113,7 @@ impl<'a> Crew<'a> {
                 Object::Lock => lock_work::work(&mut post),
                 Object::Value => value_work::work(&mut post),
                 Object::Event => event_work::work(&mut post),
+                Object::Channel => channel_work::work(&mut post),
                 Object::Churn => churn_work::work(&mut post),
                 Object::Fork => fork_work::work(&mut post),
             }

@@ -47,6 +47,12 @@ use crate::sync::Wait;
 /// An end in an `Arc` or an `Rc` that the parent keeps is not dropped with the closure. The child's
 /// copy counts from its first use. Capture a clone of the end instead.
 ///
+/// The child begins when its parent has dropped the closure. So a captured value must not wait in
+/// its `Drop` for what the child does: it would wait for ever.
+///
+/// A child that becomes another program has no ends any more. One that never used this crate's
+/// shared memory before is an exception: its ends count until the other program ends.
+///
 /// # Errors
 /// [`CreateError::Capacity`] for 0 and for more than 2^24 slots; [`CreateError::OutOfMemory`] or
 /// [`CreateError::NoPages`] if there is no memory.

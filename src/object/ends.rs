@@ -23,6 +23,10 @@
 //! child uses it all the same, it is acquired then, or finds that its role is gone. This is also
 //! what happens after a fork by other code.
 //!
+//! The drop of the closure runs code of the program. What it makes anew is no capture, and known by
+//! its serial number. If it forks, the inner closure has a list of its own, and the new process
+//! ignores the lists that it inherits.
+//!
 //! # Peer death
 //! A parent killed before the child was let go takes the child with it, and whoever clears up after
 //! either of them clears the bits. A child killed meanwhile keeps its entry until its parent has
@@ -37,6 +41,7 @@ use crate::object::block::ends::{Ends, Role};
 use crate::object::lineage::Lineage;
 use crate::peer::{Fault, PeerId};
 use crate::primitive::{AtomicU64, Ordering};
+use crate::sys;
 use crate::sys::descriptor::FileId;
 use crate::sys::error::OsError;
 use crate::sys::memory::SharedWords;
@@ -57,40 +62,71 @@ pub(crate) type ChannelKey = (FileId, u64, u64);
 
 /// An end of a channel.
 pub(crate) struct End {
-    channel: Arc<dyn Channel>,
-    role: Role,
-    /// Which one, among all that this process and those it was forked from have made.
-    serial: u64,
+    named: Named,
     /// The peer for which it counts, as far as this end knows; 0 for none.
     counts_for: AtomicU64,
 }
 
-/// All ends that this process knows, and for which peer each counts.
-static ALL: Mutex<BTreeMap<(ChannelKey, Role, u64), u64>> = Mutex::new(BTreeMap::new());
+/// Which end of which channel.
+#[derive(Clone)]
+struct Named {
+    channel: Arc<dyn Channel>,
+    role: Role,
+    /// Which one, among all that this process and those it was forked from have made.
+    serial: u64,
+}
 
-fn all() -> MutexGuard<'static, BTreeMap<(ChannelKey, Role, u64), u64>> {
+/// Channel, role and serial number of an end.
+type Name = (ChannelKey, Role, u64);
+
+/// For whom an end counts.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    /// The peer, as bits.
+    peer: u64,
+    /// Its process, so that a copy of this memory knows without a look at the segment that it has
+    /// nothing there.
+    process: u32,
+}
+
+impl Owner {
+    /// This process, which is this peer.
+    fn this(peer: PeerId) -> Owner {
+        Owner { peer: peer.to_bits(), process: sys::process::pid() }
+    }
+}
+
+/// All ends that this process knows.
+static ALL: Mutex<BTreeMap<Name, Owner>> = Mutex::new(BTreeMap::new());
+
+fn all() -> MutexGuard<'static, BTreeMap<Name, Owner>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The serial number of the next end.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 fn next_serial() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
     // Relaxed: only the number matters.
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl End {
+    fn new(channel: Arc<dyn Channel>, role: Role) -> End {
+        let named = Named { channel, role, serial: next_serial() };
+        End { named, counts_for: AtomicU64::new(0) }
+    }
+
     /// The first end of this role in a new channel.
     pub(crate) fn first(channel: Arc<dyn Channel>, role: Role) -> Result<End, Fault> {
-        let end = End { channel, role, serial: next_serial(), counts_for: AtomicU64::new(0) };
+        let end = End::new(channel, role);
         end.count()?;
         Ok(end)
     }
 
     /// Another end of the same role. If the role is gone, so is the new end.
     pub(crate) fn another(&self) -> End {
-        let channel = Arc::clone(&self.channel);
-        let (role, serial) = (self.role, next_serial());
-        let end = End { channel, role, serial, counts_for: AtomicU64::new(0) };
+        let end = End::new(Arc::clone(&self.named.channel), self.named.role);
         // An end that does not count now tries again when it is used.
         let _ = self.count().and_then(|()| end.count());
         end
@@ -107,42 +143,48 @@ impl End {
     /// the channel closed.
     #[cold]
     pub(crate) fn count(&self) -> Result<(), Fault> {
-        let (me, ends) = self.channel.ends()?;
+        let named = &self.named;
+        let (me, ends) = named.channel.ends()?;
         let mut all = all();
-        let is_mine = all.get(&self.name()) == Some(&me.to_bits());
+        let is_mine = all.get(&named.name()).is_some_and(|owner| owner.peer == me.to_bits());
         if !is_mine {
-            if !self.others_count(&all, me) && !ends.acquire(self.role, me.index()) {
+            if !named.others_count(&all, me) && !ends.acquire(named.role, me.index()) {
                 return Ok(());
             }
-            all.insert(self.name(), me.to_bits());
+            all.insert(named.name(), Owner::this(me));
         }
         self.counts_for.store(me.to_bits(), Ordering::Relaxed);
         Ok(())
     }
+}
 
-    fn name(&self) -> (ChannelKey, Role, u64) {
+impl Named {
+    fn name(&self) -> Name {
         (self.channel.key(), self.role, self.serial)
     }
 
     /// Whether another end of the role counts for this peer.
-    fn others_count(&self, all: &BTreeMap<(ChannelKey, Role, u64), u64>, me: PeerId) -> bool {
+    fn others_count(&self, all: &BTreeMap<Name, Owner>, me: PeerId) -> bool {
         let key = self.channel.key();
         all.range((key, self.role, 0)..=(key, self.role, u64::MAX))
-            .any(|(&(_, _, serial), &peer)| serial != self.serial && peer == me.to_bits())
+            .any(|(&(_, _, serial), owner)| serial != self.serial && owner.peer == me.to_bits())
     }
 
     /// The end is no more.
     fn release(&self) {
         let mut all = all();
-        let Some(peer) = all.remove(&self.name()) else {
+        let Some(owner) = all.remove(&self.name()) else {
             return;
         };
-        // A process that has not used the segment since a fork has nothing there, and must not
-        // attach only to find that out.
+        // A copy that was never used since a fork has nothing in the segment, and the process must
+        // not attach only to find that out.
+        if owner.process != sys::process::pid() {
+            return;
+        }
         let Ok((me, ends)) = self.channel.ends() else {
             return;
         };
-        if peer != me.to_bits() || self.others_count(&all, me) {
+        if owner.peer != me.to_bits() || self.others_count(&all, me) {
             return;
         }
         ends.release(self.role, me.index());
@@ -155,35 +197,39 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        let note = |captured: &RefCell<Option<Vec<Captured>>>| {
-            let mut captured = captured.try_borrow_mut().ok()?;
-            captured.as_mut()?.push(Captured(End {
-                channel: Arc::clone(&self.channel),
-                role: self.role,
-                serial: self.serial,
-                counts_for: AtomicU64::new(0),
-            }));
-            Some(())
-        };
         // An end in a thread-local may be dropped after this one is gone.
-        if !matches!(CAPTURED.try_with(note), Ok(Some(()))) {
-            self.release();
+        if !matches!(DROPPING.try_with(|dropping| note(dropping, &self.named)), Ok(Some(()))) {
+            self.named.release();
         }
     }
 }
 
 impl fmt::Debug for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("End").field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("End").field("role", &self.named.role).finish_non_exhaustive()
     }
 }
 
-/// An end that a closure captured.
-struct Captured(End);
+/// The closure of a child, which is being dropped.
+struct Dropping {
+    /// The process that does so. A fork from a captured value's `Drop` copies this, too.
+    process: u32,
+    /// The serial number that was next at the fork. An end that was made since is not the child's.
+    next_at_fork: u64,
+    captured: Vec<Named>,
+}
 
 thread_local! {
-    /// The ends that are dropped with the closure of a child; `None` at all other times.
-    static CAPTURED: RefCell<Option<Vec<Captured>>> = const { RefCell::new(None) };
+    /// The closure that this thread drops; `None` at all other times.
+    static DROPPING: RefCell<Option<Dropping>> = const { RefCell::new(None) };
+}
+
+/// Takes note of an end that is dropped with a closure; `None` if it is not.
+fn note(dropping: &RefCell<Option<Dropping>>, end: &Named) -> Option<()> {
+    let mut dropping = dropping.try_borrow_mut().ok()?;
+    let Dropping { process, next_at_fork, captured } = dropping.as_mut()?;
+    let is_captured = end.serial < *next_at_fork && *process == sys::process::pid();
+    is_captured.then(|| captured.push(end.clone()))
 }
 
 /// How a parent tells its child which ends are the child's. Made before the fork.
@@ -191,6 +237,7 @@ thread_local! {
 pub(crate) struct Roll {
     /// How many serial numbers follow and 1; 0 until they are there.
     words: SharedWords,
+    next_at_fork: u64,
 }
 
 impl Roll {
@@ -200,23 +247,33 @@ impl Roll {
         if count == 0 {
             return Ok(None);
         }
-        Ok(Some(Roll { words: SharedWords::new(1 + count)? }))
+        // Relaxed: only the number matters.
+        let next_at_fork = NEXT.load(Ordering::Relaxed);
+        Ok(Some(Roll { words: SharedWords::new(1 + count)?, next_at_fork }))
     }
 
     /// Drops what the child has captured, and hands the ends among it to the child. For the parent,
     /// before it says who the child is. If a drop panics, gives the payload back.
     pub(crate) fn hand_over<C>(&self, captured: C, lineage: &Lineage) -> std::thread::Result<()> {
-        CAPTURED.set(Some(Vec::new()));
+        let process = sys::process::pid();
+        let dropping = Dropping { process, next_at_fork: self.next_at_fork, captured: Vec::new() };
+        // What is dropped may fork in turn, and drop another closure while this one is dropped.
+        let outer = DROPPING.replace(Some(dropping));
         let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(captured)));
-        let captured = CAPTURED.take().unwrap_or_default();
+        let captured = DROPPING.replace(outer).map_or_else(Vec::new, |closure| closure.captured);
         let mut count = 0;
-        for Captured(end) in &captured {
+        for end in &captured {
+            // One that does not count anywhere cannot be taken over.
+            let Some(word) = self.words.get(1 + count).filter(|_| all().contains_key(&end.name()))
+            else {
+                continue;
+            };
             let (file, _, _) = end.channel.key();
             let acquired = lineage.child_in(file).is_some_and(|child| {
                 let ends = end.channel.ends();
                 ends.is_ok_and(|(_, ends)| ends.acquire(end.role, child.index()))
             });
-            if acquired && let Some(word) = self.words.get(1 + count) {
+            if acquired {
                 // Relaxed: published by the count.
                 word.store(end.serial, Ordering::Relaxed);
                 count += 1;
@@ -225,7 +282,7 @@ impl Roll {
         // Release pairs with the Acquire in `take_over`.
         self.words[0].store(1 + count as u64, Ordering::Release);
         // Now they are released in this process's own name.
-        drop(captured);
+        captured.iter().for_each(Named::release);
         dropped
     }
 
@@ -240,11 +297,11 @@ impl Roll {
             .filter_map(|index| Some(self.words.get(index)?.load(Ordering::Relaxed)))
             .collect();
         if !serials.is_empty() {
-            for (&((file, _, _), _, serial), peer) in all().iter_mut() {
+            for (&((file, _, _), _, serial), owner) in all().iter_mut() {
                 if serials.contains(&serial)
                     && let Some(me) = lineage.child_in(file)
                 {
-                    *peer = me.to_bits();
+                    *owner = Owner::this(me);
                 }
             }
         }

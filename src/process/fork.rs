@@ -13,7 +13,8 @@
 //! flush stdio, block signals, lend the child a handler
 //! fork ------------------------------------------>  close the ranges of the parent's segments,
 //!                                                     and its other children's lifelines
-//! hand the captured ends of channels over           note the reserved entries
+//! hand the captured ends of channels over,          note the reserved entries
+//!   with handler and signals as they were
 //! open the lifeline's writing end,                  close the parent's descriptors
 //! name the child as the one to kill
 //! open the pidfd, write the child's identity        ask for the parent-death signal
@@ -224,9 +225,13 @@ where
     };
     // With ends of channels in this process, the closure is dropped while the child waits; else last.
     // If that panics, the child is detached like any other.
-    let (closure, dropped) = match roll {
-        Some(roll) => (None, roll.hand_over(closure, &lineage)),
-        None => (Some(closure), Ok(())),
+    let (wrapped, closure, dropped) = match roll {
+        Some(roll) => {
+            // What is dropped is the program's, and may start programs that inherit the mask.
+            drop(wrapped);
+            (None, None, roll.hand_over(closure, &lineage))
+        }
+        None => (Some(wrapped), Some(closure), Ok(())),
     };
     let child = Child::new(ChildProcess::new(pid, lifeline, outcome, lineage)?);
     drop(wrapped);

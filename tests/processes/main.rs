@@ -17,6 +17,8 @@ mod supervisor;
 
 mod aliasing;
 mod alone;
+mod channel_captures;
+mod channel_deaths;
 mod channels;
 #[cfg(target_arch = "x86_64")]
 mod counters;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use offspring::plain;
 use offspring::spsc::{Producer, ring_in};
 use offspring::{
     ByteQueue, Child, CreateError, EncodeError, Event, Fault, ForkError, Handle, JoinError, Lock,
@@ -128,6 +129,11 @@ pub const SCENES: &[Scene] = &[
     Scene { at: "fork", name: "fork, join a number", prepare: || attached(|| fork_and_join(7)) },
     Scene { at: "fork", name: "fork, join a long text", prepare: || attached(fork_and_join_text) },
     Scene { at: "fork", name: "fork, join a panic", prepare: || attached(fork_and_join_panic) },
+    Scene {
+        at: "fork",
+        name: "fork, hand ends of channels over",
+        prepare: || attached(fork_with_ends),
+    },
     Scene { at: "fork", name: "fork with siblings", prepare: || attached(fork_siblings) },
     Scene {
         at: "fork",
@@ -186,6 +192,26 @@ pub const SCENES: &[Scene] = &[
         at: "verdict",
         name: "receive again what a living reader has",
         prepare: || behind_reader(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive from a living sender",
+        prepare: || behind_sender(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive when the only sender is a zombie",
+        prepare: || behind_sender(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive when the only sender became another program",
+        prepare: || behind_sender(Owner::Other),
+    },
+    Scene {
+        at: "verdict",
+        name: "send when the only receiver is dead",
+        prepare: || behind_receiver(Owner::Gone),
     },
     Scene {
         at: "verdict",
@@ -490,6 +516,43 @@ fn fork_and_join(value: u64) -> Outcome {
     }
 }
 
+/// One end goes to the child and one stays. If there is no child, the one that it was to have is
+/// gone.
+fn fork_with_ends() -> Outcome {
+    let (sender, receiver) = attempt!(plain::channel::<u64>(2));
+    let (kept, from_kept) = attempt!(plain::channel::<u64>(2));
+    let theirs = kept.clone();
+    let work = move || {
+        let sent = sender.send(7);
+        drop((sender, theirs));
+        sent.map_err(chain)
+    };
+    let outcome = match fork(work) {
+        Err(error) => no_child(error),
+        Ok(child) => match join(child) {
+            Err(error) => ended_badly(error),
+            Ok(Err(text)) => Refused(text),
+            Ok(Ok(())) => {
+                assert_eq!(receiver.recv_timeout(LONG), Ok(7));
+                Works
+            }
+        },
+    };
+    // A child that could not be joined has done its work all the same.
+    let mut rest = receiver.recv_timeout(LONG);
+    if rest == Ok(7) && !matches!(outcome, Works) {
+        rest = receiver.recv_timeout(LONG);
+    }
+    match rest {
+        Err(RecvTimeoutError::Disconnected) => {}
+        Err(RecvTimeoutError::Timeout) => panic!("NOBODY SAYS THAT THE END IS GONE"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(from_kept.try_recv(), Err(offspring::TryRecvError::Empty));
+    kept.send(1).expect("connected");
+    outcome
+}
+
 /// The kernel forgets such a child as it ends, perhaps before its parent has a descriptor of it.
 fn fork_without_status() -> Outcome {
     let ignore = || {
@@ -776,6 +839,45 @@ fn behind_loan(whose: Owner) -> Ready {
         Err(TrySendError::Rejected((), error)) => refused(error),
         Err(TrySendError::Broken((), fault)) => refused(fault),
         Err(error) => panic!("{error:?}"),
+    })
+}
+
+/// Without a verdict there is no word that the other side is gone, and none of it hangs.
+fn behind_sender(whose: Owner) -> Ready {
+    let (sender, receiver) = plain::channel::<u64>(2).expect("a channel");
+    owner(whose, || sender.send(7).expect("connected"));
+    // The other one has used its copy, so it counts there.
+    drop(sender);
+    let wait = if whose.lives() { SHORT } else { DEAD };
+    attached(move || {
+        assert_eq!(receiver.recv(), Ok(7));
+        match receiver.recv_timeout(wait) {
+            Err(RecvTimeoutError::Disconnected) => judged(whose, true),
+            Err(RecvTimeoutError::Timeout) => judged(whose, false),
+            Err(RecvTimeoutError::Broken(fault)) => refused(fault),
+            other => panic!("{other:?}"),
+        }
+    })
+}
+
+fn behind_receiver(whose: Owner) -> Ready {
+    let (sender, receiver) = plain::channel::<u64>(1).expect("a channel");
+    sender.send(1).expect("room");
+    owner(whose, || assert_eq!(receiver.recv(), Ok(1)));
+    drop(receiver);
+    let wait = if whose.lives() { SHORT } else { DEAD };
+    attached(move || {
+        if let Err(error) = sender.send(2)
+            && !error.is_disconnected()
+        {
+            return refused(error);
+        }
+        match sender.send_timeout(3, wait) {
+            Err(SendTimeoutError::Disconnected(3)) => judged(whose, true),
+            Err(SendTimeoutError::Timeout(3)) => judged(whose, false),
+            Err(SendTimeoutError::Broken(3, fault)) => refused(fault),
+            other => panic!("{other:?}"),
+        }
     })
 }
 
