@@ -1,4 +1,4 @@
-//! Channels: queues with two kinds of ends, whose users are told when all others are gone.
+//! Channels: queues with two kinds of ends, which end when all senders or all receivers are gone.
 //!
 //! - this file: [`channel`], for values of any type.
 //! - [`plain`]: for plain values. [`bytes`]: for messages of any length.
@@ -37,7 +37,7 @@ use crate::sync::Wait;
 ///
 /// For plain numbers and structs [`plain::channel`] is faster; for bytes that are written and read
 /// in place there is [`bytes::channel`]. A [`Queue`](crate::Queue) or an [`ObjectQueue`] has handles
-/// that are all equal, and is closed by whoever calls `close`.
+/// that are all equal, and is closed when somebody calls `close`.
 ///
 /// # Fork
 /// An end that the closure of a child captured is the child's, and no longer the parent's. Ends that
