@@ -453,6 +453,10 @@ impl Bytes<'_> {
     const NONE: Bytes<'static> = Bytes::Short { len: 0, buffer: [0; SHORT] };
 }
 
+#[expect(
+    clippy::result_large_err,
+    reason = "the error gives the loan back, and a short message lies in it"
+)]
 impl<'a> Loan<'a> {
     /// Sends the message, waiting for a free slot as long as it takes.
     ///
