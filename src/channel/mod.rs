@@ -242,9 +242,9 @@ impl<T: Serialize + DeserializeOwned> Receiver<T> {
     }
 
     /// Iterates over the values: waits for each, and ends when the channel is disconnected, broken,
-    /// or a message cannot be decoded. [`Iter::end`] says why.
-    pub fn iter(&self) -> Iter<'_, T> {
-        Iter { receiver: self, end: None }
+    /// or a message cannot be decoded. [`ReceiverIter::end`] says why.
+    pub fn iter(&self) -> ReceiverIter<'_, T> {
+        ReceiverIter { receiver: self, end: None }
     }
 }
 
@@ -305,9 +305,9 @@ impl<T> fmt::Debug for Receiver<T> {
 
 impl<'a, T: Serialize + DeserializeOwned> IntoIterator for &'a Receiver<T> {
     type Item = T;
-    type IntoIter = Iter<'a, T>;
+    type IntoIter = ReceiverIter<'a, T>;
 
-    fn into_iter(self) -> Iter<'a, T> {
+    fn into_iter(self) -> ReceiverIter<'a, T> {
         self.iter()
     }
 }
@@ -315,19 +315,19 @@ impl<'a, T: Serialize + DeserializeOwned> IntoIterator for &'a Receiver<T> {
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]
 #[must_use = "an iterator does nothing unless it is asked"]
-pub struct Iter<'a, T> {
+pub struct ReceiverIter<'a, T> {
     receiver: &'a Receiver<T>,
     end: Option<RecvError<DecodeError>>,
 }
 
-impl<T> Iter<'_, T> {
+impl<T> ReceiverIter<'_, T> {
     /// Why the iteration ended; `None` before the end.
     pub fn end(&self) -> Option<&RecvError<DecodeError>> {
         self.end.as_ref()
     }
 }
 
-impl<T: Serialize + DeserializeOwned> Iterator for Iter<'_, T> {
+impl<T: Serialize + DeserializeOwned> Iterator for ReceiverIter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -338,4 +338,4 @@ impl<T: Serialize + DeserializeOwned> Iterator for Iter<'_, T> {
     }
 }
 
-impl<T: Serialize + DeserializeOwned> FusedIterator for Iter<'_, T> {}
+impl<T: Serialize + DeserializeOwned> FusedIterator for ReceiverIter<'_, T> {}
