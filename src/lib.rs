@@ -36,10 +36,10 @@
 //!
 //! # What there is
 //! - [`Queue`]: bounded, with many senders and receivers. [`spsc`]: one of each, and faster.
-//! - [`channel()`]: a queue of `String`s, `Vec`s, enums and whatever else serde knows, whose users
-//!   are told when all others are gone. [`plain`]: channels of plain values. [`mod@bytes`]: channels
-//!   of messages of any length.
-//! - [`ObjectQueue`]: the same kind of queue with equal handles, closed by whoever says so.
+//! - [`channel()`]: a queue of `String`s, `Vec`s, enums and whatever else serde knows, which ends
+//!   when all senders or all receivers are gone. [`plain`]: channels of plain values.
+//!   [`mod@bytes`]: channels of messages of any length.
+//! - [`ObjectQueue`]: the same kind of queue with equal handles, which ends when one calls `close`.
 //!   [`ByteQueue`]: messages of any length, written and read in place.
 //! - [`Lock`]: a value that one thread of one process has at a time.
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
@@ -66,8 +66,10 @@
 //! - `sync`, `ring`, `heap`: algorithms over words that they are given. They do not use each other.
 //! - `object`: typed objects in blocks: what lies there (`block`, `payload`), how a process reaches
 //!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
-//!   (`transfer`), and what is cleared up after the dead (`reap`).
+//!   (`transfer`), messages in blocks of their own (`parcel`), who has which end of a channel
+//!   (`ends`), and what is cleared up after the dead (`reap`).
 //! - `queue`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
+//! - `channel`: queues with two kinds of ends.
 //! - `process`: children.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
@@ -116,7 +118,7 @@ mod value;
 pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
-    channel::{Receiver, Sender, bytes, channel, plain},
+    channel::{Receiver, ReceiverIter, Sender, bytes, channel, plain},
     event::{Event, TryWaitError, WaitTimeoutError},
     lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},
     object::attempt::Never,

@@ -1,4 +1,4 @@
-//! Channels: queues with two kinds of ends, whose users are told when all others are gone.
+//! Channels: queues with two kinds of ends, which end when all senders or all receivers are gone.
 //!
 //! - this file: [`channel`], for values of any type.
 //! - [`plain`]: for plain values. [`bytes`]: for messages of any length.
@@ -37,7 +37,7 @@ use crate::sync::Wait;
 ///
 /// For plain numbers and structs [`plain::channel`] is faster; for bytes that are written and read
 /// in place there is [`bytes::channel`]. A [`Queue`](crate::Queue) or an [`ObjectQueue`] has handles
-/// that are all equal, and is closed by whoever calls `close`.
+/// that are all equal, and is closed when somebody calls `close`.
 ///
 /// # Fork
 /// An end that the closure of a child captured is the child's, and no longer the parent's. Ends that
@@ -248,9 +248,9 @@ impl<T: Serialize + DeserializeOwned> Receiver<T> {
     }
 
     /// Iterates over the values: waits for each, and ends when the channel is disconnected, broken,
-    /// or a message cannot be decoded. [`Iter::end`] says why.
-    pub fn iter(&self) -> Iter<'_, T> {
-        Iter { receiver: self, end: None }
+    /// or a message cannot be decoded. [`ReceiverIter::end`] says why.
+    pub fn iter(&self) -> ReceiverIter<'_, T> {
+        ReceiverIter { receiver: self, end: None }
     }
 }
 
@@ -311,9 +311,9 @@ impl<T> fmt::Debug for Receiver<T> {
 
 impl<'a, T: Serialize + DeserializeOwned> IntoIterator for &'a Receiver<T> {
     type Item = T;
-    type IntoIter = Iter<'a, T>;
+    type IntoIter = ReceiverIter<'a, T>;
 
-    fn into_iter(self) -> Iter<'a, T> {
+    fn into_iter(self) -> ReceiverIter<'a, T> {
         self.iter()
     }
 }
@@ -321,19 +321,19 @@ impl<'a, T: Serialize + DeserializeOwned> IntoIterator for &'a Receiver<T> {
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]
 #[must_use = "an iterator does nothing unless it is asked"]
-pub struct Iter<'a, T> {
+pub struct ReceiverIter<'a, T> {
     receiver: &'a Receiver<T>,
     end: Option<RecvError<DecodeError>>,
 }
 
-impl<T> Iter<'_, T> {
+impl<T> ReceiverIter<'_, T> {
     /// Why the iteration ended; `None` before the end.
     pub fn end(&self) -> Option<&RecvError<DecodeError>> {
         self.end.as_ref()
     }
 }
 
-impl<T: Serialize + DeserializeOwned> Iterator for Iter<'_, T> {
+impl<T: Serialize + DeserializeOwned> Iterator for ReceiverIter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -344,4 +344,4 @@ impl<T: Serialize + DeserializeOwned> Iterator for Iter<'_, T> {
     }
 }
 
-impl<T: Serialize + DeserializeOwned> FusedIterator for Iter<'_, T> {}
+impl<T: Serialize + DeserializeOwned> FusedIterator for ReceiverIter<'_, T> {}

@@ -52,7 +52,8 @@ use crate::sys::clock::Deadline;
 /// A bounded first-in-first-out queue in shared memory, with any number of senders and receivers in
 /// any processes and threads.
 ///
-/// Values are copied into slots of the segment and out again; nothing is serialized. Each message
+/// Values are copied into slots of the segment and out again; nothing is serialized. For `String`,
+/// `Vec`, enums and the like there are [`ObjectQueue`] and [`channel`](crate::channel()). Each message
 /// is received once, by one receiver. All messages are in one order: the order in which their
 /// senders claimed slots.
 ///
