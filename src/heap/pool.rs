@@ -34,7 +34,7 @@ const FRONTIER_STEP: u64 = 64;
 /// Blocks from this size on may give their pages back when freed.
 const PUNCH_FROM: u64 = 64 << 10;
 /// Bytes of large free blocks that keep their pages: at most this, and an eighth of the budget.
-const KEEP_MOST: u64 = 64 << 20;
+const KEEP_MOST: u64 = 256 << 20;
 const PAGE: u64 = 4096;
 /// How often to count again if others charge meanwhile.
 const RECOUNTS: u32 = 3;
@@ -474,7 +474,8 @@ impl<'a> Pool<'a> {
             self.refund(len);
             if let Some(words) = self.class_words(id.class.into()) {
                 // Relaxed: hints.
-                words.hint.store(id.index.into(), Ordering::Relaxed);
+                // The lowest: blocks that were used before are used again, as they have pages.
+                words.hint.fetch_min(id.index.into(), Ordering::Relaxed);
                 words.free.fetch_add(1, Ordering::Relaxed);
             }
         }

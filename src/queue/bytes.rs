@@ -459,10 +459,6 @@ enum Bytes<'a> {
     Gone,
 }
 
-#[expect(
-    clippy::result_large_err,
-    reason = "the error gives the loan back, and a short message lies in it"
-)]
 impl<'a> Loan<'a> {
     /// Sends the message, waiting for a free slot as long as it takes.
     ///

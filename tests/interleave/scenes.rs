@@ -69,7 +69,7 @@ pub const SCENES: &[Scene] = &[
     Scene { name: "heap", play: heap, chosen: &[0, 6], sleeps: false, shows: None },
     Scene { name: "value", play: value, chosen: &[0, 9], sleeps: true, shows: None },
     Scene { name: "event", play: event, chosen: &[0, 2], sleeps: true, shows: None },
-    Scene { name: "messages", play: messages, chosen: &[0, 1], sleeps: false, shows: None },
+    Scene { name: "messages", play: messages, chosen: &[4, 3], sleeps: false, shows: None },
 ];
 
 /// Seeds are numbered by scene in their last two digits, so that a new scene leaves the seeds of the
