@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::io::{self, ErrorKind};
 use std::process::{Command, Stdio};
 
-use offspring::{Event, Lock, Queue, Value, spsc};
+use offspring::{Event, Lock, Queue, Value, plain, spsc};
 
 /// Calls that are not counted: once round the ring.
 const WARM_UP: u32 = 64;
@@ -70,6 +70,9 @@ const OPERATIONS: &[Operation] = &[
         messages: BATCH,
     },
     Operation { name: "`Queue` clone, drop", run: queue_clone, messages: 1 },
+    Operation { name: "`plain::Sender::try_send`", run: channel_try_send, messages: 1 },
+    Operation { name: "`plain::Receiver::try_recv`", run: channel_try_recv, messages: 1 },
+    Operation { name: "`plain::Sender` clone, drop", run: channel_clone, messages: 1 },
     Operation { name: "`spsc::Producer::try_send`, one by one", run: ring_try_send, messages: 1 },
     Operation { name: "`spsc::Consumer::try_recv`, one by one", run: ring_try_recv, messages: 1 },
     Operation { name: "`spsc::Producer::send`, a stream", run: stream_send, messages: 1 },
@@ -95,7 +98,7 @@ const OPERATIONS: &[Operation] = &[
 /// counting on or off.
 mod counted {
     use offspring::spsc::{Consumer, Producer};
-    use offspring::{Event, Lock, Queue, Value};
+    use offspring::{Event, Lock, Queue, Value, plain};
 
     #[inline(never)]
     pub(super) fn queue_try_send(queue: &Queue<u64>, value: u64) -> bool {
@@ -105,6 +108,21 @@ mod counted {
     #[inline(never)]
     pub(super) fn queue_try_recv(queue: &Queue<u64>) -> Option<u64> {
         queue.try_recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn channel_try_send(sender: &plain::Sender<u64>, value: u64) -> bool {
+        sender.try_send(value).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn channel_try_recv(receiver: &plain::Receiver<u64>) -> Option<u64> {
+        receiver.try_recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn channel_clone(sender: &plain::Sender<u64>) {
+        drop(sender.clone());
     }
 
     #[inline(never)]
@@ -269,6 +287,29 @@ fn queue_try_send(calls: u32) {
 
 fn queue_try_recv(calls: u32) {
     through_queue(calls, plain_send, counted::queue_try_recv);
+}
+
+fn channel_try_send(calls: u32) {
+    let (sender, receiver) = plain::channel(CAPACITY).expect("a channel");
+    for number in 0..calls {
+        assert!(counted::channel_try_send(&sender, black_box(u64::from(number))));
+        assert_eq!(receiver.try_recv(), Ok(u64::from(number)));
+    }
+}
+
+fn channel_try_recv(calls: u32) {
+    let (sender, receiver) = plain::channel(CAPACITY).expect("a channel");
+    for number in 0..calls {
+        sender.try_send(u64::from(number)).expect("room");
+        assert_eq!(counted::channel_try_recv(&receiver), Some(u64::from(number)));
+    }
+}
+
+fn channel_clone(calls: u32) {
+    let (sender, _receiver) = plain::channel(CAPACITY).expect("a channel");
+    for _ in 0..calls {
+        counted::channel_clone(&sender);
+    }
 }
 
 fn queue_send(calls: u32) {

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use offspring::{Lock, Queue, Shm, fork, spsc};
+use offspring::{ByteQueue, Lock, Queue, Shm, fork, spsc};
 
 /// Slots of every queue.
 const CAPACITY: usize = 64;
@@ -147,6 +147,10 @@ fn objects(criterion: &mut Criterion) {
     let queue = Queue::<u64>::with_capacity(CAPACITY).expect("a queue");
     group.bench_function("clone and drop a handle", |bencher| {
         bencher.iter(|| black_box(&queue).clone())
+    });
+    let queue = ByteQueue::with_capacity(CAPACITY).expect("a queue");
+    group.bench_function("loan and drop 4 KiB", |bencher| {
+        bencher.iter(|| drop(black_box(queue.loan(8 * PAGE).expect("memory"))));
     });
     group.finish();
 }

@@ -36,6 +36,11 @@
 //!
 //! # What there is
 //! - [`Queue`]: bounded, with many senders and receivers. [`spsc`]: one of each, and faster.
+//! - [`channel()`]: a queue of `String`s, `Vec`s, enums and whatever else serde knows, which ends
+//!   when all senders or all receivers are gone. [`plain`]: channels of plain values.
+//!   [`mod@bytes`]: channels of messages of any length.
+//! - [`ObjectQueue`]: the same kind of queue with equal handles, which ends when one calls `close`.
+//!   [`ByteQueue`]: messages of any length, written and read in place.
 //! - [`Lock`]: a value that one thread of one process has at a time.
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
 //!   settings.
@@ -61,8 +66,10 @@
 //! - `sync`, `ring`, `heap`: algorithms over words that they are given. They do not use each other.
 //! - `object`: typed objects in blocks: what lies there (`block`, `payload`), how a process reaches
 //!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
-//!   (`transfer`), and what is cleared up after the dead (`reap`).
+//!   (`transfer`), messages in blocks of their own (`parcel`), who has which end of a channel
+//!   (`ends`), and what is cleared up after the dead (`reap`).
 //! - `queue`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
+//! - `channel`: queues with two kinds of ends.
 //! - `process`: children.
 
 #![cfg_attr(loom, allow(dead_code, reason = "only the algorithms are compiled under loom"))]
@@ -83,6 +90,8 @@ mod ring;
 mod sync;
 mod sys;
 
+#[cfg(not(loom))]
+mod channel;
 #[cfg(not(loom))]
 mod event;
 #[cfg(not(loom))]
@@ -109,8 +118,10 @@ mod value;
 pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
+    channel::{Receiver, ReceiverIter, Sender, bytes, channel, plain},
     event::{Event, TryWaitError, WaitTimeoutError},
     lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},
+    object::attempt::Never,
     object::transfer::{
         RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
         TrySendError,
@@ -118,7 +129,10 @@ pub use {
     object::{CreateError, Handle},
     peer::Fault,
     process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
-    queue::{Iter, OnReceiverDeath, Queue, QueueOptions, Received, Reservation},
+    queue::{
+        ByteQueue, DecodeError, EncodeError, Iter, Loan, Message, Messages, ObjectQueue, Objects,
+        OnReceiverDeath, Queue, QueueOptions, Received, Reservation,
+    },
     segment::{Segment, SegmentError, SegmentOptions, Shm},
     value::{Integer, Number, TryUpdateError, UpdateError, UpdateTimeoutError, Value},
 };

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. Rooms on the same floor know nothing of each other.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["primitive", "claim"],
     &["sys"],
     &["segment"],
@@ -18,6 +18,7 @@ const FLOORS: [&[&str]; 9] = [
     &["heap"],
     &["object"],
     &["queue", "lock", "spsc", "value", "event"],
+    &["channel"],
     &["process"],
 ];
 

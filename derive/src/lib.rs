@@ -114,7 +114,8 @@ fn refuse_parameters(generics: &Generics, representation: Representation) -> Res
             return Err(Error::new_spanned(
                 lifetime,
                 "a struct with references cannot be `Shm`: an address means nothing in another \
-                 process; send the bytes themselves, in an array of fixed length",
+                 process; own the bytes in an array of fixed length, or in a `String` or a `Vec` \
+                 and send the struct through an `offspring::channel`",
             ));
         }
         if representation == Representation::C {

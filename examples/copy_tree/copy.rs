@@ -5,12 +5,13 @@ use crate::attributes;
 use crate::extended::{Bearer, Extended, Lost};
 use crate::folder::Cursor;
 use crate::holes;
-use crate::message::{Step, Trouble};
-use crate::tree::Entry;
+use crate::message::{Item, Step, Trouble};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes read or written by one system call. Large enough that the call does not count, small
@@ -52,22 +53,26 @@ impl<'plan> Copier<'plan> {
     /// are yet.
     pub(crate) fn copy(
         &mut self,
-        entry: &Entry,
+        item: &Item,
         so_far: &mut dyn FnMut(u64),
     ) -> Result<Copied, Trouble> {
-        let folders = &self.plan.tree.folders;
-        let from = self.source.go(folders, entry.folder).map_err(Step::Read.refused())?;
-        let to = self.target.go(folders, entry.folder).map_err(Step::Write.refused())?;
+        let path = Path::new(&item.path);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let name = &CString::new(name).map_err(|_| Step::Read.refused()(Errno::INVAL))?;
+        let from = self.source.go(folder).map_err(Step::Read.refused())?;
+        let to = self.target.go(folder).map_err(Step::Write.refused())?;
         let temporary = self.temporary.as_c_str();
-        let copied = if entry.kind == FileType::RegularFile {
+        let kind = FileType::from_raw_mode(item.kind);
+        let copied = if kind == FileType::RegularFile {
             let buffer = &mut self.buffer;
-            File { from, to, entry, temporary, owner: self.owner, buffer }
+            File { from, to, name, temporary, owner: self.owner, buffer }
                 .copy(self.plan.verify, so_far)
         } else {
-            copy_special(from, to, entry, temporary)
+            copy_special(from, to, name, kind, temporary)
         };
         let renamed = copied.and_then(|copied| {
-            rustix::fs::renameat(to, temporary, to, &entry.name).map_err(Step::Rename.refused())?;
+            rustix::fs::renameat(to, temporary, to, name).map_err(Step::Rename.refused())?;
             Ok(copied)
         });
         if renamed.is_err() {
@@ -82,7 +87,7 @@ impl<'plan> Copier<'plan> {
 struct File<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
-    entry: &'a Entry,
+    name: &'a CStr,
     temporary: &'a CStr,
     owner: (u32, u32),
     buffer: &'a mut [u8],
@@ -94,7 +99,7 @@ impl File<'_> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let read = Step::Read.refused();
         let source =
-            rustix::fs::openat(self.from, &self.entry.name, flags, Mode::empty()).map_err(&read)?;
+            rustix::fs::openat(self.from, self.name, flags, Mode::empty()).map_err(&read)?;
         let stat = rustix::fs::fstat(&source).map_err(&read)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(read(Errno::STALE));
@@ -263,20 +268,21 @@ fn write_at(to: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
 fn copy_special(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
-    entry: &Entry,
+    name: &CStr,
+    kind: FileType,
     temporary: &CStr,
 ) -> Result<Copied, Trouble> {
     let (read, write) = (Step::Read.refused(), Step::Write.refused());
-    let stat = rustix::fs::statat(from, &entry.name, AtFlags::SYMLINK_NOFOLLOW).map_err(&read)?;
-    let is_link = entry.kind == FileType::Symlink;
+    let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(&read)?;
+    let is_link = kind == FileType::Symlink;
     if is_link {
-        let goal = rustix::fs::readlinkat(from, &entry.name, Vec::new()).map_err(&read)?;
+        let goal = rustix::fs::readlinkat(from, name, Vec::new()).map_err(&read)?;
         rustix::fs::symlinkat(&goal, to, temporary).map_err(&write)?;
     } else {
-        rustix::fs::mknodat(to, temporary, entry.kind, Mode::RUSR | Mode::WUSR, stat.st_rdev as _)
+        rustix::fs::mknodat(to, temporary, kind, Mode::RUSR | Mode::WUSR, stat.st_rdev as _)
             .map_err(&write)?;
     }
-    let extended = Extended::of(Bearer::Named(from, &entry.name)).map_err(&read)?;
+    let extended = Extended::of(Bearer::Named(from, name)).map_err(&read)?;
     let given = attributes::give_by_name(to, temporary, &stat, &extended, is_link);
     Ok(Copied { bytes: 0, lost: given.map_err(Step::Attributes.refused())? })
 }

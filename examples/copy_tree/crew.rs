@@ -1,20 +1,20 @@
 //! The parent's side: which worker holds which job, and what to do when one dies.
 //!
 //! # Peer death
-//! A worker can die before it takes a job, after it took the job from the queue and before it says
-//! so, in the middle of the job, or after it said `Done`. The parent need not know which: it waits
+//! A worker can die before it takes a job, after it took the job from the channel and before it
+//! says so, in the middle of the job, or after it said `Done`. The parent need not know which: it waits
 //! for a `Done` of every job. It sends a job again if the job's worker is dead. If no worker has
-//! mentioned a job since one died, the job may be lost, so the parent sends it again once the queue
-//! is empty. Copying an entry twice is harmless, because each copy gets its name by a rename.
+//! mentioned a job since one died, the job may be lost, so the parent sends it again once the
+//! channel is empty. Copying an entry twice is harmless, because each copy gets its name by a rename.
 
 use crate::Plan;
 use crate::bar::Bar;
 use crate::extended::Lost;
 use crate::message::{Job, News, Note, Step, Trouble};
 use crate::stop::Stop;
-use crate::tree::Entry;
+use crate::tree::{Entry, Tree};
 use crate::worker::{self, Tally};
-use offspring::{Child, Queue, RecvTimeoutError, TrySendError};
+use offspring::{Child, Event, Receiver, RecvTimeoutError, Sender, TrySendError};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt;
@@ -77,8 +77,14 @@ struct Account {
 /// The workers and their jobs.
 pub(crate) struct Crew {
     plan: Arc<Plan>,
-    jobs: Queue<Job>,
-    notes: Queue<Note>,
+    tree: Arc<Tree>,
+    /// Where jobs go in; `None` when there will be no more.
+    jobs: Option<Sender<Job>>,
+    notes: Receiver<Note>,
+    /// The ends of the workers, for those that will be hired.
+    theirs: (Receiver<Job>, Sender<Note>),
+    /// Set when no worker shall begin with another entry.
+    enough: Event,
     members: Vec<Member>,
     accounts: Vec<Account>,
     /// How many accounts are not done.
@@ -87,7 +93,7 @@ pub(crate) struct Crew {
     folders: u32,
     missing: Missing,
     full: Option<(PathBuf, Trouble)>,
-    /// Jobs not in the queue yet, or to be sent again.
+    /// Jobs not in the channel yet, or to be sent again.
     waiting: VecDeque<u32>,
     /// A worker died, so a job may be lost that nobody has spoken of.
     doubt: bool,
@@ -96,12 +102,20 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Makes the queues and forks the workers.
-    pub(crate) fn new(plan: Arc<Plan>, workers: usize) -> Result<Crew, Box<dyn Error>> {
-        let count = plan.tree.jobs.len();
+    /// Makes the channels and forks the workers.
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        tree: Arc<Tree>,
+        workers: usize,
+    ) -> Result<Crew, Box<dyn Error>> {
+        let count = tree.jobs.len();
+        let (jobs, their_jobs) = offspring::channel(256)?;
+        let (their_notes, notes) = offspring::channel(1024)?;
         let mut crew = Crew {
-            jobs: Queue::with_capacity(256)?,
-            notes: Queue::with_capacity(1024)?,
+            jobs: Some(jobs),
+            notes,
+            theirs: (their_jobs, their_notes),
+            enough: Event::new()?,
             members: Vec::new(),
             accounts: vec![Account::default(); count],
             undone: count,
@@ -115,8 +129,9 @@ impl Crew {
             waiting: (0..count as u32).collect(),
             doubt: false,
             deaths_in_a_row: 0,
-            bar: Bar::new(plan.tree.entries.len() as u64, plan.tree.bytes)?,
+            bar: Bar::new(tree.entries.len() as u64, tree.bytes)?,
             plan,
+            tree,
         };
         for _ in 0..workers.min(count) {
             crew.hire()?;
@@ -130,7 +145,7 @@ impl Crew {
         let end = self.work_off(stop);
         match end {
             // The workers find no more jobs and return.
-            Ok(End::Finished) => self.jobs.close(),
+            Ok(End::Finished) => self.dismiss(),
             Ok(End::Full(..)) => {
                 self.part();
                 self.kill_all();
@@ -162,7 +177,7 @@ impl Crew {
             match self.notes.recv_timeout(LOOK) {
                 Ok(note) => self.hear(note),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(error) => return Err(format!("the queue of notes: {error}").into()),
+                Err(error) => return Err(format!("the channel of notes: {error}").into()),
             }
             self.hear_all();
             if Instant::now() >= next_look {
@@ -175,7 +190,7 @@ impl Crew {
             }
         }
         // Those with nothing in them.
-        self.make_folders(self.plan.tree.folders.len() as u32);
+        self.make_folders(self.tree.folders.len() as u32);
         Ok(self.full.take().map_or(End::Finished, |(path, trouble)| End::Full(path, trouble)))
     }
 
@@ -191,27 +206,31 @@ impl Crew {
     /// Forks one more worker. This process has a single thread, so it may.
     fn hire(&mut self) -> Result<(), Box<dyn Error>> {
         let number = self.members.len() as u32;
-        let (plan, jobs, notes) = (Arc::clone(&self.plan), self.jobs.clone(), self.notes.clone());
-        let child = offspring::fork(move || worker::work(number, &plan, &jobs, &notes))?;
+        let ((jobs, notes), enough) = (self.theirs.clone(), self.enough.clone());
+        let plan = Arc::clone(&self.plan);
+        let child = offspring::fork(move || worker::work(number, &plan, &jobs, &notes, &enough))?;
         self.members.push(Member { pid: child.id(), child: Some(child), holds: None });
         Ok(())
     }
 
-    /// Fills the queue with jobs, without ever waiting for room: the workers may be waiting for the
+    /// Fills the channel with jobs, without ever waiting for room: the workers may be waiting for the
     /// parent to read notes.
     fn send_jobs(&mut self) -> Result<(), Box<dyn Error>> {
-        while let Some(&index) = self.waiting.front() {
+        let has_room = |jobs: &Sender<Job>| !jobs.is_full();
+        while let Some(&number) = self.waiting.front()
+            && self.jobs.as_ref().is_some_and(has_room)
+        {
             // While a worker is at one job, the parent makes the folders for the next.
-            let entries = self.plan.tree.jobs[index as usize].clone();
-            let folders = entries.map(|entry| self.plan.tree.entries[entry as usize].folder + 1);
+            let entries = self.tree.jobs[number as usize].clone();
+            let folders = entries.map(|entry| self.tree.entries[entry as usize].folder + 1);
             self.make_folders(folders.max().unwrap_or(0));
-            if self.full.is_some() {
+            let Some(jobs) = self.jobs.as_ref().filter(|_| self.full.is_none()) else {
                 break;
-            }
-            match self.jobs.try_send(Job { index }) {
+            };
+            match jobs.try_send(self.tree.job(number)) {
                 Ok(()) => self.waiting.pop_front(),
                 Err(TrySendError::Full(_)) => break,
-                Err(error) => return Err(format!("the queue of jobs: {error}").into()),
+                Err(error) => return Err(format!("the channel of jobs: {error}").into()),
             };
         }
         Ok(())
@@ -220,11 +239,11 @@ impl Crew {
     /// Makes the folders up to a place in the list; those above a folder stand before it there.
     fn make_folders(&mut self, end: u32) {
         if self.folders < end && self.full.is_none() {
-            let unmade = self.plan.target.make_folders(&self.plan.tree, self.folders..end);
+            let unmade = self.plan.target.make_folders(&self.tree, self.folders..end);
             self.folders = end;
             if let Some((folder, trouble)) = unmade.last().filter(|(_, trouble)| trouble.is_full())
             {
-                self.full = Some((self.plan.tree.path_of_folder(*folder), *trouble));
+                self.full = Some((self.tree.path_of_folder(*folder), *trouble));
             }
             self.missing.folders.extend(unmade);
         }
@@ -238,19 +257,19 @@ impl Crew {
     }
 
     fn hear(&mut self, note: Note) {
-        let Note { worker, job, .. } = note;
+        let Note { worker, job, news } = note;
         let (Some(member), Some(account)) =
             (self.members.get_mut(worker as usize), self.accounts.get_mut(job as usize))
         else {
             return;
         };
-        match note.news() {
-            Some(News::Taken) => member.holds = Some(job),
-            Some(News::SoFar { files, bytes, part }) if !account.done => {
+        match news {
+            News::Taken => member.holds = Some(job),
+            News::SoFar { files, bytes, part } if !account.done => {
                 *account = Account { files, bytes, part, ..*account }
             }
-            Some(News::Failed { entry, trouble }) if !account.done => {
-                let tree = &self.plan.tree;
+            News::Failed { entry, trouble } if !account.done => {
+                let tree = &self.tree;
                 if let Some(Entry { folder, name, .. }) = tree.entries.get(entry as usize)
                     && trouble.is_full()
                 {
@@ -258,10 +277,10 @@ impl Crew {
                 }
                 self.missing.entries.insert(entry, trouble);
             }
-            Some(News::Lost { entry, count, errno }) if !account.done => {
+            News::Lost { entry, count, errno } if !account.done => {
                 self.missing.extended.entry(entry).or_default().insert(errno, count);
             }
-            Some(News::Done { files, bytes }) => {
+            News::Done { files, bytes } => {
                 member.holds = None;
                 self.deaths_in_a_row = 0;
                 if !account.done {
@@ -269,9 +288,8 @@ impl Crew {
                     self.undone -= 1;
                 }
             }
-            // The second copy of a job that is done already, or a note that no worker of ours
-            // wrote.
-            Some(News::SoFar { .. } | News::Failed { .. } | News::Lost { .. }) | None => {}
+            // The second copy of a job that is done already.
+            News::SoFar { .. } | News::Failed { .. } | News::Lost { .. } => {}
         }
     }
 
@@ -289,10 +307,10 @@ impl Crew {
             }
             dead += 1;
         }
-        // What the dead said last is in the queue.
+        // What the dead said last is in the channel.
         self.hear_all();
         self.settle_the_dead();
-        if self.doubt && self.waiting.is_empty() && self.jobs.is_empty() {
+        if self.doubt && self.waiting.is_empty() && self.theirs.0.is_empty() {
             let held: Vec<u32> = self.members.iter().filter_map(|member| member.holds).collect();
             let unheard = (0u32..)
                 .zip(&self.accounts)
@@ -325,8 +343,8 @@ impl Crew {
             let Some(job) = member.holds.take() else {
                 continue;
             };
-            let entries = self.plan.tree.jobs[job as usize].clone();
-            self.plan.target.clear_up_after(member.pid, &self.plan.tree, entries.clone());
+            let entries = self.tree.jobs[job as usize].clone();
+            self.plan.target.clear_up_after(member.pid, &self.tree, entries.clone());
             let account = &mut self.accounts[job as usize];
             if account.done {
                 continue;
@@ -345,10 +363,17 @@ impl Crew {
         }
     }
 
+    /// Tells the workers to return.
+    fn dismiss(&mut self) {
+        self.jobs = None;
+        // Fails only if the event cannot be used, and then the workers end by themselves.
+        let _ = self.enough.set();
+    }
+
     /// Lets the workers bring the files that they are at to an end, so that they can still say how
     /// far they have come.
     fn part(&mut self) {
-        self.jobs.close();
+        self.dismiss();
         let until = Instant::now() + PARTING;
         while self.members.iter().any(|member| member.child.is_some()) && Instant::now() < until {
             if let Ok(note) = self.notes.recv_timeout(Duration::from_millis(1)) {

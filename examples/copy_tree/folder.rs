@@ -1,13 +1,13 @@
-//! From a folder's place in the list to an open descriptor, one name at a time.
+//! From a folder's path to an open descriptor, one name at a time.
 //!
-//! No path is ever joined from its parts, so its length has no limit. No symbolic link is ever
+//! The system never gets a whole path, so its length has no limit. No symbolic link is ever
 //! followed, so nobody can lead the copy out of its two trees.
 
 use crate::tree::Folder;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Result;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -29,39 +29,35 @@ const OPEN: usize = 64;
 /// seldom far away.
 pub(crate) struct Cursor<'tree> {
     root: &'tree OwnedFd,
-    /// Each entry is the parent of the next.
-    path: Vec<(u32, OwnedFd)>,
+    /// Where it went last.
+    at: PathBuf,
+    /// Folders on this way that are open, each with the number of names that lead to it. Each is
+    /// the parent of the next.
+    open: Vec<(usize, OwnedFd)>,
 }
 
 impl<'tree> Cursor<'tree> {
     pub(crate) fn new(root: &'tree OwnedFd) -> Cursor<'tree> {
-        Cursor { root, path: Vec::new() }
+        Cursor { root, at: PathBuf::new(), open: Vec::new() }
     }
 
-    /// Goes to a folder and returns its descriptor.
-    pub(crate) fn go(&mut self, folders: &[Folder], folder: u32) -> Result<BorrowedFd<'_>> {
-        if self.path.last().is_none_or(|(at, _)| *at != folder) {
-            let mut wanted: Vec<u32> = above(folders, folder).collect();
-            while self.path.pop_if(|(at, _)| !wanted.contains(at)).is_some() {}
-            if let Some((last, _)) = self.path.last() {
-                wanted.truncate(
-                    wanted.iter().position(|above| above == last).unwrap_or(wanted.len()),
-                );
-            }
-            for next in wanted.into_iter().rev() {
-                let here = self.path.last().map_or(self.root, |(_, fd)| fd);
-                let fd = openat(
-                    here,
-                    &folders[next as usize].name,
-                    FOLDER | OFlags::NOFOLLOW,
-                    Mode::empty(),
-                )?;
-                if self.path.len() == OPEN {
-                    self.path.remove(0);
-                }
-                self.path.push((next, fd));
-            }
+    /// Goes to a folder, given its path from the root of the tree, and returns its descriptor.
+    pub(crate) fn go(&mut self, path: &Path) -> Result<BorrowedFd<'_>> {
+        if self.at != path {
+            let both = self.at.components().zip(path.components());
+            let common = both.take_while(|(one, other)| one == other).count();
+            while self.open.pop_if(|(depth, _)| *depth > common).is_some() {}
+            self.at = path.to_owned();
         }
-        Ok(self.path.last().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd()))
+        let open = self.open.last().map_or(0, |(depth, _)| *depth);
+        for (above, name) in path.iter().enumerate().skip(open) {
+            let here = self.open.last().map_or(self.root, |(_, fd)| fd);
+            let fd = openat(here, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+            if self.open.len() == OPEN {
+                self.open.remove(0);
+            }
+            self.open.push((above + 1, fd));
+        }
+        Ok(self.open.last().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd()))
     }
 }

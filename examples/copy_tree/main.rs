@@ -1,14 +1,14 @@
 //! Copies a folder tree with several forked workers:
 //! `cargo run --release --example copy_tree -- SRC DST`.
 //!
-//! The parent lists the tree and then forks the workers, which inherit the list. Two shared-memory
-//! queues connect them:
+//! The parent lists the tree, forks the workers and sends them what to copy. Two channels in shared
+//! memory connect them:
 //!
 //! ```text
-//!             jobs: Queue<Job>, each an index into the inherited list
-//!   parent ----------------------------------------------------------> workers
-//!          <----------------------------------------------------------
-//!             notes: Queue<Note>: taken, so far, failed, done
+//!             jobs: the paths of some entries
+//!   parent ----------------------------------------------> workers
+//!          <----------------------------------------------
+//!             notes: taken, so far, failed, done
 //! ```
 //!
 //! # Peer death
@@ -22,8 +22,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `tree.rs` | the list: folders, entries, jobs |
-//! | `folder.rs` | from a folder's place in the list to an open descriptor |
-//! | `message.rs` | what travels through the two queues |
+//! | `folder.rs` | from a folder's path to an open descriptor |
+//! | `message.rs` | what travels through the two channels |
 //! | `crew.rs` | the parent: workers, their jobs, their deaths |
 //! | `worker.rs`, `copy.rs` | a worker; the copying of one entry |
 //! | `holes.rs` | where a file has data |
@@ -93,9 +93,8 @@ struct Options {
     verify: bool,
 }
 
-/// Everything that the workers inherit.
+/// What the workers inherit. The entries to copy are sent to them.
 struct Plan {
-    tree: Tree,
     source: OwnedFd,
     target: Target,
     verify: bool,
@@ -132,14 +131,14 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     };
     let target =
         Target::create(&target_path).map_err(|error| format!("{:?}: {error}", options.target))?;
-    let plan = Arc::new(Plan { tree, source, target, verify: options.verify });
-    let tree = &plan.tree;
+    let plan = Arc::new(Plan { source, target, verify: options.verify });
+    let tree = &Arc::new(tree);
 
     let workers = options
         .workers
         .or_else(|| std::thread::available_parallelism().ok())
         .map_or(1, NonZeroUsize::get);
-    let mut crew = Crew::new(Arc::clone(&plan), workers)?;
+    let mut crew = Crew::new(Arc::clone(&plan), Arc::clone(tree), workers)?;
     let (end, copied) = crew.run(&stop)?;
     let so_far = || {
         let Copied { files, bytes } = copied;

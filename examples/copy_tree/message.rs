@@ -1,40 +1,38 @@
-//! What travels through the two queues: fixed-size values without pointers, since another process
-//! reads them.
-//!
-//! A job is only an index: the worker was forked after the tree was listed, so it has the same list
-//! in its own memory, and no path has to be sent.
+//! What travels through the two channels: values of any type that serde knows.
 
-use bytemuck::Zeroable;
-use offspring::Shm;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fmt;
 
-/// A run of entries to copy: `Tree::jobs[index]`.
-#[derive(Clone, Copy, Shm)]
-#[repr(C)]
+/// Entries to copy.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Job {
-    pub(crate) index: u32,
+    pub(crate) number: u32,
+    pub(crate) items: Vec<Item>,
 }
 
-/// What a worker tells the parent, as it lies in the queue. A shared enum could be read with an
-/// invalid discriminant; numbers cannot, so [`Note::news`] is where they are checked.
-#[derive(Clone, Copy, Shm)]
-#[repr(C)]
+/// An entry to copy.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Item {
+    /// Its place in the parent's list, by which the parent is told what became of it.
+    pub(crate) entry: u32,
+    /// From the root of the tree. Not a `PathBuf`, as serde refuses those that are no UTF-8.
+    pub(crate) path: OsString,
+    /// The type of the file, as `stat` has it.
+    pub(crate) kind: u32,
+}
+
+/// What a worker tells the parent.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Note {
     pub(crate) worker: u32,
     pub(crate) job: u32,
-    kind: u32,
-    /// Files copied so far in this job, or the entry that the note is about.
-    number: u32,
-    step: u32,
-    errno: i32,
-    /// Bytes of these files, or how many attributes were lost.
-    amount: u64,
-    /// Bytes of the file that is being copied.
-    part: u64,
+    pub(crate) news: News,
 }
 
-/// The same for programmers.
+/// What has happened to a job.
+#[derive(Serialize, Deserialize)]
 pub(crate) enum News {
     /// The worker has the job and will make temporary files from now on.
     Taken,
@@ -48,44 +46,8 @@ pub(crate) enum News {
     Done { files: u32, bytes: u64 },
 }
 
-impl Note {
-    pub(crate) fn new(worker: u32, job: u32, news: News) -> Note {
-        let blank = Note { worker, job, ..Note::zeroed() };
-        match news {
-            News::Taken => Note { kind: 0, ..blank },
-            News::SoFar { files, bytes, part } => {
-                Note { kind: 1, number: files, amount: bytes, part, ..blank }
-            }
-            News::Done { files, bytes } => Note { kind: 2, number: files, amount: bytes, ..blank },
-            News::Failed { entry, trouble: Trouble { step, errno } } => {
-                Note { kind: 3, number: entry, step: step as u32, errno, ..blank }
-            }
-            News::Lost { entry, count, errno } => {
-                Note { kind: 4, number: entry, amount: count, errno, ..blank }
-            }
-        }
-    }
-
-    /// Returns what the note says, or `None` if no worker of ours can have written it.
-    pub(crate) fn news(&self) -> Option<News> {
-        let (files, bytes) = (self.number, self.amount);
-        Some(match self.kind {
-            0 => News::Taken,
-            1 => News::SoFar { files, bytes, part: self.part },
-            2 => News::Done { files, bytes },
-            3 => {
-                let step = *Step::ALL.get(self.step as usize)?;
-                News::Failed { entry: self.number, trouble: Trouble { step, errno: self.errno } }
-            }
-            4 => News::Lost { entry: self.number, count: self.amount, errno: self.errno },
-            _ => return None,
-        })
-    }
-}
-
 /// Where in the copying of an entry or a folder something went wrong.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
     Read,
     Write,
@@ -97,21 +59,8 @@ pub(crate) enum Step {
     Folder,
 }
 
-impl Step {
-    const ALL: [Step; 8] = [
-        Step::Read,
-        Step::Write,
-        Step::Attributes,
-        Step::Rename,
-        Step::Compare,
-        Step::FirstLink,
-        Step::Workers,
-        Step::Folder,
-    ];
-}
-
 /// Why an entry or a folder was not copied.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Trouble {
     pub(crate) step: Step,
     /// The system's error number, 0 if there is none.

@@ -64,11 +64,13 @@ impl Target {
         // The root is there already.
         for index in folders.start.max(1)..folders.end {
             let folder = &tree.folders[index as usize];
-            let parent = cursor.go(&tree.folders, folder.parent);
+            let parent = cursor.go(&tree.path_of_folder(folder.parent));
             let made = match parent
                 .and_then(|parent| rustix::fs::mkdirat(parent, &folder.name, PRIVATE))
             {
-                Err(Errno::EXIST) => cursor.go(&tree.folders, index).and_then(clear_leftovers),
+                Err(Errno::EXIST) => {
+                    cursor.go(&tree.path_of_folder(index)).and_then(clear_leftovers)
+                }
                 other => other,
             };
             if let Err(trouble) = made.map_err(Step::Folder.refused()) {
@@ -89,7 +91,7 @@ impl Target {
             entries.map(|entry| tree.entries[entry as usize].folder).collect();
         folders.dedup();
         for folder in folders {
-            if let Ok(folder) = cursor.go(&tree.folders, folder) {
+            if let Ok(folder) = cursor.go(&tree.path_of_folder(folder)) {
                 // It fails in all folders but, at most, one.
                 let _ = rustix::fs::unlinkat(folder, &name, AtFlags::empty());
             }
@@ -112,8 +114,8 @@ impl Target {
                 continue;
             }
             let first = &tree.entries[link.first as usize];
-            let linked = old.go(&tree.folders, first.folder).and_then(|old| {
-                let new = new.go(&tree.folders, link.folder)?;
+            let linked = old.go(&tree.path_of_folder(first.folder)).and_then(|old| {
+                let new = new.go(&tree.path_of_folder(link.folder))?;
                 rustix::fs::linkat(old, &first.name, new, &temporary, AtFlags::empty())?;
                 let renamed = rustix::fs::renameat(new, &temporary, new, &link.name);
                 // A rename onto another name of the same file does nothing and leaves both.
@@ -138,7 +140,7 @@ impl Target {
         for index in (0..tree.folders.len() as u32).rev() {
             let folder = &tree.folders[index as usize];
             let finished = cursor
-                .go(&tree.folders, index)
+                .go(&tree.path_of_folder(index))
                 .and_then(|fd| attributes::give(fd, &folder.stat, &folder.extended));
             match finished.map_err(Step::Attributes.refused()) {
                 Ok(lost) => _ = losses.insert(index, lost),

@@ -1,7 +1,9 @@
-//! The list of entries to copy: the parent makes it once, and every worker inherits it.
+//! The list of entries to copy. The parent makes it once, and sends it to the workers piece by
+//! piece.
 
 use crate::extended::{Bearer, Extended};
 use crate::folder::{self, Cursor};
+use crate::message::{Item, Job};
 use crate::stop::Stop;
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
@@ -92,7 +94,7 @@ impl Tree {
         folder: u32,
         firsts: &mut HashMap<(u64, u64), u32>,
     ) -> Result<(), Errno> {
-        let here = cursor.go(&self.folders, folder)?;
+        let here = cursor.go(&self.path_of_folder(folder))?;
         self.folders[folder as usize].extended = Extended::of(Bearer::Open(here))?;
         for found in Dir::read_from(here)? {
             let found = found?;
@@ -126,6 +128,17 @@ impl Tree {
         Ok(())
     }
 
+    /// Returns a job, with everything that a worker must know of its entries.
+    pub(crate) fn job(&self, number: u32) -> Job {
+        let entries = self.jobs[number as usize].clone();
+        let items = entries.map(|entry| {
+            let Entry { folder, name, kind, .. } = &self.entries[entry as usize];
+            let path = self.path_of(*folder, name).into_os_string();
+            Item { entry, path, kind: kind.as_raw_mode() }
+        });
+        Job { number, items: items.collect() }
+    }
+
     /// Returns a folder's path from the root of the tree.
     pub(crate) fn path_of_folder(&self, folder: u32) -> PathBuf {
         let mut path: Vec<u32> = folder::above(&self.folders, folder).collect();
@@ -141,7 +154,7 @@ impl Tree {
     }
 }
 
-/// Small files travel in runs, so that the queues cost nothing beside the copying; large files
+/// Small files travel in runs, so that the channels cost nothing beside the copying; large files
 /// travel alone, so that the workers end at about the same time.
 fn cut_into_jobs(entries: &[Entry]) -> Vec<Range<u32>> {
     let mut jobs = Vec::new();

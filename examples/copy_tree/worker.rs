@@ -2,8 +2,8 @@
 
 use crate::Plan;
 use crate::copy::{Copied, Copier};
-use crate::message::{Job, News, Note};
-use offspring::Queue;
+use crate::message::{Item, Job, News, Note};
+use offspring::{Event, Receiver, Sender};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -19,31 +19,41 @@ pub(crate) struct Tally {
 }
 
 /// The life of worker `number`, in its own process.
-pub(crate) fn work(number: u32, plan: &Plan, jobs: &Queue<Job>, notes: &Queue<Note>) -> Tally {
+///
+/// It ends when there will be no more jobs, or when it has had `enough` though there are some.
+pub(crate) fn work(
+    number: u32,
+    plan: &Plan,
+    jobs: &Receiver<Job>,
+    notes: &Sender<Note>,
+    enough: &Event,
+) -> Tally {
     // The permissions of the source are wanted, not what a mask leaves of them.
     rustix::process::umask(Mode::empty());
     let temporary = plan.target.temporary_name(std::process::id());
     let mut copier = Copier::new(plan, temporary);
     let mut tally = Tally { files: 0, bytes: 0 };
     let mut spoken = Instant::now();
-    for Job { index } in jobs.iter() {
+    let is_enough = || enough.is_set().unwrap_or(true);
+    for Job { number: job, items } in jobs {
         // If the parent no longer listens, this note fails as the first, and nothing has been
         // begun.
-        let tell = |news| notes.send(Note::new(number, index, news)).is_ok();
+        let tell = |news| notes.send(Note { worker: number, job, news }).is_ok();
         if !tell(News::Taken) {
             break;
         }
         let (mut files, mut bytes) = (0, 0);
-        for entry in plan.tree.jobs[index as usize].clone() {
+        for item in &items {
+            let Item { entry, .. } = *item;
             // The disk is full.
-            if jobs.is_closed() {
+            if is_enough() {
                 break;
             }
             if spoken.elapsed() > SPEAK {
                 tell(News::SoFar { files, bytes, part: 0 });
                 spoken = Instant::now();
             }
-            let copied = copier.copy(&plan.tree.entries[entry as usize], &mut |more| {
+            let copied = copier.copy(item, &mut |more| {
                 tell(News::SoFar { files, bytes, part: more });
             });
             match copied {
@@ -62,8 +72,8 @@ pub(crate) fn work(number: u32, plan: &Plan, jobs: &Queue<Job>, notes: &Queue<No
         tell(News::Done { files, bytes });
         tally.files += u64::from(files);
         tally.bytes += bytes;
-        // There may still be jobs in it.
-        if jobs.is_closed() {
+        // There may still be jobs in the channel.
+        if is_enough() {
             break;
         }
     }

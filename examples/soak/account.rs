@@ -112,11 +112,13 @@ pub fn close(arena: &Arena, account: &mut Account) {
             Object::Drop => arena.dropping.lost(),
             Object::Redeliver => arena.redelivering.lost(),
             Object::File => arena.in_file.lost(),
+            Object::Bytes => arena.bytes.lost(),
+            Object::Letters => arena.letters.lost(),
             _ => 0,
         };
         figures.lost += lost;
         // A queue that delivers again loses nothing, whoever is killed.
-        let allowed = if object == Object::Redeliver { 0 } else { figures.in_hand };
+        let allowed = if object.redelivers() { 0 } else { figures.in_hand };
         figures.missing +=
             missing[object as usize].saturating_sub(allowed).max(lost.saturating_sub(allowed));
     }

@@ -4,13 +4,17 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use offspring::{Event, Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, Value, spsc};
+use offspring::{
+    ByteQueue, Event, Handle, Lock, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, Segment,
+    Value, spsc,
+};
 use tempfile::TempDir;
 
 use crate::churn_work::Name;
 use crate::ledger::Ledger;
 use crate::lock_work::Account;
 use crate::message::Message;
+use crate::message_work::Letter;
 use crate::random::Random;
 
 macro_rules! objects {
@@ -40,6 +44,10 @@ objects! {
     Redeliver = "queue, redeliver",
     /// A queue in a file.
     File = "queue in a file",
+    /// A queue of messages of any length, which delivers again what its receiver is killed with.
+    Bytes = "bytes, redeliver",
+    /// A queue of values that are encoded, which drops that.
+    Letters = "objects, drop",
     /// A ring of one sender and one receiver, whose places are taken over.
     Ring = "spsc ring",
     /// A lock over several words that must agree.
@@ -48,6 +56,8 @@ objects! {
     Value = "value",
     /// Events with automatic reset, of each of which one worker has the turn, and a gate.
     Event = "event",
+    /// Channels whose ends go to children.
+    Channel = "channel",
     /// Queues and locks that are made, sent by name, opened and dropped.
     Churn = "make and drop",
     /// Children that have children.
@@ -57,7 +67,20 @@ objects! {
 impl Object {
     /// Whether messages of its senders are accounted for, one by one, at the end of the round.
     pub fn has_ends(self) -> bool {
-        matches!(self, Object::Drop | Object::Redeliver | Object::File | Object::Ring)
+        matches!(
+            self,
+            Object::Drop
+                | Object::Redeliver
+                | Object::File
+                | Object::Bytes
+                | Object::Letters
+                | Object::Ring
+        )
+    }
+
+    /// Whether a message whose receiver is killed is delivered again.
+    pub fn redelivers(self) -> bool {
+        matches!(self, Object::Redeliver | Object::Bytes)
     }
 }
 
@@ -91,6 +114,8 @@ pub struct Arena {
     pub redelivering: Queue<Message>,
     pub in_file: Queue<Message>,
     pub path: PathBuf,
+    pub bytes: ByteQueue,
+    pub letters: ObjectQueue<Letter>,
     pub ring: Handle,
     /// The ends of the ring, until the first workers take them.
     pub ring_ends: Mutex<RingEnds>,
@@ -109,20 +134,26 @@ impl Arena {
         round: u64,
         random: &mut Random,
     ) -> Result<Arc<Arena>, Box<dyn Error>> {
-        let mut capacity = || 1 << random.below(9);
+        let [of_ring, of_redelivering, of_dropping, of_file] =
+            [(); 4].map(|()| 1 << random.below(9));
         let path = folder.path().join(format!("round-{round}"));
         let file = Segment::create_file(&path, FILE_LEN)?;
-        let (producer, consumer) = spsc::ring(capacity())?;
+        let (producer, consumer) = spsc::ring(of_ring)?;
         let redelivering = QueueOptions::new()
-            .capacity(capacity())
+            .capacity(of_redelivering)
             .on_receiver_death(OnReceiverDeath::Redeliver)
             .create()?;
+        // Not so many that they fill the commons.
+        let mut long = QueueOptions::new();
+        long.capacity(1 << random.below(5)).on_receiver_death(OnReceiverDeath::Redeliver);
         Ok(Arc::new(Arena {
             ledger: Ledger::new()?,
-            dropping: Queue::with_capacity(capacity())?,
+            dropping: Queue::with_capacity(of_dropping)?,
             redelivering,
-            in_file: Queue::with_capacity_in(&file, capacity())?,
+            in_file: Queue::with_capacity_in(&file, of_file)?,
             path,
+            bytes: long.create_bytes()?,
+            letters: ObjectQueue::with_capacity(1 << random.below(5))?,
             ring: producer.handle(),
             ring_ends: Mutex::new(RingEnds { producer: Some(producer), consumer: Some(consumer) }),
             lock: Lock::new(Account::of(1))?,
@@ -137,6 +168,8 @@ impl Arena {
         self.dropping.close();
         self.redelivering.close();
         self.in_file.close();
+        self.bytes.close();
+        self.letters.close();
     }
 }
 

@@ -13,7 +13,10 @@ use crate::fate::Fate;
 use crate::ledger::{ROWS, now};
 use crate::post::{self, Post};
 use crate::random::Random;
-use crate::{churn_work, event_work, fork_work, lock_work, queue_work, ring_work, value_work};
+use crate::{
+    channel_work, churn_work, event_work, fork_work, lock_work, message_work, queue_work,
+    ring_work, value_work,
+};
 
 const SIGSTOP: i32 = 19;
 const SIGCONT: i32 = 18;
@@ -101,11 +104,16 @@ impl<'a> Crew<'a> {
                         queue_work::receive(&mut post, &queue)
                     }
                 }
+                Object::Bytes if sends => message_work::send_bytes(&mut post),
+                Object::Bytes => message_work::receive_bytes(&mut post),
+                Object::Letters if sends => message_work::send_letters(&mut post),
+                Object::Letters => message_work::receive_letters(&mut post),
                 Object::Ring if sends => ring_work::send(&mut post, producer),
                 Object::Ring => ring_work::receive(&mut post, consumer),
                 Object::Lock => lock_work::work(&mut post),
                 Object::Value => value_work::work(&mut post),
                 Object::Event => event_work::work(&mut post),
+                Object::Channel => channel_work::work(&mut post),
                 Object::Churn => churn_work::work(&mut post),
                 Object::Fork => fork_work::work(&mut post),
             }
@@ -298,6 +306,7 @@ impl<'a> Crew<'a> {
         self.arena.close();
         self.await_all(|_| true)?;
         queue_work::drain(&self.arena);
+        message_work::drain(&self.arena);
         crate::account::close(&self.arena, &mut self.account);
         Ok((self.account, self.complaints))
     }

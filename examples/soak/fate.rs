@@ -26,8 +26,8 @@ impl Fate {
     /// The fate of a new worker at the object.
     pub fn draw(object: Object, random: &mut Random) -> Fate {
         match (object, random.below(24)) {
-            // Who dies there must be well considered.
-            (Object::Ring, _) => Fate::Signal,
+            // Who dies there must be well considered, or has children, who would die before.
+            (Object::Ring | Object::Channel, _) => Fate::Signal,
             // Children inherit the limit: they would die of it before their parents.
             (Object::Fork, 0) => Fate::Signal,
             (_, 0) => Fate::Memory,

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `arena.rs` | the objects of a round, and which worker uses which |
 //! | `crew.rs` | the supervisor |
-//! | `queue_work.rs`, `ring_work.rs`, `lock_work.rs`, `value_work.rs`, `event_work.rs`, `churn_work.rs`, `fork_work.rs` | the workers |
+//! | `queue_work.rs`, `message_work.rs`, `ring_work.rs`, `lock_work.rs`, `value_work.rs`, `event_work.rs`, `channel_work.rs`, `churn_work.rs`, `fork_work.rs` | the workers |
 //! | `post.rs`, `fate.rs` | what all workers have; deaths by a limit |
 //! | `message.rs`, `notes.rs`, `ledger.rs` | what is sent, and what is recorded of it where no kill can destroy it |
 //! | `account.rs`, `leftovers.rs` | what is checked at the end of a round |
@@ -19,6 +19,7 @@
 
 mod account;
 mod arena;
+mod channel_work;
 mod churn_work;
 mod crew;
 mod event_work;
@@ -28,6 +29,7 @@ mod ledger;
 mod leftovers;
 mod lock_work;
 mod message;
+mod message_work;
 mod notes;
 mod post;
 mod queue_work;

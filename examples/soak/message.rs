@@ -22,6 +22,11 @@ impl Message {
         Message { stretch, sequence, body: body(stretch, sequence) }
     }
 
+    /// One whose words do not belong together.
+    pub fn torn() -> Message {
+        Message { body: [0; WORDS], ..Message::new(u64::MAX, u64::MAX) }
+    }
+
     /// Whether all words belong together.
     pub fn is_whole(&self) -> bool {
         self.body == body(self.stretch, self.sequence)

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use offspring::{
-    Event, Handle, Lock, OnReceiverDeath, Queue, QueueOptions, RecoveryGuard, Segment, Value, spsc,
+    ByteQueue, Event, Handle, Lock, ObjectQueue, OnReceiverDeath, Queue, QueueOptions,
+    RecoveryGuard, Segment, Value, spsc,
 };
 
 /// Values of three sizes and alignments: a word, more than a word, and a block that gets pages of
@@ -31,6 +32,10 @@ pub enum Operation {
     Update { value: u64, wait: bool },
     Set { clear: bool },
     Wait { any: bool, wait: bool },
+    SendBytes { len: u16, in_place: bool, wait: bool },
+    RecvBytes { wait: bool },
+    SendText { len: u16, wait: bool },
+    RecvText { wait: bool },
     OtherHandles,
     Open { handle: [u64; 3] },
     OpenNearby { block: u8, generation: u8 },
@@ -54,6 +59,8 @@ pub struct Objects {
     counts: Vec<Value<u64>>,
     values: Vec<Value<[u64; 3]>>,
     events: Vec<Event>,
+    bytes: Vec<ByteQueue>,
+    texts: Vec<ObjectQueue<Vec<String>>>,
 }
 
 impl Objects {
@@ -67,6 +74,12 @@ impl Objects {
         for producer in &mut objects.producers {
             let _ = producer.try_send(7);
         }
+        for queue in &objects.bytes {
+            let _ = queue.try_send(&[7; 300]);
+        }
+        for queue in &objects.texts {
+            let _ = queue.try_send(vec!["text".repeat(60)]);
+        }
         objects
     }
 
@@ -79,6 +92,8 @@ impl Objects {
         self.queues.extend(Queue::with_capacity_in(segment, capacity));
         self.queues.extend(redelivering.create_in(segment));
         self.large.extend(Queue::with_capacity_in(segment, 1 + capacity % 4));
+        self.bytes.extend(ByteQueue::with_capacity_in(segment, capacity % 64));
+        self.texts.extend(redelivering.capacity(1 + capacity % 4).create_objects_in(segment));
         self.locks.extend(Lock::new_in(segment, [1, 2, 3]));
         self.counts.extend(Value::new_in(segment, 1));
         self.values.extend(Value::new_in(segment, [1, 2, 3]));
@@ -100,7 +115,9 @@ impl Objects {
             .chain(self.producers.iter().map(spsc::Producer::handle))
             .chain(self.counts.iter().map(Value::handle))
             .chain(self.values.iter().map(Value::handle))
-            .chain(self.events.iter().map(Event::handle));
+            .chain(self.events.iter().map(Event::handle))
+            .chain(self.bytes.iter().map(ByteQueue::handle))
+            .chain(self.texts.iter().map(ObjectQueue::handle));
         queues.chain(others).collect()
     }
 
@@ -115,6 +132,10 @@ impl Objects {
         self.values.extend(Value::open(segment, handle));
         self.events.extend(Event::open(segment, handle));
         self.events.truncate(2 * MOST);
+        self.bytes.extend(ByteQueue::open(segment, handle));
+        self.texts.extend(ObjectQueue::open(segment, handle));
+        self.bytes.truncate(MOST);
+        self.texts.truncate(MOST);
         self.counts.truncate(MOST);
         self.values.truncate(MOST);
         self.queues.truncate(2 * MOST);
@@ -194,13 +215,15 @@ impl Objects {
                     std::hint::black_box(format!("{queue:?}"));
                 }
                 std::hint::black_box(format!(
-                    "{:?} {:?} {:?} {:?} {:?} {:?}",
+                    "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                     self.producers,
                     self.consumers,
                     self.locks,
                     self.counts,
                     self.values,
-                    self.events
+                    self.events,
+                    self.bytes,
+                    self.texts
                 ));
             }
             Operation::Close => self.queues.iter().for_each(Queue::close),
@@ -272,8 +295,40 @@ impl Objects {
                     let _ = event.wait_timeout(patience(wait));
                 }
             }
+            Operation::SendBytes { len, in_place, wait } => {
+                for queue in &self.bytes {
+                    if !in_place {
+                        let _ = queue.send_timeout(&vec![8; len.into()], patience(wait));
+                    } else if let Ok(mut loan) = queue.loan(len.into()) {
+                        meanwhile();
+                        loan.fill(9);
+                        let _ = loan.send_timeout(patience(wait)).is_ok();
+                    }
+                }
+            }
+            Operation::RecvBytes { wait } => {
+                for queue in &self.bytes {
+                    if let Ok(message) = queue.recv_timeout(patience(wait)) {
+                        meanwhile();
+                        let sum = message.iter().fold(0_u8, |sum, byte| sum ^ byte);
+                        std::hint::black_box((sum, message.redelivered()));
+                    }
+                }
+            }
+            Operation::SendText { len, wait } => {
+                for queue in &self.texts {
+                    let _ = queue.send_timeout(vec!["x".repeat(len.into()); 2], patience(wait));
+                }
+            }
+            Operation::RecvText { wait } => {
+                for queue in &self.texts {
+                    std::hint::black_box(queue.recv_timeout(patience(wait)).ok());
+                }
+            }
             Operation::OtherHandles => {
                 self.events = self.events.to_vec();
+                self.bytes = self.bytes.to_vec();
+                self.texts = self.texts.to_vec();
                 self.counts = self.counts.to_vec();
                 self.values = self.values.to_vec();
                 self.queues = self.queues.to_vec();

@@ -7,24 +7,34 @@
 //!      0     8  word     the process that moves the block, by CAS
 //!      8     8  kind     the owner, before SHARED: fingerprint of what lies in the block
 //!     16     8  len      the owner: bytes in use, from the start of the block
-//!     24    40  -
+//!     24     8  pages    the owner: how many pages are backed, and the same number inverted
+//!     32    24  carrier  the owner, before CARRIED: block, generation and position of the slot
+//!     56     8  -
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
-//! word = generation:28 | state:5 | owner:31      while it is OWNED
-//!        generation:28 | state:5 | version:31    while it is SHARED
+//! word = generation:30 | state:3 | owner:31      while it is OWNED
+//!        generation:30 | state:3 | version:31    while it is SHARED
+//!        generation:30 | state:3 | 0:31          while it is CARRIED
 //! ```
 //! # States
 //! ```text
-//! FREE(g) --allocate: CAS--> OWNED(g, p) --built: CAS----> SHARED(g) --the last holder: CAS--> OWNED(g, p) --> FREE(g+1)
-//!                               |                                                                 |
-//!                               +--------- p dead: the reaper gives it back ----------------------+
+//! FREE(g) --allocate: CAS--> OWNED(g, p) --built: CAS---> SHARED(g) --the last holder: CAS----> OWNED(g, p) --> FREE(g+1)
+//!                               |  |                                                               |    |
+//!                               |  +--sent in a slot: CAS--> CARRIED(g+1) --done, or stranded: CAS-+    |
+//!                               +--------- p dead: the reaper gives it back ----------------------------+
 //! ```
 //! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block
 //! that is `SHARED` belongs to its holders. `version` counts attachments. A process that wants to
 //! free a shared block reads the word, sees that nobody holds the block, and swaps exactly that
 //! word; an attachment in between has changed it. A version comes round after 2^31 attachments, and
-//! a process makes fewer than 20 million in a second. A generation comes round after 2^28 blocks,
-//! and each takes a system call to back.
+//! a process makes fewer than 20 million in a second.
+//!
+//! A block that is `CARRIED` is part of a message, and belongs to the slot that its `carrier` names,
+//! for as long as that slot is in that lap. After that it is *stranded*: nobody can reach it through
+//! the slot any more, and anybody may give it back. A judge reads the word, then the carrier, then
+//! the slot, and swaps exactly the word that it read. Each way into `CARRIED` has a generation of
+//! its own, so the swap fails if the block was sent again meanwhile. A generation comes round after
+//! 2^29 messages, and a process sends fewer than 5 million of that kind in a second.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::heap::holders::Holders;
@@ -32,8 +42,8 @@ use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::BLOCK_HEADER_SIZE;
 use crate::segment::region::Shared;
 
-const STATE_BITS: u32 = 5;
-const GENERATION_BITS: u32 = 28;
+const STATE_BITS: u32 = 3;
+const GENERATION_BITS: u32 = 30;
 const GENERATION_SHIFT: u32 = OWNER_BITS + STATE_BITS;
 /// A version takes the place of the owner: a shared block has none.
 const VERSION_MASK: u64 = OWNER_MASK;
@@ -43,6 +53,7 @@ const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == 64);
 const FREE: u64 = 0;
 const OWNED: u64 = 1;
 const SHARED: u64 = 2;
+const CARRIED: u64 = 3;
 
 /// What a block's word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +64,8 @@ pub(crate) enum State {
     Owned(u32),
     /// Belongs to its holders.
     Shared,
+    /// Part of a message.
+    Carried,
     /// A value that this crate never writes.
     Unknown,
 }
@@ -71,6 +84,7 @@ impl BlockWord {
             FREE => State::Free,
             OWNED => State::Owned((self.0 & OWNER_MASK) as u32),
             SHARED => State::Shared,
+            CARRIED => State::Carried,
             _ => State::Unknown,
         }
     }
@@ -81,6 +95,7 @@ impl BlockWord {
             State::Free | State::Unknown => FREE << OWNER_BITS,
             State::Owned(owner) => OWNED << OWNER_BITS | u64::from(owner) & OWNER_MASK,
             State::Shared => SHARED << OWNER_BITS,
+            State::Carried => CARRIED << OWNER_BITS,
         };
         BlockWord(self.0 >> GENERATION_SHIFT << GENERATION_SHIFT | low)
     }
@@ -95,6 +110,28 @@ impl BlockWord {
     }
 }
 
+/// The slot that carries a block: that of a queue, in one lap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carrier {
+    /// The queue's block.
+    pub(crate) block: u64,
+    pub(crate) generation: u32,
+    /// Slot and lap.
+    pub(crate) position: u64,
+}
+
+/// A number as it stands in the segment: with its inverse above it, except for the zero of fresh
+/// memory. For numbers that do harm if they are wrong.
+pub(crate) fn twice(number: u64) -> u64 {
+    if number == 0 { 0 } else { !number << 32 | number }
+}
+
+/// The number that [`twice`] made this word of; `None` if it never did.
+pub(crate) fn once(word: u64) -> Option<u64> {
+    let number = word & u64::from(u32::MAX);
+    (word == twice(number)).then_some(number)
+}
+
 /// A block's header as it stands in the segment.
 #[derive(Debug)]
 #[repr(C)]
@@ -102,7 +139,9 @@ pub(crate) struct BlockHeader {
     word: AtomicU64,
     kind: AtomicU64,
     len: AtomicU64,
-    reserved: [AtomicU64; 5],
+    pages: AtomicU64,
+    carrier: [AtomicU64; 3],
+    reserved: AtomicU64,
     pub(crate) holders: Holders,
 }
 
@@ -110,7 +149,9 @@ const _: () = {
     assert!(core::mem::offset_of!(BlockHeader, word) == 0);
     assert!(core::mem::offset_of!(BlockHeader, kind) == 8);
     assert!(core::mem::offset_of!(BlockHeader, len) == 16);
-    assert!(core::mem::offset_of!(BlockHeader, reserved) == 24);
+    assert!(core::mem::offset_of!(BlockHeader, pages) == 24);
+    assert!(core::mem::offset_of!(BlockHeader, carrier) == 32);
+    assert!(core::mem::offset_of!(BlockHeader, reserved) == 56);
     assert!(core::mem::offset_of!(BlockHeader, holders) == 64);
     assert!(size_of::<BlockHeader>() as u64 == BLOCK_HEADER_SIZE);
 };
@@ -136,6 +177,27 @@ impl BlockHeader {
     /// Shows a built block to its holders.
     pub(crate) fn share(&self, owned: BlockWord) -> bool {
         self.advance(owned, owned.with(State::Shared))
+    }
+
+    /// Makes an owned block part of the message in a slot. Before that message is published; the
+    /// claim of the slot keeps it there.
+    pub(crate) fn carry(&self, owned: BlockWord, carrier: Carrier) -> Option<BlockWord> {
+        let Carrier { block, generation, position } = carrier;
+        // Relaxed: published by the word.
+        for (word, value) in self.carrier.iter().zip([block, generation.into(), position]) {
+            word.store(value, Ordering::Relaxed);
+        }
+        let carried = owned.next_generation().with(State::Carried);
+        self.advance(owned, carried).then_some(carried)
+    }
+
+    /// The slot that carries a block, if the word read before this is [`State::Carried`] and is
+    /// still the same after it.
+    pub(crate) fn carrier(&self) -> Option<Carrier> {
+        // Relaxed: ordered by the word.
+        let [block, generation, position] =
+            [0, 1, 2].map(|index: usize| self.carrier[index].load(Ordering::Relaxed));
+        Some(Carrier { block, generation: u32::try_from(generation).ok()?, position })
     }
 
     /// Gives an owned block back. Nothing in it may be used after this.
@@ -177,6 +239,18 @@ impl BlockHeader {
         self.len.load(Ordering::Relaxed)
     }
 
+    /// Number of pages from the start of the block that are backed. A wrong number is taken for 0.
+    pub(crate) fn pages(&self) -> u64 {
+        // Relaxed: only the owner asks.
+        once(self.pages.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Takes note of that number. Only for the owner: after pages were backed, and before they are
+    /// given back.
+    pub(crate) fn set_pages(&self, pages: u64) {
+        self.pages.store(twice(pages), Ordering::Relaxed);
+    }
+
     /// Describes the contents. Only for the owner.
     pub(crate) fn describe(&self, kind: u64, len: u64) {
         // Relaxed: published by `share`.
@@ -192,9 +266,13 @@ mod tests {
     #[test]
     fn words_keep_every_field() {
         let word = BlockWord(u64::MAX);
-        for state in
-            [State::Free, State::Owned(1023), State::Owned(OWNER_MASK as u32), State::Shared]
-        {
+        for state in [
+            State::Free,
+            State::Owned(1023),
+            State::Owned(OWNER_MASK as u32),
+            State::Shared,
+            State::Carried,
+        ] {
             assert_eq!(word.with(state).state(), state);
             assert_eq!(word.with(state).generation(), (1 << GENERATION_BITS) - 1);
         }
@@ -214,6 +292,16 @@ mod tests {
             (last.next_version().state(), last.next_version().generation()),
             (State::Shared, 1)
         );
+    }
+
+    #[test]
+    fn a_number_that_was_written_over_is_none() {
+        for number in [0, 1, 77, u64::from(u32::MAX)] {
+            assert_eq!(once(twice(number)), Some(number));
+        }
+        for word in [1, u64::MAX, twice(7) ^ 1, twice(7) ^ 1 << 63] {
+            assert_eq!(once(word), None, "{word:#x}");
+        }
     }
 
     #[test]

@@ -17,6 +17,17 @@ pub(crate) struct Holders {
 
 // The operations are SeqCst, and rare: see `BlockHeader::advance`, which they pair with.
 impl Holders {
+    /// No holder yet, in memory of this process.
+    #[cfg(test)]
+    pub(crate) fn new() -> Holders {
+        Holders { words: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    /// Takes all away, in memory that belongs to this process alone.
+    pub(crate) fn clear(&self) {
+        self.words.iter().for_each(|word| word.store(0, Ordering::SeqCst));
+    }
+
     /// Adds a peer.
     pub(crate) fn insert(&self, peer: u32) {
         if let Some(word) = self.words.get(peer as usize / 64) {
@@ -46,6 +57,14 @@ impl Holders {
         })
     }
 
+    /// The holders, each as it was found on a walk over the words.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.words.iter().enumerate().flat_map(|(index, word)| {
+            let bits = word.load(Ordering::SeqCst);
+            (0..64).filter(move |bit| bits & 1 << bit != 0).map(move |bit| index as u32 * 64 + bit)
+        })
+    }
+
     /// Whether nobody holds the block.
     pub(crate) fn is_empty(&self) -> bool {
         self.words.iter().all(|word| word.load(Ordering::SeqCst) == 0)
@@ -58,7 +77,7 @@ mod tests {
 
     #[test]
     fn each_peer_has_a_bit_of_its_own() {
-        let holders = Holders { words: std::array::from_fn(|_| AtomicU64::new(0)) };
+        let holders = Holders::new();
         assert!(holders.is_empty());
         for peer in [0, 63, 64, 1023] {
             holders.insert(peer);
@@ -66,6 +85,7 @@ mod tests {
         }
         assert!(!holders.contains(1));
         assert!(!holders.contains(1024), "beyond the table");
+        assert_eq!(holders.iter().collect::<Vec<_>>(), [0, 63, 64, 1023]);
         for peer in [0, 63, 64, 1023] {
             assert!(!holders.is_empty());
             holders.remove(peer);

@@ -5,12 +5,16 @@
 //! first. If a process is killed at any point, its blocks are `OWNED` or held by it, and the
 //! process that clears up after it gives them back.
 //!
-//! Blocks get pages (`fallocate`) when they are handed out, so a full file system or a memory limit
-//! is an error here and not a SIGBUS later; pages of large blocks go back when the block does.
+//! Blocks get pages (`fallocate`) when they are handed out for the first time, so a full file system
+//! or a memory limit is an error here and not a SIGBUS later. Small blocks keep their pages when
+//! they are given back. Large ones keep them if they were part of a message, as far as [`KEEP_MOST`]
+//! allows: a page that is given back and taken again costs more than a copy of it. If the kernel
+//! refuses pages, those that were kept go back ([`Pool::give_kept`]).
 //!
 //! # Layout
 //! ```text
 //! heap words    0  8  used      bytes in use; a hint, recounted when it says that the budget is spent
+//!               8  8  kept      bytes of large free blocks that have pages; a hint, recounted likewise
 //! class words   0  8  frontier  block headers that have pages, and the same number inverted; those beyond were never used
 //!               8  8  hint      where to look first
 //!              16  8  free      about how many blocks before the frontier are free
@@ -18,7 +22,7 @@
 
 use std::fmt;
 
-use crate::heap::block::{BlockHeader, BlockWord, State};
+use crate::heap::block::{BlockHeader, BlockWord, Carrier, State, once, twice};
 use crate::peer::PeerId;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::{BLOCK_HEADER_SIZE, CLASS_WORDS_SIZE, Class, HEAP_WORDS_SIZE};
@@ -27,8 +31,10 @@ use crate::sys::error::OsError;
 
 /// Block headers that get pages at a time.
 const FRONTIER_STEP: u64 = 64;
-/// Blocks from this size on give their pages back when freed.
+/// Blocks from this size on may give their pages back when freed.
 const PUNCH_FROM: u64 = 64 << 10;
+/// Bytes of large free blocks that keep their pages: at most this, and an eighth of the budget.
+const KEEP_MOST: u64 = 256 << 20;
 const PAGE: u64 = 4096;
 /// How often to count again if others charge meanwhile.
 const RECOUNTS: u32 = 3;
@@ -37,7 +43,8 @@ const RECOUNTS: u32 = 3;
 #[repr(C)]
 struct HeapWords {
     used: AtomicU64,
-    reserved: [AtomicU64; 7],
+    kept: AtomicU64,
+    reserved: [AtomicU64; 6],
 }
 
 #[derive(Debug)]
@@ -51,7 +58,8 @@ struct ClassWords {
 
 const _: () = {
     assert!(core::mem::offset_of!(HeapWords, used) == 0);
-    assert!(core::mem::offset_of!(HeapWords, reserved) == 8);
+    assert!(core::mem::offset_of!(HeapWords, kept) == 8);
+    assert!(core::mem::offset_of!(HeapWords, reserved) == 16);
     assert!(size_of::<HeapWords>() as u64 == HEAP_WORDS_SIZE);
     assert!(core::mem::offset_of!(ClassWords, frontier) == 0);
     assert!(core::mem::offset_of!(ClassWords, hint) == 8);
@@ -64,18 +72,10 @@ impl ClassWords {
     /// Number of block headers that have pages; `None` if the word has a value that this crate
     /// never writes.
     fn frontier(&self, blocks: u64) -> Option<u64> {
-        // Pairs with the Release in `advance_frontier`.
-        let word = self.frontier.load(Ordering::Acquire);
-        let frontier = word & u64::from(u32::MAX);
-        (word == frontier_word(frontier) && frontier <= blocks).then_some(frontier)
+        // Pairs with the Release in `advance_frontier`. Belief in a wrong frontier costs a page for
+        // each of the headers that it claims, so it is not enough that it lies within the class.
+        once(self.frontier.load(Ordering::Acquire)).filter(|&frontier| frontier <= blocks)
     }
-}
-
-/// The frontier as it stands in the segment: with its inverse above it, except for the zero of
-/// fresh memory. Belief in a wrong frontier costs a page for each of the headers that it claims, so
-/// it is not enough that it lies within the class.
-fn frontier_word(frontier: u64) -> u64 {
-    if frontier == 0 { 0 } else { !frontier << 32 | frontier }
 }
 
 #[expect(unsafe_code, reason = "marks a struct of atomics")]
@@ -84,6 +84,15 @@ unsafe impl Shared for HeapWords {}
 #[expect(unsafe_code, reason = "marks a struct of atomics")]
 // SAFETY: a struct of atomics without padding.
 unsafe impl Shared for ClassWords {}
+
+/// What becomes of the pages of a large block that is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    /// They go back to the system: objects come and go rarely.
+    Give,
+    /// They stay for the next block, up to [`KEEP_MOST`]: messages come and go all the time.
+    Keep,
+}
 
 /// Which block: class and index within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +157,13 @@ impl Owned {
     }
 }
 
+/// A block that is part of a message, as the message names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) id: BlockId,
+    pub(crate) generation: u32,
+}
+
 impl<'a> Pool<'a> {
     pub(crate) fn new(mapping: &'a Mapping, region: Region<'a>) -> Pool<'a> {
         Pool { mapping, region }
@@ -183,13 +199,110 @@ impl<'a> Pool<'a> {
     /// Gives back a block that was never shared.
     pub(crate) fn give_back(&self, owned: &Owned) {
         if let Some(header) = self.header(owned.id) {
-            self.tear_down(owned.id, header, owned.word);
+            self.tear_down(owned.id, header, owned.word, Pages::Keep);
         }
     }
 
+    /// Makes an owned block part of the message in a slot that `carrier` names, which the caller has
+    /// claimed and not yet published. `None` if somebody has written over the block's word.
+    pub(crate) fn carry(&self, owned: &Owned, carrier: Carrier) -> Option<Carried> {
+        let carried = self.header(owned.id)?.carry(owned.word, carrier)?;
+        Some(Carried { id: owned.id, generation: carried.generation() })
+    }
+
+    /// Where the bytes of a block lie that is part of the message in the slot of `carrier`, and how
+    /// many there are; `None` if it is not.
+    pub(crate) fn carried(&self, carried: Carried, carrier: Carrier) -> Option<(u64, u64)> {
+        let header = self.header(carried.id)?;
+        let word = header.load();
+        let there = word.state() == State::Carried
+            && word.generation() == carried.generation
+            && header.carrier() == Some(carrier);
+        if there { Some((self.offset(carried.id)?, self.len(carried.id, header))) } else { None }
+    }
+
+    /// Gives back a block of a message that is done; nothing if somebody else has done so.
+    pub(crate) fn discard(&self, carried: Carried, carrier: Carrier, me: u32) {
+        if let Some(header) = self.header(carried.id) {
+            let word = header.load();
+            if word.state() == State::Carried
+                && word.generation() == carried.generation
+                && header.carrier() == Some(carrier)
+                && let Some(owned) = header.own(word, me)
+            {
+                self.tear_down(carried.id, header, owned, Pages::Keep);
+            }
+        }
+    }
+
+    /// Gives back every block that is part of no message any more. `carries` says whether a slot
+    /// still carries. Gives their number. Counts the kept pages on the way, as the hint may include
+    /// what dead processes had subtracted or not.
+    pub(crate) fn sweep(&self, me: PeerId, carries: impl Fn(Carrier) -> bool) -> usize {
+        let mut swept = 0;
+        let mut kept = 0_u64;
+        self.walk(|id, header| {
+            // The word before the carrier and the slot: see `block`.
+            let word = header.load();
+            if word.state() == State::Carried
+                && !header.carrier().is_some_and(&carries)
+                && let Some(owned) = header.own(word, me.owner())
+            {
+                self.tear_down(id, header, owned, Pages::Keep);
+                swept += 1;
+            } else if word.state() == State::Free
+                && self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
+            {
+                kept = kept.saturating_add(header.pages() * PAGE);
+            }
+        });
+        if let Some(words) = self.heap_words() {
+            // Relaxed: a hint.
+            words.kept.store(kept, Ordering::Relaxed);
+        }
+        swept
+    }
+
+    /// Gives the pages of free blocks back to the system, for a process to which the system has just
+    /// refused some. Gives the number of those blocks.
+    pub(crate) fn give_kept(&self, me: PeerId) -> usize {
+        let mut given = 0;
+        self.walk(|id, header| {
+            let word = header.load();
+            if word.state() == State::Free
+                && self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
+                && header.pages() != 0
+                && let Some(owned) = header.own(word, me.owner())
+            {
+                if let Some(words) = self.class_words(id.class.into()) {
+                    // Relaxed: a hint.
+                    words.free.fetch_sub(1, Ordering::Relaxed);
+                }
+                self.subtract(|words| &words.kept, header.pages() * PAGE);
+                self.tear_down(id, header, owned, Pages::Give);
+                given += 1;
+            }
+        });
+        given
+    }
+
+    /// What is in a shared block of this generation, and where.
+    pub(crate) fn shared(&self, id: BlockId, generation: u32) -> Option<Attached> {
+        let header = self.header(id)?;
+        let word = header.load();
+        let there = word.state() == State::Shared && word.generation() == generation;
+        if there { self.attached(id, header) } else { None }
+    }
+
     /// Makes `me` a holder and gives the block's kind and bytes; `None` if it is not (or no longer)
-    /// a shared block of that generation.
-    pub(crate) fn attach(&self, id: BlockId, generation: u32, me: PeerId) -> Option<Attached> {
+    /// a shared block of that generation. `empty` is as in [`Pool::leave`].
+    pub(crate) fn attach(
+        &self,
+        id: BlockId,
+        generation: u32,
+        me: PeerId,
+        empty: impl FnOnce(Attached),
+    ) -> Option<Attached> {
         let header = self.header(id)?;
         header.holders.insert(me.index());
         if header.count_attachment(generation) {
@@ -197,39 +310,39 @@ impl<'a> Pool<'a> {
         }
         // The bit was set in a block that is another object's by now. Once the bit is cleared, that
         // block may have no holder.
-        self.release(id, me);
+        self.release(id, me, empty);
         None
     }
 
-    /// Ends `peer`'s hold; frees the block if nobody else has one. `me` does the freeing.
-    fn release_for(&self, id: BlockId, peer: PeerId, me: PeerId) {
-        let Some(header) = self.header(id) else {
-            return;
-        };
-        header.holders.remove(peer.index());
-        self.free_if_unheld(id, header, me);
+    /// Ends this process's own hold; frees the block if nobody else has one. `empty` is as in
+    /// [`Pool::leave`].
+    pub(crate) fn release(&self, id: BlockId, me: PeerId, empty: impl FnOnce(Attached)) {
+        if let Some(header) = self.header(id) {
+            header.holders.remove(me.index());
+            self.free_if_unheld(id, header, me, empty);
+        }
     }
 
-    /// Ends this process's own hold.
-    pub(crate) fn release(&self, id: BlockId, me: PeerId) {
-        self.release_for(id, me, me);
-    }
-
-    /// Makes `child` a holder of everything that `parent` holds. For the parent, before it forks.
-    pub(crate) fn inherit(&self, parent: PeerId, child: PeerId) {
-        self.walk(|_, header| {
-            if header.holders.contains(parent.index()) {
-                header.holders.insert(child.index());
-                // The parent's own hold keeps the block in place. The count makes a process that
-                // wanted to free the block look again.
-                header.count_attachment(header.load().generation());
-            }
-        });
+    /// Makes `child` a holder of a block that the caller holds. For a parent, before it forks.
+    pub(crate) fn bequeath(&self, id: BlockId, generation: u32, child: PeerId) {
+        if let Some(header) = self.header(id) {
+            header.holders.insert(child.index());
+            // The caller's own hold keeps the block in place. The count makes a process that wanted
+            // to free the block look again.
+            header.count_attachment(generation);
+        }
     }
 
     /// Ends this process's own hold. If others go on holding the block, also ends this process's
-    /// claims in the object: `recover` does that.
-    pub(crate) fn leave(&self, id: BlockId, me: PeerId, recover: impl FnOnce(Attached)) {
+    /// claims in the object: `recover` does that. If not, or if they have left meanwhile, the block is
+    /// freed, and `empty` is called before with what was in it.
+    pub(crate) fn leave(
+        &self,
+        id: BlockId,
+        me: PeerId,
+        recover: impl FnOnce(Attached),
+        empty: impl FnOnce(Attached),
+    ) {
         let Some(header) = self.header(id) else {
             return;
         };
@@ -242,14 +355,15 @@ impl<'a> Pool<'a> {
             }
             if let Some(owned) = header.own(word, me.owner()) {
                 header.holders.remove(me.index());
-                self.tear_down(id, header, owned);
+                self.empty_and_free(id, header, owned, empty);
                 return;
             }
         }
         if let Some(attached) = self.attached(id, header) {
             recover(attached);
         }
-        self.release(id, me);
+        // The others may be leaving, too.
+        self.release(id, me, empty);
     }
 
     /// Generation of the block if it is shared.
@@ -264,8 +378,14 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block
-    /// that it held, before its hold ends.
-    pub(crate) fn clear(&self, peer: PeerId, me: PeerId, mut recover: impl FnMut(Attached)) {
+    /// that it held, before its hold ends. `empty` is as in [`Pool::leave`].
+    pub(crate) fn clear(
+        &self,
+        peer: PeerId,
+        me: PeerId,
+        recover: impl Fn(Attached),
+        empty: impl Fn(Attached),
+    ) {
         self.walk(|id, header| {
             let word = header.load();
             match word.state() {
@@ -273,17 +393,20 @@ impl<'a> Pool<'a> {
                     // If it was killed in `share`, its bit is set already.
                     header.holders.remove(peer.index());
                     if let Some(mine) = header.own(word, me.owner()) {
-                        self.tear_down(id, header, mine);
+                        self.tear_down(id, header, mine, Pages::Give);
                     }
                 }
                 State::Shared if header.holders.contains(peer.index()) => {
                     if let Some(attached) = self.attached(id, header) {
                         recover(attached);
                     }
-                    self.release_for(id, peer, me);
+                    header.holders.remove(peer.index());
+                    self.free_if_unheld(id, header, me, &empty);
                 }
                 // A holder that was killed between clearing its bit and freeing the block.
-                State::Shared if header.holders.is_empty() => self.free_if_unheld(id, header, me),
+                State::Shared if header.holders.is_empty() => {
+                    self.free_if_unheld(id, header, me, &empty);
+                }
                 // A bit that was set for a moment in a block that had become another object's.
                 _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
                 _ => {}
@@ -305,7 +428,14 @@ impl<'a> Pool<'a> {
         count
     }
 
-    fn free_if_unheld(&self, id: BlockId, header: &BlockHeader, me: PeerId) {
+    /// Frees a shared block that nobody holds; calls `empty` before with what was in it.
+    fn free_if_unheld(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        me: PeerId,
+        empty: impl FnOnce(Attached),
+    ) {
         loop {
             // The word first: an attachment after this changes it, and the swap fails.
             let word = header.load();
@@ -313,20 +443,29 @@ impl<'a> Pool<'a> {
                 return;
             }
             if let Some(owned) = header.own(word, me.owner()) {
-                self.tear_down(id, header, owned);
+                self.empty_and_free(id, header, owned, empty);
                 return;
             }
         }
     }
 
-    fn tear_down(&self, id: BlockId, header: &BlockHeader, owned: BlockWord) {
-        let len = self.len(id, header);
-        if len >= PUNCH_FROM
-            && let Some(offset) = self.offset(id)
-        {
-            // Blocks of this size begin and end on page boundaries.
-            self.mapping.punch(offset, len.next_multiple_of(PAGE));
+    /// Frees what was shared and is nobody's now.
+    fn empty_and_free(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        owned: BlockWord,
+        empty: impl FnOnce(Attached),
+    ) {
+        if let Some(attached) = self.attached(id, header) {
+            empty(attached);
         }
+        self.tear_down(id, header, owned, Pages::Give);
+    }
+
+    fn tear_down(&self, id: BlockId, header: &BlockHeader, owned: BlockWord, pages: Pages) {
+        let len = self.len(id, header);
+        self.keep_or_punch(id, header, pages);
         // The next claimant of this block sets its length later. If that process is killed before,
         // the reaper must not give back the bytes that this block had: a count that is too high is
         // corrected by a recount, one that is too low is not.
@@ -335,10 +474,34 @@ impl<'a> Pool<'a> {
             self.refund(len);
             if let Some(words) = self.class_words(id.class.into()) {
                 // Relaxed: hints.
-                words.hint.store(id.index.into(), Ordering::Relaxed);
+                // The lowest: blocks that were used before are used again, as they have pages.
+                words.hint.fetch_min(id.index.into(), Ordering::Relaxed);
                 words.free.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Gives the pages of a large block back, unless they are worth keeping.
+    fn keep_or_punch(&self, id: BlockId, header: &BlockHeader, pages: Pages) {
+        let len = header.pages() * PAGE;
+        let (Some(words), Some(offset), Some(class)) =
+            (self.heap_words(), self.offset(id), self.class(id))
+        else {
+            return;
+        };
+        if class.block_size < PUNCH_FROM || len > class.block_size {
+            return;
+        }
+        let most = KEEP_MOST.min(self.mapping.layout().budget() / 8);
+        // Relaxed: a hint.
+        if pages == Pages::Keep && words.kept.load(Ordering::Relaxed).saturating_add(len) <= most {
+            words.kept.fetch_add(len, Ordering::Relaxed);
+            return;
+        }
+        // Before the pages go: a process killed in between must not leave a block that claims pages
+        // which it does not have.
+        header.set_pages(0);
+        self.mapping.punch(offset, len);
     }
 
     /// Takes a free block of the smallest class that has one of `len` bytes.
@@ -419,7 +582,7 @@ impl<'a> Pool<'a> {
             .map_err(|refused| AllocError::NoPages { requested: len, refused })?;
         // Release pairs with the Acquire load in `claim`. Losing the race means that another
         // process advanced it.
-        let (from, to) = (frontier_word(frontier), frontier_word(next));
+        let (from, to) = (twice(frontier), twice(next));
         if words.frontier.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok() {
             words.free.fetch_add(next - frontier, Ordering::Relaxed);
         }
@@ -429,9 +592,21 @@ impl<'a> Pool<'a> {
     fn back(&self, owned: Owned, kind: u64, len: u64) -> Result<Owned, AllocError> {
         let header = self.header(owned.id).ok_or(AllocError::Corrupt)?;
         header.describe(kind, 0);
-        if let Err(refused) = self.mapping.back(owned.offset, len) {
-            self.tear_down(owned.id, header, owned.word);
-            return Err(AllocError::NoPages { requested: len, refused });
+        let class = self.class(owned.id).ok_or(AllocError::Corrupt)?;
+        let has = header.pages();
+        if class.block_size >= PUNCH_FROM {
+            self.subtract(|words| &words.kept, has * PAGE);
+        }
+        // Blocks of a page and more begin on a page. Smaller ones are backed whole, as they may
+        // lie across the boundary between two.
+        let needed = len.clamp(1, class.block_size).div_ceil(PAGE);
+        if has < needed {
+            let bytes = if class.block_size < PAGE { class.block_size } else { needed * PAGE };
+            if let Err(refused) = self.mapping.back(owned.offset, bytes) {
+                self.tear_down(owned.id, header, owned.word, Pages::Keep);
+                return Err(AllocError::NoPages { requested: len, refused });
+            }
+            header.set_pages(needed);
         }
         header.describe(kind, len);
         Ok(owned)
@@ -473,10 +648,14 @@ impl<'a> Pool<'a> {
     }
 
     fn refund(&self, len: u64) {
+        self.subtract(|words| &words.used, len);
+    }
+
+    /// Makes a hint smaller. A recount may have come in between; below zero it stays at zero.
+    fn subtract(&self, hint: impl Fn(&HeapWords) -> &AtomicU64, len: u64) {
         if let Some(words) = self.heap_words() {
-            // A recount may have come in between; below zero the hint stays at zero.
-            let _ = words.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                Some(used.saturating_sub(len))
+            let _ = hint(words).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                Some(now.saturating_sub(len))
             });
         }
     }
@@ -530,7 +709,13 @@ impl<'a> Pool<'a> {
 
     /// What is in a shared block, and where.
     fn attached(&self, id: BlockId, header: &BlockHeader) -> Option<Attached> {
-        Some(Attached { kind: header.kind(), offset: self.offset(id)?, len: self.len(id, header) })
+        Some(Attached {
+            id,
+            generation: header.load().generation(),
+            kind: header.kind(),
+            offset: self.offset(id)?,
+            len: self.len(id, header),
+        })
     }
 
     /// Bytes in use of a block, never more than it has: a corrupt length must not reach the blocks
@@ -551,6 +736,8 @@ impl<'a> Pool<'a> {
 /// A shared block: what is in it, and where.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attached {
+    pub(crate) id: BlockId,
+    pub(crate) generation: u32,
     pub(crate) kind: u64,
     pub(crate) offset: u64,
     pub(crate) len: u64,

@@ -46,11 +46,18 @@ pub(crate) struct NotNow;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimedOut;
 
-/// Never reported: an operation without a limit does not give up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Never {}
+/// What cannot happen: has no value, and a `match` needs no arm for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Never {}
+
+impl std::fmt::Display for Never {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {}
+    }
+}
 
 impl Until for Forever {
+    /// It does not give up.
     type Late = Never;
 
     fn limit(self) -> Limit<Never> {

@@ -15,7 +15,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::heap::{BlockId, Pool};
+use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block;
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
@@ -59,7 +59,31 @@ pub(crate) struct Holder<'a> {
     mapping: &'a Mapping,
 }
 
-impl Holder<'_> {
+impl<'a> Holder<'a> {
+    /// The heap of the segment.
+    pub(crate) fn pool(&self) -> Pool<'a> {
+        Pool::new(self.mapping, self.region)
+    }
+
+    /// Whether the peer at this place of the table is dead. Asks the kernel.
+    pub(crate) fn is_dead_peer(&self, index: u32) -> bool {
+        attach::view(self.mapping).is_ok_and(|(_, table)| {
+            let judge = Judge { table, mapping: self.mapping, me: self.me.owner() };
+            index != self.me.index()
+                && table.load(index).is_some_and(|word| judge.is_dead(index, word))
+        })
+    }
+
+    /// Clears up after the peer at this place of the table, if it is dead.
+    pub(crate) fn reap(&self, index: u32) {
+        reap::reap_one(self.mapping, self.me, index);
+    }
+
+    /// Gives back what the dead have left, and what else may help; false if that was nothing.
+    pub(crate) fn make_room(&self, why: &AllocError) -> bool {
+        reap::make_room(self.mapping, self.me, why)
+    }
+
     /// Whether the peer that a claim word names is dead. Asks the kernel, so it costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         let judge = |table| Judge { table, mapping: self.mapping, me: self.me.owner() };
@@ -78,12 +102,12 @@ impl Holding {
     ) -> Result<Holding, CreateError> {
         let mapping = Arc::clone(segment.mapping());
         let mut held = held();
-        let me = arrive(&mapping)?;
+        let me = arrive_with(&held, &mapping)?;
         let region = mapping.region().ok_or(Fault::Corrupt)?;
         let pool = Pool::new(&mapping, region);
         let owned = match pool.allocate(me, kind, len) {
             // What dead processes still hold may be room enough.
-            Err(_) if reap::reap_all(&mapping, me) > 0 => pool.allocate(me, kind, len)?,
+            Err(error) if reap::make_room(&mapping, me, &error) => pool.allocate(me, kind, len)?,
             other => other?,
         };
         if build(region, owned.offset).is_none() {
@@ -110,26 +134,27 @@ impl Holding {
         if handle.segment != mapping.id() {
             return Err(Fault::Stale);
         }
-        let block = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
+        let id = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
         let generation = u32::try_from(handle.generation).map_err(|_| Fault::Stale)?;
         let mut held = held();
-        let me = arrive(&mapping)?;
+        let me = arrive_with(&held, &mapping)?;
         let pool = Pool::new(&mapping, mapping.region().ok_or(Fault::Corrupt)?);
         // The generation first: a stale handle must not touch the holder bits of what came after.
-        if pool.generation(block) != Some(generation) {
+        if pool.generation(id) != Some(generation) {
             return Err(Fault::Stale);
         }
-        let attached = pool.attach(block, generation, me).ok_or(Fault::Stale)?;
-        let key = (mapping.file_id(), block.to_bits(), generation);
+        let empty = |object| block::empty(&pool, object, me.owner());
+        let attached = pool.attach(id, generation, me, empty).ok_or(Fault::Stale)?;
+        let key = (mapping.file_id(), id.to_bits(), generation);
         if attached.kind != kind {
             if !held.contains_key(&key) {
-                pool.release(block, me);
+                pool.release(id, me, empty);
             }
             return Err(Fault::WrongType);
         }
         *held.entry(key).or_default() += 1;
         drop(held);
-        Ok(Holding { block, generation, offset: attached.offset, len: attached.len, mapping })
+        Ok(Holding { block: id, generation, offset: attached.offset, len: attached.len, mapping })
     }
 
     /// The object's name.
@@ -139,6 +164,11 @@ impl Holding {
             block: self.block.to_bits(),
             generation: self.generation.into(),
         }
+    }
+
+    /// The segment's file.
+    pub(crate) fn file_id(&self) -> FileId {
+        self.mapping.file_id()
     }
 
     /// Offset of the object in the segment.
@@ -170,14 +200,15 @@ impl Holding {
         look: impl FnOnce() -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let held = held();
-        let me = arrive(&self.mapping)?;
+        let me = arrive_with(&held, &self.mapping)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
         let pool = Pool::new(&self.mapping, region);
         if pool.generation(self.block) != Some(self.generation) {
             return Err(Fault::Stale);
         }
         if !pool.is_holder(self.block, me) {
-            pool.attach(self.block, self.generation, me).ok_or(Fault::Stale)?;
+            let empty = |object| block::empty(&pool, object, me.owner());
+            pool.attach(self.block, self.generation, me, empty).ok_or(Fault::Stale)?;
         }
         let result = look();
         drop(held);
@@ -210,7 +241,12 @@ impl Drop for Holding {
             && pool.is_holder(self.block, me)
         {
             // A forgotten guard must not block the other holders forever.
-            pool.leave(self.block, me, |object| block::recover(&pool, object, me.owner()));
+            pool.leave(
+                self.block,
+                me,
+                |object| block::recover(&pool, object, me.owner()),
+                |object| block::empty(&pool, object, me.owner()),
+            );
         }
     }
 }
@@ -221,13 +257,35 @@ impl fmt::Debug for Holding {
     }
 }
 
+/// What this process holds in the segment of `mapping`: a copy of what its parent held, if it was
+/// forked and has not used it since.
+fn held_in<'a>(
+    held: &'a BTreeMap<Key, usize>,
+    mapping: &Mapping,
+) -> impl Iterator<Item = (BlockId, u32)> + 'a {
+    let file = mapping.file_id();
+    held.range((file, 0, 0)..=(file, u64::MAX, u32::MAX))
+        .filter_map(|(&(_, block, generation), _)| Some((BlockId::from_bits(block)?, generation)))
+}
+
+/// Makes the coming `child` a holder of everything that this process holds in the segment.
+pub(crate) fn bequeath(mapping: &Mapping, region: Region<'_>, child: PeerId) {
+    let pool = Pool::new(mapping, region);
+    for (block, generation) in held_in(&held(), mapping) {
+        pool.bequeath(block, generation, child);
+    }
+}
+
 /// Makes sure that this process is attached. After a fork by other code, also makes it a holder of
-/// everything that the parent held.
+/// everything that the parent held and that is still there.
 pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
+    if let Some(me) = identity::own(mapping) { Ok(me) } else { arrive_with(&held(), mapping) }
+}
+
+fn arrive_with(held: &BTreeMap<Key, usize>, mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     if let Some(me) = identity::own(mapping) {
         return Ok(me);
     }
-    let parent = identity::latest(mapping);
     // The place of a dead peer is cleared before this process has an index of its own, so blocks
     // are freed under the index of the dead peer.
     let clear = |dead| {
@@ -238,13 +296,14 @@ pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     match attach::attach(mapping, clear)? {
         Arrival::Present(me) | Arrival::Adopted(me) => Ok(me),
         Arrival::New(me) => {
-            if let Some(parent) = parent
-                && let Ok((region, table)) = attach::view(mapping)
-                && table
-                    .load(parent.index())
-                    .is_some_and(|word| word.generation() == parent.generation())
-            {
-                Pool::new(mapping, region).inherit(parent, me);
+            if let Ok((region, _)) = attach::view(mapping) {
+                let pool = Pool::new(mapping, region);
+                for (id, generation) in held_in(held, mapping) {
+                    // `None` if it is gone by now; a use of it says so.
+                    let _ = pool.attach(id, generation, me, |object| {
+                        block::empty(&pool, object, me.owner());
+                    });
+                }
             }
             Ok(me)
         }

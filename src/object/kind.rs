@@ -1,7 +1,7 @@
 //! The kind of an object, and the kind word of its block.
 
 use crate::segment::Shm;
-use crate::segment::pod::fingerprint;
+use crate::segment::pod::{fingerprint, fingerprint_of_name};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $tag:literal),* $(,)?) => {
@@ -34,6 +34,15 @@ kinds! {
     Spsc = 3,
     Value = 4,
     Event = 5,
+    /// A queue of messages of any length.
+    Bytes = 6,
+    /// A queue of serialized values.
+    Objects = 7,
+    /// The contents of a message, on their way.
+    Parcel = 8,
+    PlainChannel = 9,
+    BytesChannel = 10,
+    ObjectsChannel = 11,
 }
 
 const SHIFT: u32 = 56;
@@ -42,7 +51,17 @@ impl Kind {
     /// The kind word of an object with values of type `T`: the kind's number, and below it a hash
     /// of the type.
     pub(crate) fn with<T: Shm>(self) -> u64 {
-        (self as u64) << SHIFT | fingerprint::<T>() & ((1 << SHIFT) - 1)
+        self.tagged(fingerprint::<T>())
+    }
+
+    /// The kind word of an object with values of type `T`, which are serialized: as
+    /// [`Kind::with`], by the name of the type alone.
+    pub(crate) fn named<T>(self) -> u64 {
+        self.tagged(fingerprint_of_name::<T>())
+    }
+
+    fn tagged(self, fingerprint: u64) -> u64 {
+        (self as u64) << SHIFT | fingerprint & ((1 << SHIFT) - 1)
     }
 }
 

@@ -12,11 +12,11 @@
 
 use std::sync::Arc;
 
-use crate::heap::Pool;
 use crate::object::{holding, reap};
 use crate::peer::{Fault, PeerId, attach, identity, reaper};
 use crate::segment::region::Mapping;
 use crate::segment::{Segment, SegmentError, registry};
+use crate::sys::descriptor::FileId;
 use crate::sys::pidfd::Identity;
 
 /// What is reserved for one coming child.
@@ -56,6 +56,12 @@ impl Lineage {
         for Promise { mapping, child } in &self.promises {
             identity::keep_reserved(mapping, *child, pid);
         }
+    }
+
+    /// Who the child is in the segment with this file.
+    pub(crate) fn child_in(&self, file: FileId) -> Option<PeerId> {
+        let promise = self.promises.iter().find(|promise| promise.mapping.file_id() == file)?;
+        Some(promise.child)
     }
 
     /// Says in every segment who the child is. For the parent.
@@ -109,6 +115,6 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
         reserve()
     });
     let child = child.ok_or(Fault::TooManyPeers)?;
-    Pool::new(mapping, region).inherit(me, child);
+    holding::bequeath(mapping, region, child);
     Ok(child)
 }

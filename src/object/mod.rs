@@ -4,7 +4,9 @@
 //! - [`handle`]: the name of an object, which can be sent.
 //! - [`kind`]: the kind of an object, which its block records.
 //! - [`block`]: the bytes of each kind, and its recovery after an owner died.
+//! - [`ends`]: the ends of channels that this process has.
 //! - [`payload`]: typed values in blocks.
+//! - [`parcel`]: messages of any length: in the slot, or in a block of their own.
 //! - [`holding`]: an object as this process holds it.
 //! - [`place`]: where it lies; every operation starts there.
 //! - [`attempt`]: the slow path of an operation that does not succeed at once.
@@ -15,11 +17,13 @@
 
 pub(crate) mod attempt;
 pub(crate) mod block;
+pub(crate) mod ends;
 pub(crate) mod error;
 pub(crate) mod handle;
 pub(crate) mod holding;
 pub(crate) mod kind;
 pub(crate) mod lineage;
+pub(crate) mod parcel;
 pub(crate) mod payload;
 pub(crate) mod place;
 pub(crate) mod reap;

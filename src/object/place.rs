@@ -15,13 +15,14 @@ use std::ptr::{self, NonNull};
 
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
-use crate::object::holding::Holding;
+use crate::object::holding::{Holder, Holding};
 use crate::peer::{Fault, PeerId};
 use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Segment;
 use crate::segment::region::Region;
 use crate::sync::event::{Event, EventRef};
 use crate::sys::barrier::Fences;
+use crate::sys::descriptor::FileId;
 
 /// The contents of a block: addresses in this process, and the operations on them.
 ///
@@ -162,6 +163,17 @@ impl<B: Block> Object<B> {
         Ok(self.place())
     }
 
+    /// File, block and generation.
+    pub(crate) fn key(&self) -> (FileId, u64, u64) {
+        let Handle { block, generation, .. } = self.holding.handle();
+        (self.holding.file_id(), block, generation)
+    }
+
+    /// This process as a holder of the object, in the process that has entered.
+    pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
+        self.holding.enter()
+    }
+
     /// Whether the peer that a claim word names is dead. Asks the kernel, so it costs system calls.
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         self.holding.enter().is_ok_and(|seat| seat.is_dead(owner))
@@ -194,6 +206,13 @@ impl<B> Place<B> {
     #[inline]
     pub(crate) fn peer(&self) -> PeerId {
         self.me
+    }
+}
+
+impl<B> Place<B> {
+    /// The block, for longer than an operation.
+    pub(crate) fn block(&self) -> &B {
+        &self.seat.block
     }
 }
 

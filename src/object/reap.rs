@@ -1,6 +1,6 @@
 //! Gives back the claims and holds of a dead process.
 
-use crate::heap::Pool;
+use crate::heap::{AllocError, Pool};
 use crate::object::block;
 use crate::peer::{PeerId, attach, reaper};
 use crate::segment::region::{Mapping, Region};
@@ -15,8 +15,40 @@ pub(crate) fn reap_all(mapping: &Mapping, me: PeerId) -> usize {
     table.indices().map(|index| usize::from(reap(index))).sum()
 }
 
-/// Gives back what `dead` owned and held. Blocks are freed in the name of `me`.
+/// Clears up after the peer at this place of the table, if it is dead.
+pub(crate) fn reap_one(mapping: &Mapping, me: PeerId, index: u32) {
+    if let Ok((region, table)) = attach::view(mapping) {
+        reaper::reap(mapping, table, me, index, |dead| clear(mapping, region, dead, me));
+    }
+}
+
+/// Gives back what `dead` owned and held, and the blocks of messages that nobody can receive any
+/// more. Blocks are freed in the name of `me`.
 pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: PeerId) {
     let pool = Pool::new(mapping, region);
-    pool.clear(dead, me, |object| block::recover(&pool, object, dead.owner()));
+    pool.clear(
+        dead,
+        me,
+        |object| block::recover(&pool, object, dead.owner()),
+        |object| block::empty(&pool, object, me.owner()),
+    );
+    // Only now: a slot that the dead process had claimed carries until it is recovered. A block is
+    // stranded by a living process, which frees it next, or by a death, after which somebody comes
+    // here. Only a message that a process forgot, to let go of the queue, waits for the next death,
+    // or until memory runs short.
+    pool.sweep(me, |carrier| block::carries(&pool, carrier));
+}
+
+/// Gives back what can be given back: for a process that found no room, and `why`. False if there
+/// was nothing.
+pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool {
+    let reaped = reap_all(mapping, me);
+    let swept = mapping.region().map_or(0, |region| {
+        let pool = Pool::new(mapping, region);
+        let swept = pool.sweep(me, |carrier| block::carries(&pool, carrier));
+        // What was swept has kept its pages, too.
+        let no_pages = matches!(why, AllocError::NoPages { .. });
+        swept + if no_pages { pool.give_kept(me) } else { 0 }
+    });
+    reaped + swept > 0
 }

@@ -296,7 +296,7 @@ fn a_refusal_says_how_much_is_left() {
     };
     assert_eq!(left(), 1 << 16);
     let lock = Lock::new_in(&segment, [0_u8; 1000]).expect("a lock");
-    assert_eq!(left(), (1 << 16) - 128 - 1000, "the words of the lock, and its value");
+    assert_eq!(left(), (1 << 16) - 16 - 1000, "the words of the lock, and its value");
     drop(lock);
     assert_eq!(left(), 1 << 16);
 }

@@ -12,11 +12,6 @@ pub(crate) fn own(mapping: &Mapping) -> Option<PeerId> {
     PeerId::from_bits(mapping.peer_bits())
 }
 
-/// The id that this process, or the one that it was forked from, had last.
-pub(crate) fn latest(mapping: &Mapping) -> Option<PeerId> {
-    PeerId::from_bits(mapping.latest_peer_bits())
-}
-
 /// The id that the parent reserved for the process `pid`.
 pub(crate) fn reserved(mapping: &Mapping, pid: u32) -> Option<PeerId> {
     PeerId::from_bits(mapping.reserved_peer_bits(pid))

@@ -24,19 +24,25 @@ use std::cell::RefCell;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::object::ends::Roll;
 use crate::object::lineage::Lineage;
 use crate::process::children;
 use crate::process::outcome::{OutcomeFile, Record};
 use crate::process::panic_info::{Location, PanicInfo};
 use crate::sys::at_fork;
+use crate::sys::clock;
 use crate::sys::error::OsError;
 use crate::sys::process::{self as sys, Lifeline, Wrapped};
 
 /// Exit code of a child whose closure returned.
 const RETURNED: i32 = 0;
+/// How long a child sleeps between two looks at what its parent does.
+const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
+
 /// Exit code of a child whose closure panicked, the same as that of a program whose `main` panics.
 const PANICKED: i32 = 101;
 
@@ -48,6 +54,8 @@ pub(super) struct Start {
     pub(super) lineage: Lineage,
     pub(super) outcome: OutcomeFile,
     pub(super) lifeline: Lifeline,
+    /// `None` if the parent has no ends of channels.
+    pub(super) roll: Option<Roll>,
     /// Whether the child inherited descriptors that belong to the parent's other children or to the
     /// parent as a child.
     pub(super) has_inherited_children: bool,
@@ -116,6 +124,13 @@ fn begin(start: &Start, wrapped: &Wrapped, process: u32) -> Result<(), OsError> 
         children::after_fork_in_child();
     }
     sys::die_with_parent(start.parent, process, &start.lifeline)?;
+    if let Some(roll) = &start.roll {
+        // Only where the kernel refused to say whether the parent is done, it may not be.
+        while !roll.take_over(&start.lineage) {
+            sys::end_without_parent(start.parent);
+            clock::sleep(BETWEEN_LOOKS);
+        }
+    }
     set_panic_hook(&start.outcome, process);
     wrapped.let_signals_in();
     Ok(())

@@ -13,12 +13,14 @@
 //! flush stdio, block signals, lend the child a handler
 //! fork ------------------------------------------>  close the ranges of the parent's segments,
 //!                                                     and its other children's lifelines
-//! open the lifeline's writing end,                  note the reserved entries
-//! name the child as the one to kill                 close the parent's descriptors
+//! hand the captured ends of channels over,          note the reserved entries
+//!   with handler and signals as they were
+//! open the lifeline's writing end,                  close the parent's descriptors
+//! name the child as the one to kill
 //! open the pidfd, write the child's identity        ask for the parent-death signal
 //!   into every segment                              wait until it is named as the one to kill
-//! take the handler back, unblock signals            unblock signals, run the closure
-//! drop the closure                                  write the outcome, flush stdio
+//! take the handler back, unblock signals            take the ends over, unblock signals
+//! drop the closure                                  run the closure, write the outcome, flush stdio
 //! wait, read the outcome  <-----------------------  _exit
 //! ```
 //!
@@ -62,6 +64,7 @@ use std::io;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::object::ends::Roll;
 use crate::object::lineage::{Lineage, LineageError};
 use crate::peer::Fault;
 use crate::process::child::Child;
@@ -196,15 +199,23 @@ where
         }
     };
 
+    let roll = match Roll::prepare() {
+        Ok(roll) => roll,
+        Err(refused) => {
+            lineage.cancel();
+            return Err(refused.into());
+        }
+    };
     let has_inherited_children = children::before_fork(own);
-    let start = Start { parent: sys::pid(), lineage, outcome, lifeline, has_inherited_children };
+    let parent = sys::pid();
+    let start = Start { parent, lineage, outcome, lifeline, roll, has_inherited_children };
     let forked = match sys::fork(&alone) {
         Ok(Side::Child) => exit::run_child(closure, &start, &wrapped),
         Ok(Side::Parent(pid)) => Ok(pid),
         Err(refused) => Err(refused),
     };
     children::after_fork_in_parent();
-    let Start { lineage, outcome, lifeline, .. } = start;
+    let Start { lineage, outcome, lifeline, roll, .. } = start;
     let pid = match forked {
         Ok(pid) => pid,
         Err(refused) => {
@@ -212,11 +223,23 @@ where
             return Err(refused.into());
         }
     };
+    // With ends of channels in this process, the closure is dropped while the child waits; else last.
+    // If that panics, the child is detached like any other.
+    let (wrapped, closure, dropped) = match roll {
+        Some(roll) => {
+            // What is dropped is the program's, and may start programs that inherit the mask.
+            drop(wrapped);
+            (None, None, roll.hand_over(closure, &lineage))
+        }
+        None => (Some(wrapped), Some(closure), Ok(())),
+    };
     let child = Child::new(ChildProcess::new(pid, lifeline, outcome, lineage)?);
     drop(wrapped);
-    // The closure is dropped last: if that panics, the child is detached like any other.
     drop(closure);
-    Ok(child)
+    match dropped {
+        Ok(()) => Ok(child),
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
 }
 
 /// The last check and the last preparations before the fork. For a process that is attached to the

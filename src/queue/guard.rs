@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::queue::shared::{End, QueuePlace, Shared, notify_both};
 use crate::ring::mpmc::Claim;
+use crate::ring::position::Position;
 use crate::segment::Shm;
 
 /// A claimed slot.
@@ -75,6 +76,11 @@ impl<'a, T: Shm> Reservation<'a, T> {
     #[inline]
     pub(crate) fn new(shared: &'a Shared<T>, place: &'a QueuePlace<T>, claim: Claim) -> Self {
         Reservation { slot: Slot { shared, place, claim: Some(claim) } }
+    }
+
+    /// The place of the message in the queue.
+    pub(crate) fn position(&self) -> Position {
+        self.slot.claim().position()
     }
 
     /// Puts `value` into the slot.
@@ -158,6 +164,16 @@ impl<'a, T: Shm> Received<'a, T> {
     #[inline]
     pub(crate) fn new(shared: &'a Shared<T>, place: &'a QueuePlace<T>, claim: Claim) -> Self {
         Received { slot: Slot { shared, place, claim: Some(claim) } }
+    }
+
+    /// Whether this is the process that received it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.slot.place.is_ours()
+    }
+
+    /// The claim of the slot.
+    pub(crate) fn claim(&self) -> &Claim {
+        self.slot.claim()
     }
 
     /// Whether an earlier receiver was killed with this message. That receiver may have acted on

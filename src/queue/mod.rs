@@ -4,12 +4,15 @@
 //! - `options`: the options of a new queue.
 //! - `guard`: messages written and read in place.
 //! - `batch`: several messages at a time.
+//! - `bytes`: messages of any length. `objects`: values of any type.
 //! - `iter`: messages as an iterator.
 //! - `shared`: how an operation claims a slot, waits for one, and notifies the other side.
 
 mod batch;
+mod bytes;
 mod guard;
 mod iter;
+mod objects;
 mod options;
 mod shared;
 #[cfg(test)]
@@ -19,23 +22,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use bytes::{ByteQueue, Loan, Message, Messages};
 pub use guard::{Received, Reservation};
 pub use iter::Iter;
+pub use objects::{DecodeError, EncodeError, ObjectQueue, Objects};
 pub use options::{OnReceiverDeath, QueueOptions};
 
 use shared::{End, QueueSeat, Shared, claim_at_hint};
 
-use crate::object::attempt::{Forever, Once, Until};
+use crate::object::attempt::{Forever, Never, Once, Until};
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::queue::{QueueBlock, Shape};
+use crate::object::ends::Channel;
 use crate::object::kind::Kind;
-use crate::object::place::Object;
+use crate::object::place::{Object, Place};
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
     TrySendError,
 };
 use crate::object::{CreateError, Handle};
-use crate::peer::Fault;
+use crate::peer::{Fault, PeerId};
 use crate::primitive::Ordering;
 use crate::ring::mpmc::Claim;
 use crate::ring::position::{MOST_SLOTS, is_capacity};
@@ -46,7 +52,8 @@ use crate::sys::clock::Deadline;
 /// A bounded first-in-first-out queue in shared memory, with any number of senders and receivers in
 /// any processes and threads.
 ///
-/// Values are copied into slots of the segment and out again; nothing is serialized. Each message
+/// Values are copied into slots of the segment and out again; nothing is serialized. For `String`,
+/// `Vec`, enums and the like there are [`ObjectQueue`] and [`channel`](crate::channel()). Each message
 /// is received once, by one receiver. All messages are in one order: the order in which their
 /// senders claimed slots.
 ///
@@ -122,7 +129,22 @@ impl<T: Shm> Queue<T> {
         QueueOptions::new().capacity(capacity).create_in(segment)
     }
 
-    fn make(segment: &Segment, options: &QueueOptions) -> Result<Queue<T>, CreateError> {
+    /// Which peer this process is, if it has used the queue before.
+    #[inline]
+    pub(crate) fn known_peer(&self) -> Option<PeerId> {
+        self.shared.object.known().map(Place::peer)
+    }
+
+    /// The queue as its ends see it, if it is that of a channel.
+    pub(crate) fn as_channel(&self) -> Arc<dyn Channel> {
+        Arc::<Shared<T>>::clone(&self.shared)
+    }
+
+    pub(crate) fn make(
+        segment: &Segment,
+        options: &QueueOptions,
+        kind: u64,
+    ) -> Result<Queue<T>, CreateError> {
         if !is_capacity(options.capacity as u64) {
             let (capacity, most) = (options.capacity, MOST_SLOTS as usize);
             return Err(CreateError::Capacity { capacity, most });
@@ -132,9 +154,10 @@ impl<T: Shm> Queue<T> {
             return Err(CreateError::Alignment { align, most });
         }
         let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
-        let shape = Shape::of::<T>(options.capacity as u64, options.on_receiver_death.into());
+        let policy = options.on_receiver_death.into();
+        let shape = Shape::of::<T>(options.capacity as u64, policy, options.is_channel);
         let shape = shape.ok_or(too_large)?;
-        let object = Object::create(segment, Kind::Queue.with::<T>(), shape, QueueBlock::build)?;
+        let object = Object::create(segment, kind, shape, QueueBlock::build)?;
         Ok(Queue::from_object(object, options.wait))
     }
 
@@ -144,7 +167,11 @@ impl<T: Shm> Queue<T> {
     /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is not a
     /// queue of `T`.
     pub fn open(segment: &Segment, handle: Handle) -> Result<Queue<T>, Fault> {
-        let object = Object::open(segment, handle, Kind::Queue.with::<T>(), Shape::read::<T>)?;
+        Queue::open_kind(segment, handle, Kind::Queue.with::<T>())
+    }
+
+    fn open_kind(segment: &Segment, handle: Handle, kind: u64) -> Result<Queue<T>, Fault> {
+        let object = Object::open(segment, handle, kind, Shape::read::<T>)?;
         Ok(Queue::from_object(object, Wait::default()))
     }
 
@@ -382,10 +409,7 @@ impl<T: Shm> Queue<T> {
     /// A process killed inside this call has closed the queue or has not.
     pub fn close(&self) {
         if let Ok(place) = self.shared.object.enter() {
-            let seat = place.seat();
-            seat.block.ring().close();
-            seat.event(seat.block.items()).notify_all();
-            seat.event(seat.block.space()).notify_all();
+            shared::close(place.seat());
         }
     }
 
@@ -469,15 +493,18 @@ impl<T: Shm> Queue<T> {
     where
         Stop<U::Late>: SendStop,
     {
+        self.claim_for_writing(until).map_err(|stop| stop.with(()))
+    }
+
+    #[inline]
+    fn claim_for_writing<U: Until>(&self, until: U) -> Result<Reservation<'_, T>, Stop<U::Late>> {
         if let Some(place) = self.shared.object.known()
             && let Some(claim) = claim_at_hint(place.seat(), End::Write)
         {
             return Ok(Reservation::new(&self.shared, place, claim));
         }
-        match self.shared.claim(End::Write, until, self.wait) {
-            Ok((place, claim)) => Ok(Reservation::new(&self.shared, place, claim)),
-            Err(stop) => Err(stop.with(())),
-        }
+        let (place, claim) = self.shared.claim(End::Write, until, self.wait)?;
+        Ok(Reservation::new(&self.shared, place, claim))
     }
 
     #[inline]
@@ -493,7 +520,7 @@ impl<T: Shm> Queue<T> {
 }
 
 /// The error of sending a `T`.
-type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T>;
+type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T, Never>;
 
 /// Another handle of the same queue.
 impl<T: Shm> Clone for Queue<T> {

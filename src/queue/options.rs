@@ -1,7 +1,8 @@
 //! The options of a new queue.
 
 use crate::object::CreateError;
-use crate::queue::Queue;
+use crate::object::kind::Kind;
+use crate::queue::{ByteQueue, ObjectQueue, Queue};
 use crate::ring::mpmc::OnReaderDeath;
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
@@ -45,6 +46,8 @@ pub struct QueueOptions {
     pub(crate) capacity: usize,
     pub(crate) on_receiver_death: OnReceiverDeath,
     pub(crate) wait: Wait,
+    /// Whether the queue knows who has its ends.
+    pub(crate) is_channel: bool,
 }
 
 impl Default for QueueOptions {
@@ -60,6 +63,7 @@ impl QueueOptions {
             capacity: 1024,
             on_receiver_death: OnReceiverDeath::default(),
             wait: Wait::default(),
+            is_channel: false,
         }
     }
 
@@ -95,7 +99,39 @@ impl QueueOptions {
     /// # Errors
     /// As [`Queue::with_capacity`].
     pub fn create_in<T: Shm>(&self, segment: &Segment) -> Result<Queue<T>, CreateError> {
-        Queue::make(segment, self)
+        Queue::make(segment, self, Kind::Queue.with::<T>())
+    }
+
+    /// Makes a queue of messages of any length, in the commons.
+    ///
+    /// # Errors
+    /// As [`ByteQueue::with_capacity`].
+    pub fn create_bytes(&self) -> Result<ByteQueue, CreateError> {
+        self.create_bytes_in(&Segment::commons()?)
+    }
+
+    /// Makes a queue of messages of any length, in `segment`.
+    ///
+    /// # Errors
+    /// As [`ByteQueue::with_capacity`].
+    pub fn create_bytes_in(&self, segment: &Segment) -> Result<ByteQueue, CreateError> {
+        ByteQueue::make(segment, self)
+    }
+
+    /// Makes a queue of values of any type, in the commons.
+    ///
+    /// # Errors
+    /// As [`ObjectQueue::with_capacity`].
+    pub fn create_objects<T>(&self) -> Result<ObjectQueue<T>, CreateError> {
+        self.create_objects_in(&Segment::commons()?)
+    }
+
+    /// Makes a queue of values of any type, in `segment`.
+    ///
+    /// # Errors
+    /// As [`ObjectQueue::with_capacity`].
+    pub fn create_objects_in<T>(&self, segment: &Segment) -> Result<ObjectQueue<T>, CreateError> {
+        ObjectQueue::make(segment, self)
     }
 }
 

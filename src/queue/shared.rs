@@ -7,10 +7,13 @@
 //! instructions.
 
 use crate::object::attempt::{self, Attempt, Blocked, Never, Until, Waiting};
+use crate::object::block::ends::{Ends, Role};
 use crate::object::block::queue::QueueBlock;
+use crate::object::ends::{Channel, ChannelKey};
 use crate::object::place::{Object, Place, Seat};
 use crate::object::transfer::Stop;
-use crate::peer::Fault;
+use crate::peer::{Fault, PeerId};
+use crate::primitive::{AtomicU32, Ordering};
 use crate::ring::mpmc::{Claim, ClaimedSlot, Refused};
 use crate::segment::Shm;
 use crate::sync::Wait;
@@ -23,6 +26,8 @@ pub(crate) struct Shared<T: Shm> {
     senders: Waiting,
     /// Of receivers that wait for a message.
     receivers: Waiting,
+    /// In a channel: a peer that had the other end when somebody last asked.
+    witness: AtomicU32,
 }
 
 /// Where the queue lies.
@@ -38,10 +43,28 @@ pub(crate) enum End {
     Read,
 }
 
+impl<T: Shm> Channel for Shared<T> {
+    fn key(&self) -> ChannelKey {
+        self.object.key()
+    }
+
+    fn ends(&self) -> Result<(PeerId, &Ends), Fault> {
+        let place = self.object.enter()?;
+        Ok((place.peer(), place.block().ends().ok_or(Fault::Corrupt)?))
+    }
+
+    fn close(&self) {
+        if let Ok(place) = self.object.enter() {
+            close(place.seat());
+        }
+    }
+}
+
 impl<T: Shm> Shared<T> {
     pub(crate) fn new(object: Object<QueueBlock<T>>) -> Shared<T> {
         let senders = Waiting::new(Patience::for_space(object.shape().capacity()));
-        Shared { object, senders, receivers: Waiting::new(Patience::new()) }
+        let receivers = Waiting::new(Patience::new());
+        Shared { object, senders, receivers, witness: AtomicU32::new(0) }
     }
 
     /// Claims a slot; waits for one as `until` and `wait` say.
@@ -54,7 +77,7 @@ impl<T: Shm> Shared<T> {
     ) -> Result<(&QueuePlace<T>, Claim), Stop<U::Late>> {
         let place = self.object.enter().map_err(Stop::Broken)?;
         let seat = place.seat();
-        let mut claiming = Claiming { object: &self.object, seat, end };
+        let mut claiming = Claiming { object: &self.object, witness: &self.witness, seat, end };
         let blocked = match claiming.attempt(false) {
             Ok(done) => return done.map(|claim| (place, claim)).map_err(Stop::widen),
             Err(blocked) => blocked,
@@ -135,6 +158,13 @@ pub(crate) fn claim_at_hint<T: Shm>(seat: QueueSeat<T>, end: End) -> Option<Clai
     }
 }
 
+/// Closes the queue, and wakes all who wait.
+pub(crate) fn close<T: Shm>(seat: QueueSeat<T>) {
+    seat.block.ring().close();
+    seat.event(seat.block.items()).notify_all();
+    seat.event(seat.block.space()).notify_all();
+}
+
 /// For use after a slot without a message came free (given up, or taken from a dead process): a
 /// receiver may have waited for this position, and a sender may use the slot.
 pub(crate) fn notify_both<T: Shm>(seat: QueueSeat<T>) {
@@ -145,6 +175,7 @@ pub(crate) fn notify_both<T: Shm>(seat: QueueSeat<T>) {
 /// Claims a slot after the claim at the hint has failed.
 struct Claiming<'a, T: Shm> {
     object: &'a Object<QueueBlock<T>>,
+    witness: &'a AtomicU32,
     seat: QueueSeat<T>,
     end: End,
 }
@@ -163,11 +194,17 @@ impl<T: Shm> Attempt for Claiming<'_, T> {
             };
             return match claimed {
                 Ok(claim) => Ok(Ok(claim)),
+                Err(Refused::Closed) if self.seat.block.ends().is_some() => {
+                    Ok(Err(Stop::Disconnected))
+                }
                 Err(Refused::Closed) => Ok(Err(Stop::Closed)),
                 Err(Refused::Corrupt) => Ok(Err(Stop::Broken(Fault::Corrupt))),
                 Err(Refused::NotNow(Some(held))) => Err(Blocked::Behind(held)),
-                Err(Refused::NotNow(None)) if !self.may_come_back() => Err(Blocked::Nobody),
+                Err(Refused::NotNow(None)) if !self.may_change() => Err(Blocked::Nobody),
                 Err(Refused::NotNow(None)) if !look => Err(Blocked::Perhaps),
+                // Closed now.
+                Err(Refused::NotNow(None)) if self.others_have_gone() => continue,
+                Err(Refused::NotNow(None)) if !self.may_come_back() => Err(Blocked::Nobody),
                 Err(Refused::NotNow(None)) => match self.look_for_orphans() {
                     Orphan::Made => continue,
                     // It blocks nobody, but it comes back if its reader dies. So the waiter checks
@@ -202,6 +239,42 @@ enum Orphan {
 }
 
 impl<T: Shm> Claiming<'_, T> {
+    /// Whether a look at who is alive may find that the operation can go on, or never will.
+    fn may_change(&self) -> bool {
+        self.may_come_back() || self.seat.block.ends().is_some()
+    }
+
+    /// Whether nobody has the other end of this channel any more. Asks the kernel about one process
+    /// that has, however many there are.
+    fn others_have_gone(&self) -> bool {
+        let (Some(ends), Ok(holder)) = (self.seat.block.ends(), self.object.holder()) else {
+            return false;
+        };
+        let others = match self.end {
+            End::Write => Role::Receiver,
+            End::Read => Role::Sender,
+        };
+        // Relaxed: a hint.
+        let witness = self.witness.load(Ordering::Relaxed);
+        let is_there = |peer| ends.has(others, peer) && !holder.is_dead_peer(peer);
+        if is_there(witness) {
+            return false;
+        }
+        for peer in ends.peers(others) {
+            if is_there(peer) {
+                self.witness.store(peer, Ordering::Relaxed);
+                return false;
+            }
+            // Clears its bits, among all else that it has left.
+            holder.reap(peer);
+        }
+        let gone = ends.conclude(others);
+        if gone {
+            close(self.seat);
+        }
+        gone
+    }
+
     /// Whether a message may come back from a receiver that is killed.
     fn may_come_back(&self) -> bool {
         self.end == End::Read && self.seat.block.redelivers()

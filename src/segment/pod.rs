@@ -36,10 +36,12 @@
     label = "does not implement `offspring::Shm`",
     note = "a struct of your own: `#[derive(Clone, Copy, offspring::Shm)]` and `#[repr(C)]`",
     note = "a tuple: make it such a struct, with a name for each field",
-    note = "`bool`, `char` or an enum: send an integer, such as `value as u8`, and check it when \
-            it is received, as not every byte is a valid value",
+    note = "`bool`, `char` or an enum: send it through an `offspring::channel` or an \
+            `ObjectQueue`, or as an integer, such as `value as u8`, that you check when it is \
+            received, as not every byte is a valid value",
     note = "`String`, `Vec`, `Box` or a reference: it points to memory that only this process \
-            has; send the bytes themselves, in an array of fixed length"
+            has; send the value through an `offspring::channel` or an `ObjectQueue`, or the bytes \
+            themselves, in an array of fixed length"
 )]
 pub unsafe trait Shm: Copy + Send + 'static {}
 
@@ -60,6 +62,13 @@ pub(crate) fn fingerprint<T: Shm>() -> u64 {
     hash.write(std::any::type_name::<T>().as_bytes());
     hash.write(&(size_of::<T>() as u64).to_le_bytes());
     hash.write(&(align_of::<T>() as u64).to_le_bytes());
+    hash.finish()
+}
+
+/// Fingerprint of a type whose values are serialized: made from its name alone.
+pub(crate) fn fingerprint_of_name<T>() -> u64 {
+    let mut hash = Fnv::new();
+    hash.write(std::any::type_name::<T>().as_bytes());
     hash.finish()
 }
 

@@ -89,8 +89,6 @@ pub(crate) struct Mapping {
 /// [`peer::identity`](crate::peer::identity), which alone knows what the bits mean.
 #[derive(Debug, Default)]
 struct PeerWords {
-    /// Bits that this process, or the one that it was forked from, set last; 0 if none.
-    latest: AtomicU64,
     /// Bits that the parent reserved for its child, and the child's pid; 0 if none.
     reserved: AtomicU64,
     reserved_for: AtomicU32,
@@ -194,7 +192,6 @@ impl Mapping {
     pub(crate) fn set_peer(&self, bits: u64, detach: fn(&Mapping)) {
         self.peer_words.detach.get_or_init(|| detach);
         // Relaxed: published by the Release store below, or read in a copy of this memory.
-        self.peer_words.latest.store(bits, Ordering::Relaxed);
         self.peer_words.reserved.store(0, Ordering::Relaxed);
         // Pairs with the Acquire load in `peer_bits`.
         self.per_process().peer.store(bits, Ordering::Release);
@@ -203,11 +200,6 @@ impl Mapping {
     /// Clears the identity of this process, which is leaving the peer table.
     pub(crate) fn clear_peer(&self) {
         self.per_process().peer.store(0, Ordering::Release);
-    }
-
-    /// The identity that this process, or the one that it was forked from, had last; 0 if none.
-    pub(crate) fn latest_peer_bits(&self) -> u64 {
-        self.peer_words.latest.load(Ordering::Relaxed)
     }
 
     /// The identity that the parent reserved for the process `pid`; 0 if none. A child of that

@@ -149,7 +149,9 @@ impl<T: Shm, R: Role> End<T, R> {
         match attempt::once(&shared.object, taking) {
             Ok(Ok(_)) => Ok(End { shared, role, wait: Wait::default() }),
             Ok(Err(Stop::Broken(fault))) => Err(fault),
-            Ok(Err(Stop::Closed | Stop::Late(_))) | Err(_) => Err(Fault::RoleTaken),
+            Ok(Err(Stop::Closed | Stop::Disconnected | Stop::Late(_))) | Err(_) => {
+                Err(Fault::RoleTaken)
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use end::{End, Receiving, Role, Sending, Shared};
 
-use crate::object::attempt::{Forever, Once, Until};
+use crate::object::attempt::{Forever, Never, Once, Until};
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::spsc::{Shape, SpscBlock};
 use crate::object::place::Seat;
@@ -313,7 +313,7 @@ fn take_from<T: Shm>(seat: Seat<SpscBlock<T>>, turn: Turn<'_>) -> T {
 }
 
 /// The error of sending a `T`.
-type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T>;
+type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T, Never>;
 
 impl<T: Shm> fmt::Debug for Producer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

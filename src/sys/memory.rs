@@ -11,6 +11,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{Advice as Madvice, MapFlags, ProtFlags};
 
+use crate::primitive::AtomicU64;
 use crate::sys::descriptor::beyond_stdio;
 use crate::sys::error::OsError;
 
@@ -176,6 +177,49 @@ impl WipedPage {
     /// The start of the page, which stays as long as this value.
     pub(crate) fn start(&self) -> *const u8 {
         self.map.as_ptr()
+    }
+}
+
+/// Words that a process shares with the children that it forks while this exists. All zero at first.
+#[derive(Debug)]
+pub(crate) struct SharedWords {
+    base: NonNull<AtomicU64>,
+    count: usize,
+}
+
+// SAFETY: atomics, in a mapping that stays as long as this value.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    pub(crate) fn new(count: usize) -> Result<SharedWords, OsError> {
+        let (protection, len) =
+            (ProtFlags::READ | ProtFlags::WRITE, count * size_of::<AtomicU64>());
+        // SAFETY: the kernel chooses an address where nothing lies.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(core::ptr::null_mut(), len, protection, MapFlags::SHARED)
+        };
+        let base = base.map_err(OsError::in_call("mmap"))?;
+        let base =
+            NonNull::new(base.cast()).ok_or(OsError { call: "mmap", errno: Errno::NOMEM })?;
+        Ok(SharedWords { base, count })
+    }
+}
+
+impl core::ops::Deref for SharedWords {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has room for so many words, aligned, and stays as long as `self`.
+        unsafe { core::slice::from_raw_parts(self.base.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: this is our mapping, and the borrows of it have ended.
+        unsafe { unmap(self.base.cast(), self.count * size_of::<AtomicU64>()) };
     }
 }
 

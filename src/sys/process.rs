@@ -513,10 +513,7 @@ pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) -> Res
     let mut look = 0_u32;
     loop {
         // The parent may have died before either was set up.
-        let parent_now = parent_pid();
-        if parent_now.is_some_and(|now| now != parent.cast_signed()) {
-            kill_self();
-        }
+        let parent_now = end_without_parent(parent);
         match control(&lifeline.childs_end, libc::F_GETOWN, 0) {
             Ok(owner) if owner == libc::c_long::from(own) => return Ok(()),
             Ok(_) => {}
@@ -526,6 +523,15 @@ pub(crate) fn die_with_parent(parent: u32, own: u32, lifeline: &Lifeline) -> Res
         look = look.saturating_add(1);
         if look < QUICK_LOOKS { std::thread::yield_now() } else { clock::sleep(BETWEEN_LOOKS) }
     }
+}
+
+/// Ends this process if its parent is dead. Gives the parent now, if the kernel tells.
+pub(crate) fn end_without_parent(parent: u32) -> Option<i32> {
+    let parent_now = parent_pid();
+    if parent_now.is_some_and(|now| now != parent.cast_signed()) {
+        kill_self();
+    }
+    parent_now
 }
 
 /// Sets up both again in a child that has changed its user; see the module's text.

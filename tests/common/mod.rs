@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
+pub mod blocks;
 pub mod fd;
 pub mod holders;
 pub mod parent;

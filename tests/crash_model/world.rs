@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
+use std::ptr::NonNull;
 
 /// What a process remembers between two operations.
 pub type Local = [u64; 4];
@@ -205,6 +206,8 @@ struct World {
     remembered: Vec<usize>,
     /// Place of a constant that the process has read.
     constant: Option<usize>,
+    /// Place of an envelope that the process is writing.
+    envelope: Option<usize>,
     /// A word was written that was not kept.
     grew: bool,
 }
@@ -221,11 +224,12 @@ thread_local! {
             phase: 0,
             remembered: Vec::new(),
             constant: None,
+            envelope: None,
             grew: false,
         })
     };
-    /// Bytes with addresses. Nobody writes them but `Copy` values that the code under test puts
-    /// into slots, which nobody reads.
+    /// Bytes with addresses. Nobody writes them but values that the code under test puts into slots,
+    /// which nobody reads, and envelopes, which are written and read between two steps.
     static BASE: *mut u8 = Box::into_raw(Box::new(Arena([0; ARENA]))).cast();
 }
 
@@ -407,7 +411,71 @@ enum Asked {
     Step(Op),
 }
 
+/// Words of an envelope that are kept, and for how many bits of each there is room.
+const ENVELOPE: [u32; 3] = [16, 16, 32];
+/// What stands in an envelope that nobody has written.
+const UNWRITTEN: [u64; ENVELOPE.len()] = [u64::MAX, 0, 0];
+
+/// The words of an envelope, in the bytes of the arena.
+#[expect(unsafe_code, reason = "an envelope is written by ordinary code")]
+fn words_of_envelope(place: usize) -> *mut [u64; ENVELOPE.len()] {
+    // SAFETY: the offset lies within the arena.
+    unsafe { base().add(place * GRAIN) }.cast()
+}
+
+/// The process writes an envelope here, in ordinary memory, before its next step.
+pub fn open_envelope(address: NonNull<u8>) {
+    let offset = offset_of(address.addr().get()).expect("an envelope lies in the arena");
+    assert!(offset + size_of::<[u64; ENVELOPE.len()]>() <= ARENA && offset.is_multiple_of(8));
+    WORLD.with_borrow_mut(|world| world.envelope = Some(offset / GRAIN));
+    // SAFETY: in the arena, aligned, and no step is made in between.
+    #[expect(unsafe_code, reason = "an envelope is written by ordinary code")]
+    unsafe {
+        words_of_envelope(offset / GRAIN).write(UNWRITTEN);
+    }
+}
+
+/// Puts what the envelope says, as a step, where the process is about to read it.
+pub fn read_envelope(address: NonNull<u8>) {
+    let mut packed =
+        access(address.addr().get(), Access::Load).expect("an envelope lies in the arena");
+    let offset = offset_of(address.addr().get()).expect("an envelope lies in the arena");
+    let words = ENVELOPE.map(|bits| {
+        let word = packed & ((1 << bits) - 1);
+        packed >>= bits;
+        word
+    });
+    // SAFETY: as above.
+    #[expect(unsafe_code, reason = "an envelope is read by ordinary code")]
+    unsafe {
+        words_of_envelope(offset / GRAIN).write(words);
+    }
+}
+
+/// If the process has written its envelope, that is a step of its own.
+fn seal_envelope() {
+    let Some(place) = WORLD.with_borrow_mut(|world| world.envelope.take()) else {
+        return;
+    };
+    // SAFETY: as above.
+    #[expect(unsafe_code, reason = "an envelope is written by ordinary code")]
+    let words = unsafe { words_of_envelope(place).read() };
+    if words == UNWRITTEN {
+        WORLD.with_borrow_mut(|world| world.envelope = Some(place));
+        return;
+    }
+    let mut packed = 0;
+    let mut shift = 0;
+    for (word, bits) in words.into_iter().zip(ENVELOPE) {
+        assert!(word >> bits == 0, "an envelope has room for what is put into it: {words:x?}");
+        packed |= word << shift;
+        shift += bits;
+    }
+    access(at(place * GRAIN), Access::Store(packed));
+}
+
 fn step(ask: impl FnOnce(&mut World) -> Asked) -> u64 {
+    seal_envelope();
     let result = WORLD.with_borrow_mut(|world| {
         if matches!(&world.mode, Mode::Replay(replay) if replay.paused) {
             // Destructors that run while the process is put aside do nothing.
@@ -536,6 +604,7 @@ pub fn run(
         world.me = me;
         world.phase = 0;
         world.remembered.clear();
+        world.envelope = None;
         world.mode = Mode::Replay(Replay {
             history,
             at: 0,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use offspring::{
-    Event, Fault, Handle, Lock, LockError, LockState, OnReceiverDeath, Queue, QueueOptions,
-    RecvError, Segment, TryLockError, TryRecvError, Value, Wait, WaitTimeoutError,
+    ByteQueue, Event, Fault, Handle, Lock, LockError, LockState, OnReceiverDeath, Queue,
+    QueueOptions, RecvError, Segment, TryLockError, TryRecvError, Value, Wait, WaitTimeoutError,
 };
 
 use crate::common::fd::SegmentFd;
@@ -69,6 +69,7 @@ pub const SCENES: &[Scene] = &[
     Scene { name: "heap", play: heap, chosen: &[0, 6], sleeps: false, shows: None },
     Scene { name: "value", play: value, chosen: &[0, 9], sleeps: true, shows: None },
     Scene { name: "event", play: event, chosen: &[0, 2], sleeps: true, shows: None },
+    Scene { name: "messages", play: messages, chosen: &[4, 3], sleeps: false, shows: None },
 ];
 
 /// Seeds are numbered by scene in their last two digits, so that a new scene leaves the seeds of the
@@ -158,7 +159,7 @@ fn receive_all(queue: &Queue<Message>, life: &Life) {
                 life.correct(note | RELEASED_BIT);
             }
             Err(RecvError::Closed) => return,
-            Err(RecvError::Broken(fault)) => panic!("{fault}"),
+            Err(error) => panic!("{error}"),
         }
     }
 }
@@ -625,6 +626,66 @@ fn event(dice: Dice) -> Result<Outcome, String> {
         return Err(format!("{made} answers"));
     }
     Ok(Outcome { chronicle, done: made, lost: 0, again: 0 })
+}
+
+fn send_and_receive(queue: &ByteQueue, index: usize, life: &Life) {
+    while life.get(MADE) < life.get(TURNS) {
+        let turn = life.get(MADE) as usize;
+        drop(queue.loan(200).expect("room"));
+        let mut loan = queue.loan(200 + 500 * index + turn).expect("room");
+        loan.fill((1 + index) as u8);
+        loan.send().expect("open");
+        // There is one for each that sent one.
+        let message = queue.recv().expect("open");
+        let (sender, turn) = ((message.len() - 200) / 500, (message.len() - 200) % 500);
+        assert!(
+            turn < 100 && message.iter().all(|&byte| usize::from(byte) == 1 + sender),
+            "torn: {} bytes, {:?}",
+            message.len(),
+            &message[..8]
+        );
+        drop(message);
+        life.count(MADE);
+    }
+}
+
+/// Three processes send messages that lie in blocks of their own, and each time receive one.
+fn messages(dice: Dice) -> Result<Outcome, String> {
+    const TURNS_EACH: u64 = 4;
+    let segment = small_segment();
+    // Room for one more from each that is killed.
+    let queue = ByteQueue::with_capacity_in(&segment, LIVES).expect("a queue");
+    let queue = queue.with_wait(Wait::Sleep);
+    let notebook = Notebook::new();
+    let measure = || {
+        Errand::send(60, || {
+            segment.reap().expect("attached");
+            room(&segment)
+        })
+        .answer()
+    };
+    let before = measure()?;
+    segment.reap().map_err(|fault| fault.to_string())?;
+    let attach = || _ = std::hint::black_box(queue.len());
+    let work = |index: usize| send_and_receive(&queue, index, &notebook.lives[index]);
+    let (chronicle, killed) = three(&segment, dice, notebook, TURNS_EACH, &attach, &work, None)?;
+    segment.reap().map_err(|fault| fault.to_string())?;
+    // Whoever was killed may have sent one that it did not receive, or gone with one.
+    let (mut left, lost) = (0, queue.lost());
+    while let Ok(message) = queue.try_recv() {
+        assert!(message.len() >= 200, "{message:?}");
+        left += 1;
+    }
+    let made = notebook.lives.iter().map(|life| life.get(MADE)).sum::<u64>();
+    if left + lost > killed.len() as u64 || made != 3 * TURNS_EACH {
+        let killed = killed.len();
+        return Err(format!("{made} turns, {left} left, {lost} lost, {killed} killed"));
+    }
+    let after = measure()?;
+    if before != after {
+        return Err(format!("before: {before}; after: {after}"));
+    }
+    Ok(Outcome { chronicle, done: made, lost, again: 0 })
 }
 
 /// Words of a life with the heap: the handle of its latest object.

@@ -17,6 +17,9 @@ mod supervisor;
 
 mod aliasing;
 mod alone;
+mod channel_captures;
+mod channel_deaths;
+mod channels;
 #[cfg(target_arch = "x86_64")]
 mod counters;
 mod descriptors;
@@ -30,6 +33,7 @@ mod homes;
 mod limits;
 mod lock_owner_death;
 mod memory;
+mod messages;
 mod queue_peer_death;
 mod queue_processes;
 mod recovery_time;

@@ -13,13 +13,17 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant, SystemTime};
 
+use memmap2::MmapOptions;
 use offspring::{
-    Child, CreateError, Event, Fault, Lock, OnReceiverDeath, Queue, QueueOptions, RecvError,
-    RecvTimeoutError, Segment, SendTimeoutError, Value, Wait, spsc,
+    ByteQueue, Child, CreateError, Event, Fault, Lock, ObjectQueue, OnReceiverDeath, Queue,
+    QueueOptions, RecvError, RecvTimeoutError, Segment, SendTimeoutError, TryRecvError, Value,
+    Wait, spsc,
 };
 use rustix::fs::SeekFrom;
 
+use crate::common::blocks::{self, CARRIED};
 use crate::common::fd::SegmentFd;
+use crate::common::{self, raw};
 use crate::harness::{apply, test};
 
 const LEN: u64 = 1 << 16;
@@ -144,6 +148,8 @@ struct Objects {
     value: Value<[u64; 5]>,
     gate: Event,
     turn: Event,
+    bytes: ByteQueue,
+    texts: ObjectQueue<Vec<String>>,
 }
 
 type Ends = (spsc::Producer<u64>, spsc::Consumer<u64>);
@@ -161,19 +167,23 @@ impl Objects {
             value: Value::new_in(&segment, [7; 5]).expect("a value"),
             gate: Event::new_in(&segment).expect("an event"),
             turn: Event::auto_reset_in(&segment).expect("an event"),
+            bytes: ByteQueue::with_capacity_in(&segment, 3).expect("a queue"),
+            texts: redelivering.create_objects_in(&segment).expect("a queue"),
             segment,
         };
         objects.queue.send(1).expect("room");
         objects.redelivering.send([1; 3]).expect("room");
+        objects.bytes.send(&[1; 200]).expect("room");
+        objects.texts.send(vec!["text".repeat(99)]).expect("room");
         let ends = spsc::ring_in(&objects.segment, 3).expect("a ring");
         (objects, ends)
     }
 
     /// Some operation.
     fn operate(&self, random: &mut Random, timeout: Duration) {
-        let Objects { segment, queue, redelivering, lock, count, value, gate, turn } = self;
+        let Objects { segment, queue, redelivering, lock, count, value, gate, turn, .. } = self;
         let timeout = if random.chance(2) { Duration::ZERO } else { timeout };
-        match random.below(23) {
+        match random.below(29) {
             0 => returned(queue.send_timeout(random.next(), timeout)),
             1 => returned(queue.recv_timeout(timeout)),
             2 => returned(redelivering.send_timeout([random.next(); 3], timeout)),
@@ -244,19 +254,69 @@ impl Objects {
                 let both = [turn, opened.as_ref().unwrap_or(gate)];
                 returned((Event::wait_any_timeout(&both, timeout), Event::try_wait_any(&both)));
             }
-            _ if random.chance(8) => returned(segment.reap()),
+            22..27 => self.pass_messages(random, timeout),
+            27 => returned(segment.reap()),
             _ => returned(
                 spsc::ring_in::<u64>(segment, 2)
                     .map(|(mut producer, _consumer)| producer.try_send(5)),
             ),
         }
     }
+
+    /// Some operation with a message that may lie in a block of its own.
+    fn pass_messages(&self, random: &mut Random, timeout: Duration) {
+        let Objects { segment, bytes, texts, .. } = self;
+        let len = [60, 113, 700, 5000, 20_000][random.below(5) as usize];
+        match random.below(8) {
+            0 => returned(bytes.send_timeout(&vec![3; len], timeout)),
+            1 => {
+                if let Ok(mut loan) = bytes.loan(len) {
+                    loan.fill(5);
+                    std::hint::black_box(format!("{loan:?}"));
+                    if random.chance(2) {
+                        returned(loan.send_timeout(timeout).is_ok());
+                    }
+                }
+            }
+            2..4 => {
+                if let Ok(message) = bytes.recv_timeout(timeout) {
+                    // Twice: what was checked when it was received must hold from then on.
+                    for _ in 0..2 {
+                        std::hint::black_box(message.iter().fold(0, |sum: u8, byte| sum ^ byte));
+                    }
+                    std::hint::black_box((format!("{message:?}"), message.redelivered()));
+                }
+            }
+            4 => returned(texts.send_timeout(vec!["text".repeat(len / 4); 1], timeout)),
+            5..7 => returned(texts.recv_timeout(timeout)),
+            _ => {
+                let again = ByteQueue::open(segment, bytes.handle());
+                returned(again.map(|again| again.try_send(&vec![9; len])));
+                let again = ObjectQueue::<Vec<String>>::open(segment, texts.handle());
+                returned(again.map(|again| again.try_recv()));
+                let queue = ByteQueue::with_capacity_in(segment, 2);
+                returned(queue.map(|queue| queue.try_send(&vec![9; len])));
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Objects { segment: _, queue, redelivering, lock, count, value, gate, turn } = self;
-        write!(f, "{queue:?} {redelivering:?} {lock:?} {count:?} {value:?} {gate:?} {turn:?}")
+        let Objects {
+            segment: _,
+            queue,
+            redelivering,
+            lock,
+            count,
+            value,
+            gate,
+            turn,
+            bytes,
+            texts,
+        } = self;
+        write!(f, "{queue:?} {redelivering:?} {lock:?} {count:?} {value:?} {gate:?} {turn:?} ")?;
+        write!(f, "{bytes:?} {texts:?}")
     }
 }
 
@@ -538,4 +598,182 @@ fn an_event_whose_way_to_be_reset_is_wrong_is_not_opened() {
         assert_eq!(event.is_set(), Ok(is_set));
         assert_eq!(event.try_wait().is_ok(), is_set);
     }
+}
+
+/// Offsets from a block's header.
+const WORD_AND_STATE: u64 = 0;
+const LENGTH: u64 = 16;
+const PAGES: u64 = 24;
+const CARRIER: u64 = 32;
+
+/// One wrong word at a time in the envelope of a message, or in the header of the block that it
+/// lies in: its receiver gets an error, or some bytes, and the next message.
+#[apply(test)]
+fn a_message_with_a_wrong_word_is_an_error_and_the_next_one_is_received() {
+    let mut random = Random(seed());
+    let mut outcomes = [0; 3];
+    for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
+        for len in [200, 70_000] {
+            for place in 0..9 {
+                for how in 0..12 {
+                    let segment = Segment::create(1 << 20).expect("a segment");
+                    let mut options = QueueOptions::new();
+                    options.capacity(3).on_receiver_death(policy);
+                    let queue = options.create_bytes_in(&segment).expect("a queue");
+                    let other = ByteQueue::with_capacity_in(&segment, 3).expect("a queue");
+                    other.send(&vec![4; len]).expect("room");
+                    let good: Vec<u8> = (0..len).map(|index| index as u8).collect();
+                    queue.send(&good).expect("room");
+                    queue.send(&vec![9; len]).expect("room");
+                    let bytes = Bytes::of(&segment);
+                    let all = blocks::blocks(&segment);
+                    let carried: Vec<_> =
+                        all.iter().filter(|block| block.state == CARRIED).collect();
+                    let [others, block, _] = carried[..] else { panic!("{carried:?}") };
+                    let owner = all.iter().filter(|block| block.state == blocks::SHARED);
+                    let slot =
+                        owner.min_by_key(|block| block.bytes).expect("the queue").bytes + 640;
+                    assert_eq!(
+                        bytes.read(slot + 8),
+                        len as u64,
+                        "the envelope of the first message"
+                    );
+                    let at = match place {
+                        0 => block.header + WORD_AND_STATE,
+                        1 => block.header + LENGTH,
+                        2 => block.header + PAGES,
+                        3..6 => block.header + CARRIER + 8 * (place - 3),
+                        _ => slot + 8 + 8 * (place - 6),
+                    };
+                    let before = bytes.read(at);
+                    let wrong = match how {
+                        0 => 0,
+                        1 => u64::MAX,
+                        2 => before ^ 1,
+                        3 => before ^ 1 << 63,
+                        4 => before.wrapping_add(1),
+                        5 => before.wrapping_sub(1),
+                        6 => before ^ 1 << 34,
+                        7 => 1 << 40,
+                        8 => 112,
+                        9 => random.below(70_000),
+                        // What the other message has there.
+                        10 if place < 6 => bytes.read(at - block.header + others.header),
+                        _ => random.next(),
+                    };
+                    bytes.write(at, wrong);
+                    match queue.recv_timeout(Duration::from_secs(30)) {
+                        Ok(message) if *message == *good => outcomes[0] += 1,
+                        Ok(message) => {
+                            std::hint::black_box(
+                                message.iter().fold(0, |sum: u8, byte| sum ^ byte),
+                            );
+                            outcomes[1] += 1;
+                        }
+                        Err(RecvTimeoutError::Broken(Fault::Corrupt)) => outcomes[2] += 1,
+                        Err(error) => panic!("{place}, {how}: {error}"),
+                    }
+                    let next =
+                        queue.try_recv().unwrap_or_else(|error| panic!("{place}, {how}: {error}"));
+                    assert!(*next == *vec![9; len], "{place}, {how}: another message");
+                    drop(next);
+                    assert!(matches!(queue.try_recv(), Err(TryRecvError::Empty)));
+                    returned(segment.reap());
+                    returned(queue.try_send(&vec![1; 600_000]));
+                    drop(queue);
+                    let theirs = other.try_recv().map(|message| message.to_vec());
+                    assert!(theirs.is_ok_and(|theirs| theirs == vec![4; len]), "{place}, {how}");
+                }
+            }
+        }
+    }
+    println!("{outcomes:?} of: as it was sent, some other bytes, corrupt");
+    assert!(outcomes.iter().all(|&count| count > 0));
+}
+
+/// A process that writes first the one and then the other over words of a segment, and pauses after
+/// each, until it is killed.
+fn write_over(segment: &Segment, writes: Vec<(u64, [u64; 2])>, pause: Duration) -> raw::Raw {
+    let file = blocks::file(segment);
+    let child = raw::fork(move || {
+        let len = file.metadata().expect("metadata").len() as usize;
+        let memory = MmapOptions::new().len(len).map_raw(&file).expect("mapped");
+        for round in 0.. {
+            for &(offset, values) in &writes {
+                assert!(offset as usize <= len - size_of::<u64>());
+                #[expect(unsafe_code, reason = "writes where others read")]
+                // SAFETY: within the mapping, by the line above.
+                let word = unsafe { memory.as_mut_ptr().add(offset as usize) };
+                #[expect(unsafe_code, reason = "writes where others read")]
+                // SAFETY: as above; the offset is a multiple of 8.
+                unsafe {
+                    word.cast::<u64>().write_volatile(values[round % 2])
+                };
+            }
+            let start = Instant::now();
+            while start.elapsed() < pause {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    common::wait_until("it runs", || common::state(child.id()) == Some('R'));
+    child
+}
+
+/// The length in an envelope was read several times: once to check it, and again to make a slice of
+/// it. A peer that changed it in between had the receiver read behind the segment.
+#[apply(test)]
+fn a_length_that_changes_while_it_is_read_is_checked_all_the_same() {
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let queue = ByteQueue::with_capacity_in(&segment, 2).expect("a queue");
+    let slots = blocks::blocks(&segment)[0].bytes + 640;
+    for wrong in [u64::MAX >> 1, 1 << 40, 100] {
+        let writes = [0, 128].map(|slot| (slots + slot + 8, [1000, wrong]));
+        let scribbler = write_over(&segment, writes.into(), Duration::ZERO);
+        let end = Instant::now() + TIME * 2;
+        while Instant::now() < end {
+            let _ = queue.try_send(&[7; 1000]);
+            if let Ok(message) = queue.try_recv() {
+                for _ in 0..2 {
+                    std::hint::black_box(message.iter().fold(0, |sum: u8, byte| sum ^ byte));
+                }
+            }
+        }
+        scribbler.kill();
+    }
+    while queue.try_recv().is_ok() {}
+    queue.send(&[8; 1000]).expect("room");
+    assert_eq!(*queue.recv().expect("nobody writes over it any more"), [8; 1000]);
+}
+
+/// A text was found to be one where it lay, and copied after that. A peer that changed it in
+/// between made a `String` that is none.
+#[apply(test)]
+fn a_text_that_changes_while_it_is_read_is_a_text_or_an_error() {
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let queue = ObjectQueue::<String>::with_capacity_in(&segment, 1).expect("a queue");
+    let len = 300_000;
+    queue.send("x".repeat(len)).expect("room");
+    let all = blocks::blocks(&segment);
+    let block = all.iter().find(|block| block.state == CARRIED).expect("a message");
+    let letters = u64::from_ne_bytes([b'x'; 8]);
+    // What is checked first, and copied a while later.
+    let writes = vec![(block.bytes + 16, [letters, u64::MAX])];
+    let scribbler = write_over(&segment, writes, Duration::from_micros(20));
+    let (mut texts, mut errors) = (0, 0);
+    let end = Instant::now() + TIME * 2;
+    while Instant::now() < end {
+        match queue.try_recv() {
+            Ok(text) => {
+                let text = text.into_bytes();
+                assert!(String::from_utf8(text).is_ok(), "no text, after {texts} texts");
+                texts += 1;
+            }
+            Err(TryRecvError::Rejected(_)) => errors += 1,
+            Err(error) => panic!("{error}"),
+        }
+        queue.send("x".repeat(len)).expect("room");
+    }
+    scribbler.kill();
+    println!("{texts} texts, {errors} errors");
 }

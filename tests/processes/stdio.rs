@@ -16,7 +16,7 @@ use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
-use offspring::{JoinError, Lock, Queue, Segment, SegmentOptions, fork, spsc};
+use offspring::{ByteQueue, JoinError, Lock, Queue, Segment, SegmentOptions, fork, spsc};
 
 use crate::common;
 use crate::harness::{apply, test};
@@ -142,9 +142,11 @@ fn everything(streams: &str) {
     anonymous.send(&ours).expect("sent");
     assert_eq!(elsewhere.expect("fork").join().expect("a value"), anonymous.id());
 
-    // Values of all lengths, while parent and child print; also deeper.
+    // Values and messages of all lengths, while parent and child print; also deeper.
+    let messages = ByteQueue::with_capacity(2).expect("a queue");
     for len in (0..20).chain([79, 80, 81, 4095, 4096, 4097, 100_000]) {
         let (theirs, their_lock, their_file) = (queue.clone(), lock.clone(), filed.clone());
+        let their_messages = messages.clone();
         let not_open = streams.to_vec();
         let child = fork(move || {
             chat();
@@ -152,6 +154,7 @@ fn everything(streams: &str) {
             chat();
             *their_lock.lock().expect("free") += 1;
             their_file.send(len as u64).expect("open");
+            their_messages.send(&vec![len as u8; 2 * len]).expect("room");
             stays_clear(&not_open, "a child's first use");
             let deeper = fork(move || {
                 chat();
@@ -166,6 +169,7 @@ fn everything(streams: &str) {
         stays_clear(streams, "a child");
         assert_eq!(queue.recv().expect("open"), [len as u64; 64]);
         assert_eq!(filed.recv(), Ok(len as u64));
+        assert!(*messages.recv().expect("a message") == vec![len as u8; 2 * len]);
         producer.send(len as u64).expect("open");
         chat();
         assert_eq!(consumer.recv(), Ok(len as u64));

@@ -173,12 +173,12 @@ fn errors_of_this_crate_come_back_as_they_were() {
     check(|| TryUpdateError::WouldBlock);
     check(|| UpdateTimeoutError::Timeout);
     check(|| LockTimeoutError::Broken(Fault::Stale));
-    check(|| SendError::Closed(7));
-    check(|| TrySendError::Full(String::from("the value")));
-    check(|| SendTimeoutError::Broken(7, Fault::Corrupt));
-    check(|| RecvError::Closed);
-    check(|| TryRecvError::Empty);
-    check(|| RecvTimeoutError::Timeout);
+    check(|| SendError::<_>::Closed(7));
+    check(|| TrySendError::<_>::Full(String::from("the value")));
+    check(|| SendTimeoutError::<_>::Broken(7, Fault::Corrupt));
+    check(|| RecvError::<offspring::DecodeError>::Closed);
+    check(|| TryRecvError::<offspring::DecodeError>::Empty);
+    check(|| RecvTimeoutError::<offspring::DecodeError>::Timeout);
     check(|| JoinError::Killed(9));
     check(|| JoinError::Os { call: "waitid", source: not_found() });
     check(|| fork(|| std::process::exit(3)).unwrap().join().map(|(): ()| ()).unwrap_err());

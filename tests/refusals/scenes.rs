@@ -12,11 +12,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use offspring::plain;
 use offspring::spsc::{Producer, ring_in};
 use offspring::{
-    Child, CreateError, Event, Fault, ForkError, Handle, JoinError, Lock, LockTimeoutError,
-    OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment, SendTimeoutError,
-    TryLockError, WaitTimeoutError, fork,
+    ByteQueue, Child, CreateError, EncodeError, Event, Fault, ForkError, Handle, JoinError, Lock,
+    LockTimeoutError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment,
+    SendError, SendTimeoutError, TryLockError, TrySendError, WaitTimeoutError, fork,
 };
 
 use crate::raw::{raw_fork, sleep_for_ever};
@@ -128,6 +129,11 @@ pub const SCENES: &[Scene] = &[
     Scene { at: "fork", name: "fork, join a number", prepare: || attached(|| fork_and_join(7)) },
     Scene { at: "fork", name: "fork, join a long text", prepare: || attached(fork_and_join_text) },
     Scene { at: "fork", name: "fork, join a panic", prepare: || attached(fork_and_join_panic) },
+    Scene {
+        at: "fork",
+        name: "fork, hand ends of channels over",
+        prepare: || attached(fork_with_ends),
+    },
     Scene { at: "fork", name: "fork with siblings", prepare: || attached(fork_siblings) },
     Scene {
         at: "fork",
@@ -189,6 +195,26 @@ pub const SCENES: &[Scene] = &[
     },
     Scene {
         at: "verdict",
+        name: "receive from a living sender",
+        prepare: || behind_sender(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive when the only sender is a zombie",
+        prepare: || behind_sender(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive when the only sender became another program",
+        prepare: || behind_sender(Owner::Other),
+    },
+    Scene {
+        at: "verdict",
+        name: "send when the only receiver is dead",
+        prepare: || behind_receiver(Owner::Gone),
+    },
+    Scene {
+        at: "verdict",
         name: "take the role of the living",
         prepare: || take_role(Owner::Lives),
     },
@@ -196,6 +222,26 @@ pub const SCENES: &[Scene] = &[
         at: "verdict",
         name: "take the role of the dead",
         prepare: || take_role(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive again a long message that a dead reader had",
+        prepare: || behind_message(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "receive again a long message that a living reader has",
+        prepare: || behind_message(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "send where the dead have the memory",
+        prepare: || behind_loan(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "send where the living have the memory",
+        prepare: || behind_loan(Owner::Lives),
     },
     Scene { at: "verdict", name: "reap beside the living", prepare: || reap(Owner::Lives) },
     Scene { at: "verdict", name: "reap after the dead", prepare: || reap(Owner::Zombie) },
@@ -211,7 +257,69 @@ pub const SCENES: &[Scene] = &[
         name: "spend the budget, drop, spend it again",
         prepare: || ready(spend),
     },
+    Scene {
+        at: "memory",
+        name: "send, receive, loan and drop long messages",
+        prepare: || attached(long_messages),
+    },
+    Scene {
+        at: "memory",
+        name: "spend the budget on messages, receive, spend it again",
+        prepare: || ready(spend_on_messages),
+    },
 ];
+
+/// Longer than any message that lies in its slot; with pages of its own.
+const MESSAGE: usize = 100_000;
+
+fn long_messages() -> Outcome {
+    let queue = attempt!(ByteQueue::with_capacity(4));
+    match queue.send(&[7; MESSAGE]) {
+        Ok(()) => {}
+        Err(SendError::Rejected((), error)) => return refused(error),
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!(*queue.recv().expect("a message"), [7; MESSAGE]);
+    drop(attempt!(queue.loan(3 * MESSAGE)));
+    let mut loan = attempt!(queue.loan(20 * MESSAGE));
+    loan.fill(8);
+    loan.send().expect("room");
+    let message = queue.recv().expect("a message");
+    assert!(message.iter().all(|&byte| byte == 8));
+    drop(message);
+    let texts = attempt!(ObjectQueue::with_capacity(2));
+    match texts.send("x".repeat(MESSAGE)) {
+        Ok(()) => {}
+        Err(SendError::Rejected(text, EncodeError::Memory(error))) => {
+            assert_eq!(text.len(), MESSAGE, "the value comes back");
+            return refused(error);
+        }
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!(texts.recv().expect("a text").len(), MESSAGE);
+    // One that nobody receives goes with its queue.
+    drop(texts.try_send("y".repeat(MESSAGE)));
+    Works
+}
+
+fn spend_on_messages() -> Outcome {
+    let segment = attempt!(Segment::create(1 << 20));
+    let queue = attempt!(ByteQueue::with_capacity_in(&segment, 16));
+    for _ in 0..2 {
+        let mut sent = 0;
+        loop {
+            match queue.try_send(&[7; MESSAGE]) {
+                Ok(()) => sent += 1,
+                Err(TrySendError::Rejected((), CreateError::OutOfMemory { .. })) => break,
+                Err(TrySendError::Rejected((), error)) => return refused(error),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(sent, 10, "the whole budget");
+        (0..sent).for_each(|_| assert_eq!(*queue.try_recv().expect("sent"), [7; MESSAGE]));
+    }
+    Works
+}
 
 fn use_queue(segment: &Segment) -> Outcome {
     let queue = attempt!(Queue::<u64>::with_capacity_in(segment, 4));
@@ -406,6 +514,43 @@ fn fork_and_join(value: u64) -> Outcome {
         Err(error) => no_child(error),
         Ok(child) => joined_as(child, value),
     }
+}
+
+/// One end goes to the child and one stays. If there is no child, the one that it was to have is
+/// gone.
+fn fork_with_ends() -> Outcome {
+    let (sender, receiver) = attempt!(plain::channel::<u64>(2));
+    let (kept, from_kept) = attempt!(plain::channel::<u64>(2));
+    let theirs = kept.clone();
+    let work = move || {
+        let sent = sender.send(7);
+        drop((sender, theirs));
+        sent.map_err(chain)
+    };
+    let outcome = match fork(work) {
+        Err(error) => no_child(error),
+        Ok(child) => match join(child) {
+            Err(error) => ended_badly(error),
+            Ok(Err(text)) => Refused(text),
+            Ok(Ok(())) => {
+                assert_eq!(receiver.recv_timeout(LONG), Ok(7));
+                Works
+            }
+        },
+    };
+    // A child that could not be joined has done its work all the same.
+    let mut rest = receiver.recv_timeout(LONG);
+    if rest == Ok(7) && !matches!(outcome, Works) {
+        rest = receiver.recv_timeout(LONG);
+    }
+    match rest {
+        Err(RecvTimeoutError::Disconnected) => {}
+        Err(RecvTimeoutError::Timeout) => panic!("NOBODY SAYS THAT THE END IS GONE"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(from_kept.try_recv(), Err(offspring::TryRecvError::Empty));
+    kept.send(1).expect("connected");
+    outcome
 }
 
 /// The kernel forgets such a child as it ends, perhaps before its parent has a descriptor of it.
@@ -660,6 +805,79 @@ fn behind_reader(whose: Owner) -> Ready {
         Err(RecvTimeoutError::Timeout) => judged(whose, false),
         Err(RecvTimeoutError::Broken(fault)) => refused(fault),
         Err(error) => panic!("{error:?}"),
+    })
+}
+
+fn behind_message(whose: Owner) -> Ready {
+    let mut options = QueueOptions::new();
+    options.capacity(4).on_receiver_death(OnReceiverDeath::Redeliver);
+    let queue = options.create_bytes().expect("a queue");
+    queue.send(&[7; MESSAGE]).expect("room");
+    owner(whose, || std::mem::forget(queue.recv().expect("a message")));
+    let wait = if whose.lives() { SHORT } else { DEAD };
+    attached(move || match queue.recv_timeout(wait) {
+        Ok(message) => {
+            assert!(*message == [7; MESSAGE] && message.redelivered());
+            judged(whose, true)
+        }
+        Err(RecvTimeoutError::Timeout) => judged(whose, false),
+        Err(RecvTimeoutError::Broken(fault)) => refused(fault),
+        Err(error) => panic!("{error:?}"),
+    })
+}
+
+fn behind_loan(whose: Owner) -> Ready {
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let queue = ByteQueue::with_capacity_in(&segment, 4).expect("a queue");
+    owner(whose, || std::mem::forget(queue.loan(9 * MESSAGE).expect("room")));
+    attached(move || match queue.try_send(&[8; 3 * MESSAGE]) {
+        Ok(()) => {
+            assert_eq!(*queue.try_recv().expect("sent"), [8; 3 * MESSAGE]);
+            judged(whose, true)
+        }
+        Err(TrySendError::Rejected((), CreateError::OutOfMemory { .. })) => judged(whose, false),
+        Err(TrySendError::Rejected((), error)) => refused(error),
+        Err(TrySendError::Broken((), fault)) => refused(fault),
+        Err(error) => panic!("{error:?}"),
+    })
+}
+
+/// Without a verdict there is no word that the other side is gone, and none of it hangs.
+fn behind_sender(whose: Owner) -> Ready {
+    let (sender, receiver) = plain::channel::<u64>(2).expect("a channel");
+    owner(whose, || sender.send(7).expect("connected"));
+    // The other one has used its copy, so it counts there.
+    drop(sender);
+    let wait = if whose.lives() { SHORT } else { DEAD };
+    attached(move || {
+        assert_eq!(receiver.recv(), Ok(7));
+        match receiver.recv_timeout(wait) {
+            Err(RecvTimeoutError::Disconnected) => judged(whose, true),
+            Err(RecvTimeoutError::Timeout) => judged(whose, false),
+            Err(RecvTimeoutError::Broken(fault)) => refused(fault),
+            other => panic!("{other:?}"),
+        }
+    })
+}
+
+fn behind_receiver(whose: Owner) -> Ready {
+    let (sender, receiver) = plain::channel::<u64>(1).expect("a channel");
+    sender.send(1).expect("room");
+    owner(whose, || assert_eq!(receiver.recv(), Ok(1)));
+    drop(receiver);
+    let wait = if whose.lives() { SHORT } else { DEAD };
+    attached(move || {
+        if let Err(error) = sender.send(2)
+            && !error.is_disconnected()
+        {
+            return refused(error);
+        }
+        match sender.send_timeout(3, wait) {
+            Err(SendTimeoutError::Disconnected(3)) => judged(whose, true),
+            Err(SendTimeoutError::Timeout(3)) => judged(whose, false),
+            Err(SendTimeoutError::Broken(3, fault)) => refused(fault),
+            other => panic!("{other:?}"),
+        }
     })
 }
 

@@ -34,6 +34,8 @@ mod line;
 #[cfg(target_arch = "x86_64")]
 mod lock;
 #[cfg(target_arch = "x86_64")]
+mod messages;
+#[cfg(target_arch = "x86_64")]
 mod peers;
 #[cfg(target_arch = "x86_64")]
 mod queue;
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
     let mut plans = peers::plans(full);
     plans.extend(queue::plans_with_real_kills());
     plans.extend(heap::plans(full));
+    plans.extend(messages::plans(full));
     plans.extend(lock::plans());
     plans.extend(value::plans());
     plans.extend(event::plans());
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
     plans.extend(queue::plans(full));
     plans.extend(peers::lines(full));
     plans.extend(heap::lines(full));
+    plans.extend(messages::lines(full));
     plans.extend(lock::lines(full));
     plans.extend(value::lines(full));
     plans.extend(event::lines(full));

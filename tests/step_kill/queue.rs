@@ -405,6 +405,7 @@ fn drain(queue: &Queue<Message>, how: How, view: &mut View) {
                 queue.try_recv_ref().map_err(|error| match error {
                     TryRecvError::Empty => RecvTimeoutError::Timeout,
                     TryRecvError::Closed => RecvTimeoutError::Closed,
+                    TryRecvError::Disconnected => panic!("a queue is no channel"),
                     TryRecvError::Broken(fault) => RecvTimeoutError::Broken(fault),
                 })
             }
@@ -427,7 +428,7 @@ fn drain(queue: &Queue<Message>, how: How, view: &mut View) {
                 assert!(!matches!(sent, Err(SendTimeoutError::Broken(..))), "{sent:?}");
                 sentinel_is_in = sent.is_ok();
             }
-            Err(RecvTimeoutError::Broken(fault)) => panic!("{fault}"),
+            Err(error) => panic!("{error}"),
         }
     }
 }

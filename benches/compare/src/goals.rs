@@ -31,6 +31,8 @@ const ROBUST: &str = "pthread mutex, shared and robust";
 const STD: &str = "std::sync::Mutex, threads";
 const SPINNING: &str = "8 B there and back, spinning";
 const SLEEPING: &str = "8 B there and back, sleeping";
+const IPC_CHANNEL: &str = "ipc-channel, objects";
+const MEMCPY: &str = "one memcpy for each";
 const WORKED_ON: &str = "4 KiB, every word written and added up";
 
 /// All goals, in the order of the table.
@@ -43,9 +45,15 @@ pub(crate) const ALL: &[Goal] = &[
     goal("queue", "8 B, 2 to 2", "Queue", "kanal, threads", 1.0),
     goal("queue", "8 B, 4 to 4", "Queue", "kanal, threads", 1.0),
     goal("queue", "8 B, 1 to 1, in batches of 64", "Queue, batches of 64", "Queue", 1.5),
+    goal("queue", "8 B, 1 to 1", "plain::channel", "Queue", 1.0),
     goal("queue", "8 B, one sender and one receiver for good", "spsc", RTRB, 1.0),
     goal("message", "4 KiB", "Queue", RTRB, 1.0),
     goal("message", WORKED_ON, "Queue, in place", RTRB, 2.0),
+    goal("message", "200 B", "ObjectQueue", IPC_CHANNEL, 3.0),
+    goal("message", "200 B", "ObjectQueue", "Python multiprocessing.Queue", 20.0),
+    goal("message", "64 KiB", "ByteQueue", MEMCPY, 1.0 / 2.0),
+    goal("message", "1 MiB", "ByteQueue", MEMCPY, 1.0 / 2.0),
+    goal("message", "lent, of all sizes", "1 MiB", "8 B", 1.0 / 2.0),
     goal("lock", "free", "Lock", STD, 1.0),
     goal("lock", "free", "Lock", ROBUST, 1.0),
     goal("lock", "held by another: try_lock", "Lock", STD, 1.0),

@@ -2,6 +2,7 @@
 //!
 //! A new kind has its file here, a name in [`kind`](super::kind), and an arm in [`recover`].
 
+pub(crate) mod ends;
 pub(crate) mod event;
 mod line;
 pub(crate) mod lock;
@@ -9,8 +10,9 @@ pub(crate) mod queue;
 pub(crate) mod spsc;
 pub(crate) mod value;
 
-use crate::heap::Pool;
+use crate::heap::block::Carrier;
 use crate::heap::pool::Attached;
+use crate::heap::{BlockId, Pool};
 use crate::object::kind::Kind;
 
 pub(crate) use line::MOST_ALIGN;
@@ -19,14 +21,65 @@ pub(crate) use line::MOST_ALIGN;
 /// alone.
 pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     match Kind::of(object.kind) {
-        Some(Kind::Queue) => queue::recover(pool, object, owner),
+        Some(
+            Kind::Queue
+            | Kind::Bytes
+            | Kind::Objects
+            | Kind::PlainChannel
+            | Kind::BytesChannel
+            | Kind::ObjectsChannel,
+        ) => queue::recover(pool, object, owner),
         Some(Kind::Lock) => lock::recover(pool, object, owner),
         // The next process takes over a dead one's role, and a ring that publishes by one store has
         // nothing to recover.
         Some(Kind::Spsc) => {}
+        // Never shared.
+        Some(Kind::Parcel) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
         // Nobody owns an event.
         Some(Kind::Event) => {}
         None => {}
     }
+}
+
+/// Frees what an object holds that is about to be freed itself, in the name of `owner`.
+pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
+    match Kind::of(object.kind) {
+        Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
+            queue::empty(pool, object, owner)
+        }
+        Some(
+            Kind::Queue
+            | Kind::PlainChannel
+            | Kind::Lock
+            | Kind::Spsc
+            | Kind::Value
+            | Kind::Event
+            | Kind::Parcel,
+        )
+        | None => {}
+    }
+}
+
+/// Whether the slot that `carrier` names is still in that lap, so that what it carries can be
+/// received.
+pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
+    let container = || pool.shared(BlockId::from_bits(carrier.block)?, carrier.generation);
+    let carries = container().is_some_and(|object| match Kind::of(object.kind) {
+        Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
+            queue::carries(pool, object, carrier.position)
+        }
+        Some(
+            Kind::Queue
+            | Kind::PlainChannel
+            | Kind::Lock
+            | Kind::Spsc
+            | Kind::Value
+            | Kind::Event
+            | Kind::Parcel,
+        )
+        | None => false,
+    });
+    // The container last: if it is gone by now, then what was read as its slot was none.
+    carries && container().is_some()
 }

@@ -18,6 +18,7 @@
 //!    400     8  lost      a process that recovers all
 //!    512     4  space     sleeping senders        receivers, to see whether to wake
 //!    640     -  slot[0] .. slot[capacity - 1], each of `stride` bytes: word, and at `payload` the value
+//!      -   512  ends      of a channel: see `ends`; aligned to 128
 //! ```
 #![expect(unsafe_code, reason = "the slots lie behind the header, and values in slots")]
 
@@ -26,17 +27,20 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::heap::Pool;
+use crate::heap::block::Carrier;
 use crate::heap::pool::Attached;
+use crate::object::parcel::Envelope;
 use crate::object::payload::Payload;
 use crate::object::place::Block;
-use crate::peer::Fault;
+use crate::peer::{self, Fault};
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::ring::mpmc::{Claim, OnReaderDeath, Ring, Slots};
-use crate::ring::position::is_capacity;
+use crate::ring::position::{Phase, Position, SlotWord, is_capacity};
 use crate::segment::Shm;
 use crate::segment::region::{Region, Shared};
 use crate::sync::event::Event;
 
+use super::ends::{ENDS_LEN, Ends, Role};
 use super::line::{Line, MOST_ALIGN};
 
 const SLOTS_OFFSET: u64 = 640;
@@ -120,12 +124,15 @@ impl Header {
 
 const POLICY_DROP: u64 = 0;
 const POLICY_REDELIVER: u64 = 1;
+/// Beside the policy: the queue has ends.
+const CHANNEL_BIT: u64 = 1 << 8;
 
-fn policy_bits(policy: OnReaderDeath) -> u64 {
-    match policy {
+fn policy_bits(policy: OnReaderDeath, is_channel: bool) -> u64 {
+    let policy = match policy {
         OnReaderDeath::Drop => POLICY_DROP,
         OnReaderDeath::Redeliver => POLICY_REDELIVER,
-    }
+    };
+    if is_channel { policy | CHANNEL_BIT } else { policy }
 }
 
 /// Where the parts of a slot lie: the word, and at `payload` the value.
@@ -158,18 +165,35 @@ pub(crate) struct Shape {
     capacity: u64,
     policy: OnReaderDeath,
     slot: SlotLayout,
+    /// Where the ends are, from the start of the block; 0 if there are none.
+    ends: u64,
     len: u64,
 }
 
 impl Shape {
-    /// The shape for `capacity` values of type `T`; `None` if the bytes cannot be counted.
-    pub(crate) fn of<T: Shm>(capacity: u64, policy: OnReaderDeath) -> Option<Shape> {
-        Shape::with(capacity, policy, SlotLayout::of(size_of::<T>(), align_of::<T>()))
+    /// The shape for `capacity` values of type `T`, of a queue or a channel; `None` if the bytes
+    /// cannot be counted.
+    pub(crate) fn of<T: Shm>(
+        capacity: u64,
+        policy: OnReaderDeath,
+        is_channel: bool,
+    ) -> Option<Shape> {
+        let slot = SlotLayout::of(size_of::<T>(), align_of::<T>());
+        Shape::with(capacity, policy, is_channel, slot)
     }
 
-    fn with(capacity: u64, policy: OnReaderDeath, slot: SlotLayout) -> Option<Shape> {
+    fn with(
+        capacity: u64,
+        policy: OnReaderDeath,
+        is_channel: bool,
+        slot: SlotLayout,
+    ) -> Option<Shape> {
         let len = capacity.checked_mul(slot.stride)?.checked_add(SLOTS_OFFSET)?;
-        Some(Shape { capacity, policy, slot, len })
+        if !is_channel {
+            return Some(Shape { capacity, policy, slot, ends: 0, len });
+        }
+        let ends = len.checked_next_multiple_of(MOST_ALIGN as u64)?;
+        Some(Shape { capacity, policy, slot, ends, len: ends.checked_add(ENDS_LEN)? })
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -179,7 +203,7 @@ impl Shape {
     /// Reads the shape of an existing queue of `T`, in a block of `len` bytes.
     pub(crate) fn read<T: Shm>(region: Region<'_>, offset: u64, len: u64) -> Result<Shape, Fault> {
         let shape = Shape::read_any(region, offset, len)?;
-        let fits = Shape::of::<T>(shape.capacity, shape.policy) == Some(shape);
+        let fits = Shape::of::<T>(shape.capacity, shape.policy, shape.ends != 0) == Some(shape);
         if fits { Ok(shape) } else { Err(Fault::Corrupt) }
     }
 
@@ -193,12 +217,14 @@ impl Shape {
             payload: header.geometry.payload.load(Ordering::Relaxed),
             stride: header.geometry.stride.load(Ordering::Relaxed),
         };
-        let policy = match header.geometry.policy.load(Ordering::Relaxed) {
+        let policy = header.geometry.policy.load(Ordering::Relaxed);
+        let is_channel = policy & CHANNEL_BIT != 0;
+        let policy = match policy & !CHANNEL_BIT {
             POLICY_DROP => OnReaderDeath::Drop,
             POLICY_REDELIVER => OnReaderDeath::Redeliver,
             _ => return Err(Fault::Corrupt),
         };
-        let shape = Shape::with(capacity, policy, slot).ok_or(Fault::Corrupt)?;
+        let shape = Shape::with(capacity, policy, is_channel, slot).ok_or(Fault::Corrupt)?;
         let sound = is_capacity(capacity) && slot.is_sound() && shape.len <= block_len;
         if sound { Ok(shape) } else { Err(Fault::Corrupt) }
     }
@@ -258,11 +284,13 @@ impl Slots for SlotArray<'_> {
 ///
 /// # Invariants
 /// `header` is the address of a `Header` in a mapping of the process that uses this, with
-/// `capacity` slots for values of type `T` behind it, at least one.
+/// `capacity` slots for values of type `T` behind it, at least one. If `ends` is not 0, an `Ends`
+/// lies that many bytes behind `header`.
 pub(crate) struct QueueBlock<T> {
     header: NonNull<Header>,
     capacity: u64,
     policy: OnReaderDeath,
+    ends: u64,
     values: PhantomData<T>,
 }
 
@@ -276,12 +304,13 @@ impl<T: Shm> Block for QueueBlock<T> {
     fn view(region: Region<'_>, offset: u64, shape: &Shape) -> Option<Self> {
         // Slots follow the header, and are aligned like it to at least what values may need.
         let block = region.bytes(offset, shape.len, align_of::<Header>())?;
-        let Shape { capacity, policy, slot, .. } = *shape;
+        let Shape { capacity, policy, slot, ends, .. } = *shape;
         if slot != Self::SLOT || capacity == 0 {
             return None;
         }
-        // INVARIANT: `bytes` checked the range and the alignment, for slots of this layout.
-        Some(QueueBlock { header: block.cast(), capacity, policy, values: PhantomData })
+        // INVARIANT: `bytes` checked the range and the alignment, for slots of this layout, and the
+        // ends begin on a multiple of their alignment.
+        Some(QueueBlock { header: block.cast(), capacity, policy, ends, values: PhantomData })
     }
 }
 
@@ -296,7 +325,10 @@ impl<T: Shm> QueueBlock<T> {
         geometry.capacity.store(self.capacity, Ordering::Relaxed);
         geometry.stride.store(Self::SLOT.stride, Ordering::Relaxed);
         geometry.payload.store(Self::SLOT.payload, Ordering::Relaxed);
-        geometry.policy.store(policy_bits(self.policy), Ordering::Relaxed);
+        geometry.policy.store(policy_bits(self.policy, self.ends != 0), Ordering::Relaxed);
+        if let Some(ends) = self.ends() {
+            ends.reset();
+        }
         signals.items.reset();
         space.reset();
         let Ring { tail, head, done, orphans, closed, lost, slots, .. } = self.ring();
@@ -322,6 +354,18 @@ impl<T: Shm> QueueBlock<T> {
         // SAFETY: by the invariant; a block is aligned to more than 8, and so is `SLOT.stride`.
         let slots = unsafe { SlotArray::behind(self.header, self.capacity, Self::SLOT.stride) };
         self.header().ring(slots, self.policy)
+    }
+
+    /// Who has the ends, if this is a channel.
+    #[inline]
+    pub(crate) fn ends(&self) -> Option<&Ends> {
+        if self.ends == 0 {
+            return None;
+        }
+        // SAFETY: by the invariant within the mapping.
+        let ends = unsafe { self.header.byte_add(self.ends as usize) };
+        // SAFETY: by the invariant, and `Ends` may be viewed while others write them.
+        Some(unsafe { ends.cast().as_ref() })
     }
 
     /// Whether a message comes back when its reader dies.
@@ -381,29 +425,102 @@ impl<T: Shm> QueueBlock<T> {
     }
 }
 
-/// Takes every slot from the dead `owner`.
+/// A queue whose type of values is not known.
+struct Untyped<'a> {
+    header: &'a Header,
+    slots: SlotArray<'a>,
+    ends: Option<&'a Ends>,
+    shape: Shape,
+}
+
+impl<'a> Untyped<'a> {
+    fn view(region: Region<'a>, object: Attached) -> Option<Untyped<'a>> {
+        let shape = Shape::read_any(region, object.offset, object.len).ok()?;
+        let block = region.bytes(object.offset, shape.len, align_of::<Header>())?;
+        let header: NonNull<Header> = block.cast();
+        // SAFETY: `bytes` checked range and alignment for the shape, and `read_any` that its stride
+        // is a multiple of a power of two from 8 on, and its capacity at least 1.
+        let slots = unsafe { SlotArray::behind(header, shape.capacity, shape.slot.stride) };
+        // SAFETY: as above; a header is `Shared`.
+        let header = unsafe { header.as_ref() };
+        let ends = match shape.ends {
+            0 => None,
+            ends => Some(region.at(object.offset + ends)?),
+        };
+        Some(Untyped { header, slots, ends, shape })
+    }
+}
+
+/// Takes every slot and every end from the dead `owner`.
 pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
-    let region = pool.region();
-    let Ok(Shape { capacity, policy, slot, len }) =
-        Shape::read_any(region, object.offset, object.len)
-    else {
+    let Some(Untyped { header, slots, ends, shape }) = Untyped::view(pool.region(), object) else {
         return;
     };
-    let Some(block) = region.bytes(object.offset, len, align_of::<Header>()) else {
-        return;
-    };
-    let header: NonNull<Header> = block.cast();
-    // SAFETY: `bytes` checked range and alignment for the shape, and `read_any` that its stride is
-    // a multiple of a power of two from 8 on, and its capacity at least 1.
-    let slots = unsafe { SlotArray::behind(header, capacity, slot.stride) };
-    // SAFETY: as above; a header is `Shared`.
-    let header: &Header = unsafe { header.as_ref() };
-    if header.ring(slots, policy).recover_all(owner) {
+    let ring = header.ring(slots, shape.policy);
+    let recovered = ring.recover_all(owner);
+    // The slots first: what the dead process was about to send is settled before anybody learns
+    // that it has gone.
+    let mut gone = false;
+    if let Some(ends) = ends {
+        for role in Role::BOTH {
+            ends.release(role, peer::id::index_of(owner));
+            gone |= ends.conclude(role);
+        }
+    }
+    if gone {
+        ring.close();
+    }
+    if recovered || gone {
         // Waiters behind a recovered slot find out at the end of their slice at the latest. To ask
         // whether anybody sleeps takes the fences of the segment. Sleepers are few here, so both
         // sides are woken without asking.
         header.signals.items.wake_all_unasked();
         header.space.wake_all_unasked();
+    }
+}
+
+/// Whether a word says that the slot's message can still be received: it is being written, there,
+/// or being read.
+fn is_occupied(word: SlotWord) -> bool {
+    matches!(word.phase(), Phase::Writing | Phase::Full | Phase::Reading | Phase::Orphan)
+}
+
+/// Whether the slot of this position is still in its lap.
+pub(super) fn carries(pool: &Pool<'_>, object: Attached, position: u64) -> bool {
+    let position = Position::from_bits(position);
+    Untyped::view(pool.region(), object).is_some_and(|queue| {
+        // Acquire pairs with the Release of each transition.
+        let word = (position.index() < queue.shape.capacity)
+            .then(|| queue.slots.word(position.index()).load(Ordering::Acquire))
+            .map(SlotWord::from_bits);
+        word.is_some_and(|word| word.lap() == position.lap() && is_occupied(word))
+    })
+}
+
+/// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone.
+pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
+    let Some(queue) = Untyped::view(pool.region(), object) else {
+        return;
+    };
+    if queue.shape.slot != QueueBlock::<Envelope>::SLOT {
+        return;
+    }
+    for index in 0..queue.shape.capacity {
+        let word = SlotWord::from_bits(queue.slots.word(index).load(Ordering::Acquire));
+        if is_occupied(word) {
+            // SAFETY: within the slot, as it was made for an envelope.
+            let value = unsafe { queue.slots.slot(index).add(queue.shape.slot.payload as usize) };
+            // SAFETY: as above, and aligned.
+            let payload = unsafe { Payload::<Envelope>::new(value) };
+            // SAFETY: the block belongs to the caller alone.
+            let envelope = unsafe { payload.read() };
+            if let Some(carried) = envelope.block() {
+                let position = Position::new(word.lap(), index).to_bits();
+                let Attached { id, generation, .. } = object;
+                let carrier = Carrier { block: id.to_bits(), generation, position };
+                pool.discard(carried, carrier, owner);
+            }
+        }
     }
 }
 
@@ -447,8 +564,8 @@ mod tests {
     #[test]
     fn bytes_that_cannot_be_counted_have_no_shape() {
         let slot = SlotLayout { payload: 8, stride: 1 << 60 };
-        assert_eq!(Shape::with(1 << 24, OnReaderDeath::Drop, slot), None);
+        assert_eq!(Shape::with(1 << 24, OnReaderDeath::Drop, false, slot), None);
         let slot = SlotLayout { payload: 8, stride: u64::MAX };
-        assert_eq!(Shape::with(1, OnReaderDeath::Drop, slot), None);
+        assert_eq!(Shape::with(1, OnReaderDeath::Drop, false, slot), None);
     }
 }

@@ -3,8 +3,8 @@
 //? does not implement `offspring::Shm`
 //? = note: a struct of your own: `#[derive(Clone, Copy, offspring::Shm)]` and `#[repr(C)]`
 //? = note: a tuple: make it such a struct, with a name for each field
-//? = note: `bool`, `char` or an enum: send an integer, such as `value as u8`, and check it when it is received, as not every byte is a valid value
-//? = note: `String`, `Vec`, `Box` or a reference: it points to memory that only this process has; send the bytes themselves, in an array of fixed length
+//? = note: `bool`, `char` or an enum: send it through an `offspring::channel` or an `ObjectQueue`, or as an integer, such as `value as u8`, that you check when it is received, as not every byte is a valid value
+//? = note: `String`, `Vec`, `Box` or a reference: it points to memory that only this process has; send the value through an `offspring::channel` or an `ObjectQueue`, or the bytes themselves, in an array of fixed length
 
 use offspring::{Lock, Shm, spsc};
 

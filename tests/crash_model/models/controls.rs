@@ -4,7 +4,7 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, View};
 use crate::models::queue::{self, Calls, Close};
-use crate::models::{event, lock, queue::Watch, value};
+use crate::models::{event, lock, parcel, queue::Watch, value};
 use crate::primitive::AtomicU64;
 use crate::queue::OnReceiverDeath;
 use crate::ring::position::{Phase, Position, SlotWord, ahead};
@@ -342,7 +342,7 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
         slices: Slices::Never,
         preemptions: None,
     };
-    vec![
+    let mut models = vec![
         (vyukov::model(0), None),
         (vyukov::model(1), Some("stuck")),
         (super::peers::double_fork(true), Some("the living lost it")),
@@ -428,5 +428,11 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
             ),
             Some("lost wake-up"),
         ),
-    ]
+    ];
+    models.extend(
+        parcel::controls()
+            .into_iter()
+            .map(|(model, what, expected)| (renamed(model, what), expected)),
+    );
+    models
 }

@@ -27,7 +27,7 @@ const VALUE: u64 = 42;
 const KIND: u64 = 7;
 
 /// The peer that a process is from the beginning.
-fn peer(process: usize) -> PeerId {
+pub fn peer(process: usize) -> PeerId {
     PeerId::new(process as u32, 0)
 }
 
@@ -41,7 +41,7 @@ pub fn attached(process: usize) -> Attached {
 }
 
 /// Runs `act` with the segment of a process that is attached from the beginning.
-fn with<R>(process: usize, act: impl FnOnce(&Mapping, Region<'_>, PeerId) -> R) -> R {
+pub fn with<R>(process: usize, act: impl FnOnce(&Mapping, Region<'_>, PeerId) -> R) -> R {
     let me = peer(process);
     let mapping = Mapping::new(me.to_bits());
     let region = mapping.region().expect("a region");
@@ -83,7 +83,7 @@ fn create(process: usize, [step, bits, ..]: Local) -> Option<Local> {
 
 fn let_go(pool: &Pool<'_>, bits: u64, me: PeerId) {
     world::note("lets go", bits, 0);
-    pool.leave(BlockId::from_bits(bits).expect("a block"), me, |_| {});
+    pool.leave(BlockId::from_bits(bits).expect("a block"), me, |_| {}, |_| {});
 }
 
 fn look_into(bits: u64) {
@@ -109,7 +109,7 @@ fn open(process: usize, sender: usize, _: Local) -> Option<Local> {
         if pool.generation(block) != Some(generation) {
             return;
         }
-        let Some(attached) = pool.attach(block, generation, me) else {
+        let Some(attached) = pool.attach(block, generation, me, |_| {}) else {
             return;
         };
         world::note("holds", bits, 0);
@@ -150,7 +150,9 @@ fn parent(process: usize, child: usize, [step, promised, ..]: Local) -> Option<L
                     world::note("no room", 0, 0);
                     return None;
                 };
-                pool.inherit(me, child);
+                let held = BlockId::from_bits(0).expect("a block");
+                let generation = pool.generation(held).expect("shared");
+                pool.bequeath(held, generation, child);
                 write(PROMISE, child.to_bits());
                 Some([1, child.to_bits(), 0, 0])
             }
@@ -195,7 +197,7 @@ fn child(parent: usize, _: Local) -> Option<Local> {
     let block = BlockId::from_bits(0)?;
     // Its generation, which is part of the handle, is 0.
     if pool.generation(block) == Some(0)
-        && (pool.is_holder(block, me) || pool.attach(block, 0, me).is_some())
+        && (pool.is_holder(block, me) || pool.attach(block, 0, me, |_| {}).is_some())
     {
         world::note("holds", 0, 0);
         look_into(0);
@@ -214,13 +216,13 @@ struct Watch {
 }
 
 /// Generation, state and owner of a block's word.
-fn decode(word: u64) -> (u64, u64, u32) {
-    (word >> 36, word >> 31 & 0x1f, (word & 0x7fff_ffff) as u32)
+pub fn decode(word: u64) -> (u64, u64, u32) {
+    (word >> 34, word >> 31 & 7, (word & 0x7fff_ffff) as u32)
 }
 
-const FREE: u64 = 0;
-const OWNED: u64 = 1;
-const SHARED: u64 = 2;
+pub const FREE: u64 = 0;
+pub const OWNED: u64 = 1;
+pub const SHARED: u64 = 2;
 
 impl Watch {
     fn block(&self, offset: usize, base: u64, size: u64) -> Option<(u64, usize)> {
@@ -377,7 +379,7 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
                 // Both of the first two hold it.
                 let owned = build(mapping, region, me).expect("a block");
                 pool.share(&owned, me);
-                pool.attach(owned.id, owned.generation(), peer(1));
+                pool.attach(owned.id, owned.generation(), peer(1), |_| {});
             } else {
                 // So that the headers have their pages, and nothing else.
                 let owned = pool.allocate(me, KIND, 0).expect("a block");
@@ -401,7 +403,7 @@ pub fn bounded(model: Model) -> Model {
     Model { configuration, preemptions: Some(3), ..model }
 }
 
-fn reaper_of(process: usize, others: usize) -> Process {
+pub fn reaper_of(process: usize, others: usize) -> Process {
     Process {
         may_run: Box::new(move |fates| {
             fates[..others].contains(&Fate::Dead)
@@ -496,7 +498,7 @@ fn open_first(process: usize, _: Local) -> Option<Local> {
     with(process, |mapping, region, me| {
         let pool = Pool::new(mapping, region);
         let block = BlockId::from_bits(0)?;
-        if pool.generation(block) == Some(0) && pool.attach(block, 0, me).is_some() {
+        if pool.generation(block) == Some(0) && pool.attach(block, 0, me, |_| {}).is_some() {
             world::note("holds", 0, 0);
             look_into(0);
             let_go(&pool, 0, me);

@@ -5,14 +5,16 @@ pub mod event;
 pub mod found;
 pub mod heap;
 pub mod lock;
+pub mod parcel;
 pub mod peers;
 pub mod queue;
 pub mod spsc;
 pub mod value;
 
-use crate::heap::Pool;
 use crate::heap::pool::Attached;
+use crate::heap::{BlockId, Pool};
 use crate::object::block;
+use crate::object::place::HANDLE;
 use crate::peer::PeerId;
 use crate::segment::layout::OBJECT;
 use crate::segment::region::Mapping;
@@ -21,9 +23,10 @@ use crate::segment::region::Mapping;
 fn recover(kind: u64, len: u64, dead: usize) {
     let mapping = Mapping::new(0);
     let region = mapping.region().expect("a region");
+    let id = BlockId::from_bits(HANDLE.block).expect("a block");
     block::recover(
         &Pool::new(&mapping, region),
-        Attached { kind, offset: OBJECT, len },
+        Attached { id, generation: 0, kind, offset: OBJECT, len },
         PeerId::new(dead as u32, 0).owner(),
     );
 }

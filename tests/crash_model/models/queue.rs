@@ -248,7 +248,7 @@ pub fn send(
             Ok(slot) => slot,
             Err(TrySendError::Full(())) => return Some([sent, 0, 0, 0]),
             Err(TrySendError::Closed(())) => return None,
-            Err(TrySendError::Broken((), _)) => {
+            Err(_) => {
                 world::note("broken", 0, 0);
                 return None;
             }
@@ -256,7 +256,7 @@ pub fn send(
         _ => match queue.reserve() {
             Ok(slot) => slot,
             Err(SendError::Closed(())) => return None,
-            Err(SendError::Broken((), _)) => {
+            Err(_) => {
                 world::note("broken", 0, 0);
                 return None;
             }
@@ -288,7 +288,7 @@ fn receive(calls: Calls, payload: bool, senders: Option<u64>, [ended, ..]: Local
                 world::note("closed", 0, 0);
                 None
             }
-            Err(RecvError::Broken(_)) => {
+            Err(_) => {
                 world::note("broken", 0, 0);
                 None
             }
@@ -308,7 +308,7 @@ fn receive(calls: Calls, payload: bool, senders: Option<u64>, [ended, ..]: Local
                 world::note("closed", 0, 0);
                 return None;
             }
-            Err(TryRecvError::Broken(_)) => {
+            Err(_) => {
                 world::note("broken", 0, 0);
                 return None;
             }
@@ -319,7 +319,7 @@ fn receive(calls: Calls, payload: bool, senders: Option<u64>, [ended, ..]: Local
                 world::note("closed", 0, 0);
                 return None;
             }
-            Err(RecvError::Broken(_)) => {
+            Err(_) => {
                 world::note("broken", 0, 0);
                 return None;
             }

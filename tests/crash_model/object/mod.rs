@@ -5,13 +5,16 @@
 pub(crate) mod attempt;
 #[path = "../../../src/object/block/mod.rs"]
 pub(crate) mod block;
+pub(crate) mod ends;
 #[path = "../../../src/object/error.rs"]
 pub(crate) mod error;
 #[path = "../../../src/object/handle.rs"]
 pub(crate) mod handle;
+pub(crate) mod holding;
 #[path = "../../../src/object/kind.rs"]
 pub(crate) mod kind;
-#[path = "../../../src/object/payload.rs"]
+#[path = "../../../src/object/parcel.rs"]
+pub(crate) mod parcel;
 pub(crate) mod payload;
 pub(crate) mod place;
 #[path = "../../../src/object/reap.rs"]

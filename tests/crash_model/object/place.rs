@@ -1,19 +1,21 @@
-//! The objects of a model, which all its processes hold all the time: process `n` is the peer with
-//! index `n`. A handle lives as long as one operation.
+//! The objects of a model, which its processes hold as long as they use them: process `n` is the peer
+//! with index `n`. A handle lives as long as one operation. Objects lie beside the heap, or one of
+//! them in a block of it, where models say so.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use crate::object::holding::Holder;
 use crate::object::{CreateError, Handle};
 use crate::peer::{Fault, PeerId};
 use crate::segment::Segment;
-use crate::segment::layout::{BLOCKS, OBJECT};
+use crate::segment::layout::{BLOCK, BLOCKS, OBJECT};
 use crate::segment::region::{Mapping, Region};
 use crate::sync::event::{Event, EventRef};
 use crate::sys::barrier::Fences;
 use crate::world;
 
-/// The handle of the first object.
+/// The handle of the first object. If it lies in the heap, it is the first in the first block.
 pub(crate) const HANDLE: Handle = handle(0);
 
 /// The handle of an object, by its number.
@@ -25,13 +27,26 @@ pub(crate) const fn handle(number: usize) -> Handle {
 const STRIDE: u64 = 128;
 
 thread_local! {
-    /// Offset and bytes of each object.
+    /// Offset and bytes of each object beside the heap.
     static OBJECTS: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
+    /// The object in the heap: its offset, its bytes, and the handle that it has.
+    static IN_HEAP: Cell<Option<(u64, u64, Handle)>> = const { Cell::new(None) };
 }
 
 /// Forgets the objects of the model before.
 pub(crate) fn clear() {
     OBJECTS.with_borrow_mut(Vec::clear);
+    IN_HEAP.set(None);
+}
+
+/// Says where in the heap the object lies, from now on in this thread, and as what it is known.
+pub(crate) fn lie_at(offset: u64, len: u64, handle: Handle) {
+    IN_HEAP.set(Some((offset, len, handle)));
+}
+
+/// Bytes of the object in the heap.
+pub(crate) fn len() -> u64 {
+    IN_HEAP.get().map_or(0, |(_, len, _)| len)
 }
 
 /// As in the crate.
@@ -46,6 +61,7 @@ pub(crate) trait Block: Copy + fmt::Debug {
 pub(crate) struct Object<B: Block> {
     handle: Handle,
     shape: B::Shape,
+    mapping: Mapping,
     place: Place<B>,
 }
 
@@ -69,6 +85,13 @@ impl<B: Block> Object<B> {
         build: impl FnOnce(&B),
     ) -> Result<Object<B>, CreateError> {
         let len = B::len(&shape);
+        if let Some((offset, _, handle)) = IN_HEAP.get() {
+            assert!(len <= BLOCK, "the object fits into its place");
+            IN_HEAP.set(Some((offset, len, handle)));
+            let object = Object::at(handle, |_, _, _| Ok(shape))?;
+            build(&object.place.seat.block);
+            return Ok(object);
+        }
         let number = OBJECTS.with_borrow_mut(|objects| {
             let end = objects.last().map_or(OBJECT, |(offset, len)| offset + len);
             let offset = end.next_multiple_of(STRIDE);
@@ -76,7 +99,7 @@ impl<B: Block> Object<B> {
             objects.push((offset, len));
             objects.len() - 1
         });
-        let object = Object::at(&Mapping::new(0), handle(number), |_, _, _| Ok(shape))?;
+        let object = Object::at(handle(number), |_, _, _| Ok(shape))?;
         build(&object.place.seat.block);
         Ok(object)
     }
@@ -87,25 +110,32 @@ impl<B: Block> Object<B> {
         _kind: u64,
         shape: impl FnOnce(Region<'_>, u64, u64) -> Result<B::Shape, Fault>,
     ) -> Result<Object<B>, Fault> {
-        Object::at(&Mapping::new(0), handle, shape)
+        Object::at(handle, shape)
     }
 
     fn at(
-        mapping: &Mapping,
         handle: Handle,
         shape: impl FnOnce(Region<'_>, u64, u64) -> Result<B::Shape, Fault>,
     ) -> Result<Object<B>, Fault> {
-        let object = OBJECTS.with_borrow(|objects| objects.get(handle.block as usize).copied());
-        let (offset, len) = object.ok_or(Fault::Stale)?;
+        let mapping = Mapping::new(0);
+        let beside = || OBJECTS.with_borrow(|objects| objects.get(handle.block as usize).copied());
+        let in_heap = IN_HEAP.get().map(|(offset, len, _)| (offset, len));
+        let (offset, len) = in_heap.or_else(beside).ok_or(Fault::Stale)?;
         let region = mapping.region().ok_or(Fault::Corrupt)?;
         let shape = shape(region, offset, len)?;
         let block = B::view(region, offset, &shape).ok_or(Fault::Corrupt)?;
         let peer = PeerId::new(world::me() as u32, 0);
-        Ok(Object { handle, shape, place: Place { peer, seat: Seat { me: peer.owner(), block } } })
+        mapping.set_peer(peer.to_bits(), |_| {});
+        let place = Place { peer, seat: Seat { me: peer.owner(), block } };
+        Ok(Object { handle, shape, mapping, place })
     }
 
     pub(crate) fn handle(&self) -> Handle {
         self.handle
+    }
+
+    pub(crate) fn key(&self) -> (u64, u64, u64) {
+        (self.handle.segment, self.handle.block, self.handle.generation)
     }
 
     pub(crate) fn shape(&self) -> &B::Shape {
@@ -122,6 +152,11 @@ impl<B: Block> Object<B> {
         Ok(&self.place)
     }
 
+    pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
+        let region = self.mapping.region().ok_or(Fault::Corrupt)?;
+        Ok(Holder::new(self.place.peer, region, &self.mapping))
+    }
+
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         owner != self.place.seat.me && world::is_dead(owner as usize)
     }
@@ -134,6 +169,10 @@ impl<B> Place<B> {
 
     pub(crate) fn peer(&self) -> PeerId {
         self.peer
+    }
+
+    pub(crate) fn block(&self) -> &B {
+        &self.seat.block
     }
 }
 

@@ -15,7 +15,7 @@ use crate::acts::stream::{self, Content, stream};
 use crate::channel::Duplex;
 use crate::external::{Programs, Task};
 use crate::figures::{Case, Metric, Role, sampled};
-use crate::peers::{Make, Way};
+use crate::peers::{Ends, Make, Way};
 use crate::stage::{Place, Stage};
 
 /// Gives the cases of a group.
@@ -80,9 +80,22 @@ impl Kit {
             case.skip(W::NAME, format!("messages have at most {} bytes", W::MOST_BYTES));
             return;
         }
+        let open = move || W::open::<N>(Kit::slots::<N>(), count);
+        self.add_stream_over::<W, N>(case, role, W::NAME, count, content, open);
+    }
+
+    /// Adds the throughput of a way that `open` opens to `case`.
+    fn add_stream_over<W: Way, const N: usize>(
+        &self,
+        case: &mut Case,
+        role: Role,
+        name: &str,
+        count: usize,
+        content: Content,
+        open: impl Fn() -> Result<Ends<W::Sender<N>, W::Receiver<N>>, Failure> + Copy + Send + 'static,
+    ) {
         let stage = self.stage;
-        case.add(role, W::NAME, move || {
-            let open = move || W::open::<N>(Kit::slots::<N>(), count);
+        case.add(role, name, move || {
             sampled(stream(stage, W::PLACE, content, count, open), stream::sample::<N>)
         });
     }

@@ -5,7 +5,7 @@ use crate::acts::stream::{self, Content, stream};
 use crate::external::Task;
 use crate::figures::{Case, Role, sampled};
 use crate::groups::{Kit, THROUGHPUT, processes};
-use crate::peers::ours::{Batches, Copied, Ring, Spin};
+use crate::peers::ours::{Batches, Channel, Copied, Ring, Spin};
 use crate::peers::raw::{Lines, LinesOut};
 use crate::peers::{Ends, Waiting, Way, WayVisitor, visit_ways};
 
@@ -21,6 +21,7 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
         }
         kit.add_stream::<Copied, 1>(&mut case, Role::Ours, count, Content::Ends);
         kit.add_stream::<Copied<Spin>, 1>(&mut case, Role::Ours, count, Content::Ends);
+        kit.add_stream::<Channel, 1>(&mut case, Role::Ours, count, Content::Ends);
         visit_ways(&mut Many { kit, case: &mut case, count });
         kit.add_programs(&mut case, Task::Stream { bytes: 8, count });
         cases.push(case);

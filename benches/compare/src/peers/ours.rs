@@ -1,9 +1,8 @@
-//! Offspring: the queue, the ring for one sender and one receiver, and the lock, each with the ways
-//! to wait.
+//! Offspring: the queues, the channels, the ring for one sender and one receiver, and the lock.
 
 use std::marker::PhantomData;
 
-use offspring::{Lock, Queue, QueueOptions, Wait, spsc};
+use offspring::{ByteQueue, Lock, ObjectQueue, Queue, QueueOptions, Wait, plain, spsc};
 
 use crate::Failure;
 use crate::acts::locking::{self, Protected};
@@ -193,6 +192,150 @@ impl<const N: usize> Receiver<N> for Batched<N> {
         }
         self.next += 1;
         read(&self.batch[self.next - 1])
+    }
+}
+
+/// The channel of plain values.
+#[derive(Debug)]
+pub(crate) struct Channel;
+
+impl Way for Channel {
+    const NAME: &'static str = "plain::channel";
+    const PLACE: Place = Place::Processes;
+    type Sender<const N: usize> = plain::Sender<[u64; N]>;
+    type Receiver<const N: usize> = plain::Receiver<[u64; N]>;
+
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<Self::Sender<N>, Self::Receiver<N>>, Failure> {
+        let (sender, receiver) = plain::channel(slots)?;
+        Ok(Ends::cloned(&sender, &receiver, count))
+    }
+}
+
+impl<const N: usize> Sender<N> for plain::Sender<[u64; N]> {
+    #[inline]
+    fn send(&mut self, buffer: &mut [u64; N], fill: impl FnOnce(&mut [u64; N])) {
+        fill(buffer);
+        assert!(plain::Sender::send(self, *buffer).is_ok(), "the receivers are gone");
+    }
+}
+
+impl<const N: usize> Receiver<N> for plain::Receiver<[u64; N]> {
+    #[inline]
+    fn recv<R>(&mut self, _: &mut [u64; N], read: impl FnOnce(&[u64; N]) -> R) -> R {
+        read(&plain::Receiver::recv(self).expect("the senders are there"))
+    }
+}
+
+/// The queue of messages of any length, by copy.
+#[derive(Debug)]
+pub(crate) struct Bytes;
+
+impl Way for Bytes {
+    const NAME: &'static str = "ByteQueue";
+    const PLACE: Place = Place::Processes;
+    type Sender<const N: usize> = ByteQueue;
+    type Receiver<const N: usize> = ByteQueue;
+
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<ByteQueue, ByteQueue>, Failure> {
+        let queue = ByteQueue::with_capacity(slots)?;
+        Ok(Ends::cloned(&queue, &queue, count))
+    }
+}
+
+impl<const N: usize> Sender<N> for ByteQueue {
+    #[inline]
+    fn send(&mut self, buffer: &mut [u64; N], fill: impl FnOnce(&mut [u64; N])) {
+        fill(buffer);
+        ByteQueue::send(self, bytemuck::bytes_of(buffer)).expect("the queue is open");
+    }
+}
+
+impl<const N: usize> Receiver<N> for ByteQueue {
+    #[inline]
+    fn recv<R>(&mut self, buffer: &mut [u64; N], read: impl FnOnce(&[u64; N]) -> R) -> R {
+        let message = ByteQueue::recv(self).expect("the queue is open");
+        bytemuck::bytes_of_mut(buffer).copy_from_slice(&message);
+        drop(message);
+        read(buffer)
+    }
+}
+
+/// The same queue, with messages that are written and read where they lie.
+#[derive(Debug)]
+pub(crate) struct Lent;
+
+/// An end that lends.
+#[derive(Clone, Debug)]
+pub(crate) struct Lender(ByteQueue);
+
+impl Way for Lent {
+    const NAME: &'static str = "ByteQueue, lent";
+    const PLACE: Place = Place::Processes;
+    type Sender<const N: usize> = Lender;
+    type Receiver<const N: usize> = Lender;
+
+    fn open<const N: usize>(slots: usize, count: usize) -> Result<Ends<Lender, Lender>, Failure> {
+        let queue = Lender(ByteQueue::with_capacity(slots)?);
+        Ok(Ends::cloned(&queue, &queue, count))
+    }
+}
+
+impl<const N: usize> Sender<N> for Lender {
+    #[inline]
+    fn send(&mut self, _: &mut [u64; N], fill: impl FnOnce(&mut [u64; N])) {
+        let mut loan = self.0.loan(size_of::<[u64; N]>()).expect("there is memory");
+        fill(bytemuck::from_bytes_mut(&mut loan));
+        assert!(loan.send().is_ok(), "the queue is closed or broken");
+    }
+}
+
+impl<const N: usize> Receiver<N> for Lender {
+    #[inline]
+    fn recv<R>(&mut self, _: &mut [u64; N], read: impl FnOnce(&[u64; N]) -> R) -> R {
+        read(bytemuck::from_bytes(&self.0.recv().expect("the queue is open")))
+    }
+}
+
+/// The queue of values that serde encodes; a value is a vector of bytes, made for each message.
+#[derive(Debug)]
+pub(crate) struct Objects;
+
+impl Way for Objects {
+    const NAME: &'static str = "ObjectQueue";
+    const PLACE: Place = Place::Processes;
+    type Sender<const N: usize> = ObjectQueue<Vec<u8>>;
+    type Receiver<const N: usize> = ObjectQueue<Vec<u8>>;
+
+    fn open<const N: usize>(
+        slots: usize,
+        count: usize,
+    ) -> Result<Ends<ObjectQueue<Vec<u8>>, ObjectQueue<Vec<u8>>>, Failure> {
+        let queue = ObjectQueue::with_capacity(slots)?;
+        Ok(Ends::cloned(&queue, &queue, count))
+    }
+}
+
+impl<const N: usize> Sender<N> for ObjectQueue<Vec<u8>> {
+    #[inline]
+    fn send(&mut self, buffer: &mut [u64; N], fill: impl FnOnce(&mut [u64; N])) {
+        fill(buffer);
+        let object = bytemuck::bytes_of(buffer).to_vec();
+        ObjectQueue::send(self, object).expect("the queue is open");
+    }
+}
+
+impl<const N: usize> Receiver<N> for ObjectQueue<Vec<u8>> {
+    #[inline]
+    fn recv<R>(&mut self, buffer: &mut [u64; N], read: impl FnOnce(&[u64; N]) -> R) -> R {
+        let object = ObjectQueue::recv(self).expect("the queue is open");
+        bytemuck::bytes_of_mut(buffer).copy_from_slice(&object);
+        read(buffer)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The queue within one process: threads instead of processes.
 
+mod messages;
+
 use std::time::{Duration, Instant};
 
 use super::*;

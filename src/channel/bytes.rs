@@ -1,0 +1,333 @@
+//! Channels of messages of any length, which are written and read in place.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::iter::FusedIterator;
+use std::time::{Duration, Instant};
+
+use crate::channel::ended::Ended;
+use crate::object::CreateError;
+use crate::object::block::ends::Role;
+use crate::object::transfer::{
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
+};
+use crate::queue::{ByteQueue, Loan, Message, QueueOptions};
+use crate::segment::Segment;
+use crate::sync::Wait;
+
+/// Makes a channel of `capacity` slots for messages of any length, in the commons.
+///
+/// In everything else it is a [`channel`](crate::channel()), and its messages are those of a
+/// [`ByteQueue`].
+///
+/// # Errors
+/// As [`channel`](crate::channel()).
+///
+/// # Examples
+/// ```standalone_crate
+/// let (sender, receiver) = offspring::bytes::channel(4)?;
+/// let child = offspring::fork(move || {
+///     let mut frame = sender.loan(1 << 20).unwrap();
+///     frame.fill(7);
+///     frame.send().unwrap();
+/// })?;
+/// assert_eq!(receiver.iter().map(|frame| frame.len()).collect::<Vec<_>>(), [1 << 20]);
+/// child.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn channel(capacity: usize) -> Result<(Sender, Receiver), CreateError> {
+    QueueOptions::new().capacity(capacity).create_bytes_channel()
+}
+
+impl QueueOptions {
+    /// Makes a channel of messages of any length in the commons; see [`bytes::channel`](channel).
+    ///
+    /// # Errors
+    /// As [`bytes::channel`](channel).
+    pub fn create_bytes_channel(&self) -> Result<(Sender, Receiver), CreateError> {
+        self.create_bytes_channel_in(&Segment::commons()?)
+    }
+
+    /// Makes a channel of messages of any length in `segment`; see [`bytes::channel`](channel).
+    ///
+    /// # Errors
+    /// As [`bytes::channel`](channel).
+    pub fn create_bytes_channel_in(
+        &self,
+        segment: &Segment,
+    ) -> Result<(Sender, Receiver), CreateError> {
+        let queue = ByteQueue::make(segment, &self.of_channel())?;
+        let sender = Sender { ended: Ended::first(queue.clone(), Role::Sender)? };
+        Ok((sender, Receiver { ended: Ended::first(queue, Role::Receiver)? }))
+    }
+}
+
+/// The sending end of a [`channel`].
+///
+/// Cloning it makes another end. The channel is disconnected when the last one in all processes is
+/// gone.
+///
+/// # Peer death
+/// As [`ByteQueue`]. If the last receiver's process is killed, blocked senders get `Disconnected`
+/// within 100 ms.
+///
+/// # Examples
+/// ```
+/// let (sender, receiver) = offspring::bytes::channel(1)?;
+/// drop(receiver);
+/// assert!(sender.send(b"hello").unwrap_err().is_disconnected());
+/// # Ok::<(), offspring::CreateError>(())
+/// ```
+pub struct Sender {
+    ended: Ended<ByteQueue>,
+}
+
+impl Sender {
+    /// Memory for a message of `len` bytes, to be filled in place and then sent; see
+    /// [`ByteQueue::loan`].
+    ///
+    /// # Errors
+    /// As [`ByteQueue::loan`].
+    pub fn loan(&self, len: usize) -> Result<Loan<'_>, CreateError> {
+        self.ended.queue().loan(len)
+    }
+
+    /// Reads a message of `len` bytes from `reader`, straight into shared memory, and sends it; see
+    /// [`ByteQueue::send_from`].
+    ///
+    /// # Errors
+    /// As [`ByteQueue::send_from`].
+    pub fn send_from(&self, reader: impl Read, len: usize) -> io::Result<()> {
+        self.ended.queue().send_from(reader, len)
+    }
+
+    /// Sends a copy of `bytes`, waiting for a free slot as long as it takes.
+    ///
+    /// # Memory ordering
+    /// Everything written before the send is visible to the receiver of the message (release to
+    /// acquire).
+    ///
+    /// # Errors
+    /// [`SendError::Disconnected`] if every receiver is gone; [`SendError::Rejected`] if there is no
+    /// memory; [`SendError::Broken`].
+    pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<(), CreateError>> {
+        self.ended.queue().send(bytes)
+    }
+
+    /// Sends a copy of `bytes` if a slot is free right now.
+    ///
+    /// # Errors
+    /// As [`Sender::send`], or [`TrySendError::Full`].
+    pub fn try_send(&self, bytes: &[u8]) -> Result<(), TrySendError<(), CreateError>> {
+        self.ended.queue().try_send(bytes)
+    }
+
+    /// Sends a copy of `bytes`, waiting at most `timeout` for a free slot.
+    ///
+    /// # Errors
+    /// As [`Sender::send`], or [`SendTimeoutError::Timeout`].
+    pub fn send_timeout(
+        &self,
+        bytes: &[u8],
+        timeout: Duration,
+    ) -> Result<(), SendTimeoutError<(), CreateError>> {
+        self.ended.queue().send_timeout(bytes, timeout)
+    }
+
+    /// Sends a copy of `bytes`, waiting until `deadline` for a free slot.
+    ///
+    /// # Errors
+    /// As [`Sender::send_timeout`].
+    pub fn send_deadline(
+        &self,
+        bytes: &[u8],
+        deadline: Instant,
+    ) -> Result<(), SendTimeoutError<(), CreateError>> {
+        self.ended.queue().send_deadline(bytes, deadline)
+    }
+}
+
+impl Sender {
+    /// Another end, whose blocked operations wait as `wait` says.
+    #[must_use = "this gives another end and leaves this one as it is"]
+    pub fn with_wait(&self, wait: Wait) -> Sender {
+        Sender { ended: self.ended.another(|queue| queue.with_wait(wait)) }
+    }
+
+    /// Number of slots.
+    pub fn capacity(&self) -> usize {
+        self.ended.queue().capacity()
+    }
+
+    /// Number of messages; see [`Queue::len`](crate::Queue::len).
+    pub fn len(&self) -> usize {
+        self.ended.queue().len()
+    }
+
+    /// Whether no message can be received right now. A snapshot.
+    pub fn is_empty(&self) -> bool {
+        self.ended.queue().is_empty()
+    }
+
+    /// Whether no slot is free right now. A snapshot.
+    pub fn is_full(&self) -> bool {
+        self.ended.queue().is_full()
+    }
+}
+
+/// The receiving end of a [`channel`].
+///
+/// Cloning it makes another end, and each message goes to one of them. Iterating over a reference
+/// receives until the channel is disconnected.
+///
+/// # Peer death
+/// As [`ByteQueue`]. If the last sender's process is killed, blocked receivers get what is left
+/// and then `Disconnected`, within 100 ms.
+pub struct Receiver {
+    ended: Ended<ByteQueue>,
+}
+
+impl Receiver {
+    /// Receives a message in place, waiting as long as it takes.
+    ///
+    /// # Memory ordering
+    /// Everything that the sender wrote before it sent the message is visible (release to acquire).
+    ///
+    /// # Errors
+    /// [`RecvError::Disconnected`] once every sender is gone and everything was received;
+    /// [`RecvError::Broken`].
+    pub fn recv(&self) -> Result<Message<'_>, RecvError> {
+        self.ended.queue().recv()
+    }
+
+    /// Receives a message in place if there is one right now.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`], or [`TryRecvError::Empty`].
+    pub fn try_recv(&self) -> Result<Message<'_>, TryRecvError> {
+        self.ended.queue().try_recv()
+    }
+
+    /// Receives a message in place, waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`], or [`RecvTimeoutError::Timeout`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Message<'_>, RecvTimeoutError> {
+        self.ended.queue().recv_timeout(timeout)
+    }
+
+    /// Receives a message in place, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv_timeout`].
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<Message<'_>, RecvTimeoutError> {
+        self.ended.queue().recv_deadline(deadline)
+    }
+
+    /// Receives a message into `buffer`, in place of what it contains, waiting as long as it takes.
+    /// Returns its length.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`]; `buffer` is unchanged.
+    pub fn recv_into(&self, buffer: &mut Vec<u8>) -> Result<usize, RecvError> {
+        self.ended.queue().recv_into(buffer)
+    }
+
+    /// Iterates over the messages: waits for each, and ends when the channel is disconnected or
+    /// broken. [`Iter::end`] says why.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { receiver: self, end: None }
+    }
+}
+
+impl Receiver {
+    /// Another end, whose blocked operations wait as `wait` says.
+    #[must_use = "this gives another end and leaves this one as it is"]
+    pub fn with_wait(&self, wait: Wait) -> Receiver {
+        Receiver { ended: self.ended.another(|queue| queue.with_wait(wait)) }
+    }
+
+    /// Number of slots.
+    pub fn capacity(&self) -> usize {
+        self.ended.queue().capacity()
+    }
+
+    /// Number of messages; see [`Queue::len`](crate::Queue::len).
+    pub fn len(&self) -> usize {
+        self.ended.queue().len()
+    }
+
+    /// Whether no message can be received right now. A snapshot.
+    pub fn is_empty(&self) -> bool {
+        self.ended.queue().is_empty()
+    }
+
+    /// Number of messages that were lost because their receiver was killed; see
+    /// [`Queue::lost`](crate::Queue::lost).
+    pub fn lost(&self) -> u64 {
+        self.ended.queue().lost()
+    }
+}
+
+/// Another end of the same role.
+impl Clone for Sender {
+    fn clone(&self) -> Self {
+        Sender { ended: self.ended.another(Clone::clone) }
+    }
+}
+
+/// Another end of the same role.
+impl Clone for Receiver {
+    fn clone(&self) -> Self {
+        Receiver { ended: self.ended.another(Clone::clone) }
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ended.fmt("Sender", f)
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ended.fmt("Receiver", f)
+    }
+}
+
+impl<'a> IntoIterator for &'a Receiver {
+    type Item = Message<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
+#[derive(Debug)]
+#[must_use = "an iterator does nothing unless it is asked"]
+pub struct Iter<'a> {
+    receiver: &'a Receiver,
+    end: Option<RecvError>,
+}
+
+impl Iter<'_> {
+    /// Why the iteration ended; `None` before the end.
+    pub fn end(&self) -> Option<RecvError> {
+        self.end
+    }
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        if self.end.is_some() {
+            return None;
+        }
+        self.receiver.recv().map_err(|error| self.end = Some(error)).ok()
+    }
+}
+
+impl FusedIterator for Iter<'_> {}

@@ -1,0 +1,299 @@
+//! Channels of plain values, which are copied and not encoded.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::time::{Duration, Instant};
+
+use crate::channel::ended::Ended;
+use crate::object::CreateError;
+use crate::object::block::ends::Role;
+use crate::object::kind::Kind;
+use crate::object::transfer::{
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
+};
+use crate::queue::{Queue, QueueOptions};
+use crate::segment::{Segment, Shm};
+use crate::sync::Wait;
+
+/// Makes a channel of `capacity` slots for plain values, in the commons.
+///
+/// In everything else it is a [`channel`](crate::channel()). Sending and receiving cost what they
+/// cost in a [`Queue`].
+///
+/// # Errors
+/// As [`channel`](crate::channel()), and [`CreateError::Alignment`].
+///
+/// # Examples
+/// ```standalone_crate
+/// let (sender, receiver) = offspring::plain::channel::<u64>(16)?;
+/// let child = offspring::fork(move || receiver.iter().sum::<u64>())?;
+/// (1..=10).try_for_each(|n| sender.send(n))?;
+/// drop(sender);
+/// assert_eq!(child.join()?, 55);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn channel<T: Shm>(capacity: usize) -> Result<(Sender<T>, Receiver<T>), CreateError> {
+    QueueOptions::new().capacity(capacity).create_plain_channel()
+}
+
+impl QueueOptions {
+    /// Makes a channel of plain values in the commons; see [`plain::channel`](channel).
+    ///
+    /// # Errors
+    /// As [`plain::channel`](channel).
+    pub fn create_plain_channel<T: Shm>(&self) -> Result<(Sender<T>, Receiver<T>), CreateError> {
+        self.create_plain_channel_in(&Segment::commons()?)
+    }
+
+    /// Makes a channel of plain values in `segment`; see [`plain::channel`](channel).
+    ///
+    /// # Errors
+    /// As [`plain::channel`](channel).
+    pub fn create_plain_channel_in<T: Shm>(
+        &self,
+        segment: &Segment,
+    ) -> Result<(Sender<T>, Receiver<T>), CreateError> {
+        let kind = Kind::PlainChannel.with::<T>();
+        let queue = Queue::make(segment, &self.of_channel(), kind)?;
+        let sender = Sender { ended: Ended::first(queue.clone(), Role::Sender)? };
+        Ok((sender, Receiver { ended: Ended::first(queue, Role::Receiver)? }))
+    }
+}
+
+/// The sending end of a [`channel`].
+///
+/// Cloning it makes another end. The channel is disconnected when the last one in all processes is
+/// gone.
+///
+/// # Peer death
+/// As [`Queue`]. If the last receiver's process is killed, blocked senders get `Disconnected`
+/// within 100 ms.
+///
+/// # Examples
+/// ```
+/// let (sender, receiver) = offspring::plain::channel::<u8>(1)?;
+/// drop(receiver);
+/// assert_eq!(sender.send(7).unwrap_err().into_inner(), 7);
+/// # Ok::<(), offspring::CreateError>(())
+/// ```
+pub struct Sender<T: Shm> {
+    ended: Ended<Queue<T>>,
+}
+
+impl<T: Shm> Sender<T> {
+    /// Sends `value`, waiting for a free slot as long as it takes.
+    ///
+    /// # Memory ordering
+    /// Everything written before the send is visible to the receiver of the value (release to
+    /// acquire).
+    ///
+    /// # Errors
+    /// [`SendError::Disconnected`] if every receiver is gone; [`SendError::Broken`]. Both with the
+    /// value.
+    #[inline]
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        self.ended.queue().send(value)
+    }
+
+    /// Sends `value` if a slot is free right now.
+    ///
+    /// # Errors
+    /// As [`Sender::send`], or [`TrySendError::Full`], with the value.
+    #[inline]
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.ended.queue().try_send(value)
+    }
+
+    /// Sends `value`, waiting at most `timeout` for a free slot.
+    ///
+    /// # Errors
+    /// As [`Sender::send`], or [`SendTimeoutError::Timeout`], with the value.
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        self.ended.queue().send_timeout(value, timeout)
+    }
+
+    /// Sends `value`, waiting until `deadline` for a free slot.
+    ///
+    /// # Errors
+    /// As [`Sender::send_timeout`].
+    pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
+        self.ended.queue().send_deadline(value, deadline)
+    }
+}
+
+impl<T: Shm> Sender<T> {
+    /// Another end, whose blocked operations wait as `wait` says.
+    #[must_use = "this gives another end and leaves this one as it is"]
+    pub fn with_wait(&self, wait: Wait) -> Sender<T> {
+        Sender { ended: self.ended.another(|queue| queue.with_wait(wait)) }
+    }
+
+    /// Number of slots.
+    pub fn capacity(&self) -> usize {
+        self.ended.queue().capacity()
+    }
+
+    /// Number of messages; see [`Queue::len`].
+    pub fn len(&self) -> usize {
+        self.ended.queue().len()
+    }
+
+    /// Whether no message can be received right now. A snapshot.
+    pub fn is_empty(&self) -> bool {
+        self.ended.queue().is_empty()
+    }
+
+    /// Whether no slot is free right now. A snapshot.
+    pub fn is_full(&self) -> bool {
+        self.ended.queue().is_full()
+    }
+}
+
+/// The receiving end of a [`channel`].
+///
+/// Cloning it makes another end, and each message goes to one of them. Iterating over a reference
+/// receives until the channel is disconnected.
+///
+/// # Peer death
+/// As [`Queue`]. If the last sender's process is killed, blocked receivers get what is left
+/// and then `Disconnected`, within 100 ms.
+pub struct Receiver<T: Shm> {
+    ended: Ended<Queue<T>>,
+}
+
+impl<T: Shm> Receiver<T> {
+    /// Receives a value, waiting as long as it takes.
+    ///
+    /// # Memory ordering
+    /// Everything that the sender wrote before it sent the value is visible (release to acquire).
+    ///
+    /// # Errors
+    /// [`RecvError::Disconnected`] once every sender is gone and everything was received;
+    /// [`RecvError::Broken`].
+    #[inline]
+    pub fn recv(&self) -> Result<T, RecvError> {
+        self.ended.queue().recv()
+    }
+
+    /// Receives a value if there is one right now.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`], or [`TryRecvError::Empty`].
+    #[inline]
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        self.ended.queue().try_recv()
+    }
+
+    /// Receives a value, waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`], or [`RecvTimeoutError::Timeout`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        self.ended.queue().recv_timeout(timeout)
+    }
+
+    /// Receives a value, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv_timeout`].
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
+        self.ended.queue().recv_deadline(deadline)
+    }
+
+    /// Iterates over the values: waits for each, and ends when the channel is disconnected or
+    /// broken. [`Iter::end`] says why.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter { receiver: self, end: None }
+    }
+}
+
+impl<T: Shm> Receiver<T> {
+    /// Another end, whose blocked operations wait as `wait` says.
+    #[must_use = "this gives another end and leaves this one as it is"]
+    pub fn with_wait(&self, wait: Wait) -> Receiver<T> {
+        Receiver { ended: self.ended.another(|queue| queue.with_wait(wait)) }
+    }
+
+    /// Number of slots.
+    pub fn capacity(&self) -> usize {
+        self.ended.queue().capacity()
+    }
+
+    /// Number of messages; see [`Queue::len`].
+    pub fn len(&self) -> usize {
+        self.ended.queue().len()
+    }
+
+    /// Whether no message can be received right now. A snapshot.
+    pub fn is_empty(&self) -> bool {
+        self.ended.queue().is_empty()
+    }
+
+    /// Number of messages that were lost because their receiver was killed; see [`Queue::lost`].
+    pub fn lost(&self) -> u64 {
+        self.ended.queue().lost()
+    }
+}
+
+/// Another end of the same role.
+impl<T: Shm> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Sender { ended: self.ended.another(Clone::clone) }
+    }
+}
+
+/// Another end of the same role.
+impl<T: Shm> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Receiver { ended: self.ended.another(Clone::clone) }
+    }
+}
+
+impl<T: Shm> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ended.fmt("Sender", f)
+    }
+}
+
+impl<T: Shm> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ended.fmt("Receiver", f)
+    }
+}
+
+impl<'a, T: Shm> IntoIterator for &'a Receiver<T> {
+    type Item = T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
+/// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
+#[derive(Debug)]
+#[must_use = "an iterator does nothing unless it is asked"]
+pub struct Iter<'a, T: Shm> {
+    receiver: &'a Receiver<T>,
+    end: Option<RecvError>,
+}
+
+impl<T: Shm> Iter<'_, T> {
+    /// Why the iteration ended; `None` before the end.
+    pub fn end(&self) -> Option<RecvError> {
+        self.end
+    }
+}
+
+impl<T: Shm> Iterator for Iter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        if self.end.is_some() {
+            return None;
+        }
+        self.receiver.recv().map_err(|error| self.end = Some(error)).ok()
+    }
+}
+
+impl<T: Shm> FusedIterator for Iter<'_, T> {}

@@ -1,0 +1,95 @@
+//! Channels within one process: threads instead of processes.
+
+use std::time::Duration;
+
+use crate::{
+    RecvError, RecvTimeoutError, Segment, SendError, TryRecvError, TrySendError, bytes, channel,
+    plain,
+};
+
+#[test]
+fn receivers_get_what_is_left_and_then_disconnected() {
+    let (sender, receiver) = channel::<String>(4).expect("a channel");
+    let another = sender.clone();
+    sender.send("one".into()).expect("room");
+    drop(sender);
+    assert_eq!(receiver.recv().expect("one"), "one");
+    assert!(matches!(receiver.try_recv(), Err(TryRecvError::Empty)), "another is there");
+    another.send("two".into()).expect("room");
+    drop(another);
+    assert_eq!(receiver.iter().collect::<Vec<_>>(), ["two"]);
+    assert!(matches!(receiver.recv(), Err(RecvError::Disconnected)));
+    assert!(matches!(receiver.try_recv(), Err(TryRecvError::Disconnected)));
+    let late = receiver.recv_timeout(Duration::from_secs(10));
+    assert!(matches!(late, Err(RecvTimeoutError::Disconnected)));
+}
+
+#[test]
+fn senders_get_their_value_back() {
+    let (sender, receiver) = plain::channel::<u64>(1).expect("a channel");
+    sender.send(1).expect("room");
+    let another = receiver.clone();
+    drop(receiver);
+    assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
+    drop(another);
+    assert_eq!(sender.try_send(2), Err(TrySendError::Disconnected(2)));
+    assert_eq!(sender.send(3), Err(SendError::Disconnected(3)));
+}
+
+#[test]
+fn a_drop_wakes_those_who_wait() {
+    let (sender, receiver) = bytes::channel(1).expect("a channel");
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| receiver.recv().map(|message| message.len()));
+        std::thread::sleep(Duration::from_millis(30));
+        drop(sender);
+        assert_eq!(waiter.join().expect("no panic"), Err(RecvError::Disconnected));
+    });
+    let (sender, receiver) = bytes::channel(1).expect("a channel");
+    sender.send(&[1; 500]).expect("room");
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| sender.send(&[2; 500]).expect_err("nobody").is_disconnected());
+        std::thread::sleep(Duration::from_millis(30));
+        drop(receiver);
+        assert!(waiter.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn the_order_in_which_ends_go_does_not_matter() {
+    for seed in 0..64_u32 {
+        let (sender, receiver) = plain::channel::<u32>(4).expect("a channel");
+        let mut senders = vec![sender];
+        let mut receivers = vec![receiver];
+        for bit in 0..6 {
+            if seed & 1 << bit == 0 {
+                senders.push(senders[0].clone());
+            } else {
+                receivers.push(receivers[0].clone());
+            }
+        }
+        while senders.len() > 1 {
+            senders.swap_remove(seed as usize % senders.len());
+            senders[0].try_send(0).expect("still connected, and room");
+            receivers[0].recv().expect("a message");
+        }
+        drop(senders);
+        assert_eq!(receivers[0].recv(), Err(RecvError::Disconnected));
+    }
+}
+
+#[test]
+fn a_channel_leaves_nothing_behind() {
+    use crate::heap::Pool;
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let mut options = crate::QueueOptions::new();
+    let options = options.capacity(8);
+    let (sender, receiver) = options.create_channel_in::<Vec<u8>>(&segment).expect("a channel");
+    sender.send(vec![7; 10_000]).expect("room");
+    sender.send(vec![8; 10_000]).expect("room");
+    drop(receiver);
+    assert!(sender.send(vec![9; 10_000]).expect_err("nobody").is_disconnected());
+    drop(sender);
+    let mapping = segment.mapping();
+    assert_eq!(Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use(), 0);
+}

@@ -1,0 +1,245 @@
+//! Messages of any length. A short one lies in its slot. A longer one lies in a block of its own,
+//! and the slot says which.
+//!
+//! ```text
+//! sender                                            receiver
+//!   allocate the block: OWNED(s)                      claim a slot: READING(l, r)
+//!   fill it                                           the block is CARRIED by this slot? read it
+//!   claim a slot: WRITING(l, s)                       release the slot: EMPTY(l+1)
+//!   the block is carried by (slot, l): CARRIED        the block is stranded: CARRIED -> OWNED(r) -> FREE
+//!   write the envelope; publish: FULL(l)
+//! ```
+//! No process owns a block on its way. The block says which slot carries it, and the slot's own
+//! word says whether it still does; what the slot contains is a hint, and is checked against the
+//! block. So sending is one store, as for any other message, and what is true of the slot is true
+//! of the block: it is received once, or delivered again, or dropped.
+//!
+//! # Peer death
+//! A block that is carried by no slot any more is stranded, and whoever clears up after a dead
+//! process gives it back ([`reap`](super::reap)).
+//! - A sender killed before `CARRIED` owned the block.
+//! - Killed after it and before `FULL`: recovery moves the slot to the next lap, and strands the
+//!   block.
+//! - A receiver killed while it reads: by the ring's policy the slot goes to the next lap, or
+//!   another receiver claims it, and finds the block as it was.
+//! - Killed after the release: the block is stranded.
+//! - The last holder of a queue, killed while it frees what is left in it: the queue is gone, so the
+//!   rest is stranded.
+//!
+//! # Source
+//! The block as the one place that says who owns it, with messages as hints, is the hand-over of
+//! Michael's hazard pointers turned round: not readers announce what they use, but what is used
+//! says where.
+#![expect(unsafe_code, reason = "the contents of a block are reached by a pointer")]
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::heap::block::Carrier;
+use crate::heap::pool::{Carried, Owned};
+use crate::heap::{AllocError, BlockId};
+use crate::object::holding::Holder;
+use crate::object::kind::Kind;
+use crate::ring::mpmc::Claim;
+
+/// Bytes of the longest message that lies in its slot.
+pub(crate) const SHORT: usize = 112;
+
+/// What is in a slot: the message, or the name of the block that it lies in.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Envelope {
+    len: u64,
+    body: [u64; SHORT / 8],
+}
+
+impl Envelope {
+    /// Makes this the envelope of a message that lies in the slot; `bytes` are at most [`SHORT`].
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        self.len = bytes.len() as u64;
+        bytemuck::cast_slice_mut(&mut self.body)[..bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Makes this the envelope of a message of `len` bytes that lies in a block.
+    fn refer(&mut self, len: u64, carried: Carried) {
+        self.len = len;
+        self.body[0] = carried.id.to_bits();
+        self.body[1] = carried.generation.into();
+    }
+
+    /// The block that the message lies in; `None` if it lies in the slot, or if there is no such
+    /// block.
+    pub(crate) fn block(&self) -> Option<Carried> {
+        if self.len <= SHORT as u64 {
+            return None;
+        }
+        let generation = u32::try_from(self.body[1]).ok()?;
+        Some(Carried { id: BlockId::from_bits(self.body[0])?, generation })
+    }
+
+    /// Length of the message, if it lies in the slot.
+    pub(crate) fn short_len(&self) -> Option<usize> {
+        usize::try_from(self.len).ok().filter(|&len| len <= SHORT)
+    }
+
+    /// The first `len` bytes of a message that lies in the slot; at most as many as there are.
+    pub(crate) fn short(&self, len: usize) -> &[u8] {
+        &bytemuck::cast_slice::<u64, u8>(&self.body)[..len.min(SHORT)]
+    }
+}
+
+/// A block that belongs to this process alone, to be filled with a message.
+///
+/// # Invariants
+/// `start` is the address of `len` bytes of the block, in a mapping that lives as long as `'a`. The
+/// block's word names this process.
+#[derive(Debug)]
+pub(crate) struct Parcel<'a> {
+    owned: Owned,
+    start: NonNull<u8>,
+    len: usize,
+    mapping: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Parcel<'a> {
+    /// A block of `len` bytes, with whatever lies there.
+    pub(crate) fn new(holder: &Holder<'a>, len: usize) -> Result<Parcel<'a>, AllocError> {
+        let pool = holder.pool();
+        let owned = pool.allocate(holder.me, Kind::Parcel.named::<()>(), len as u64)?;
+        match holder.region.bytes(owned.offset, len as u64, 1) {
+            // INVARIANT: `bytes` checked the range, and `allocate` has just named us.
+            Some(start) => Ok(Parcel { owned, start, len, mapping: PhantomData }),
+            None => {
+                pool.give_back(&owned);
+                Err(AllocError::Corrupt)
+            }
+        }
+    }
+
+    /// The bytes. Only for the process that made the parcel.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: by the invariant the bytes are mapped, and nobody else writes them.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The bytes, to be changed. Only for the process that made the parcel.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// Hands the block over to the slot of `carrier`, which this process has claimed for writing,
+    /// and writes the slot's envelope. False if somebody has written over the block's word; the
+    /// block is lost then.
+    pub(crate) fn carry(
+        self,
+        holder: &Holder<'a>,
+        carrier: Carrier,
+        envelope: &mut Envelope,
+    ) -> bool {
+        let carried = holder.pool().carry(&self.owned, carrier);
+        if let Some(carried) = carried {
+            envelope.refer(self.len as u64, carried);
+        }
+        carried.is_some()
+    }
+
+    /// Gives the block back.
+    pub(crate) fn give_back(self, holder: &Holder<'a>) {
+        holder.pool().give_back(&self.owned);
+    }
+}
+
+/// Where a received message lies that has a block of its own.
+///
+/// # Invariants
+/// `start` is the address of `len` bytes of a block that `carrier` carries, in a mapping that lives
+/// as long as `'a`.
+#[derive(Debug)]
+pub(crate) struct Contents<'a> {
+    carried: Carried,
+    carrier: Carrier,
+    start: NonNull<u8>,
+    len: usize,
+    mapping: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Contents<'a> {
+    /// Finds the block that `envelope` names, in a slot that this process has claimed for reading. It
+    /// is a copy, so that nobody changes between two looks what was checked.
+    /// `None` if the slot does not carry such a block.
+    pub(crate) fn find(
+        holder: &Holder<'a>,
+        envelope: &Envelope,
+        carrier: Carrier,
+    ) -> Option<Contents<'a>> {
+        let carried = envelope.block()?;
+        let (offset, most) = holder.pool().carried(carried, carrier)?;
+        if envelope.len > most {
+            return None;
+        }
+        let start = holder.region.bytes(offset, envelope.len, 1)?;
+        let len = usize::try_from(envelope.len).ok()?;
+        // INVARIANT: `bytes` checked the range.
+        Some(Contents { carried, carrier, start, len, mapping: PhantomData })
+    }
+
+    /// The bytes, as long as this process has the slot. `None` if `claim` is that of another slot.
+    pub(crate) fn bytes<'c>(&self, claim: &'c Claim) -> Option<&'c [u8]>
+    where
+        'a: 'c,
+    {
+        if claim.position().to_bits() != self.carrier.position {
+            return None;
+        }
+        // SAFETY: by the invariant the bytes are mapped. There is one `Claim` for each claim, and
+        // while it is borrowed the slot is ours; so it carries the block, and nobody writes it.
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) })
+    }
+
+    /// Gives the block back, after the slot was released.
+    pub(crate) fn discard(self, holder: &Holder<'_>) {
+        holder.pool().discard(self.carried, self.carrier, holder.me.owner());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> Envelope {
+        bytemuck::Zeroable::zeroed()
+    }
+
+    #[test]
+    fn a_short_message_lies_in_its_envelope() {
+        for len in [0, 1, 7, 8, SHORT] {
+            let bytes: Vec<u8> = (0..len).map(|index| index as u8 + 1).collect();
+            let mut envelope = empty();
+            envelope.put(&[0xff; SHORT]);
+            envelope.put(&bytes);
+            assert_eq!(envelope.short_len(), Some(len));
+            assert_eq!(envelope.short(len), bytes);
+            assert_eq!(envelope.block(), None);
+        }
+    }
+
+    #[test]
+    fn a_longer_message_is_named() {
+        let carried =
+            Carried { id: BlockId::from_bits(3 << 32 | 7).expect("a block"), generation: 9 };
+        let mut envelope = empty();
+        envelope.refer(SHORT as u64 + 1, carried);
+        assert_eq!(envelope.block(), Some(carried));
+        assert_eq!(envelope.short_len(), None);
+    }
+
+    #[test]
+    fn names_of_no_block_are_none() {
+        let mut envelope = empty();
+        envelope.len = u64::MAX;
+        envelope.body = [u64::MAX; SHORT / 8];
+        assert_eq!((envelope.short_len(), envelope.block()), (None, None));
+        assert_eq!(envelope.short(usize::MAX).len(), SHORT);
+    }
+}

@@ -1,0 +1,227 @@
+//! Messages of any length and values of any type, within one process.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::heap::Pool;
+use crate::object::CreateError;
+use crate::object::transfer::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
+use crate::peer::Fault;
+use crate::queue::{
+    ByteQueue, DecodeError, EncodeError, ObjectQueue, OnReceiverDeath, QueueOptions,
+};
+use crate::segment::Segment;
+
+fn segment() -> Segment {
+    Segment::create(1 << 20).expect("a segment")
+}
+
+fn blocks(segment: &Segment) -> usize {
+    let mapping = segment.mapping();
+    Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
+}
+
+#[test]
+fn messages_of_every_length_arrive_whole_and_leave_nothing() {
+    let segment = segment();
+    let queue = ByteQueue::with_capacity_in(&segment, 4).expect("a queue");
+    for round in 0..3_u8 {
+        for len in [0, 1, 111, 112, 113, 256, 4095, 4096, 4097, 65_535, 65_536, 300_000] {
+            let bytes: Vec<u8> = (0..len).map(|index| index as u8 ^ round).collect();
+            queue.send(&bytes).expect("room");
+            assert_eq!(blocks(&segment), 1 + usize::from(len > 112));
+            assert_eq!(*queue.recv().expect("a message"), *bytes);
+            assert_eq!(blocks(&segment), 1, "{len} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_loan_that_is_not_sent_gives_its_memory_back() {
+    let segment = segment();
+    let queue = ByteQueue::with_capacity_in(&segment, 1).expect("a queue");
+    drop(queue.loan(200_000).expect("room"));
+    queue.send(b"fills the only slot").expect("room");
+    let mut loan = queue.loan(1000).expect("room");
+    loan.fill(9);
+    let full = loan.try_send().expect_err("full");
+    assert!(full.is_full());
+    let loan = full.into_inner();
+    assert_eq!(*loan, [9; 1000]);
+    drop(queue.recv().expect("a message"));
+    loan.send().expect("room");
+    assert_eq!(*queue.recv().expect("a message"), [9; 1000]);
+    assert_eq!(blocks(&segment), 1);
+}
+
+#[test]
+fn a_queue_that_goes_takes_its_messages_with_it() {
+    let segment = segment();
+    let queue = ByteQueue::with_capacity_in(&segment, 8).expect("a queue");
+    for len in [10, 1000, 100_000] {
+        queue.send(&vec![1; len]).expect("room");
+    }
+    let message = queue.recv().expect("a message");
+    assert_eq!(blocks(&segment), 3);
+    drop(message);
+    drop(queue);
+    assert_eq!(blocks(&segment), 0);
+}
+
+#[test]
+fn no_memory_is_an_error_at_once_and_the_next_message_fits() {
+    let segment = segment();
+    let queue = ByteQueue::with_capacity_in(&segment, 64).expect("a queue");
+    let error = queue.send(&vec![0; 2 << 20]).expect_err("twice the segment");
+    assert!(matches!(error, SendError::Rejected((), CreateError::OutOfMemory { .. })), "{error}");
+    let mut sent = 0;
+    while queue.try_send(&vec![0; 100_000]).is_ok() {
+        sent += 1;
+    }
+    assert!((8..=10).contains(&sent), "{sent} messages of 100,000 bytes in a mebibyte");
+    queue.send(&[1; 500]).expect("room for less");
+    drop(queue.recv().expect("a message"));
+    queue.send(&vec![0; 100_000]).expect("room again");
+    for huge in [1 << 63, usize::MAX] {
+        let loan = queue.loan(huge);
+        assert!(matches!(loan, Err(CreateError::OutOfMemory { .. })), "{loan:?}");
+    }
+}
+
+#[test]
+fn a_closed_queue_gives_what_is_left() {
+    let queue = ByteQueue::with_capacity(4).expect("a queue");
+    queue.send(&[1; 300]).expect("room");
+    queue.close();
+    assert!(matches!(queue.send(&[1; 300]), Err(SendError::Closed(()))));
+    assert!(matches!(queue.try_send(b""), Err(TrySendError::Closed(()))));
+    assert_eq!(queue.iter().map(|message| message.len()).collect::<Vec<_>>(), [300]);
+    assert!(matches!(queue.try_recv(), Err(TryRecvError::Closed)));
+}
+
+#[test]
+fn a_message_keeps_its_slot_until_it_is_dropped() {
+    for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
+        let queue = QueueOptions::new().capacity(1).on_receiver_death(policy).create_bytes();
+        let queue = queue.expect("a queue");
+        queue.send(&[3; 400]).expect("room");
+        let message = queue.recv().expect("a message");
+        assert!(!message.redelivered());
+        assert!(queue.try_send(b"more").expect_err("still read").is_full());
+        drop(message);
+        queue.try_send(b"more").expect("room");
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Shape {
+    Dot,
+    Circle { radius: f64 },
+    Path(Vec<(i32, i32)>),
+}
+
+#[test]
+fn values_of_any_type_arrive() {
+    let segment = segment();
+    let shapes = ObjectQueue::with_capacity_in(&segment, 4).expect("a queue");
+    let all = [Shape::Dot, Shape::Circle { radius: 1.5 }, Shape::Path(vec![(1, -2); 5000])];
+    for shape in all {
+        shapes.send(shape.clone()).expect("room");
+        assert_eq!(shapes.recv().expect("a shape"), shape);
+    }
+    drop(shapes);
+    let maps = ObjectQueue::with_capacity_in(&segment, 4).expect("a queue");
+    let map: BTreeMap<String, Option<bool>> =
+        (0..500).map(|n| (format!("key {n}"), (n % 3 != 0).then_some(n % 2 == 0))).collect();
+    maps.send(map.clone()).expect("room");
+    assert_eq!(maps.recv().expect("a map"), map);
+    drop(maps);
+    assert_eq!(blocks(&segment), 0);
+}
+
+#[test]
+fn each_type_has_queues_of_its_own() {
+    let commons = Segment::commons().expect("the commons");
+    let queue = ObjectQueue::<String>::with_capacity(1).expect("a queue");
+    let name = queue.handle();
+    assert!(ObjectQueue::<String>::open(&commons, name).is_ok());
+    assert_eq!(ObjectQueue::<Vec<u8>>::open(&commons, name).err(), Some(Fault::WrongType));
+    assert_eq!(ByteQueue::open(&commons, name).err(), Some(Fault::WrongType));
+    let bytes = ByteQueue::with_capacity(1).expect("a queue");
+    assert_eq!(ObjectQueue::<String>::open(&commons, bytes.handle()).err(), Some(Fault::WrongType));
+}
+
+/// Can be encoded, and not decoded.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u64),
+}
+
+/// Cannot be encoded.
+#[derive(Debug, Deserialize)]
+struct Stubborn;
+
+impl Serialize for Stubborn {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("not me"))
+    }
+}
+
+#[test]
+fn what_cannot_be_sent_is_the_senders_error_and_changes_nothing() {
+    let segment = segment();
+    let queue = ObjectQueue::with_capacity_in(&segment, 1).expect("a queue");
+    let error = queue.send(Untagged::Number(7)).expect_err("untagged");
+    assert!(
+        matches!(error, SendError::Rejected(Untagged::Number(7), EncodeError::Decode(_))),
+        "{error}"
+    );
+    assert!(queue.is_empty());
+    let queue = ObjectQueue::with_capacity_in(&segment, 1).expect("a queue");
+    let error = queue.send(Stubborn).expect_err("stubborn");
+    assert!(matches!(error, SendError::Rejected(Stubborn, EncodeError::Encode(_))), "{error}");
+    assert!(queue.is_empty());
+    let queue = ObjectQueue::with_capacity_in(&segment, 1).expect("a queue");
+    let error = queue.send(vec![7_u8; 2 << 20]).expect_err("too large");
+    assert!(matches!(&error, SendError::Rejected(_, EncodeError::Memory(_))), "{error}");
+    assert_eq!(error.into_inner(), vec![7_u8; 2 << 20], "the value comes back");
+    assert_eq!(blocks(&segment), 3, "the queues");
+}
+
+#[test]
+fn what_cannot_be_read_is_the_receivers_error_and_the_next_one_is_fine() {
+    let queue = ObjectQueue::<(bool, String)>::with_capacity(4).expect("a queue");
+    for bytes in [&[][..], &[7, 1, 65], &[1, 1, 65, 0], &[0xff; 300]] {
+        queue.send_encoded(bytes).expect("room");
+        let error = match queue.recv_timeout(Duration::from_secs(10)) {
+            Err(RecvTimeoutError::Rejected(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(error.bytes, bytes);
+        assert!(!error.cause.is_empty());
+    }
+    queue.send((true, "fine".into())).expect("room");
+    assert_eq!(queue.recv().expect("the next one"), (true, "fine".to_owned()));
+    queue.send_encoded(&[9]).expect("room");
+    queue.send((false, "last".into())).expect("room");
+    queue.close();
+    let all: Vec<_> = queue.iter().map(Result::ok).collect();
+    assert_eq!(all, [None, Some((false, "last".to_owned()))]);
+    assert!(matches!(queue.recv(), Err(RecvError::Closed)));
+}
+
+#[test]
+fn errors_can_be_sent_and_returned() {
+    fn goes<E: std::error::Error + Send + Sync + 'static>() {}
+    goes::<SendError<(), CreateError>>();
+    goes::<TrySendError<u8, EncodeError>>();
+    goes::<RecvError<DecodeError>>();
+    fn travels<E: Serialize + serde::de::DeserializeOwned>() {}
+    travels::<SendError<(), CreateError>>();
+    travels::<TrySendError<String, EncodeError>>();
+    travels::<RecvError<DecodeError>>();
+    travels::<RecvError>();
+}

@@ -1,0 +1,977 @@
+//! Messages that lie in blocks of their own: the crate's `ByteQueue`, in a block of the crate's
+//! heap, with its reaper. Senders, receivers, holders and reapers die.
+//!
+//! The first word of a message is its number, and is written by two stores, the first of which is
+//! nonsense. Whoever touches it must have the block: its sender, or the receiver whose slot carries
+//! it. Whoever takes a block from its slot must find that nobody can receive it there any more.
+
+use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
+use crate::heap::{BlockId, Pool};
+use crate::models::heap::{self, FREE, OWNED, SHARED, attached, decode, peer, with};
+use crate::object::kind::Kind;
+use crate::object::parcel::{Contents, Envelope};
+use crate::object::place::{self, HANDLE};
+use crate::object::transfer::{TryRecvError, TrySendError};
+use crate::object::{CreateError, Handle, block, reap};
+use crate::peer::id::index_of;
+use crate::peer::table::Table;
+use crate::peer::{PeerId, attach, reaper};
+use crate::queue::{ByteQueue, OnReceiverDeath, Queue, QueueOptions};
+use crate::ring::position::{Phase, Position, SlotWord};
+use crate::segment::Segment;
+use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, HEADERS};
+use crate::segment::region::{self, Mapping};
+use crate::world::{self, Access, Fate, Local, Note, read, write};
+
+/// What a message holds while it is being written.
+const TORN: u64 = u64::MAX;
+/// Bytes of a message.
+const LEN: usize = 200;
+const CARRIED: u64 = 3;
+
+// Where the words lie; `src/object/block/queue.rs` and `src/heap/block.rs` assert it.
+const SLOTS: usize = BLOCKS as usize + 640;
+const STRIDE: usize = 128;
+const CARRIER: usize = 32;
+const HOLDERS: usize = 64;
+
+/// What is done otherwise than in the crate. Controls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    None,
+    /// A block has the same generation each time that it is sent.
+    OneGeneration,
+    /// A block keeps its generation when it is sent. It has another when it is freed, and that is
+    /// enough.
+    KeepsGeneration,
+    /// A message is published before its block is carried.
+    PublishesFirst,
+    /// A receiver gives the block back before the slot.
+    DiscardsFirst,
+    /// The reaper gives back what is stranded, and then recovers slots.
+    SweepsFirst,
+    /// The reaper looks at the queue once, before the slot.
+    LooksOnce,
+}
+
+impl Mistake {
+    fn is_senders(self) -> bool {
+        matches!(self, Mistake::OneGeneration | Mistake::KeepsGeneration | Mistake::PublishesFirst)
+    }
+
+    fn is_reapers(self) -> bool {
+        matches!(self, Mistake::SweepsFirst | Mistake::LooksOnce)
+    }
+}
+
+/// Who does what with the queue, beside the reapers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Sends so many, and gives up the first so many loans.
+    Sends(u64, u64),
+    /// Receives until there is nothing more and all senders have ended.
+    Receives,
+    /// Receives one, if it is there.
+    ReceivesOnce,
+    /// Has the queue and does nothing with it.
+    Holds,
+    /// Makes another queue, where there is room, and sends a short message there.
+    MakesAnother,
+}
+
+/// A configuration.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub capacity: usize,
+    pub policy: OnReceiverDeath,
+    pub parts: Vec<Part>,
+    /// Messages that are there from the beginning.
+    pub there: u64,
+    /// Blocks in all; one is the queue's.
+    pub blocks: u64,
+    /// They let go of the queue at the end.
+    pub leave: bool,
+    pub reapers: usize,
+    pub deaths: usize,
+    pub preemptions: Option<u64>,
+    pub mistake: Mistake,
+}
+
+impl Setting {
+    pub fn of(capacity: usize, policy: OnReceiverDeath, parts: &[Part]) -> Setting {
+        Setting {
+            capacity,
+            policy,
+            parts: parts.to_vec(),
+            there: 0,
+            blocks: 3,
+            leave: false,
+            reapers: 0,
+            deaths: 2,
+            preemptions: None,
+            mistake: Mistake::None,
+        }
+    }
+
+    pub fn model(self) -> Model {
+        let mut text = format!("{} slots, {:?}", self.capacity, self.policy).to_lowercase();
+        text += &format!(", {:?}, {} blocks", self.parts, self.blocks);
+        if self.there > 0 {
+            text += &format!(", {} there", self.there);
+        }
+        if self.leave {
+            text += ", leave";
+        }
+        if self.reapers > 0 {
+            text += &format!(", {} reapers", self.reapers);
+        }
+        text += &format!(", {} die", self.deaths);
+        if let Some(preemptions) = self.preemptions {
+            text += &format!(", {preemptions} preemptions");
+        }
+        let processes = self.processes();
+        let monitor = Watch {
+            capacity: self.capacity,
+            policy: self.policy,
+            blocks: self.blocks,
+            queue: HANDLE,
+            there: self.there,
+        };
+        let Setting { deaths, preemptions, .. } = self;
+        Model {
+            set_up: Box::new(move || self.set_up()),
+            processes,
+            deaths,
+            preemptions,
+            ..Model::new("message", text, monitor)
+        }
+    }
+
+    fn len(&self) -> u64 {
+        640 + (self.capacity * STRIDE) as u64
+    }
+
+    fn set_up(&self) {
+        // The processes, and whoever makes the last checks.
+        let last = self.processes().len();
+        region::lay_out(self.blocks, last + 1);
+        let mapping = Mapping::new(0);
+        let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers())
+            .expect("a table");
+        for process in 0..=last {
+            table.join(&attached(process)).expect("room");
+        }
+        with(0, |mapping, region, me| {
+            let pool = Pool::new(mapping, region);
+            // Every block has its pages, and nothing else.
+            let kind = Kind::Parcel.named::<()>();
+            let blocks: Vec<_> =
+                (0..self.blocks).map(|_| pool.allocate(me, kind, 1).expect("a block")).collect();
+            blocks.iter().for_each(|owned| pool.give_back(owned));
+            (0..self.blocks).for_each(|block| write(header(block), 0));
+            // The last one that was given back is where the search begins: at the first.
+            let owned = loop {
+                let owned =
+                    pool.allocate(me, Kind::Bytes.named::<()>(), self.len()).expect("a block");
+                if owned.id.to_bits() == HANDLE.block {
+                    break owned;
+                }
+                pool.give_back(&owned);
+                write(header(owned.id.to_bits()), 0);
+                first_is_next();
+            };
+            place::lie_at(BLOCKS, self.len(), HANDLE);
+            drop(made(self.capacity, self.policy));
+            pool.share(&owned, me);
+            for process in 1..self.parts.len() {
+                pool.attach(owned.id, owned.generation(), peer(process), |_| {});
+            }
+        });
+        for number in 1..=self.there {
+            let queue = queue(HANDLE, self.len());
+            let mut loan = queue.loan(LEN).expect("room");
+            write(offset_of(&mut loan), number);
+            loan.try_send().expect("room");
+        }
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let len = self.len();
+        let (leaves, mistake, capacity, policy) =
+            (self.leave, self.mistake, self.capacity, self.policy);
+        let senders: u64 = (self.parts.iter().enumerate())
+            .map(|(process, part)| u64::from(matches!(part, Part::Sends(..))) << process)
+            .sum();
+        let messages: u64 = self.parts.iter().map(|&part| part.messages()).sum();
+        let crowded = self.there + messages > capacity as u64;
+        let mut first = 1 + self.there;
+        let mut processes: Vec<Process> = Vec::new();
+        for (process, &part) in self.parts.iter().enumerate() {
+            let numbers = first..first + part.messages();
+            first = numbers.end;
+            let step = move |local: Local| -> Option<Local> {
+                let queue = || queue(HANDLE, len);
+                match part {
+                    Part::Sends(..) if mistake.is_senders() => {
+                        send_mistaken(process, numbers.clone(), mistake, local)
+                    }
+                    Part::Sends(_, aborts) => {
+                        send(&queue(), numbers.clone(), aborts, crowded, local)
+                    }
+                    Part::Receives if mistake == Mistake::DiscardsFirst => {
+                        receive_mistaken(senders, local)
+                    }
+                    Part::Receives => receive(&queue(), Some(senders), local),
+                    Part::ReceivesOnce => receive(&queue(), None, local),
+                    Part::Holds => None,
+                    Part::MakesAnother => {
+                        make_another(process, capacity, policy, len, local);
+                        None
+                    }
+                }
+            };
+            let script = move |local: Local| {
+                // What comes after the end of its part.
+                const AFTER: u64 = 1 << 32;
+                if local[3] == AFTER {
+                    if part == Part::MakesAnother {
+                        step(local);
+                    }
+                    return None;
+                }
+                match step_before(part, &step, local) {
+                    Some(local) => Some(local),
+                    None => {
+                        if leaves || part == Part::MakesAnother {
+                            leave(process, HANDLE);
+                        }
+                        Some([0, 0, 0, AFTER])
+                    }
+                }
+            };
+            processes.push(Process::new(part.name(), script));
+        }
+        let others = self.parts.len();
+        for reaper in others..others + self.reapers {
+            processes.push(if !mistake.is_reapers() {
+                heap::reaper_of(reaper, others)
+            } else {
+                Process {
+                    may_run: heap::reaper_of(reaper, others).may_run,
+                    ..Process::new("reaper", move |_| {
+                        reap_mistaken(reaper, mistake);
+                        None
+                    })
+                }
+            });
+        }
+        if crowded && senders != 0 {
+            // If all receivers are gone, somebody else makes room for the senders.
+            let is_receiver = |part: &Part| matches!(part, Part::Receives | Part::ReceivesOnce);
+            let receivers: Vec<bool> = self.parts.iter().map(is_receiver).collect();
+            processes.push(Process::immortal(
+                "drains",
+                move |fates| {
+                    (receivers.iter().zip(fates))
+                        .all(|(receives, &fate)| !receives || fate != Fate::Running)
+                },
+                move |local| receive(&queue(HANDLE, len), Some(senders), local),
+            ));
+        }
+        processes
+    }
+}
+
+/// What a process does before it lets go of the queue.
+fn step_before(part: Part, step: &dyn Fn(Local) -> Option<Local>, local: Local) -> Option<Local> {
+    if part == Part::MakesAnother { None } else { step(local) }
+}
+
+impl Part {
+    fn messages(self) -> u64 {
+        if let Part::Sends(messages, _) = self { messages } else { 0 }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Part::Sends(..) => "sender",
+            Part::Receives | Part::ReceivesOnce => "receiver",
+            Part::Holds => "holder",
+            Part::MakesAnother => "maker",
+        }
+    }
+}
+
+fn header(block: u64) -> usize {
+    (HEADERS + block * BLOCK_HEADER_SIZE) as usize
+}
+
+fn first_is_next() {
+    let mapping = Mapping::new(0);
+    write(mapping.layout().class_words(0) as usize + 8, 0);
+}
+
+fn made(capacity: usize, policy: OnReceiverDeath) -> ByteQueue {
+    let mut options = QueueOptions::new();
+    options.capacity(capacity).on_receiver_death(policy);
+    options.create_bytes().expect("a queue")
+}
+
+fn queue(handle: Handle, len: u64) -> ByteQueue {
+    place::lie_at(BLOCKS + handle.block * BLOCK, len, handle);
+    let segment = Segment::commons().expect("a segment");
+    ByteQueue::open(&segment, handle).expect("a queue")
+}
+
+fn envelopes() -> Queue<Envelope> {
+    let segment = Segment::commons().expect("a segment");
+    Queue::open(&segment, HANDLE).expect("a queue")
+}
+
+fn offset_of(loan: &mut [u8]) -> usize {
+    world::offset_of(loan.as_ptr().addr()).expect("in the arena")
+}
+
+/// Sends messages with these numbers, of which `local` counts them, after it gave up some loans.
+fn send(
+    queue: &ByteQueue,
+    numbers: std::ops::Range<u64>,
+    aborts: u64,
+    crowded: bool,
+    [sent, aborted, ..]: Local,
+) -> Option<Local> {
+    let number = numbers.start + sent;
+    if number == numbers.end {
+        return None;
+    }
+    let again = Some([sent, aborted, 0, 0]);
+    if crowded && queue.is_full() {
+        // A receiver may have died with a message. A loan that is not sent would do as well, but
+        // each has a generation of its own, and so there would be no end of states.
+        with(world::me(), |mapping, _, me| reap::reap_all(mapping, me));
+        return again;
+    }
+    let mut loan = match queue.loan(LEN) {
+        Ok(loan) => loan,
+        Err(CreateError::OutOfMemory { .. }) => return again,
+        Err(_) => {
+            world::note("no loan", 0, 0);
+            return None;
+        }
+    };
+    let message = offset_of(&mut loan);
+    write(message, TORN);
+    if aborted < aborts {
+        return Some([sent, aborted + 1, 0, 0]);
+    }
+    write(message, number);
+    match loan.try_send() {
+        Ok(()) => Some([sent + 1, aborted, 0, 0]),
+        Err(TrySendError::Full(_)) => again,
+        Err(_) => {
+            world::note("not sent", number, 0);
+            None
+        }
+    }
+}
+
+/// Receives what is there; until `senders` have ended, or once.
+fn receive(queue: &ByteQueue, senders: Option<u64>, [ended, ..]: Local) -> Option<Local> {
+    let message = match queue.try_recv() {
+        Ok(message) => message,
+        Err(TryRecvError::Empty) => return after_the_last(senders, ended),
+        Err(_) => {
+            world::note("broken", 0, 0);
+            return None;
+        }
+    };
+    look_into(&message, message.redelivered());
+    drop(message);
+    senders.map(|_| [ended, 0, 0, 0])
+}
+
+fn after_the_last(senders: Option<u64>, ended: u64) -> Option<Local> {
+    match senders {
+        Some(senders) if ended == 0 => Some([world::have_ended(senders).into(), 0, 0, 0]),
+        _ => None,
+    }
+}
+
+fn look_into(message: &[u8], redelivered: bool) {
+    let offset = world::offset_of(message.as_ptr().addr()).unwrap_or(0);
+    let (first, second) = (read(offset), read(offset));
+    if message.len() != LEN || first != second {
+        world::note("torn", first, second);
+    }
+    world::note("received", first, redelivered.into());
+}
+
+/// Makes another queue where the first one lay, or elsewhere, and sends a short message.
+fn make_another(process: usize, capacity: usize, policy: OnReceiverDeath, len: u64, _: Local) {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        let Ok(owned) = pool.allocate(me, Kind::Bytes.named::<()>(), len) else {
+            return;
+        };
+        let handle =
+            Handle { segment: 0, block: owned.id.to_bits(), generation: owned.generation().into() };
+        place::lie_at(owned.offset, len, handle);
+        let queue = made(capacity, policy);
+        if !pool.share(&owned, me) {
+            world::note("not shared", 0, 0);
+        }
+        if queue.try_send(b"x").is_err() {
+            world::note("not sent", 0, 0);
+        }
+    });
+}
+
+/// Lets go of the queue, as the last handle of a process does.
+fn leave(process: usize, handle: Handle) {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        let id = BlockId::from_bits(handle.block).expect("a block");
+        if pool.generation(id) == Some(handle.generation as u32) && pool.is_holder(id, me) {
+            pool.leave(
+                id,
+                me,
+                |object| block::recover(&pool, object, me.owner()),
+                |object| block::empty(&pool, object, me.owner()),
+            );
+        }
+    });
+}
+
+/// A sender of our own, for controls.
+fn send_mistaken(
+    process: usize,
+    numbers: std::ops::Range<u64>,
+    mistake: Mistake,
+    [sent, ..]: Local,
+) -> Option<Local> {
+    let number = numbers.start + sent;
+    if number == numbers.end {
+        return None;
+    }
+    place::lie_at(BLOCKS, place::len(), HANDLE);
+    with(process, |mapping, region, me| {
+        let again = Some([sent, 0, 0, 0]);
+        let pool = Pool::new(mapping, region);
+        let queue = envelopes();
+        if queue.is_full() {
+            return again;
+        }
+        let Ok(owned) = pool.allocate(me, Kind::Parcel.named::<()>(), LEN as u64) else {
+            return again;
+        };
+        write(owned.offset as usize, number);
+        let Ok(mut slot) = queue.try_reserve() else {
+            pool.give_back(&owned);
+            return again;
+        };
+        let word = header(owned.id.to_bits());
+        let generation = match mistake {
+            Mistake::OneGeneration => 1,
+            Mistake::KeepsGeneration => u64::from(owned.generation()),
+            _ => u64::from(owned.generation()) + 1,
+        };
+        let position = slot.position().to_bits();
+        let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *slot));
+        words[..3].copy_from_slice(&[LEN as u64, owned.id.to_bits(), generation]);
+        let carry = || {
+            for (index, value) in
+                [HANDLE.block, HANDLE.generation, position].into_iter().enumerate()
+            {
+                write(word + CARRIER + 8 * index, value);
+            }
+            write(word, generation << 34 | CARRIED << 31);
+        };
+        if mistake == Mistake::PublishesFirst {
+            slot.commit();
+            carry();
+        } else {
+            carry();
+            slot.commit();
+        }
+        Some([sent + 1, 0, 0, 0])
+    })
+}
+
+/// A receiver of our own, for controls.
+fn receive_mistaken(senders: u64, [ended, ..]: Local) -> Option<Local> {
+    place::lie_at(BLOCKS, place::len(), HANDLE);
+    let queue = envelopes();
+    let Ok(received) = queue.try_recv_ref() else {
+        return after_the_last(Some(senders), ended);
+    };
+    with(world::me(), |mapping, region, me| {
+        let holder = crate::object::holding::Holder::new(me, region, mapping);
+        let carrier = crate::heap::block::Carrier {
+            block: HANDLE.block,
+            generation: HANDLE.generation as u32,
+            position: received.claim().position().to_bits(),
+        };
+        let Some(contents) = Contents::find(&holder, &received, carrier) else {
+            world::note("broken", 0, 0);
+            return;
+        };
+        look_into(contents.bytes(received.claim()).unwrap_or_default(), received.redelivered());
+        contents.discard(&holder);
+    });
+    drop(received);
+    Some([ended, 0, 0, 0])
+}
+
+/// A reaper of our own, for controls.
+fn reap_mistaken(process: usize, mistake: Mistake) {
+    with(process, |mapping, region, me| {
+        let (_, table) = attach::view(mapping).expect("a table");
+        let pool = Pool::new(mapping, region);
+        let carries = |carrier: crate::heap::block::Carrier| {
+            if mistake != Mistake::LooksOnce {
+                return block::carries(&pool, carrier);
+            }
+            let id = BlockId::from_bits(carrier.block).expect("a block");
+            let position = Position::from_bits(carrier.position);
+            pool.shared(id, carrier.generation).is_some_and(|_| {
+                let word = SlotWord::from_bits(read(slot(position.index() as usize)));
+                word.lap() == position.lap() && is_occupied(word)
+            })
+        };
+        let clear = |dead: PeerId| {
+            if mistake == Mistake::SweepsFirst {
+                pool.sweep(me, carries);
+            }
+            pool.clear(
+                dead,
+                me,
+                |object| block::recover(&pool, object, dead.owner()),
+                |object| block::empty(&pool, object, me.owner()),
+            );
+            if mistake != Mistake::SweepsFirst {
+                pool.sweep(me, carries);
+            }
+        };
+        for index in table.indices() {
+            reaper::reap(mapping, table, me, index, clear);
+        }
+    });
+}
+
+fn slot(index: usize) -> usize {
+    SLOTS + index * STRIDE
+}
+
+fn is_occupied(word: SlotWord) -> bool {
+    matches!(word.phase(), Phase::Writing | Phase::Full | Phase::Reading | Phase::Orphan)
+}
+
+// What the monitor remembers: sets of messages, with a bit for each.
+const SENT: usize = 0;
+/// Claimed for reading at least once.
+const BEGUN: usize = 1;
+/// Claimed for reading again.
+const AGAIN: usize = 2;
+/// Released by their receiver.
+const TAKEN: usize = 3;
+/// Dropped with their dead receiver, or with the queue.
+const GONE: usize = 4;
+
+struct Watch {
+    capacity: usize,
+    policy: OnReceiverDeath,
+    blocks: u64,
+    queue: Handle,
+    /// Messages that were there from the beginning.
+    there: u64,
+}
+
+impl Watch {
+    fn block(&self, offset: usize, base: u64, size: u64) -> Option<(u64, usize)> {
+        let within = (offset as u64).checked_sub(base)?;
+        (within / size < self.blocks).then_some((within / size, (within % size) as usize))
+    }
+
+    fn slot(&self, offset: usize) -> Option<(usize, bool)> {
+        let index = offset.checked_sub(SLOTS)? / STRIDE;
+        (index < self.capacity).then_some((index, (offset - SLOTS).is_multiple_of(STRIDE)))
+    }
+
+    /// Whether the first queue is there.
+    fn is_there(&self, read: &dyn Fn(usize) -> u64) -> bool {
+        let (generation, state, _) = decode(read(header(self.queue.block)));
+        state == SHARED && generation == self.queue.generation
+    }
+
+    /// The slot that carries a block, by everybody's words.
+    fn carrier(&self, read: &dyn Fn(usize) -> u64, block: u64) -> Option<(usize, SlotWord)> {
+        let [queue, generation, position] =
+            [0, 8, 16].map(|field| read(header(block) + CARRIER + field));
+        let position = Position::from_bits(position);
+        if !self.is_there(read) || queue != self.queue.block || generation != self.queue.generation
+        {
+            return None;
+        }
+        let index = position.index() as usize;
+        let word = SlotWord::from_bits(read(slot(index)));
+        (word.lap() == position.lap() && is_occupied(word)).then_some((index, word))
+    }
+
+    /// The bit of the message in a slot.
+    fn message(&self, read: &dyn Fn(usize) -> u64, index: usize) -> Result<u64, String> {
+        let envelope = read(slot(index) + 8);
+        let (block, generation) = (envelope >> 16 & 0xffff, envelope >> 32);
+        if block >= self.blocks {
+            return Err(format!("slot {index} names block {block}"));
+        }
+        let (is, state, _) = decode(read(header(block)));
+        let carrier = self.carrier(read, block).map(|(index, _)| index);
+        if state != CARRIED || is != generation || carrier != Some(index) {
+            return Err(format!(
+                "slot {index} names block {block}, generation {generation}, and does not carry it"
+            ));
+        }
+        let number = read((BLOCKS + block * BLOCK) as usize);
+        if number < 64 {
+            Ok(1 << number)
+        } else {
+            Err(format!("slot {index} holds no message: {number:#x}"))
+        }
+    }
+
+    fn moved(
+        &self,
+        touch: Touch,
+        index: usize,
+        view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
+        // The words of another queue say nothing of these messages.
+        let now = |offset| view.read(offset);
+        if !self.is_there(&now) {
+            return Ok(());
+        }
+        let (before, after) = (SlotWord::from_bits(touch.before), SlotWord::from_bits(touch.after));
+        // As it was: a slot that was released carries nothing.
+        let was = |offset| if offset == slot(index) { touch.before } else { view.read(offset) };
+        let mine = before.owner() == touch.process as u32;
+        match (before.phase(), after.phase()) {
+            (Phase::Writing, Phase::Full) => {
+                let message = self.message(&now, index)?;
+                if ghost[SENT] & message != 0 {
+                    return Err("a message was sent twice".into());
+                }
+                ghost[SENT] |= message;
+            }
+            (Phase::Full, Phase::Reading) => {
+                let message = self.message(&now, index)?;
+                if ghost[BEGUN] & message != 0 {
+                    return Err("a message was received twice".into());
+                }
+                ghost[BEGUN] |= message;
+            }
+            (Phase::Orphan, Phase::Reading) => ghost[AGAIN] |= self.message(&now, index)?,
+            (Phase::Reading, Phase::Empty) => {
+                let message = self.message(&was, index)?;
+                if (ghost[TAKEN] | ghost[GONE]) & message != 0 {
+                    return Err("a message was taken twice".into());
+                }
+                if !mine && !view.is_dead(before.owner() as usize) {
+                    return Err("a living receiver lost its message".into());
+                }
+                if !mine && self.policy == OnReceiverDeath::Redeliver {
+                    return Err("a message was dropped with its receiver".into());
+                }
+                ghost[if mine { TAKEN } else { GONE }] |= message;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn block_moved(
+        &self,
+        touch: Touch,
+        block: u64,
+        view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
+        let now = |offset| view.read(offset);
+        let was = |offset| if offset == touch.offset { touch.before } else { view.read(offset) };
+        let ((g, from, before), (h, to, after)) = (decode(touch.before), decode(touch.after));
+        let mine = |owner| index_of(owner) as usize == touch.process;
+        let is_dead = |owner| view.is_dead(index_of(owner) as usize);
+        match (from, to) {
+            (FREE, OWNED) if h == g && mine(after) => Ok(()),
+            (OWNED, SHARED) if h == g && mine(before) => Ok(()),
+            (SHARED, SHARED) if h == g => Ok(()),
+            (SHARED, OWNED) if h == g && mine(after) => {
+                let holders = view.read(header(block) + HOLDERS);
+                let living = (0..view.fates.len()).find(|&process| {
+                    holders >> process & 1 != 0
+                        && process != touch.process
+                        && !view.is_dead(process)
+                });
+                if let Some(holder) = living {
+                    return Err(format!("the queue is taken from {holder}"));
+                }
+                if block == self.queue.block && g == self.queue.generation {
+                    for index in 0..self.capacity {
+                        let word = SlotWord::from_bits(view.read(slot(index)));
+                        if is_occupied(word) && word.phase() != Phase::Writing {
+                            ghost[GONE] |= self.message(&was, index)?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            // In whose name a block is torn down does not matter while the one before is dead.
+            (OWNED, OWNED) if h == g && is_dead(before) => Ok(()),
+            (OWNED, CARRIED) if mine(before) => Ok(()),
+            (CARRIED, OWNED) if h == g && mine(after) => match self.carrier(&now, block) {
+                Some((index, word)) => {
+                    Err(format!("block {block} is taken from slot {index}, which is {word:?}"))
+                }
+                None => Ok(()),
+            },
+            (OWNED, FREE) if h == g + 1 && (mine(before) || is_dead(before)) => Ok(()),
+            _ => Err(format!(
+                "block {block} went from {:?} to {:?}",
+                decode(touch.before),
+                decode(touch.after)
+            )),
+        }
+    }
+
+    fn all_free(&self, when: &str) -> Result<(), String> {
+        for block in 0..self.blocks {
+            let (_, state, owner) = decode(read(header(block)));
+            let holders = read(header(block) + HOLDERS);
+            if state != FREE || holders != 0 {
+                return Err(format!(
+                    "{when}, block {block} is left in state {state} with {owner}, held by {holders:#b}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Monitor for Watch {
+    fn touched(&self, touch: Touch, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+        if let Some((index, true)) = self.slot(touch.offset)
+            && touch.before != touch.after
+        {
+            return self.moved(touch, index, view, ghost);
+        }
+        if let Some((block, 0)) = self.block(touch.offset, HEADERS, BLOCK_HEADER_SIZE)
+            && touch.before != touch.after
+        {
+            return self.block_moved(touch, block, view, ghost);
+        }
+        if let Some((block, 0)) = self.block(touch.offset, BLOCKS, BLOCK)
+            && block != self.queue.block
+            && decode(view.read(header(block))).1 != SHARED
+        {
+            let now = |offset| view.read(offset);
+            let (_, state, owner) = decode(now(header(block)));
+            let owned = state == OWNED && index_of(owner) as usize == touch.process;
+            let read = touch.access == Access::Load
+                && state == CARRIED
+                && self.carrier(&now, block).is_some_and(|(_, word)| {
+                    word.phase() == Phase::Reading && word.owner() == touch.process as u32
+                });
+            if !owned && !read {
+                return Err(format!("block {block} was touched by somebody whose it is not"));
+            }
+        }
+        Ok(())
+    }
+
+    fn noted(
+        &self,
+        _process: usize,
+        note: Note,
+        _view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
+        match note.what {
+            "received" => {
+                let message = 1u64.checked_shl(note.a as u32).unwrap_or(0);
+                let again = ghost[AGAIN] & message != 0;
+                if ghost[BEGUN] & message == 0 || again != (note.b != 0) {
+                    return Err(format!("received {note:?} of {:#b}, {:#b}", ghost[0], ghost[2]));
+                }
+                Ok(())
+            }
+            what => Err(format!("{what} ({:#x}, {:#x})", note.a, note.b)),
+        }
+    }
+
+    fn at_the_end(&self, fates: &[Fate], ghost: &Ghost) -> Result<(), String> {
+        let len = 640 + (self.capacity * STRIDE) as u64;
+        let there = ((1 << self.there) - 1) << 1;
+        let sent = ghost[SENT] | there;
+        let mut accounted = ghost[TAKEN] | ghost[GONE];
+        if fates.iter().all(|&fate| fate == Fate::Ended) && !self.is_there(&read) {
+            // Nobody has died, so nobody needs to be cleared up after.
+            self.all_of_messages_free()?;
+        }
+        // What the dead were reading is dropped with them; and everything, if nobody has the queue.
+        let (mut read_by_the_dead, mut all) = (0, 0);
+        for index in (0..self.capacity).filter(|_| self.is_there(&read)) {
+            let word = SlotWord::from_bits(read(slot(index)));
+            if is_occupied(word) && word.phase() != Phase::Writing {
+                let message = self.message(&read, index)?;
+                all |= message;
+                if word.phase() == Phase::Reading && self.policy == OnReceiverDeath::Drop {
+                    read_by_the_dead |= message;
+                }
+            }
+        }
+        with(fates.len(), |mapping, _, me| reap::reap_all(mapping, me));
+        accounted |= if self.is_there(&read) { read_by_the_dead } else { all };
+        // What is left can be received, and memory be had again.
+        if self.is_there(&read) {
+            let queue = queue(self.queue, len);
+            while let Ok(message) = queue.try_recv() {
+                let offset = world::offset_of(message.as_ptr().addr()).unwrap_or(0);
+                let number = read(offset);
+                if number >= 64 || accounted >> number & 1 != 0 {
+                    return Err(format!("message {number} is left over"));
+                }
+                accounted |= 1 << number;
+            }
+            for _ in 1..self.blocks {
+                drop(queue.loan(LEN).map_err(|error| format!("memory is lost: {error}"))?);
+            }
+        }
+        if accounted & sent != sent {
+            return Err(format!("sent {sent:#b}, and {accounted:#b} is accounted for"));
+        }
+        for (process, &fate) in fates.iter().enumerate() {
+            for block in 0..self.blocks {
+                let (generation, state, _) = decode(read(header(block)));
+                if fate == Fate::Ended && state == SHARED {
+                    leave(process, Handle { segment: 0, block, generation });
+                }
+            }
+        }
+        self.all_free("in the end")
+    }
+
+    fn tell(&self, offset: usize, value: u64) -> String {
+        if let Some((index, true)) = self.slot(offset) {
+            let word = SlotWord::from_bits(value);
+            return format!("slot {index}: {:?}({}, {})", word.phase(), word.lap(), word.owner());
+        }
+        match (self.block(offset, HEADERS, BLOCK_HEADER_SIZE), self.block(offset, BLOCKS, BLOCK)) {
+            (Some((block, 0)), _) => {
+                let (generation, state, owner) = decode(value);
+                let state =
+                    ["free", "owned by", "shared", "carried"].get(state as usize).unwrap_or(&"?");
+                format!("block {block}: {state} {owner} ({generation})")
+            }
+            (Some((block, HOLDERS)), _) => format!("holders {block}: {value:#b}"),
+            (Some((block, field)), _) => format!("header {block}+{field}: {value:#x}"),
+            (_, Some((block, field))) => format!("block {block}+{field}: {value:#x}"),
+            _ => super::peers::tell(offset, value),
+        }
+    }
+}
+
+impl Watch {
+    /// Without a death nobody clears up, and nothing must need it.
+    fn all_of_messages_free(&self) -> Result<(), String> {
+        for block in 0..self.blocks {
+            let (_, state, _) = decode(read(header(block)));
+            if state == CARRIED {
+                return Err(format!("nobody died, and block {block} is left in no message"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Controls, each with what its violation must say.
+pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
+    use Part::*;
+    let one = |parts: &[Part]| Setting {
+        deaths: 1,
+        preemptions: Some(2),
+        ..Setting::of(1, OnReceiverDeath::Drop, parts)
+    };
+    // The block that was read before is sent again.
+    let again = Setting { blocks: 2, reapers: 1, ..one(&[Sends(2, 0), Receives]) };
+    let of = |mistake, setting: Setting| Setting { mistake, ..setting }.model();
+    vec![
+        (
+            of(Mistake::OneGeneration, again.clone()),
+            "messages, a block with the same generation each time",
+            Some("is taken from slot"),
+        ),
+        (
+            of(Mistake::KeepsGeneration, again),
+            "messages, a block with another generation when it is freed only",
+            None,
+        ),
+        (
+            of(Mistake::PublishesFirst, one(&[Sends(1, 0), Receives])),
+            "messages, published before the block is carried",
+            Some("does not carry it"),
+        ),
+        (
+            of(Mistake::DiscardsFirst, one(&[Sends(1, 0), Receives])),
+            "messages, given back before the slot",
+            Some("is taken from slot"),
+        ),
+        (
+            of(Mistake::SweepsFirst, Setting { there: 1, reapers: 1, ..one(&[ReceivesOnce]) }),
+            "messages, stranded ones given back before slots are recovered",
+            Some("is left in state 3"),
+        ),
+        (
+            of(
+                Mistake::LooksOnce,
+                Setting { there: 1, reapers: 1, ..one(&[ReceivesOnce, MakesAnother]) },
+            ),
+            "messages, judged without a second look at the queue",
+            Some("is left in state 3"),
+        ),
+    ]
+}
+
+/// What is explored, the small ones first; `all` for those that take seconds.
+pub fn models(all: bool) -> Vec<Model> {
+    use Part::*;
+    let mut settings = Vec::new();
+    for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
+        let of = |parts: &[Part]| Setting::of(1, policy, parts);
+        settings.push(of(&[Sends(1, 0), Receives]));
+        settings.push(Setting { there: 1, deaths: 1, reapers: 1, ..of(&[ReceivesOnce]) });
+    }
+    let two = |policy, parts: &[Part]| Setting::of(2, policy, parts);
+    for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
+        let of = |parts: &[Part]| Setting::of(1, policy, parts);
+        let two = |parts: &[Part]| two(policy, parts);
+        settings.push(Setting { there: 1, ..of(&[Receives, Receives]) });
+        settings.push(two(&[Sends(1, 1), Receives]));
+        settings.push(two(&[Sends(1, 0), Sends(1, 0)]));
+        settings.push(Setting { blocks: 2, ..of(&[Sends(2, 0), Receives]) });
+        settings.push(of(&[Sends(2, 0), Receives]));
+        // Two let go at once, with a message in the queue: the one that freed it left the message,
+        // as neither had seen itself alone.
+        settings.push(Setting { there: 1, leave: true, ..of(&[Holds, Holds]) });
+        settings.push(Setting { there: 1, leave: true, ..of(&[ReceivesOnce, Holds]) });
+        settings.push(Setting { leave: true, ..of(&[Sends(1, 0), ReceivesOnce]) });
+        settings.push(Setting { there: 1, reapers: 1, leave: true, ..of(&[ReceivesOnce, Holds]) });
+        settings.push(Setting { reapers: 1, ..of(&[Sends(1, 0), Receives]) });
+        settings.push(Setting { there: 1, reapers: 2, ..of(&[ReceivesOnce]) });
+        let another = of(&[ReceivesOnce, MakesAnother]);
+        let preemptions = Some(2);
+        if all {
+            settings.push(Setting { there: 1, reapers: 1, deaths: 1, preemptions, ..another });
+        }
+    }
+    settings.into_iter().map(Setting::model).collect()
+}

@@ -1,0 +1,36 @@
+//! A process as a holder of the object: as in the crate, but that it always is one.
+
+use crate::heap::{AllocError, Pool};
+use crate::object::reap;
+use crate::peer::PeerId;
+use crate::segment::region::{Mapping, Region};
+use crate::world;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder<'a> {
+    pub(crate) me: PeerId,
+    pub(crate) region: Region<'a>,
+    mapping: &'a Mapping,
+}
+
+impl<'a> Holder<'a> {
+    pub(crate) fn new(me: PeerId, region: Region<'a>, mapping: &'a Mapping) -> Holder<'a> {
+        Holder { me, region, mapping }
+    }
+
+    pub(crate) fn pool(&self) -> Pool<'a> {
+        Pool::new(self.mapping, self.region)
+    }
+
+    pub(crate) fn make_room(&self, why: &AllocError) -> bool {
+        reap::make_room(self.mapping, self.me, why)
+    }
+
+    pub(crate) fn is_dead_peer(&self, index: u32) -> bool {
+        index != self.me.index() && world::is_dead(index as usize)
+    }
+
+    pub(crate) fn reap(&self, index: u32) {
+        reap::reap_one(self.mapping, self.me, index);
+    }
+}
