@@ -473,9 +473,11 @@ impl<'a> Pool<'a> {
         if header.free(owned) {
             self.refund(len);
             if let Some(words) = self.class_words(id.class.into()) {
-                // Relaxed: hints.
-                // The lowest: blocks that were used before are used again, as they have pages.
-                words.hint.fetch_min(id.index.into(), Ordering::Relaxed);
+                // Relaxed: hints. The lowest: blocks that were used before are used again, as they
+                // have pages.
+                if u64::from(id.index) < words.hint.load(Ordering::Relaxed) {
+                    words.hint.store(id.index.into(), Ordering::Relaxed);
+                }
                 words.free.fetch_add(1, Ordering::Relaxed);
             }
         }
