@@ -104,6 +104,7 @@ fn send_refusal<T>(error: TrySendError<T>) -> Refusal {
     match error {
         TrySendError::Full(_) => Refusal::NotNow,
         TrySendError::Closed(_) => Refusal::Closed,
+        TrySendError::Disconnected(_) => panic!("a queue is no channel"),
         TrySendError::Broken(_, fault) => panic!("broken: {fault}"),
     }
 }
@@ -112,6 +113,7 @@ fn recv_refusal(error: TryRecvError) -> Refusal {
     match error {
         TryRecvError::Empty => Refusal::NotNow,
         TryRecvError::Closed => Refusal::Closed,
+        TryRecvError::Disconnected => panic!("a queue is no channel"),
         TryRecvError::Broken(fault) => panic!("broken: {fault}"),
     }
 }
