@@ -399,8 +399,12 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
 }
 
 pub fn bounded(model: Model) -> Model {
-    let configuration = format!("{}, 3 preemptions", model.configuration);
-    Model { configuration, preemptions: Some(3), ..model }
+    bounded_by(3, model)
+}
+
+fn bounded_by(preemptions: u64, model: Model) -> Model {
+    let configuration = format!("{}, {preemptions} preemptions", model.configuration);
+    Model { configuration, preemptions: Some(preemptions), ..model }
 }
 
 pub fn reaper_of(process: usize, others: usize) -> Process {
@@ -488,7 +492,7 @@ pub fn models(all: bool) -> Vec<Model> {
         let reapers = vec![holder(0), holder(1), reaper_of(2, 2), reaper_of(3, 2)];
         models.push(bounded(model("two holders, two reapers", 1, true, 2, reapers)));
         models.push(model("fork", 1, true, 3, family(false)));
-        models.push(bounded(model("fork, reaper", 1, true, 2, family(true))));
+        models.push(bounded_by(2, model("fork, reaper", 1, true, 2, family(true))));
     }
     models
 }
