@@ -169,7 +169,8 @@ impl ByteQueue {
     /// let queue = offspring::ByteQueue::with_capacity(2)?;
     /// let mut loan = queue.loan(5)?;
     /// loan.copy_from_slice(b"hello");
-    /// loan.send()?;
+    /// // The error contains the loan, which borrows the queue, so `?` may need `map_err` here.
+    /// loan.send().map_err(|error| error.to_string())?;
     /// drop(queue.loan(1_000_000)?); // Sends nothing.
     /// assert_eq!(*queue.recv()?, *b"hello");
     /// assert!(queue.is_empty());
