@@ -41,6 +41,8 @@
 //!   [`mod@bytes`]: channels of messages of any length.
 //! - [`ObjectQueue`]: the same kind of queue with equal handles, which ends when one calls `close`.
 //!   [`ByteQueue`]: messages of any length, written and read in place.
+//! - [`ShmBox`], [`ShmVec`], [`ShmStr`]: memory that one process owns, and that moves through a
+//!   [`Queue`] without a copy.
 //! - [`Lock`]: a value that one thread of one process has at a time.
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
 //!   settings.
@@ -66,9 +68,10 @@
 //! - `sync`, `ring`, `heap`: algorithms over words that they are given. They do not use each other.
 //! - `object`: typed objects in blocks: what lies there (`block`, `payload`), how a process reaches
 //!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
-//!   (`transfer`), messages in blocks of their own (`parcel`), who has which end of a channel
+//!   (`transfer`), messages in blocks of their own (`parcel`), values that own blocks (`carry`,
+//!   `owned`), who has which end of a channel
 //!   (`ends`), and what is cleared up after the dead (`reap`).
-//! - `queue`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
+//! - `queue`, `boxed`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
 //! - `channel`: queues with two kinds of ends.
 //! - `process`: children.
 
@@ -90,6 +93,8 @@ mod ring;
 mod sync;
 mod sys;
 
+#[cfg(not(loom))]
+mod boxed;
 #[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]
@@ -118,10 +123,12 @@ mod value;
 pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
+    boxed::{Boxable, ShmBox, ShmStr, ShmVec},
     channel::{Receiver, ReceiverIter, Sender, bytes, channel, plain},
     event::{Event, TryWaitError, WaitTimeoutError},
     lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},
     object::attempt::Never,
+    object::carry::Transfer,
     object::transfer::{
         RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
         TrySendError,

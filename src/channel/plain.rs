@@ -1,4 +1,4 @@
-//! Channels of plain values, which are copied and not encoded.
+//! Channels of plain values, which are copied and not encoded, and of boxes, which move.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use crate::channel::ended::Ended;
 use crate::object::CreateError;
 use crate::object::block::ends::Role;
-use crate::object::kind::Kind;
+use crate::object::carry::{self, Transfer};
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
 use crate::queue::{Queue, QueueOptions};
-use crate::segment::{Segment, Shm};
+use crate::segment::Segment;
 use crate::sync::Wait;
 
 /// Makes a channel of `capacity` slots for plain values, in the commons.
@@ -32,7 +32,7 @@ use crate::sync::Wait;
 /// assert_eq!(child.join()?, 55);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn channel<T: Shm>(capacity: usize) -> Result<(Sender<T>, Receiver<T>), CreateError> {
+pub fn channel<T: Transfer>(capacity: usize) -> Result<(Sender<T>, Receiver<T>), CreateError> {
     QueueOptions::new().capacity(capacity).create_plain_channel()
 }
 
@@ -41,7 +41,9 @@ impl QueueOptions {
     ///
     /// # Errors
     /// As [`plain::channel`](channel).
-    pub fn create_plain_channel<T: Shm>(&self) -> Result<(Sender<T>, Receiver<T>), CreateError> {
+    pub fn create_plain_channel<T: Transfer>(
+        &self,
+    ) -> Result<(Sender<T>, Receiver<T>), CreateError> {
         self.create_plain_channel_in(&Segment::commons()?)
     }
 
@@ -49,12 +51,11 @@ impl QueueOptions {
     ///
     /// # Errors
     /// As [`plain::channel`](channel).
-    pub fn create_plain_channel_in<T: Shm>(
+    pub fn create_plain_channel_in<T: Transfer>(
         &self,
         segment: &Segment,
     ) -> Result<(Sender<T>, Receiver<T>), CreateError> {
-        let kind = Kind::PlainChannel.with::<T>();
-        let queue = Queue::make(segment, &self.of_channel(), kind)?;
+        let queue = Queue::make(segment, &self.of_channel(), carry::channel_kind::<T>())?;
         let sender = Sender { ended: Ended::first(queue.clone(), Role::Sender)? };
         Ok((sender, Receiver { ended: Ended::first(queue, Role::Receiver)? }))
     }
@@ -76,11 +77,11 @@ impl QueueOptions {
 /// assert_eq!(sender.send(7).unwrap_err().into_inner(), 7);
 /// # Ok::<(), offspring::CreateError>(())
 /// ```
-pub struct Sender<T: Shm> {
+pub struct Sender<T: Transfer> {
     ended: Ended<Queue<T>>,
 }
 
-impl<T: Shm> Sender<T> {
+impl<T: Transfer> Sender<T> {
     /// Sends `value`, waiting for a free slot as long as it takes.
     ///
     /// # Memory ordering
@@ -121,7 +122,7 @@ impl<T: Shm> Sender<T> {
     }
 }
 
-impl<T: Shm> Sender<T> {
+impl<T: Transfer> Sender<T> {
     /// Another end, whose blocked operations wait as `wait` says.
     #[must_use = "this gives another end and leaves this one as it is"]
     pub fn with_wait(&self, wait: Wait) -> Sender<T> {
@@ -157,11 +158,11 @@ impl<T: Shm> Sender<T> {
 /// # Peer death
 /// As [`Queue`]. If the last sender's process is killed, blocked receivers get what is left
 /// and then `Disconnected`, within 100 ms.
-pub struct Receiver<T: Shm> {
+pub struct Receiver<T: Transfer> {
     ended: Ended<Queue<T>>,
 }
 
-impl<T: Shm> Receiver<T> {
+impl<T: Transfer> Receiver<T> {
     /// Receives a value, waiting as long as it takes.
     ///
     /// # Memory ordering
@@ -207,7 +208,7 @@ impl<T: Shm> Receiver<T> {
     }
 }
 
-impl<T: Shm> Receiver<T> {
+impl<T: Transfer> Receiver<T> {
     /// Another end, whose blocked operations wait as `wait` says.
     #[must_use = "this gives another end and leaves this one as it is"]
     pub fn with_wait(&self, wait: Wait) -> Receiver<T> {
@@ -236,32 +237,32 @@ impl<T: Shm> Receiver<T> {
 }
 
 /// Another end of the same role.
-impl<T: Shm> Clone for Sender<T> {
+impl<T: Transfer> Clone for Sender<T> {
     fn clone(&self) -> Self {
         Sender { ended: self.ended.another(Clone::clone) }
     }
 }
 
 /// Another end of the same role.
-impl<T: Shm> Clone for Receiver<T> {
+impl<T: Transfer> Clone for Receiver<T> {
     fn clone(&self) -> Self {
         Receiver { ended: self.ended.another(Clone::clone) }
     }
 }
 
-impl<T: Shm> fmt::Debug for Sender<T> {
+impl<T: Transfer> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ended.fmt("Sender", f)
     }
 }
 
-impl<T: Shm> fmt::Debug for Receiver<T> {
+impl<T: Transfer> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ended.fmt("Receiver", f)
     }
 }
 
-impl<'a, T: Shm> IntoIterator for &'a Receiver<T> {
+impl<'a, T: Transfer> IntoIterator for &'a Receiver<T> {
     type Item = T;
     type IntoIter = Iter<'a, T>;
 
@@ -273,19 +274,19 @@ impl<'a, T: Shm> IntoIterator for &'a Receiver<T> {
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]
 #[must_use = "an iterator does nothing unless it is asked"]
-pub struct Iter<'a, T: Shm> {
+pub struct Iter<'a, T: Transfer> {
     receiver: &'a Receiver<T>,
     end: Option<RecvError>,
 }
 
-impl<T: Shm> Iter<'_, T> {
+impl<T: Transfer> Iter<'_, T> {
     /// Why the iteration ended; `None` before the end.
     pub fn end(&self) -> Option<RecvError> {
         self.end
     }
 }
 
-impl<T: Shm> Iterator for Iter<'_, T> {
+impl<T: Transfer> Iterator for Iter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -296,4 +297,4 @@ impl<T: Shm> Iterator for Iter<'_, T> {
     }
 }
 
-impl<T: Shm> FusedIterator for Iter<'_, T> {}
+impl<T: Transfer> FusedIterator for Iter<'_, T> {}

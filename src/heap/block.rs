@@ -8,7 +8,8 @@
 //!      8     8  kind     the owner, before SHARED: fingerprint of what lies in the block
 //!     16     8  len      the owner: bytes in use, from the start of the block
 //!     24     8  pages    the owner: how many pages are backed, and the same number inverted
-//!     32    24  carrier  the owner, before CARRIED: block, generation and position of the slot
+//!     32    24  carrier  the owner, before CARRIED: block, generation and position of the slot;
+//!                        the position is `NOWHERE` in a free block and while it is written
 //!     56     8  -
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
@@ -19,8 +20,10 @@
 //! # States
 //! ```text
 //! FREE(g) --allocate: CAS--> OWNED(g, p) --built: CAS---> SHARED(g) --the last holder: CAS----> OWNED(g, p) --> FREE(g+1)
-//!                               |  |                                                               |    |
-//!                               |  +--sent in a slot: CAS--> CARRIED(g+1) --done, or stranded: CAS-+    |
+//!                               |  |  ^                                                            |    |
+//!                               |  +--|--sent: CAS--> CARRIED(g+1) --done, stranded, taken: CAS----+    |
+//!                               |     |                   |  ^                                          |
+//!                               |     +--send failed: CAS-+  +--taker dead, message is not: CAS---------+
 //!                               +--------- p dead: the reaper gives it back ----------------------------+
 //! ```
 //! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block
@@ -35,6 +38,13 @@
 //! the slot, and swaps exactly the word that it read. Each way into `CARRIED` has a generation of
 //! its own, so the swap fails if the block was sent again meanwhile. A generation comes round after
 //! 2^29 messages, and a process sends fewer than 5 million of that kind in a second.
+//!
+//! A receiver may *take* a block out of its message ([`carry`](crate::object::carry)): the block is
+//! `OWNED` by it while the slot is still its own. If it dies then, and the message is to be delivered
+//! again, the block goes back to `CARRIED`, or straight to the next receiver. The carrier says which
+//! block that is: for each other block that is `OWNED` it names a slot that is in a later lap, or
+//! none. Therefore the position is written first as `NOWHERE`, so that no mixture of an old carrier
+//! and a new one names a slot.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::heap::holders::Holders;
@@ -110,6 +120,9 @@ impl BlockWord {
     }
 }
 
+/// A position that no slot has.
+const NOWHERE: u64 = u64::MAX;
+
 /// The slot that carries a block: that of a queue, in one lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Carrier {
@@ -183,25 +196,37 @@ impl BlockHeader {
     /// claim of the slot keeps it there.
     pub(crate) fn carry(&self, owned: BlockWord, carrier: Carrier) -> Option<BlockWord> {
         let Carrier { block, generation, position } = carrier;
-        // Relaxed: published by the word.
-        for (word, value) in self.carrier.iter().zip([block, generation.into(), position]) {
-            word.store(value, Ordering::Relaxed);
-        }
+        // Release: in this order, for the process that judges the block if this one is killed here.
+        // It does so after the kernel has said that this one is dead, and sees what it has stored.
+        self.carrier[2].store(NOWHERE, Ordering::Release);
+        self.carrier[0].store(block, Ordering::Release);
+        self.carrier[1].store(generation.into(), Ordering::Release);
+        self.carrier[2].store(position, Ordering::Release);
         let carried = owned.next_generation().with(State::Carried);
         self.advance(owned, carried).then_some(carried)
     }
 
-    /// The slot that carries a block, if the word read before this is [`State::Carried`] and is
-    /// still the same after it.
+    /// Puts a block back into its message, from which a process took it that is dead.
+    pub(crate) fn put_back(&self, owned: BlockWord) -> bool {
+        self.advance(owned, owned.with(State::Carried))
+    }
+
+    /// The slot that carries a block, or from which it was taken, if the word that was read before
+    /// this is still the same after it. `None` if it is in no slot.
     pub(crate) fn carrier(&self) -> Option<Carrier> {
         // Relaxed: ordered by the word.
         let [block, generation, position] =
             [0, 1, 2].map(|index: usize| self.carrier[index].load(Ordering::Relaxed));
+        if position == NOWHERE {
+            return None;
+        }
         Some(Carrier { block, generation: u32::try_from(generation).ok()?, position })
     }
 
     /// Gives an owned block back. Nothing in it may be used after this.
     pub(crate) fn free(&self, owned: BlockWord) -> bool {
+        // Relaxed: published by the word. Its next owner has taken it from no message.
+        self.carrier[2].store(NOWHERE, Ordering::Relaxed);
         self.advance(owned, owned.next_generation())
     }
 

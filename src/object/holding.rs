@@ -171,6 +171,11 @@ impl Holding {
         self.mapping.file_id()
     }
 
+    /// The segment, as this process has it.
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
     /// Offset of the object in the segment.
     pub(crate) fn offset(&self) -> u64 {
         self.offset

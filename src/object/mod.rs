@@ -7,6 +7,7 @@
 //! - [`ends`]: the ends of channels that this process has.
 //! - [`payload`]: typed values in blocks.
 //! - [`parcel`]: messages of any length: in the slot, or in a block of their own.
+//! - [`carry`]: values that own memory, on their way through a queue. [`owned`]: that memory.
 //! - [`holding`]: an object as this process holds it.
 //! - [`place`]: where it lies; every operation starts there.
 //! - [`attempt`]: the slow path of an operation that does not succeed at once.
@@ -17,12 +18,14 @@
 
 pub(crate) mod attempt;
 pub(crate) mod block;
+pub(crate) mod carry;
 pub(crate) mod ends;
 pub(crate) mod error;
 pub(crate) mod handle;
 pub(crate) mod holding;
 pub(crate) mod kind;
 pub(crate) mod lineage;
+pub(crate) mod owned;
 pub(crate) mod parcel;
 pub(crate) mod payload;
 pub(crate) mod place;

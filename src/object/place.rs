@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
@@ -19,7 +20,7 @@ use crate::object::holding::{Holder, Holding};
 use crate::peer::{Fault, PeerId};
 use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Segment;
-use crate::segment::region::Region;
+use crate::segment::region::{Mapping, Region};
 use crate::sync::event::{Event, EventRef};
 use crate::sys::barrier::Fences;
 use crate::sys::descriptor::FileId;
@@ -167,6 +168,11 @@ impl<B: Block> Object<B> {
     pub(crate) fn key(&self) -> (FileId, u64, u64) {
         let Handle { block, generation, .. } = self.holding.handle();
         (self.holding.file_id(), block, generation)
+    }
+
+    /// The segment, as this process has it.
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        self.holding.mapping()
     }
 
     /// This process as a holder of the object, in the process that has entered.

@@ -27,14 +27,16 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
             | Kind::Objects
             | Kind::PlainChannel
             | Kind::BytesChannel
-            | Kind::ObjectsChannel,
+            | Kind::ObjectsChannel
+            | Kind::Owners
+            | Kind::OwnersChannel,
         ) => queue::recover(pool, object, owner),
         Some(Kind::Lock) => lock::recover(pool, object, owner),
         // The next process takes over a dead one's role, and a ring that publishes by one store has
         // nothing to recover.
         Some(Kind::Spsc) => {}
         // Never shared.
-        Some(Kind::Parcel) => {}
+        Some(Kind::Parcel | Kind::Boxed | Kind::Slice | Kind::Text) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
         // Nobody owns an event.
         Some(Kind::Event) => {}
@@ -48,6 +50,8 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
         Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
             queue::empty(pool, object, owner)
         }
+        // Where in a slot the names are, only the type of the values knows.
+        Some(Kind::Owners | Kind::OwnersChannel) => pool.discard_all(object, owner),
         Some(
             Kind::Queue
             | Kind::PlainChannel
@@ -55,7 +59,10 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
             | Kind::Spsc
             | Kind::Value
             | Kind::Event
-            | Kind::Parcel,
+            | Kind::Parcel
+            | Kind::Boxed
+            | Kind::Slice
+            | Kind::Text,
         )
         | None => {}
     }
@@ -66,9 +73,14 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
 pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
     let container = || pool.shared(BlockId::from_bits(carrier.block)?, carrier.generation);
     let carries = container().is_some_and(|object| match Kind::of(object.kind) {
-        Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
-            queue::carries(pool, object, carrier.position)
-        }
+        Some(
+            Kind::Bytes
+            | Kind::Objects
+            | Kind::BytesChannel
+            | Kind::ObjectsChannel
+            | Kind::Owners
+            | Kind::OwnersChannel,
+        ) => queue::carries(pool, object, carrier.position),
         Some(
             Kind::Queue
             | Kind::PlainChannel
@@ -76,7 +88,10 @@ pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
             | Kind::Spsc
             | Kind::Value
             | Kind::Event
-            | Kind::Parcel,
+            | Kind::Parcel
+            | Kind::Boxed
+            | Kind::Slice
+            | Kind::Text,
         )
         | None => false,
     });

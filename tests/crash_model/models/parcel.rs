@@ -545,6 +545,7 @@ fn reap_mistaken(process: usize, mistake: Mistake) {
             pool.clear(
                 dead,
                 me,
+                |carrier| block::carries(&pool, carrier),
                 |object| block::recover(&pool, object, dead.owner()),
                 |object| block::empty(&pool, object, me.owner()),
             );
@@ -607,6 +608,9 @@ impl Watch {
     fn carrier(&self, read: &dyn Fn(usize) -> u64, block: u64) -> Option<(usize, SlotWord)> {
         let [queue, generation, position] =
             [0, 8, 16].map(|field| read(header(block) + CARRIER + field));
+        if position == u64::MAX {
+            return None;
+        }
         let position = Position::from_bits(position);
         if !self.is_there(read) || queue != self.queue.block || generation != self.queue.generation
         {

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::object::holding::Holder;
 use crate::object::{CreateError, Handle};
@@ -61,7 +62,7 @@ pub(crate) trait Block: Copy + fmt::Debug {
 pub(crate) struct Object<B: Block> {
     handle: Handle,
     shape: B::Shape,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     place: Place<B>,
 }
 
@@ -117,7 +118,7 @@ impl<B: Block> Object<B> {
         handle: Handle,
         shape: impl FnOnce(Region<'_>, u64, u64) -> Result<B::Shape, Fault>,
     ) -> Result<Object<B>, Fault> {
-        let mapping = Mapping::new(0);
+        let mapping = Arc::new(Mapping::new(0));
         let beside = || OBJECTS.with_borrow(|objects| objects.get(handle.block as usize).copied());
         let in_heap = IN_HEAP.get().map(|(offset, len, _)| (offset, len));
         let (offset, len) = in_heap.or_else(beside).ok_or(Fault::Stale)?;
@@ -155,6 +156,10 @@ impl<B: Block> Object<B> {
     pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
         Ok(Holder::new(self.place.peer, region, &self.mapping))
+    }
+
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
     }
 
     pub(crate) fn is_dead(&self, owner: u32) -> bool {

@@ -1,0 +1,264 @@
+//! A block that one process owns, filled with values of one type: the memory of a box.
+//!
+//! # Peer death
+//! The block is `OWNED` by the process, and given back with all that a dead process owned. On its way
+//! to another process it is part of a message: see [`carry`](super::carry).
+//!
+//! # Fork
+//! A forked child has a copy of the handle. As for guards, one load shows that this is another
+//! process: the identity of a process in the segment stands on a page that the kernel wipes in a
+//! child. A copy is inert, as the block's word names the parent.
+#![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::heap::pool::{Carried, Owned};
+use crate::heap::{BlockId, Pool};
+use crate::object::block::MOST_ALIGN;
+use crate::object::carry::{Arrival, Departure, Name};
+use crate::object::error::CreateError;
+#[cfg(test)]
+use crate::object::handle::Handle;
+use crate::object::{holding, reap};
+use crate::peer::{Fault, PeerId, identity};
+use crate::primitive::{AtomicU64, Ordering};
+use crate::segment::Shm;
+use crate::segment::region::{Mapping, Region};
+
+/// A block with room for `count` values, which belongs to this handle.
+///
+/// # Invariants
+/// - `start` is aligned for a `T`, and `count` values lie there, in `mapping`.
+/// - In the process that is `me` in the segment, the block's word is `OWNED` by it in
+///   `generation`, and no other handle there has this block and generation; so the values are those
+///   of this handle alone. That holds until the handle is dropped, or its block part of a message.
+pub(crate) struct OwnedBlock<T> {
+    mapping: Arc<Mapping>,
+    /// The word that says who this process is; it lives as long as `mapping`.
+    identity: NonNull<AtomicU64>,
+    me: PeerId,
+    block: BlockId,
+    generation: u32,
+    start: NonNull<T>,
+    count: usize,
+    values: PhantomData<T>,
+}
+
+// SAFETY: the values belong to the handle, and may be used by each thread that has it.
+unsafe impl<T: Send> Send for OwnedBlock<T> {}
+// SAFETY: through a shared handle there are shared references to the values only.
+unsafe impl<T: Sync> Sync for OwnedBlock<T> {}
+
+impl<T: Shm> OwnedBlock<T> {
+    /// A block with room for `count` values; whatever bytes lie there.
+    pub(crate) fn new(
+        mapping: &Arc<Mapping>,
+        kind: u64,
+        count: usize,
+    ) -> Result<OwnedBlock<T>, CreateError> {
+        if align_of::<T>() > MOST_ALIGN {
+            let (align, most) = (align_of::<T>(), MOST_ALIGN);
+            return Err(CreateError::Alignment { align, most });
+        }
+        let len = bytes_of::<T>(count).ok_or(CreateError::OutOfMemory {
+            requested: u64::MAX,
+            available: mapping.layout().budget(),
+        })?;
+        let me = holding::arrive(mapping)?;
+        let region = mapping.region().ok_or(Fault::Corrupt)?;
+        let pool = Pool::new(mapping, region);
+        let owned = match pool.allocate(me, kind, len) {
+            // What dead processes have left may be room enough.
+            Err(error) if reap::make_room(mapping, me, &error) => pool.allocate(me, kind, len)?,
+            other => other?,
+        };
+        let block = OwnedBlock::of(mapping, region, me, &owned, count);
+        if block.is_none() {
+            pool.give_back(&owned);
+        }
+        Ok(block.ok_or(Fault::Corrupt)?)
+    }
+
+    /// The handle of a block with room for `count` values, which `me` has just come to own.
+    fn of(
+        mapping: &Arc<Mapping>,
+        region: Region<'_>,
+        me: PeerId,
+        owned: &Owned,
+        count: usize,
+    ) -> Option<OwnedBlock<T>> {
+        let start = region.bytes(owned.offset, bytes_of::<T>(count)?, align_of::<T>())?;
+        // INVARIANT: `bytes` has checked range and alignment, and the caller has the block.
+        Some(OwnedBlock {
+            identity: mapping.identity(),
+            mapping: Arc::clone(mapping),
+            me,
+            block: owned.id,
+            generation: owned.generation(),
+            start: start.cast(),
+            count,
+            values: PhantomData,
+        })
+    }
+
+    /// The segment that the block lies in.
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// Forgets that there is room for more than `count` values.
+    pub(crate) fn shrink_to(&mut self, count: usize) {
+        // INVARIANT: a part of what was there.
+        self.count = self.count.min(count);
+    }
+
+    /// How many values there is room for.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The values.
+    ///
+    /// # Panics
+    /// If this process is not the owner.
+    #[inline]
+    pub(crate) fn values(&self) -> &[T] {
+        self.check();
+        // SAFETY: by the invariant, as this is the process; any bits are a valid `T: Shm`. The borrow
+        // of the handle lets nobody write.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+    }
+
+    /// The values, to be changed.
+    ///
+    /// # Panics
+    /// If this process is not the owner.
+    #[inline]
+    pub(crate) fn values_mut(&mut self) -> &mut [T] {
+        self.check();
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.count) }
+    }
+
+    /// Fills the block with zeros.
+    pub(crate) fn zero(&mut self) {
+        self.check();
+        // SAFETY: by the invariant, as above; zeros are a valid `T: Shm`.
+        unsafe { self.start.write_bytes(0, self.count) };
+    }
+
+    /// Makes the block part of a message, of which `len` values count.
+    ///
+    /// # Panics
+    /// If this process is not the owner.
+    pub(crate) fn pack(&mut self, len: usize, departure: &Departure<'_>) -> Result<Name, Fault> {
+        self.check();
+        if departure.mapping.file_id() != self.mapping.file_id() {
+            return Err(Fault::OtherSegment);
+        }
+        let (pool, owned) = self.owned().ok_or(Fault::Corrupt)?;
+        let carried = pool.carry(&owned, departure.carrier).ok_or(Fault::Corrupt)?;
+        // For `restore`. Nobody else has the handle, so nobody uses it in between.
+        self.generation = carried.generation;
+        let generation = carried.generation.into();
+        Ok(Name { block: carried.id.to_bits(), generation, len: len as u64 })
+    }
+
+    /// Takes the block back if it was made part of a message, which is not sent.
+    pub(crate) fn restore(&mut self) {
+        if let Some(region) = self.mapping.region() {
+            let carried = Carried { id: self.block, generation: self.generation };
+            // INVARIANT: the block is ours again, in the generation that the handle has.
+            Pool::new(&self.mapping, region).take_back(carried, self.me.owner());
+        }
+    }
+
+    /// Takes the block out of a message. It must be of this kind; gives the number of values in it
+    /// that count.
+    pub(crate) fn unpack(
+        name: Name,
+        kind: u64,
+        arrival: &Arrival<'_>,
+    ) -> Result<(OwnedBlock<T>, usize), Fault> {
+        let id = BlockId::from_bits(name.block).ok_or(Fault::Corrupt)?;
+        let generation = u32::try_from(name.generation).map_err(|_| Fault::Corrupt)?;
+        let Arrival { holder, mapping, carrier } = arrival;
+        let carried = Carried { id, generation };
+        let pool = holder.pool();
+        let taken = pool.take(carried, *carrier, holder.me.owner()).ok_or(Fault::Corrupt)?;
+        let count = (taken.len / size_of::<T>().max(1) as u64) as usize;
+        let count = if size_of::<T>() == 0 { usize::MAX } else { count };
+        let fits = taken.kind == kind && name.len <= count as u64;
+        let block = OwnedBlock::of(mapping, holder.region, holder.me, &taken.owned, count);
+        match block.filter(|_| fits) {
+            Some(block) => Ok((block, name.len as usize)),
+            None => {
+                pool.give_back(&taken.owned);
+                Err(if taken.kind == kind { Fault::Corrupt } else { Fault::WrongType })
+            }
+        }
+    }
+}
+
+impl<T> OwnedBlock<T> {
+    /// Whether this is the process that owns the block.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        // SAFETY: it lives as long as the mapping.
+        let identity = unsafe { self.identity.as_ref() };
+        // Acquire pairs with the Release store of the identity: a thread that sees it sees the
+        // mapping.
+        identity.load(Ordering::Acquire) == self.me.to_bits()
+    }
+
+    #[inline]
+    fn check(&self) {
+        if !self.is_ours() {
+            not_ours();
+        }
+    }
+
+    /// The block, as a name.
+    #[cfg(test)]
+    pub(crate) fn handle(&self) -> Handle {
+        let (segment, generation) = (self.mapping.id(), self.generation.into());
+        Handle { segment, block: self.block.to_bits(), generation }
+    }
+
+    /// The block as the heap knows it, if its word still says what the handle says.
+    fn owned(&self) -> Option<(Pool<'_>, Owned)> {
+        let me = identity::own(&self.mapping).filter(|&me| me == self.me)?;
+        let pool = Pool::new(&self.mapping, self.mapping.region()?);
+        Some((pool, pool.owned(self.block, self.generation, me.owner())?))
+    }
+}
+
+impl<T> Drop for OwnedBlock<T> {
+    fn drop(&mut self) {
+        if let Some((pool, owned)) = self.owned() {
+            pool.give_back(&owned);
+        }
+    }
+}
+
+impl<T> fmt::Debug for OwnedBlock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedBlock").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of so many values; `None` if that is more than a slice can have.
+fn bytes_of<T>(count: usize) -> Option<u64> {
+    let len = count.checked_mul(size_of::<T>())?;
+    isize::try_from(len).ok().map(|_| len as u64)
+}
+
+#[cold]
+#[inline(never)]
+fn not_ours() -> ! {
+    panic!("a box of the parent's was used in a forked child, which has only a copy of its handle")
+}
