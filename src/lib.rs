@@ -135,7 +135,10 @@ pub use {
     },
     object::{CreateError, Handle},
     peer::Fault,
-    process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
+    process::{
+        Child, Failure, ForkError, JoinError, Location, Moved, PanicInfo, Return, end_with_parent,
+        fork,
+    },
     queue::{
         ByteQueue, DecodeError, EncodeError, Iter, Loan, Message, Messages, ObjectQueue, Objects,
         OnReceiverDeath, Queue, QueueOptions, Received, Reservation,

@@ -45,11 +45,16 @@
 //! block that is: for each other block that is `OWNED` it names a slot that is in a later lap, or
 //! none. Therefore the position is written first as `NOWHERE`, so that no mixture of an old carrier
 //! and a new one names a slot.
+//!
+//! A block that is part of what a child returns is `CARRIED` by its parent's entry in the peer table,
+//! in that generation, and names the child, too. It is stranded once the parent is gone.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::heap::holders::Holders;
+use crate::peer::PeerId;
+use crate::peer::id::GENERATION_BITS as GENERATION_BITS_OF_PEER;
 use crate::primitive::{AtomicU64, Ordering};
-use crate::segment::layout::BLOCK_HEADER_SIZE;
+use crate::segment::layout::{BLOCK_HEADER_SIZE, PEERS};
 use crate::segment::region::Shared;
 
 const STATE_BITS: u32 = 3;
@@ -123,7 +128,14 @@ impl BlockWord {
 /// A position that no slot has.
 const NOWHERE: u64 = u64::MAX;
 
-/// The slot that carries a block: that of a queue, in one lap.
+/// In place of a queue's block: the carrier is what a child returns.
+const RESULT: u64 = u64::MAX;
+/// Bits of an index of a peer in the position of such a carrier.
+const INDEX_BITS: u32 = 16;
+
+const _: () = assert!(PEERS <= 1 << INDEX_BITS && GENERATION_BITS_OF_PEER + 2 * INDEX_BITS < 64);
+
+/// What carries a block: the slot of a queue in one lap, or what a child returns to its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Carrier {
     /// The queue's block.
@@ -131,6 +143,23 @@ pub(crate) struct Carrier {
     pub(crate) generation: u32,
     /// Slot and lap.
     pub(crate) position: u64,
+}
+
+impl Carrier {
+    /// What `child` returns to `parent`. It carries as long as the parent is attached, which takes
+    /// the blocks or frees them.
+    pub(crate) fn of_result(parent: PeerId, child: PeerId) -> Carrier {
+        let position = u64::from(child.generation()) << (2 * INDEX_BITS)
+            | u64::from(child.index()) << INDEX_BITS
+            | u64::from(parent.index());
+        Carrier { block: RESULT, generation: parent.generation(), position }
+    }
+
+    /// The parent that takes the blocks, if this is what a child returns.
+    pub(crate) fn receiver(&self) -> Option<PeerId> {
+        let index = (self.position & ((1 << INDEX_BITS) - 1)) as u32;
+        (self.block == RESULT).then(|| PeerId::new(index, self.generation))
+    }
 }
 
 /// A number as it stands in the segment: with its inverse above it, except for the zero of fresh
@@ -317,6 +346,20 @@ mod tests {
             (last.next_version().state(), last.next_version().generation()),
             (State::Shared, 1)
         );
+    }
+
+    #[test]
+    fn a_result_names_its_parent_and_its_child() {
+        let parent = PeerId::new(1023, u32::MAX);
+        let carrier = Carrier::of_result(parent, PeerId::new(1023, u32::MAX));
+        assert_eq!(carrier.receiver(), Some(parent));
+        assert_ne!(carrier.position, NOWHERE);
+        for other in [PeerId::new(1022, u32::MAX), PeerId::new(1023, 5)] {
+            assert_ne!(Carrier::of_result(parent, other), carrier);
+            assert_ne!(Carrier::of_result(other, parent), carrier);
+        }
+        let slot = Carrier { block: 7, generation: 0, position: 0 };
+        assert_eq!(slot.receiver(), None);
     }
 
     #[test]

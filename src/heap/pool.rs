@@ -24,6 +24,7 @@ use std::fmt;
 
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State, once, twice};
 use crate::peer::PeerId;
+use crate::peer::table::Table;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::{BLOCK_HEADER_SIZE, CLASS_WORDS_SIZE, Class, HEAP_WORDS_SIZE};
 use crate::segment::region::{Mapping, Region, Shared};
@@ -181,6 +182,11 @@ impl<'a> Pool<'a> {
         self.region
     }
 
+    /// The peers of the segment.
+    pub(crate) fn peers(&self) -> Option<Table<'a>> {
+        Table::of(self.region, self.mapping.layout().peers())
+    }
+
     /// Takes a block of at least `len` bytes for `me`, backs it with pages and records `kind`.
     ///
     /// Its bytes are what the last owner left there.
@@ -294,15 +300,12 @@ impl<'a> Pool<'a> {
         Some(Owned { id: carried.id, offset: self.offset(carried.id)?, word })
     }
 
-    /// Gives back every block that a message in `queue` carries, which belongs to `me` alone by now.
-    pub(crate) fn discard_all(&self, queue: Attached, me: u32) {
+    /// Gives back every block of which the carrier belongs to `me` alone, as `is_mine` says.
+    pub(crate) fn discard_all(&self, me: u32, is_mine: impl Fn(Carrier) -> bool) {
         self.walk(|id, header| {
             let word = header.load();
-            let is_in = |carrier: Carrier| {
-                carrier.block == queue.id.to_bits() && carrier.generation == queue.generation
-            };
             if word.state() == State::Carried
-                && header.carrier().is_some_and(is_in)
+                && header.carrier().is_some_and(&is_mine)
                 && let Some(owned) = header.own(word, me)
             {
                 self.tear_down(id, header, owned, Pages::Keep);

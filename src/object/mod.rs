@@ -14,6 +14,7 @@
 //! - [`transfer`]: the errors of sending and receiving.
 //! - [`reap`]: gives back the holds and claims of a dead process.
 //! - [`lineage`]: what a forked child gets from its parent.
+//! - [`result`]: values that own memory, on their way from a child to its parent.
 //! - `segment`: operations of a segment on all its objects.
 
 pub(crate) mod attempt;
@@ -30,6 +31,7 @@ pub(crate) mod parcel;
 pub(crate) mod payload;
 pub(crate) mod place;
 pub(crate) mod reap;
+pub(crate) mod result;
 mod segment;
 #[cfg(test)]
 mod tests;

@@ -61,7 +61,6 @@
 use std::fmt;
 use std::io;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::object::ends::Roll;
@@ -70,8 +69,8 @@ use crate::peer::Fault;
 use crate::process::child::Child;
 use crate::process::children::{self, ChildProcess};
 use crate::process::exit::{self, Start};
-
 use crate::process::outcome::OutcomeFile;
+use crate::process::returned::Return;
 use crate::segment::{Segment, SegmentError};
 use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wrapped};
@@ -113,6 +112,10 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// long `Vec` of integers or floats, also as the `Ok` of a `Result<_, Failure>`, is about half as
 /// fast as copying it. Long byte vectors inside other values are sent at a third of that speed,
 /// because `serde` encodes them byte by byte; the crate `serde_bytes` helps there.
+///
+/// A [`ShmBox`](crate::ShmBox), [`ShmVec`](crate::ShmVec) or [`ShmStr`](crate::ShmStr) moves to the
+/// parent, and no byte of it is copied. It must lie in the commons or in another segment that the
+/// parent had open at the fork. If nobody joins the child, it is freed.
 ///
 /// To use `?` in the closure, let it return `Result<_,` [`Failure`](crate::Failure)`>`: every error
 /// converts into a `Failure`. Most errors of this crate can also be returned as they are.
@@ -170,6 +173,17 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// # }
 /// ```
 ///
+/// A megabyte that a child has made and its parent goes on with:
+/// ```
+/// use offspring::ShmBox;
+///
+/// let child = offspring::fork(|| ShmBox::from_fn(1 << 20, |index| index as u8).unwrap())?;
+/// let mut bytes = child.join()?;
+/// assert_eq!((bytes.len(), bytes[77]), (1 << 20, 77));
+/// bytes.fill(0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Errors of this crate can be returned as they are:
 /// ```
 /// use offspring::{CreateError, Queue};
@@ -182,7 +196,7 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 pub fn fork<F, T>(closure: F) -> Result<Child<T>, ForkError>
 where
     F: FnOnce() -> T + Send + 'static,
-    T: Serialize + DeserializeOwned + 'static,
+    T: Return,
 {
     children::reap_dropped();
     let alone = OnlyThread::ask()?;

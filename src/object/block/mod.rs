@@ -14,6 +14,7 @@ use crate::heap::block::Carrier;
 use crate::heap::pool::Attached;
 use crate::heap::{BlockId, Pool};
 use crate::object::kind::Kind;
+use crate::peer::table::State;
 
 pub(crate) use line::MOST_ALIGN;
 
@@ -51,7 +52,9 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
             queue::empty(pool, object, owner)
         }
         // Where in a slot the names are, only the type of the values knows.
-        Some(Kind::Owners | Kind::OwnersChannel) => pool.discard_all(object, owner),
+        Some(Kind::Owners | Kind::OwnersChannel) => pool.discard_all(owner, |carrier| {
+            carrier.block == object.id.to_bits() && carrier.generation == object.generation
+        }),
         Some(
             Kind::Queue
             | Kind::PlainChannel
@@ -68,9 +71,16 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
     }
 }
 
-/// Whether the slot that `carrier` names is still in that lap, so that what it carries can be
-/// received.
+/// Whether the slot that `carrier` names is still in that lap, or the parent to which a child returns
+/// is still there, so that what is carried can be received.
 pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
+    if let Some(parent) = carrier.receiver() {
+        let entry = pool.peers().and_then(|peers| peers.load(parent.index()));
+        return entry.is_some_and(|entry| {
+            entry.generation() == parent.generation()
+                && matches!(entry.state(), State::Joining(_) | State::Live(_))
+        });
+    }
     let container = || pool.shared(BlockId::from_bits(carrier.block)?, carrier.generation);
     let carries = container().is_some_and(|object| match Kind::of(object.kind) {
         Some(
