@@ -116,11 +116,13 @@ mod sealed {
 /// [`OnReceiverDeath`](crate::OnReceiverDeath) says whether it goes to another one or is freed.
 ///
 /// # Fork
-/// A box belongs to the process that made or received it. In a forked child a copy of the handle is
-/// inert: using it panics, and dropping it does nothing.
+/// A box that the closure of [`fork`](crate::fork()) captured belongs to the child. In all other cases it
+/// stays with the process that made or received it, and the copy of the handle in a forked child is
+/// inert: using it panics, and dropping it does nothing. That is also so if the closure captured an
+/// `Arc` of the box and the parent has another.
 ///
 /// # Panics
-/// Every use in a forked child of the owner panics.
+/// Every use in a process that does not own the box panics.
 ///
 /// # Source
 /// How a box changes hands is described in `docs/queue.md`.

@@ -216,6 +216,13 @@ impl BlockHeader {
         self.advance(from, owned).then_some(owned)
     }
 
+    /// Makes a block another process's that this one owns.
+    pub(crate) fn pass(&self, owned: BlockWord, heir: u32) -> bool {
+        // Relaxed: published by the word. It may have been returned to this process by a child.
+        self.carrier[2].store(NOWHERE, Ordering::Relaxed);
+        self.own(owned, heir).is_some()
+    }
+
     /// Shows a built block to its holders.
     pub(crate) fn share(&self, owned: BlockWord) -> bool {
         self.advance(owned, owned.with(State::Shared))

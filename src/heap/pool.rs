@@ -217,6 +217,11 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// Makes an owned block that of `heir`, a child which does not run yet.
+    pub(crate) fn pass(&self, owned: &Owned, heir: PeerId) -> bool {
+        self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner()))
+    }
+
     /// Makes an owned block part of the message in a slot that `carrier` names, which the caller has
     /// claimed and not yet published. `None` if somebody has written over the block's word.
     pub(crate) fn carry(&self, owned: &Owned, carrier: Carrier) -> Option<Carried> {

@@ -68,6 +68,11 @@ impl Lineage {
         Some(promise.child)
     }
 
+    /// Who the child is in each segment.
+    pub(crate) fn children(&self) -> impl Iterator<Item = (FileId, PeerId)> {
+        self.promises.iter().map(|promise| (promise.mapping.file_id(), promise.child))
+    }
+
     /// The segments that both processes have, and what carries a block there that the child returns.
     pub(crate) fn results(&self) -> impl Iterator<Item = (&Arc<Mapping>, Carrier)> {
         self.promises

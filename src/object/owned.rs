@@ -7,7 +7,11 @@
 //! # Fork
 //! A forked child has a copy of the handle. As for guards, one load shows that this is another
 //! process: the identity of a process in the segment stands on a page that the kernel wipes in a
-//! child. A copy is inert, as the block's word names the parent.
+//! child. Whether the child may use the block, the block's word says:
+//! - If the closure of the child captured the box, the parent drops its own handle while the child
+//!   waits ([`ends`](super::ends)). That drop makes the block the child's, by one swap. The child finds
+//!   this at its first use, and where the block lies in its own mapping.
+//! - Every other copy is inert, as the word names the parent.
 #![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
 
 use std::fmt;
@@ -22,28 +26,32 @@ use crate::object::carry::{Arrival, Departure, Name};
 use crate::object::error::CreateError;
 #[cfg(test)]
 use crate::object::handle::Handle;
-use crate::object::{holding, reap};
+use crate::object::{ends, holding, reap};
 use crate::peer::{Fault, PeerId, identity};
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Shm;
 use crate::segment::region::{Mapping, Region};
+use crate::sys;
 
 /// A block with room for `count` values, which belongs to this handle.
 ///
 /// # Invariants
-/// - `start` is aligned for a `T`, and `count` values lie there, in `mapping`.
-/// - In the process that is `me` in the segment, the block's word is `OWNED` by it in
-///   `generation`, and no other handle there has this block and generation; so the values are those
-///   of this handle alone. That holds until the handle is dropped, or its block part of a message.
+/// - In the process that is `me` in the segment, `start` is aligned for a `T`, and `count` values lie
+///   there, in `mapping`. The block's word is `OWNED` by it in `generation`, and no other handle there
+///   has this block and generation; so the values are those of this handle alone. That holds until
+///   the handle is dropped, or its block part of a message.
 pub(crate) struct OwnedBlock<T> {
     mapping: Arc<Mapping>,
     /// The word that says who this process is; it lives as long as `mapping`.
     identity: NonNull<AtomicU64>,
-    me: PeerId,
+    /// This process, as bits; written after `start`.
+    me: AtomicU64,
     block: BlockId,
     generation: u32,
-    start: NonNull<T>,
+    start: AtomicPtr<T>,
     count: usize,
+    /// Which one, among all that this process and those it was forked from have made.
+    serial: u64,
     values: PhantomData<T>,
 }
 
@@ -95,11 +103,12 @@ impl<T: Shm> OwnedBlock<T> {
         Some(OwnedBlock {
             identity: mapping.identity(),
             mapping: Arc::clone(mapping),
-            me,
+            me: AtomicU64::new(me.to_bits()),
             block: owned.id,
             generation: owned.generation(),
-            start: start.cast(),
+            start: AtomicPtr::new(start.cast().as_ptr()),
             count,
+            serial: ends::next_serial(),
             values: PhantomData,
         })
     }
@@ -127,10 +136,10 @@ impl<T: Shm> OwnedBlock<T> {
     /// If this process is not the owner.
     #[inline]
     pub(crate) fn values(&self) -> &[T] {
-        self.check();
+        let start = self.start();
         // SAFETY: by the invariant, as this is the process; any bits are a valid `T: Shm`. The borrow
         // of the handle lets nobody write.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+        unsafe { std::slice::from_raw_parts(start, self.count) }
     }
 
     /// The values, to be changed.
@@ -139,16 +148,16 @@ impl<T: Shm> OwnedBlock<T> {
     /// If this process is not the owner.
     #[inline]
     pub(crate) fn values_mut(&mut self) -> &mut [T] {
-        self.check();
+        let start = self.start();
         // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.count) }
+        unsafe { std::slice::from_raw_parts_mut(start, self.count) }
     }
 
     /// Fills the block with zeros.
     pub(crate) fn zero(&mut self) {
-        self.check();
+        let start = self.start();
         // SAFETY: by the invariant, as above; zeros are a valid `T: Shm`.
-        unsafe { self.start.write_bytes(0, self.count) };
+        unsafe { start.write_bytes(0, self.count) };
     }
 
     /// Makes the block part of a message, of which `len` values count.
@@ -156,7 +165,7 @@ impl<T: Shm> OwnedBlock<T> {
     /// # Panics
     /// If this process is not the owner.
     pub(crate) fn pack(&mut self, len: usize, departure: &Departure<'_>) -> Result<Name, Fault> {
-        self.check();
+        self.start();
         if departure.mapping.file_id() != self.mapping.file_id() {
             return Err(Fault::OtherSegment);
         }
@@ -170,10 +179,10 @@ impl<T: Shm> OwnedBlock<T> {
 
     /// Takes the block back if it was made part of a message, which is not sent.
     pub(crate) fn restore(&mut self) {
-        if let Some(region) = self.mapping.region() {
+        if let (Some(me), Some(region)) = (identity::own(&self.mapping), self.mapping.region()) {
             let carried = Carried { id: self.block, generation: self.generation };
             // INVARIANT: the block is ours again, in the generation that the handle has.
-            Pool::new(&self.mapping, region).take_back(carried, self.me.owner());
+            Pool::new(&self.mapping, region).take_back(carried, me.owner());
         }
     }
 
@@ -205,21 +214,59 @@ impl<T: Shm> OwnedBlock<T> {
 }
 
 impl<T> OwnedBlock<T> {
-    /// Whether this is the process that owns the block.
-    #[inline]
+    /// Whether this process owns the block.
     pub(crate) fn is_ours(&self) -> bool {
+        self.is_known() || self.adopt()
+    }
+
+    /// Whether this is the process that was found to be the owner.
+    #[inline]
+    fn is_known(&self) -> bool {
         // SAFETY: it lives as long as the mapping.
         let identity = unsafe { self.identity.as_ref() };
         // Acquire pairs with the Release store of the identity: a thread that sees it sees the
-        // mapping.
-        identity.load(Ordering::Acquire) == self.me.to_bits()
+        // mapping. And with that of `me`: it sees `start`.
+        identity.load(Ordering::Acquire) == self.me.load(Ordering::Acquire)
     }
 
+    /// Where the values lie.
+    ///
+    /// # Panics
+    /// If this process is not the owner.
     #[inline]
-    fn check(&self) {
-        if !self.is_ours() {
+    fn start(&self) -> *mut T {
+        if !self.is_known() && !self.adopt() {
             not_ours();
         }
+        // Relaxed: see `is_known`.
+        self.start.load(Ordering::Relaxed)
+    }
+
+    /// Finds out, in a forked child, whether the block is its own by now, and where it lies.
+    #[cold]
+    #[inline(never)]
+    fn adopt(&self) -> bool {
+        // A process that the parent did not fork by this crate got nothing, and does not attach only
+        // to find that out.
+        let may_be = identity::own(&self.mapping).is_some()
+            || identity::reserved(&self.mapping, sys::process::pid()).is_some();
+        if !may_be {
+            return false;
+        }
+        let found = holding::arrive(&self.mapping).ok().and_then(|me| {
+            let region = self.mapping.region()?;
+            let pool = Pool::new(&self.mapping, region);
+            let owned = pool.owned(self.block, self.generation, me.owner())?;
+            let start = region.bytes(owned.offset, bytes_of::<T>(self.count)?, align_of::<T>())?;
+            Some((me, start))
+        });
+        let Some((me, start)) = found else { return false };
+        // INVARIANT: the word names this process, and `bytes` has checked range and alignment. Another
+        // thread that is here finds the same.
+        self.start.store(start.cast().as_ptr(), Ordering::Relaxed);
+        // Release pairs with the Acquire in `is_known`.
+        self.me.store(me.to_bits(), Ordering::Release);
+        true
     }
 
     /// The block, as a name.
@@ -229,9 +276,12 @@ impl<T> OwnedBlock<T> {
         Handle { segment, block: self.block.to_bits(), generation }
     }
 
-    /// The block as the heap knows it, if its word still says what the handle says.
+    /// The block as the heap knows it, if this process owns it.
     fn owned(&self) -> Option<(Pool<'_>, Owned)> {
-        let me = identity::own(&self.mapping).filter(|&me| me == self.me)?;
+        if !self.is_ours() {
+            return None;
+        }
+        let me = identity::own(&self.mapping)?;
         let pool = Pool::new(&self.mapping, self.mapping.region()?);
         Some((pool, pool.owned(self.block, self.generation, me.owner())?))
     }
@@ -239,8 +289,12 @@ impl<T> OwnedBlock<T> {
 
 impl<T> Drop for OwnedBlock<T> {
     fn drop(&mut self) {
-        if let Some((pool, owned)) = self.owned() {
-            pool.give_back(&owned);
+        let Some((pool, owned)) = self.owned() else {
+            return;
+        };
+        match ends::heir_in(self.mapping.file_id(), self.serial) {
+            Some(heir) => drop(pool.pass(&owned, heir)),
+            None => pool.give_back(&owned),
         }
     }
 }
@@ -260,5 +314,5 @@ fn bytes_of<T>(count: usize) -> Option<u64> {
 #[cold]
 #[inline(never)]
 fn not_ours() -> ! {
-    panic!("a box of the parent's was used in a forked child, which has only a copy of its handle")
+    panic!("a box was used that another process owns: its handle was copied by a fork")
 }

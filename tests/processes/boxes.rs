@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use offspring::{
-    Child, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment, ShmBox, ShmStr, ShmVec,
-    TrySendError, fork, plain,
+    Child, JoinError, Moved, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment,
+    ShmBox, ShmStr, ShmVec, TrySendError, fork, plain,
 };
 
 use crate::common;
@@ -193,6 +193,140 @@ fn a_copy_of_a_box_in_a_child_is_inert() {
     assert_eq!(number(&kept), 1);
     assert_eq!(number(&queue.recv_timeout(LIMIT).expect("sent")), 2);
     assert!(matches!(queue.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout)));
+}
+
+#[apply(test)]
+fn what_a_child_returns_is_its_parents() {
+    let segment = segment(8);
+    let its = segment.clone();
+    let child = fork(move || frame(&its, 5, 1000)).expect("fork");
+    let mut returned = child.join().expect("a frame");
+    assert_eq!((number(&returned), in_use(&segment)), (5, 1));
+    returned[0] = 0;
+    // On and on: through a queue, into another child, and back.
+    let queue = queue_in(&segment, 1, OnReceiverDeath::Drop);
+    queue.send(frame(&segment, 6, 10)).expect("open");
+    let passed = queue.recv().expect("sent");
+    let child = fork(move || (passed[0] == 6 << 32).then_some(passed).map_or(0, |p| p.len()));
+    assert_eq!(child.expect("fork").join().expect("a number"), 10);
+    drop((returned, queue));
+    assert_eq!(in_use(&segment), 0);
+    let text = fork(|| ShmStr::new("häßlich").expect("room")).expect("fork");
+    assert_eq!(*text.join().expect("text"), *"häßlich");
+    let numbers = fork(|| {
+        let mut numbers = ShmVec::with_capacity(3).expect("room");
+        numbers.extend_from_slice(&[1_u8, 2]).expect("room");
+        Moved(numbers)
+    });
+    let Moved(mut numbers) = numbers.expect("fork").join().expect("numbers");
+    numbers.push(3).expect("room");
+    assert_eq!((&*numbers, numbers.capacity()), (&[1, 2, 3][..], 3));
+}
+
+#[apply(test)]
+fn what_nobody_joins_is_freed() {
+    let segment = segment(8);
+    let make = |number| {
+        let its = segment.clone();
+        fork(move || frame(&its, number, 1000)).expect("fork")
+    };
+    // Dropped while it runs, dropped when it has ended, and killed.
+    drop(make(1));
+    let ended = make(2);
+    common::wait_until("it has ended", || !ended.is_alive());
+    assert!(in_use(&segment) > 0, "it is its parent's to take");
+    assert_eq!(segment.reap().map(|dead| dead < 3), Ok(true));
+    assert!(in_use(&segment) > 0, "and nobody else frees it");
+    drop(ended);
+    let its = segment.clone();
+    let killed = fork(move || {
+        std::mem::forget(frame(&its, 3, 10));
+        common::sleep_for_ever();
+        #[expect(unreachable_code, reason = "says what it would return")]
+        frame(&its, 3, 10)
+    });
+    let killed = killed.expect("fork");
+    killed.kill().expect("kill");
+    assert!(killed.join().is_err());
+    // The first one is waited for by some fork after its end.
+    common::wait_until("all is freed", || {
+        fork(|| ()).expect("fork").join().expect("no panic");
+        in_use(&segment) == 0
+    });
+}
+
+/// A parent that is killed with what its child has returned leaves nothing.
+#[apply(test)]
+fn what_was_returned_goes_with_the_parent() {
+    let segment = segment(8);
+    let its = segment.clone();
+    let parent = child_that(move || {
+        let theirs = its.clone();
+        let child = fork(move || frame(&theirs, 1, 1000)).expect("fork");
+        common::wait_until("it has ended", || !child.is_alive());
+        let theirs = its.clone();
+        let joined = fork(move || frame(&theirs, 2, 1000)).expect("fork").join();
+        std::mem::forget((child, joined.expect("a frame")));
+    });
+    assert_eq!(in_use(&segment), 2);
+    kill(&parent);
+    segment.reap().expect("attached");
+    assert_eq!(in_use(&segment), 0);
+    drop(parent);
+}
+
+#[apply(test)]
+fn what_the_parent_cannot_reach_cannot_be_returned() {
+    let child = fork(|| {
+        let own = segment(1);
+        frame(&own, 1, 10)
+    });
+    match child.expect("fork").join() {
+        Err(JoinError::Unsendable(why)) => assert!(why.contains("another segment"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[apply(test)]
+fn a_captured_box_is_the_childs() {
+    let segment = segment(8);
+    let queue = queue_in(&segment, 4, OnReceiverDeath::Drop);
+    let (mut first, second) = (frame(&segment, 1, 1000), frame(&segment, 2, 10));
+    first[0] = 1 << 32;
+    let theirs = queue.clone();
+    let child = fork(move || {
+        first.iter_mut().for_each(|word| *word += 1 << 32);
+        theirs.send(first).expect("open");
+        number(&second)
+    });
+    let child = child.expect("fork");
+    assert_eq!(number(&queue.recv_timeout(LIMIT).expect("sent")), 2);
+    assert_eq!(child.join().expect("no panic"), 2);
+    assert_eq!(in_use(&segment), 1, "the second one went with the child");
+
+    // A child that never looks at it, one that only drops it, and a grandchild.
+    let unused = frame(&segment, 3, 10);
+    let child = child_that(move || std::mem::forget(unused));
+    assert_eq!(in_use(&segment), 2);
+    assert_eq!(segment.reap(), Ok(0));
+    kill(&child);
+    assert_eq!((segment.reap(), in_use(&segment)), (Ok(1), 1));
+    drop(child);
+    let dropped = frame(&segment, 4, 10);
+    let child = child_that(move || drop(dropped));
+    assert_eq!(in_use(&segment), 1);
+    kill(&child);
+    drop(child);
+    let deep = frame(&segment, 5, 10);
+    let child = fork(move || fork(move || number(&deep)).expect("fork").join().expect("a number"));
+    assert_eq!(child.expect("fork").join().expect("a number"), 5);
+    // What comes from a child goes to another: nothing of its way is left.
+    let its = segment.clone();
+    let made = fork(move || frame(&its, 6, 10)).expect("fork").join().expect("a frame");
+    let child = child_that(move || std::mem::forget(made));
+    kill(&child);
+    assert!(child.join().is_err());
+    assert_eq!(in_use(&segment), 1);
 }
 
 /// Whoever is killed, and wherever: each frame is whole, nobody gets one twice, and in the end all

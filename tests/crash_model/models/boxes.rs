@@ -186,6 +186,8 @@ pub struct Setting {
     pub parts: Vec<Part>,
     /// Blocks of the message that is there from the beginning; 0 if there is none.
     pub there: usize,
+    /// Nobody else has the queue: it goes with the last of them.
+    pub alone: bool,
     pub reapers: usize,
     pub deaths: usize,
     pub preemptions: Option<u64>,
@@ -202,6 +204,7 @@ impl Setting {
             policy,
             parts: parts.to_vec(),
             there: 0,
+            alone: false,
             reapers: 0,
             deaths: 2,
             preemptions: None,
@@ -214,6 +217,9 @@ impl Setting {
         text += &format!(", {:?}", self.parts);
         if self.there > 0 {
             text += &format!(", one of {} there", self.there);
+        }
+        if self.alone {
+            text += ", alone";
         }
         if self.reapers > 0 {
             text += &format!(", {} reapers", self.reapers);
@@ -266,7 +272,8 @@ impl Setting {
             options.capacity(self.capacity).on_receiver_death(self.policy);
             drop(options.create::<Cargo>().expect("a queue"));
             pool.share(&owned, me);
-            for process in 1..self.parts.len() {
+            let last = if self.alone { 0 } else { last };
+            for process in (1..self.parts.len()).chain((last > 0).then_some(last)) {
                 pool.attach(owned.id, owned.generation(), peer(process), |_| {});
             }
         });
@@ -501,11 +508,21 @@ impl Watch {
             .then_some(within / STRIDE)
     }
 
+    /// Whether the queue is there.
+    fn is_there(&self, read: &dyn Fn(usize) -> u64) -> bool {
+        let (generation, state, _) = decode(read(header(HANDLE.block)));
+        state == SHARED && generation == HANDLE.generation
+    }
+
     /// The slot that carries a block, by everybody's words.
     fn carrier(&self, view: &View<'_>, block: u64) -> Option<SlotWord> {
         let [queue, generation, position] =
             [0, 8, 16].map(|field| view.read(header(block) + CARRIER + field));
-        if queue != HANDLE.block || generation != HANDLE.generation || position == u64::MAX {
+        if !self.is_there(&|offset| view.read(offset))
+            || queue != HANDLE.block
+            || generation != HANDLE.generation
+            || position == u64::MAX
+        {
             return None;
         }
         let position = Position::from_bits(position);
@@ -514,8 +531,23 @@ impl Watch {
     }
 
     /// The bit of the message in a slot.
-    fn message(&self, view: &View<'_>, index: usize) -> u64 {
-        1_u64.checked_shl((view.read(slot(index) + 8) >> 32) as u32).unwrap_or(0)
+    fn message(&self, read: &dyn Fn(usize) -> u64, index: usize) -> u64 {
+        1_u64.checked_shl((read(slot(index) + 8) >> 32) as u32).unwrap_or(0)
+    }
+
+    /// The bits of all messages in the queue, and of those that somebody is reading.
+    fn messages(&self, read: &dyn Fn(usize) -> u64) -> (u64, u64) {
+        let (mut all, mut being_read) = (0, 0);
+        for index in 0..self.capacity {
+            let word = SlotWord::from_bits(read(slot(index)));
+            if is_occupied(word) && word.phase() != Phase::Writing {
+                all |= self.message(read, index);
+            }
+            if word.phase() == Phase::Reading {
+                being_read |= self.message(read, index);
+            }
+        }
+        (all, being_read)
     }
 
     fn moved(
@@ -526,7 +558,11 @@ impl Watch {
         ghost: &mut Ghost,
     ) -> Result<(), String> {
         let (before, after) = (SlotWord::from_bits(touch.before), SlotWord::from_bits(touch.after));
-        let message = self.message(view, index);
+        let now = |offset| view.read(offset);
+        if !self.is_there(&now) {
+            return Ok(());
+        }
+        let message = self.message(&now, index);
         let mine = before.owner() == touch.process as u32;
         match (before.phase(), after.phase()) {
             (Phase::Writing, Phase::Full) => {
@@ -606,6 +642,10 @@ impl Monitor for Watch {
         if let Some((block, 0)) = self.block(touch.offset, HEADERS, BLOCK_HEADER_SIZE)
             && changed
         {
+            let now = |offset| view.read(offset);
+            if decode(touch.before).1 == SHARED && decode(touch.after).1 == OWNED {
+                ghost[GONE] |= self.messages(&now).0;
+            }
             return self.block_moved(touch, block, view);
         }
         if let Some((block, 0)) = self.block(touch.offset, BLOCKS, BLOCK)
@@ -643,16 +683,15 @@ impl Monitor for Watch {
     fn at_the_end(&self, fates: &[Fate], ghost: &Ghost) -> Result<(), String> {
         let sent = ghost[SENT] | u64::from(self.there) << 1;
         let mut accounted = ghost[TAKEN] | ghost[GONE];
-        // What the dead were reading is dropped with them.
-        for index in 0..self.capacity {
-            let word = SlotWord::from_bits(read(slot(index)));
-            if word.phase() == Phase::Reading && self.policy == OnReceiverDeath::Drop {
-                accounted |= 1_u64.checked_shl((read(slot(index) + 8) >> 32) as u32).unwrap_or(0);
-            }
-        }
+        let (all, being_read) = self.messages(&read);
         with(fates.len(), |mapping, _, me| reap::reap_all(mapping, me));
+        if !self.is_there(&read) {
+            accounted |= all;
+        } else if self.policy == OnReceiverDeath::Drop {
+            accounted |= being_read;
+        }
         let queue = queue(640 + (self.capacity * STRIDE) as u64);
-        loop {
+        while self.is_there(&read) {
             match queue.try_recv() {
                 Ok(cargo) => {
                     let message = 1 << cargo.number;
@@ -756,6 +795,7 @@ pub fn models(all: bool) -> Vec<Model> {
         settings.push(Setting { there: 1, reapers: 1, ..of(&[ReceivesOnce, ReceivesOnce]) });
         settings.push(Setting { reapers: 1, ..of(&[Sends(1, 1), Receives]) });
         settings.push(Setting { deaths: 1, ..of(&[Sends(2, 1), Receives]) });
+        settings.push(Setting { there: 2, alone: true, reapers: 1, ..of(&[ReceivesOnce]) });
         let preemptions = Some(2);
         if all {
             settings.push(of(&[Sends(1, 2), Receives]));
