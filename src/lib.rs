@@ -51,6 +51,7 @@
 //!   that a child can return.
 //! - [`Segment`]: the memory, for programs that want more than one.
 //! - [`derive(Shm)`](derive@Shm): makes your own structs values that can be sent and shared.
+//!   [`derive(Transfer)`](derive@Transfer): the same for structs with boxes, which can be sent.
 //!
 //! # What there is not
 //! There is no network, no persistence of messages across a reboot, no fairness between those who
@@ -189,6 +190,41 @@ pub use {
 #[cfg(not(loom))]
 pub use offspring_derive::Shm;
 
+/// Makes a struct of your own [`Transfer`](trait@Transfer)(trait@Transfer), so that it can be sent through a
+/// [`Queue`], with the boxes that it contains.
+///
+/// The type of each field is `Transfer`: plain data that is [`Shm`](trait@Shm), boxes, or other such
+/// structs. A program that uses this crate under another name adds `#[transfer(crate = path)]`. A
+/// struct of plain data alone is better [`Shm`](derive@Shm).
+///
+/// # Examples
+/// ```
+/// use offspring::{Queue, ShmBox, ShmStr};
+///
+/// #[derive(offspring::Transfer)]
+/// struct Frame {
+///     number: u32,
+///     name: ShmStr,
+///     pixels: ShmBox<[u8]>,
+/// }
+///
+/// let frames = Queue::<Frame>::with_capacity(4)?;
+/// let (name, pixels) = (ShmStr::new("left eye")?, ShmBox::zeroed(1 << 20)?);
+/// frames.send(Frame { number: 7, name, pixels })?;
+/// let frame = frames.recv()?;
+/// assert_eq!((frame.number, &*frame.name, frame.pixels.len()), (7, "left eye", 1 << 20));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// What cannot travel is refused:
+/// ```compile_fail,E0277
+/// #[derive(offspring::Transfer)]
+/// struct Frame {
+///     pixels: Vec<u8>,
+/// }
+/// ```
+#[cfg(not(loom))]
+pub use offspring_derive::Transfer;
+
 /// The crate whose traits the derived ones are: every [`bytemuck::Pod`] type is
 /// [`Shm`](trait@Shm), in the version that is exported here.
 #[cfg(not(loom))]
@@ -198,6 +234,8 @@ pub use bytemuck;
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::object::carry::{Arrival, Departure, Pair};
+
     /// Gives the size of a type, and does not compile unless the type is `Shm`.
     pub const fn size_of_shm<T: crate::Shm>() -> usize {
         size_of::<T>()

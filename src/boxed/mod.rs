@@ -97,7 +97,7 @@ mod sealed {
 /// the queue, and a megabyte costs what a byte costs. Exactly one process has it at a time, so it
 /// dereferences to `&T` and to `&mut T` without a lock.
 ///
-/// It is no `serde` value, and cannot be part of one: see [`Transfer`].
+/// It is no `serde` value, and cannot be part of one: see [`Transfer`](trait@crate::Transfer).
 ///
 /// # Memory
 /// The memory comes from the segment, and goes back to it when the box is dropped. A box that is

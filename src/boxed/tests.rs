@@ -326,3 +326,63 @@ fn a_box_of_another_kind_is_given_back() {
     assert_eq!(*bytes.recv().expect("the next is fine"), [6]);
     assert_eq!(in_use(&segment), 1);
 }
+
+/// A struct that travels field by field.
+#[derive(Debug, PartialEq, offspring_derive::Transfer)]
+#[transfer(crate = crate)]
+struct Job<T: Shm> {
+    number: u32,
+    text: ShmStr,
+    values: ShmBox<[T]>,
+    inner: Inner,
+}
+
+#[derive(Debug, PartialEq, offspring_derive::Transfer)]
+#[transfer(crate = crate)]
+struct Inner(u8, ShmVec<u64>);
+
+impl Job<u16> {
+    fn new(segment: &Segment, number: u32) -> Job<u16> {
+        let mut vec = ShmVec::with_capacity_in(segment, 3).expect("room");
+        vec.push(number.into()).expect("room");
+        Job {
+            number,
+            text: ShmStr::new_in(segment, "a job").expect("room"),
+            values: ShmBox::from_slice_in(segment, &[number as u16; 50]).expect("room"),
+            inner: Inner(number as u8, vec),
+        }
+    }
+}
+
+#[test]
+fn a_struct_travels_with_all_that_it_owns() {
+    let segment = segment();
+    let queue = queue::<Job<u16>>(&segment);
+    for number in 0..5 {
+        queue.send(Job::new(&segment, number)).expect("room");
+        assert_eq!(in_use(&segment), 4);
+        assert_eq!(queue.recv().expect("sent"), Job::new(&segment, number));
+        assert_eq!(in_use(&segment), 1);
+    }
+    queue.send(Job::new(&segment, 7)).expect("room");
+    drop(queue);
+    assert_eq!(in_use(&segment), 0);
+}
+
+/// What was handed over before the part that cannot go is taken back, and can be sent again.
+#[test]
+fn a_struct_of_which_a_part_cannot_go_comes_back_whole() {
+    let (here, there) = (segment(), segment());
+    let queue = queue::<Job<u16>>(&here);
+    let mut job = Job::new(&here, 7);
+    job.inner.1 = ShmVec::with_capacity_in(&there, 5).expect("room");
+    let Err(SendError::Broken(mut back, Fault::OtherSegment)) = queue.send(job) else {
+        panic!("a part lies elsewhere")
+    };
+    back.values[0] = 9;
+    back.inner = Job::new(&here, 7).inner;
+    assert_eq!((&*back.text, in_use(&here), in_use(&there)), ("a job", 4, 0));
+    queue.send(back).expect("room");
+    assert_eq!(queue.recv().expect("sent").values[..2], [9, 7]);
+    assert_eq!(in_use(&here), 1);
+}

@@ -168,3 +168,32 @@ pub struct Name {
     /// How many values lie in it.
     pub(crate) len: u64,
 }
+
+/// What lies in a slot of a struct: the wire of the first field, and that of the rest. Without gaps,
+/// so that no byte of it is uninitialised.
+#[derive(Debug)]
+#[repr(C, packed)]
+pub struct Pair<A: Copy, B: Copy>(pub A, pub B);
+
+impl<A: Copy, B: Copy> Clone for Pair<A, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: Copy, B: Copy> Copy for Pair<A, B> {}
+
+// SAFETY: both parts are `Shm`, and a packed struct has no padding.
+unsafe impl<A: Shm, B: Shm> Shm for Pair<A, B> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_has_no_gaps() {
+        assert_eq!(size_of::<Pair<u8, Pair<u64, Pair<u16, ()>>>>(), 11);
+        let Pair(first, Pair(second, ())) = Pair(7_u8, Pair(u64::MAX, ()));
+        assert_eq!((first, second), (7, u64::MAX));
+    }
+}
