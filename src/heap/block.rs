@@ -8,8 +8,8 @@
 //!      8     8  kind     the owner, before SHARED: fingerprint of what lies in the block
 //!     16     8  len      the owner: bytes in use, from the start of the block
 //!     24     8  pages    the owner: how many pages are backed, and the same number inverted
-//!     32    24  carrier  the owner, before CARRIED: block, generation and position of the slot;
-//!                        the position is `NOWHERE` in a free block and while it is written
+//!     32    24  carrier  the owner, before CARRIED: block, generation and inverted position of the
+//!                        slot; no position (0) in a free block and while the rest is written
 //!     56     8  -
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
@@ -125,8 +125,8 @@ impl BlockWord {
     }
 }
 
-/// A position that no slot has.
-const NOWHERE: u64 = u64::MAX;
+/// In place of an inverted position: in no slot. As in fresh memory.
+const NOWHERE: u64 = 0;
 
 /// In place of a queue's block: the carrier is what a child returns.
 const RESULT: u64 = u64::MAX;
@@ -237,7 +237,7 @@ impl BlockHeader {
         self.carrier[2].store(NOWHERE, Ordering::Release);
         self.carrier[0].store(block, Ordering::Release);
         self.carrier[1].store(generation.into(), Ordering::Release);
-        self.carrier[2].store(position, Ordering::Release);
+        self.carrier[2].store(!position, Ordering::Release);
         let carried = owned.next_generation().with(State::Carried);
         self.advance(owned, carried).then_some(carried)
     }
@@ -256,7 +256,7 @@ impl BlockHeader {
         if position == NOWHERE {
             return None;
         }
-        Some(Carrier { block, generation: u32::try_from(generation).ok()?, position })
+        Some(Carrier { block, generation: u32::try_from(generation).ok()?, position: !position })
     }
 
     /// Gives an owned block back. Nothing in it may be used after this.
@@ -360,7 +360,7 @@ mod tests {
         let parent = PeerId::new(1023, u32::MAX);
         let carrier = Carrier::of_result(parent, PeerId::new(1023, u32::MAX));
         assert_eq!(carrier.receiver(), Some(parent));
-        assert_ne!(carrier.position, NOWHERE);
+        assert_ne!(!carrier.position, NOWHERE);
         for other in [PeerId::new(1022, u32::MAX), PeerId::new(1023, 5)] {
             assert_ne!(Carrier::of_result(parent, other), carrier);
             assert_ne!(Carrier::of_result(other, parent), carrier);

@@ -521,11 +521,11 @@ impl Watch {
         if !self.is_there(&|offset| view.read(offset))
             || queue != HANDLE.block
             || generation != HANDLE.generation
-            || position == u64::MAX
+            || position == 0
         {
             return None;
         }
-        let position = Position::from_bits(position);
+        let position = Position::from_bits(!position);
         let word = SlotWord::from_bits(view.read(slot(position.index() as usize)));
         (word.lap() == position.lap() && is_occupied(word)).then_some(word)
     }
