@@ -86,7 +86,7 @@ impl Sender {
     ///
     /// # Errors
     /// As [`ByteQueue::loan`].
-    pub fn loan(&self, len: usize) -> Result<Loan<'_>, CreateError> {
+    pub fn loan(&self, len: usize) -> Result<Loan, CreateError> {
         self.ended.queue().loan(len)
     }
 

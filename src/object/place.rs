@@ -142,6 +142,13 @@ impl<B: Block> Object<B> {
         if place.is_ours() { Some(place) } else { None }
     }
 
+    /// Whether this process is this peer, which has used the object. False in a child that was
+    /// forked from it.
+    #[inline]
+    pub(crate) fn is_me(&self, peer: PeerId) -> bool {
+        self.known().is_some_and(|place| place.peer() == peer)
+    }
+
     /// Where the object lies, looked up if need be. The way into everything else.
     pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
         self.known().map_or_else(|| self.enter_after_fork(), Ok)

@@ -280,20 +280,29 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
         let mut buffer = [0; SHORT];
         let encoded = match postcard::to_slice(&value, &mut buffer) {
             Ok(used) => self.prove(used).map(|()| Encoded::Short(used)),
-            Err(postcard::Error::SerializeBufferFull) => self.encode(&value).map(Encoded::Long),
+            Err(postcard::Error::SerializeBufferFull) => match self.bytes.look_for_space(until) {
+                Ok(()) => self.encode(&value).map(Encoded::Long),
+                Err(stop) => return Err(stop.with(value)),
+            },
             Err(error) => Err(EncodeError::encode(error)),
         };
         let sent = match encoded {
             Ok(Encoded::Short(bytes)) => self.bytes.put_short(bytes, until),
             Ok(Encoded::Long(mut loan)) => loan.put(until),
             Err(EncodeError::Memory(CreateError::Fault(fault))) => Err(Stop::Broken(fault)),
-            Err(error) => return Err(<Stop<U::Late> as SendStop>::rejected(value, error)),
+            Err(error) => {
+                let no_memory = matches!(error, EncodeError::Memory(_));
+                match no_memory.then(|| self.bytes.over()).flatten() {
+                    Some(stop) => Err(stop.widen()),
+                    None => return Err(<Stop<U::Late> as SendStop>::rejected(value, error)),
+                }
+            }
         };
         sent.map_err(|stop| stop.with(value))
     }
 
     /// Encodes a long value.
-    fn encode(&self, value: &T) -> Result<Loan<'_>, EncodeError> {
+    fn encode(&self, value: &T) -> Result<Loan, EncodeError> {
         let len = postcard::experimental::serialized_size(value).map_err(EncodeError::encode)?;
         let mut loan = self.bytes.loan(len)?;
         let used = postcard::to_slice(value, &mut loan).map_err(EncodeError::encode)?;
@@ -346,7 +355,7 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
 enum Encoded<'a> {
     /// In the sender's own memory.
     Short(&'a [u8]),
-    Long(Loan<'a>),
+    Long(Loan),
 }
 
 /// The value in `bytes`, which must be all of them.

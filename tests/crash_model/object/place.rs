@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::object::holding::Holder;
 use crate::object::{CreateError, Handle};
@@ -61,7 +62,7 @@ pub(crate) trait Block: Copy + fmt::Debug {
 pub(crate) struct Object<B: Block> {
     handle: Handle,
     shape: B::Shape,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     place: Place<B>,
 }
 
@@ -127,7 +128,7 @@ impl<B: Block> Object<B> {
         let peer = PeerId::new(world::me() as u32, 0);
         mapping.set_peer(peer.to_bits(), |_| {});
         let place = Place { peer, seat: Seat { me: peer.owner(), block } };
-        Ok(Object { handle, shape, mapping, place })
+        Ok(Object { handle, shape, mapping: Arc::new(mapping), place })
     }
 
     pub(crate) fn handle(&self) -> Handle {
@@ -150,6 +151,10 @@ impl<B: Block> Object<B> {
     pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
         world::begin_again();
         Ok(&self.place)
+    }
+
+    pub(crate) fn is_me(&self, _peer: PeerId) -> bool {
+        true
     }
 
     pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
