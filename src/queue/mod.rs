@@ -10,6 +10,7 @@
 
 mod batch;
 mod bytes;
+mod codec;
 mod guard;
 mod iter;
 mod objects;
