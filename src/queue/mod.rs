@@ -440,12 +440,11 @@ impl<T: Shm> Queue<T> {
     where
         Stop<U::Late>: SendStop,
     {
-        if let Some(place) = self.shared.object.known() {
-            let seat = place.seat();
-            if let Some(claim) = claim_at_hint(seat, End::Write) {
-                self.put_into(seat, claim, value);
-                return Ok(());
-            }
+        if let Some(seat) = self.shared.object.known_unfenced()
+            && let Some(claim) = claim_at_hint(seat, End::Write)
+        {
+            self.put_into(seat, claim, value);
+            return Ok(());
         }
         self.put_slowly(value, until)
     }
@@ -474,11 +473,10 @@ impl<T: Shm> Queue<T> {
 
     #[inline(always)]
     fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
-        if let Some(place) = self.shared.object.known() {
-            let seat = place.seat();
-            if let Some(claim) = claim_at_hint(seat, End::Read) {
-                return Ok(self.take_from(seat, claim));
-            }
+        if let Some(seat) = self.shared.object.known_unfenced()
+            && let Some(claim) = claim_at_hint(seat, End::Read)
+        {
+            return Ok(self.take_from(seat, claim));
         }
         self.take_slowly(until)
     }
