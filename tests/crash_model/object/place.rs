@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::object::holding::Holder;
@@ -147,6 +148,10 @@ impl<B: Block> Object<B> {
         self.enter().ok()
     }
 
+    pub(crate) fn known_unfenced(&self) -> Option<Seat<B>> {
+        self.known().map(Place::seat)
+    }
+
     /// Slow paths enter anew, and keep nothing of the fast ones.
     pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
         world::begin_again();
@@ -164,6 +169,35 @@ impl<B: Block> Object<B> {
 
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         owner != self.place.seat.me && world::is_dead(owner as usize)
+    }
+}
+
+/// As in the crate, but that it looks the place up each time.
+pub(crate) struct Near<B: Block, O> {
+    owner: Arc<O>,
+    block: PhantomData<B>,
+}
+
+pub(crate) trait HasObject<B: Block> {
+    fn object(&self) -> &Object<B>;
+}
+
+impl<B: Block, O: HasObject<B>> Near<B, O> {
+    pub(crate) fn new(owner: Arc<O>) -> Result<Near<B, O>, Fault> {
+        owner.object().enter()?;
+        Ok(Near { owner, block: PhantomData })
+    }
+
+    pub(crate) fn owner(&self) -> &O {
+        &self.owner
+    }
+
+    pub(crate) fn approach(&mut self) -> Result<(), Fault> {
+        self.owner.object().enter().map(|_| ())
+    }
+
+    pub(crate) fn seat(&self) -> Option<Seat<B>> {
+        self.owner.object().known_unfenced()
     }
 }
 
