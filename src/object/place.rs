@@ -145,6 +145,13 @@ impl<B: Block> Object<B> {
         if place.is_ours() { Some(place) } else { None }
     }
 
+    /// Whether this process is this peer, which has used the object. False in a child that was
+    /// forked from it.
+    #[inline]
+    pub(crate) fn is_me(&self, peer: PeerId) -> bool {
+        self.known().is_some_and(|place| place.peer() == peer)
+    }
+
     /// As [`Object::known`], for operations that notify: only in a process that leaves out the
     /// notifiers' fences, so that an operation need not ask for that.
     #[inline(always)]
