@@ -44,8 +44,6 @@
 //! "Language Support for Fast and Reliable Message-based Communication", 2006).
 #![expect(unsafe_code, reason = "declares an unsafe trait")]
 
-use std::sync::Arc;
-
 use crate::heap::block::Carrier;
 use crate::object::holding::Holder;
 use crate::object::kind::Kind;
@@ -155,7 +153,6 @@ pub struct Departure<'a> {
 #[derive(Debug)]
 pub struct Arrival<'a> {
     pub(crate) holder: Holder<'a>,
-    pub(crate) mapping: &'a Arc<Mapping>,
     pub(crate) carrier: Carrier,
 }
 

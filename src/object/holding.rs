@@ -56,10 +56,15 @@ pub(crate) struct Holder<'a> {
     pub(crate) me: PeerId,
     pub(crate) region: Region<'a>,
     pub(crate) fences: Fences,
-    mapping: &'a Mapping,
+    mapping: &'a Arc<Mapping>,
 }
 
 impl<'a> Holder<'a> {
+    /// The segment in this process.
+    pub(crate) fn mapping(&self) -> &'a Arc<Mapping> {
+        self.mapping
+    }
+
     /// The heap of the segment.
     pub(crate) fn pool(&self) -> Pool<'a> {
         Pool::new(self.mapping, self.region)
@@ -169,11 +174,6 @@ impl Holding {
     /// The segment's file.
     pub(crate) fn file_id(&self) -> FileId {
         self.mapping.file_id()
-    }
-
-    /// The segment, as this process has it.
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
     }
 
     /// Offset of the object in the segment.

@@ -195,14 +195,14 @@ impl<T: Shm> OwnedBlock<T> {
     ) -> Result<(OwnedBlock<T>, usize), Fault> {
         let id = BlockId::from_bits(name.block).ok_or(Fault::Corrupt)?;
         let generation = u32::try_from(name.generation).map_err(|_| Fault::Corrupt)?;
-        let Arrival { holder, mapping, carrier } = arrival;
+        let Arrival { holder, carrier } = arrival;
         let carried = Carried { id, generation };
         let pool = holder.pool();
         let taken = pool.take(carried, *carrier, holder.me.owner()).ok_or(Fault::Corrupt)?;
         let count = (taken.len / size_of::<T>().max(1) as u64) as usize;
         let count = if size_of::<T>() == 0 { usize::MAX } else { count };
         let fits = taken.kind == kind && name.len <= count as u64;
-        let block = OwnedBlock::of(mapping, holder.region, holder.me, &taken.owned, count);
+        let block = OwnedBlock::of(holder.mapping(), holder.region, holder.me, &taken.owned, count);
         match block.filter(|_| fits) {
             Some(block) => Ok((block, name.len as usize)),
             None => {

@@ -60,7 +60,7 @@ pub(crate) fn unpack<T: Transfer>(message: &[u64], lineage: &Lineage) -> Result<
     body.iter().enumerate().for_each(|(index, &word)| set_word(&mut wire, index, word));
     let (mapping, carrier) =
         lineage.results().find(|(mapping, _)| mapping.id() == *id).ok_or(Fault::OtherSegment)?;
-    T::unpack(wire, &Arrival { holder: holding::holder(mapping)?, mapping, carrier })
+    T::unpack(wire, &Arrival { holder: holding::holder(mapping)?, carrier })
 }
 
 /// Frees what the child has returned and nobody has taken. For the parent, once the child is dead.

@@ -10,6 +10,7 @@
 
 mod batch;
 mod bytes;
+mod codec;
 mod guard;
 mod iter;
 mod objects;
@@ -33,6 +34,7 @@ use shared::{End, QueueSeat, Shared, claim_at_hint};
 use crate::heap::block::Carrier;
 use crate::object::attempt::{Forever, Never, Once, Until};
 use crate::object::block::MOST_ALIGN;
+use crate::object::block::ends::Role;
 use crate::object::block::queue::{QueueBlock, Shape};
 use crate::object::carry::{self, Arrival, Departure, Transfer};
 use crate::object::ends::Channel;
@@ -135,6 +137,16 @@ impl<T: Transfer> Queue<T> {
     #[inline]
     pub(crate) fn known_peer(&self) -> Option<PeerId> {
         self.shared.object.known().map(Place::peer)
+    }
+
+    /// Whether nobody has the other end of this channel any more, as one knows who has an end of this
+    /// role.
+    pub(crate) fn is_disconnected(&self, role: Role) -> bool {
+        let end = match role {
+            Role::Sender => End::Write,
+            Role::Receiver => End::Read,
+        };
+        matches!(self.shared.over(end), Some(Stop::Disconnected))
     }
 
     /// The queue as its ends see it, if it is that of a channel.
@@ -371,12 +383,11 @@ impl<T: Transfer> Queue<T> {
 
     #[inline(always)]
     fn put_wire<U: Until>(&self, wire: &T::Wire, until: U) -> Result<(), Stop<U::Late>> {
-        if let Some(place) = self.shared.object.known() {
-            let seat = place.seat();
-            if let Some(claim) = claim_at_hint(seat, End::Write) {
-                self.put_into(seat, claim, wire);
-                return Ok(());
-            }
+        if let Some(seat) = self.shared.object.known_unfenced()
+            && let Some(claim) = claim_at_hint(seat, End::Write)
+        {
+            self.put_into(seat, claim, wire);
+            return Ok(());
         }
         self.put_slowly(wire, until)
     }
@@ -399,8 +410,9 @@ impl<T: Transfer> Queue<T> {
     /// Sends a value that may own blocks; see [`carry`].
     fn put_owner<U: Until>(&self, value: &mut T, until: U) -> Result<(), Stop<U::Late>> {
         let mut slot = self.claim_for_writing(until)?;
-        let mapping = self.shared.object.mapping();
-        let departure = Departure { mapping, carrier: self.carrier(slot.position()) };
+        let holder = self.shared.object.holder().map_err(Stop::Broken)?;
+        let carrier = self.carrier(slot.position());
+        let departure = Departure { mapping: holder.mapping(), carrier };
         match value.pack(&departure) {
             Ok(wire) => {
                 slot.write(wire);
@@ -417,13 +429,11 @@ impl<T: Transfer> Queue<T> {
     #[inline(always)]
     fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
         if !T::OWNS
-            && let Some(place) = self.shared.object.known()
+            && let Some(seat) = self.shared.object.known_unfenced()
+            && let Some(claim) = claim_at_hint(seat, End::Read)
         {
-            let seat = place.seat();
-            if let Some(claim) = claim_at_hint(seat, End::Read) {
-                let wire = self.take_from(seat, claim);
-                return T::from_wire(wire).ok_or_else(|| E::from(Stop::Broken(Fault::Corrupt)));
-            }
+            let wire = self.take_from(seat, claim);
+            return T::from_wire(wire).ok_or_else(|| E::from(Stop::Broken(Fault::Corrupt)));
         }
         self.take_slowly(until)
     }
@@ -452,8 +462,8 @@ impl<T: Transfer> Queue<T> {
     /// Receives a value that may own blocks; see [`carry`].
     fn take_owner(&self, seat: QueueSeat<T::Wire>, claim: Claim) -> Result<T, Fault> {
         let value = self.shared.object.holder().and_then(|holder| {
-            let (mapping, carrier) = (self.shared.object.mapping(), self.carrier(claim.position()));
-            T::unpack(seat.block.read(&claim), &Arrival { holder, mapping, carrier })
+            let carrier = self.carrier(claim.position());
+            T::unpack(seat.block.read(&claim), &Arrival { holder, carrier })
         });
         // Only now: until then, a process that finds us dead gives the message to another.
         seat.block.ring().release(claim);

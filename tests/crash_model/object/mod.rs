@@ -7,6 +7,8 @@ pub(crate) mod attempt;
 pub(crate) mod block;
 #[path = "../../../src/object/carry.rs"]
 pub(crate) mod carry;
+#[path = "../../../src/object/cast.rs"]
+pub(crate) mod cast;
 pub(crate) mod ends;
 #[path = "../../../src/object/error.rs"]
 pub(crate) mod error;

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::object::holding::Holder;
@@ -118,7 +119,7 @@ impl<B: Block> Object<B> {
         handle: Handle,
         shape: impl FnOnce(Region<'_>, u64, u64) -> Result<B::Shape, Fault>,
     ) -> Result<Object<B>, Fault> {
-        let mapping = Arc::new(Mapping::new(0));
+        let mapping = Mapping::new(0);
         let beside = || OBJECTS.with_borrow(|objects| objects.get(handle.block as usize).copied());
         let in_heap = IN_HEAP.get().map(|(offset, len, _)| (offset, len));
         let (offset, len) = in_heap.or_else(beside).ok_or(Fault::Stale)?;
@@ -128,7 +129,7 @@ impl<B: Block> Object<B> {
         let peer = PeerId::new(world::me() as u32, 0);
         mapping.set_peer(peer.to_bits(), |_| {});
         let place = Place { peer, seat: Seat { me: peer.owner(), block } };
-        Ok(Object { handle, shape, mapping, place })
+        Ok(Object { handle, shape, mapping: Arc::new(mapping), place })
     }
 
     pub(crate) fn handle(&self) -> Handle {
@@ -147,10 +148,18 @@ impl<B: Block> Object<B> {
         self.enter().ok()
     }
 
+    pub(crate) fn known_unfenced(&self) -> Option<Seat<B>> {
+        self.known().map(Place::seat)
+    }
+
     /// Slow paths enter anew, and keep nothing of the fast ones.
     pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
         world::begin_again();
         Ok(&self.place)
+    }
+
+    pub(crate) fn is_me(&self, _peer: PeerId) -> bool {
+        true
     }
 
     pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
@@ -158,12 +167,37 @@ impl<B: Block> Object<B> {
         Ok(Holder::new(self.place.peer, region, &self.mapping))
     }
 
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
-    }
-
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         owner != self.place.seat.me && world::is_dead(owner as usize)
+    }
+}
+
+/// As in the crate, but that it looks the place up each time.
+pub(crate) struct Near<B: Block, O> {
+    owner: Arc<O>,
+    block: PhantomData<B>,
+}
+
+pub(crate) trait HasObject<B: Block> {
+    fn object(&self) -> &Object<B>;
+}
+
+impl<B: Block, O: HasObject<B>> Near<B, O> {
+    pub(crate) fn new(owner: Arc<O>) -> Result<Near<B, O>, Fault> {
+        owner.object().enter()?;
+        Ok(Near { owner, block: PhantomData })
+    }
+
+    pub(crate) fn owner(&self) -> &O {
+        &self.owner
+    }
+
+    pub(crate) fn approach(&mut self) -> Result<(), Fault> {
+        self.owner.object().enter().map(|_| ())
+    }
+
+    pub(crate) fn seat(&self) -> Option<Seat<B>> {
+        self.owner.object().known_unfenced()
     }
 }
 
