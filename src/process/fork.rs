@@ -13,7 +13,7 @@
 //! flush stdio, block signals, lend the child a handler
 //! fork ------------------------------------------>  close the ranges of the parent's segments,
 //!                                                     and its other children's lifelines
-//! hand the captured ends of channels over,          note the reserved entries
+//! hand captured ends of channels and boxes over,    note the reserved entries
 //!   with handler and signals as they were
 //! open the lifeline's writing end,                  close the parent's descriptors
 //! name the child as the one to kill
@@ -85,7 +85,8 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 ///
 /// The closure runs once, in the child. What it captured exists in both processes and is dropped in
 /// both: in the child when the closure drops it, in the parent before this function returns. That
-/// is right for a `Queue` handle, but wrong for a value whose `Drop` acts on the outside world: a
+/// is right for a `Queue` handle, and for a [`ShmBox`](crate::ShmBox), which is the child's from then
+/// on. It is wrong for a value whose `Drop` acts on the outside world: a
 /// captured temporary folder is removed while the child uses it, and a captured
 /// [`BufWriter`](std::io::BufWriter) writes its buffer once in each process. Keep such a value in
 /// the parent (and flush it before), or wrap it in [`ManuallyDrop`](std::mem::ManuallyDrop) in the
