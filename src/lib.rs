@@ -195,7 +195,7 @@ pub use offspring_derive::Shm;
 ///
 /// The type of each field is `Transfer`: plain data that is [`Shm`](trait@Shm), boxes, or other such
 /// structs. A program that uses this crate under another name adds `#[transfer(crate = path)]`. A
-/// struct of plain data alone is better [`Shm`](derive@Shm).
+/// struct of plain data alone is better [`Shm`](derive@Shm). The struct has no `Drop` of its own.
 ///
 /// # Examples
 /// ```

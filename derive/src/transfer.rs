@@ -45,6 +45,14 @@ pub(super) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     }
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
     Ok(quote! {
+        // A value that was sent is dropped, and owns nothing then: it must have no `Drop` of its own
+        // that would use what it owned. For such a struct these two overlap.
+        const _: () = {
+            trait HasNoDrop {}
+            #[allow(drop_bounds, reason = "finds out whether there is one")]
+            impl<__T: ::core::ops::Drop> HasNoDrop for __T {}
+            impl #impl_generics HasNoDrop for #name #type_generics #where_clause {}
+        };
         #[automatically_derived]
         unsafe impl #impl_generics #offspring::Transfer for #name #type_generics #where_clause {
             type Wire = #wire_type;

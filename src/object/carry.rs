@@ -10,7 +10,7 @@
 //!   each block: OWNED(s, g) -> CARRIED(g+1),          each name: the block is CARRIED(g) by this slot?
 //!     by (slot, l)                                      CARRIED(g) -> OWNED(r, g)
 //!   write the names; publish: FULL(l)                 release the slot: EMPTY(l+1)
-//!   forget the value                                  the value is the receiver's
+//!   drop the value, which owns nothing any more       the value is the receiver's
 //! ```
 //! The generation grows, so whatever the sender still has is the name of nothing, also if the same
 //! process receives the block again.
@@ -89,8 +89,8 @@ pub unsafe trait Transfer: Sized + Send + 'static {
     #[doc(hidden)]
     fn from_wire(wire: Self::Wire) -> Option<Self>;
 
-    /// Hands over what the value owns to the message. After an error, `restore` takes back what
-    /// was handed over before it.
+    /// Hands over what the value owns to the message. The value owns nothing then, and is only dropped
+    /// or restored. After an error, `restore` takes back what was handed over before it.
     #[doc(hidden)]
     fn pack(&mut self, departure: &Departure<'_>) -> Result<Self::Wire, Fault>;
 

@@ -39,7 +39,7 @@ use crate::sys;
 /// - In the process that is `me` in the segment, `start` is aligned for a `T`, and `count` values lie
 ///   there, in `mapping`. The block's word is `OWNED` by it in `generation`, and no other handle there
 ///   has this block and generation; so the values are those of this handle alone. That holds until
-///   the handle is dropped, or its block part of a message.
+///   the handle is dropped, or `is_packed`.
 pub(crate) struct OwnedBlock<T> {
     mapping: Arc<Mapping>,
     /// The word that says who this process is; it lives as long as `mapping`.
@@ -50,6 +50,9 @@ pub(crate) struct OwnedBlock<T> {
     generation: u32,
     start: AtomicPtr<T>,
     count: usize,
+    /// Whether the block is part of a message. It belongs to the handle no more, also if this process
+    /// has received it.
+    is_packed: bool,
     /// Which one, among all that this process and those it was forked from have made.
     serial: u64,
     values: PhantomData<T>,
@@ -108,6 +111,7 @@ impl<T: Shm> OwnedBlock<T> {
             generation: owned.generation(),
             start: AtomicPtr::new(start.cast().as_ptr()),
             count,
+            is_packed: false,
             serial: ends::next_serial(),
             values: PhantomData,
         })
@@ -171,7 +175,7 @@ impl<T: Shm> OwnedBlock<T> {
         }
         let (pool, owned) = self.owned().ok_or(Fault::Corrupt)?;
         let carried = pool.carry(&owned, departure.carrier).ok_or(Fault::Corrupt)?;
-        // For `restore`. Nobody else has the handle, so nobody uses it in between.
+        self.is_packed = true;
         self.generation = carried.generation;
         let generation = carried.generation.into();
         Ok(Name { block: carried.id.to_bits(), generation, len: len as u64 })
@@ -181,8 +185,17 @@ impl<T: Shm> OwnedBlock<T> {
     pub(crate) fn restore(&mut self) {
         if let (Some(me), Some(region)) = (identity::own(&self.mapping), self.mapping.region()) {
             let carried = Carried { id: self.block, generation: self.generation };
-            // INVARIANT: the block is ours again, in the generation that the handle has.
-            Pool::new(&self.mapping, region).take_back(carried, me.owner());
+            let pool = Pool::new(&self.mapping, region);
+            if !self.is_packed {
+                return;
+            }
+            if pool.take_back(carried, me.owner()).is_some() {
+                // INVARIANT: the block is ours again, in the generation that the handle has.
+                self.is_packed = false;
+            } else {
+                // Somebody has written over its word. The handle is that of no process.
+                *self.me.get_mut() = NOBODY;
+            }
         }
     }
 
@@ -278,7 +291,7 @@ impl<T> OwnedBlock<T> {
 
     /// The block as the heap knows it, if this process owns it.
     fn owned(&self) -> Option<(Pool<'_>, Owned)> {
-        if !self.is_ours() {
+        if self.is_packed || !self.is_ours() {
             return None;
         }
         let me = identity::own(&self.mapping)?;
@@ -304,6 +317,9 @@ impl<T> fmt::Debug for OwnedBlock<T> {
         f.debug_struct("OwnedBlock").field("count", &self.count).finish_non_exhaustive()
     }
 }
+
+/// The bits of no id.
+const NOBODY: u64 = u64::MAX;
 
 /// Bytes of so many values; `None` if that is more than a slice can have.
 fn bytes_of<T>(count: usize) -> Option<u64> {

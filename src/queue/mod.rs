@@ -372,11 +372,8 @@ impl<T: Transfer> Queue<T> {
             None => self.put_owner(&mut value, until),
         };
         match sent {
-            Ok(()) => {
-                // The receiver's now.
-                std::mem::forget(value);
-                Ok(())
-            }
+            // What it owned is the receiver's now.
+            Ok(()) => Ok(()),
             Err(stop) => Err(stop.with(value)),
         }
     }

@@ -338,7 +338,7 @@ fn storm(policy: OnReceiverDeath) {
     // Word 0: stop. From word 1 on: how often each frame was received.
     let board = Board::new();
     let next = offspring::Value::new(0_u64).expect("a value");
-    let seen = Queue::<u64>::with_capacity(1 << 16).expect("a queue");
+    let seen = Queue::<u64>::with_capacity(1 << 22).expect("a queue");
     let worker = |sends: bool| {
         let (queue, segment, next, seen) =
             (queue.clone(), segment.clone(), next.clone(), seen.clone());
