@@ -15,6 +15,7 @@
 //! - [`reap`]: gives back the holds and claims of a dead process.
 //! - [`lineage`]: what a forked child gets from its parent.
 //! - `segment`: operations of a segment on all its objects.
+//! - `stats`: what a segment holds, in numbers.
 
 pub(crate) mod attempt;
 pub(crate) mod block;
@@ -30,9 +31,11 @@ pub(crate) mod payload;
 pub(crate) mod place;
 pub(crate) mod reap;
 mod segment;
+mod stats;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;
 
 pub use error::CreateError;
 pub use handle::Handle;
+pub use stats::{PeerStats, SegmentStats, Usage};
