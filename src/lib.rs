@@ -134,7 +134,7 @@ pub use {
         RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
         TrySendError,
     },
-    object::{CreateError, Handle},
+    object::{CreateError, Handle, PeerStats, SegmentStats, Usage},
     peer::Fault,
     process::{
         Child, Failure, ForkError, JoinError, Location, Moved, PanicInfo, Return, end_with_parent,

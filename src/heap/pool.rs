@@ -33,17 +33,17 @@ use crate::sys::error::OsError;
 /// Block headers that get pages at a time.
 const FRONTIER_STEP: u64 = 64;
 /// Blocks from this size on may give their pages back when freed.
-const PUNCH_FROM: u64 = 64 << 10;
+pub(super) const PUNCH_FROM: u64 = 64 << 10;
 /// Bytes of large free blocks that keep their pages: at most this, and an eighth of the budget.
 const KEEP_MOST: u64 = 256 << 20;
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 /// How often to count again if others charge meanwhile.
 const RECOUNTS: u32 = 3;
 
 #[derive(Debug)]
 #[repr(C)]
-struct HeapWords {
-    used: AtomicU64,
+pub(super) struct HeapWords {
+    pub(super) used: AtomicU64,
     kept: AtomicU64,
     reserved: [AtomicU64; 6],
 }
@@ -763,7 +763,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Visits the header of every block that was ever used.
-    fn walk(&self, mut visit: impl FnMut(BlockId, &'a BlockHeader)) {
+    pub(super) fn walk(&self, mut visit: impl FnMut(BlockId, &'a BlockHeader)) {
         for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
             let Some(words) = self.class_words(class) else {
                 return;
@@ -779,7 +779,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    fn class(&self, id: BlockId) -> Option<&'a Class> {
+    pub(super) fn class(&self, id: BlockId) -> Option<&'a Class> {
         self.mapping.layout().classes().get(usize::from(id.class))
     }
 
@@ -812,11 +812,11 @@ impl<'a> Pool<'a> {
 
     /// Bytes in use of a block, never more than it has: a corrupt length must not reach the blocks
     /// behind it.
-    fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
+    pub(super) fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
         header.len().min(self.class(id).map_or(0, |class| class.block_size))
     }
 
-    fn heap_words(&self) -> Option<&'a HeapWords> {
+    pub(super) fn heap_words(&self) -> Option<&'a HeapWords> {
         self.region.at(self.mapping.layout().heap_words())
     }
 

@@ -103,6 +103,8 @@ pub unsafe trait Transfer: Sized + Send + 'static {
     fn unpack(wire: Self::Wire, arrival: &Arrival<'_>) -> Result<Self, Fault>;
 }
 
+// Without it the compiler would name `Pod`, which the user did not ask for.
+#[diagnostic::do_not_recommend]
 // SAFETY: a value that owns nothing is wholly in its bytes.
 unsafe impl<T: Shm> Transfer for T {
     type Wire = T;

@@ -1,39 +1,15 @@
 //! A value of any type as what it is, where that is one known type.
 //!
 //! [`Any`](std::any::Any) does this for types that borrow nothing. Code that is generic over values
-//! which may borrow cannot ask it.
-//!
-//! # Source
-//! The `typeid` crate finds the id of a type that may borrow in this way.
+//! which may borrow cannot ask it; `typeid` gives the id of such a type.
 #![expect(unsafe_code, reason = "what was found to be the same type is used as it")]
 
 use std::any::TypeId;
-use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 
 /// Whether `T` is `U`. For a `U` that has no lifetimes in it, as an id says nothing of them.
 fn is_same<T, U: 'static>() -> bool {
-    trait Id {
-        fn id(&self) -> TypeId
-        where
-            Self: 'static;
-    }
-
-    impl<T> Id for PhantomData<T> {
-        fn id(&self) -> TypeId
-        where
-            Self: 'static,
-        {
-            TypeId::of::<Self>()
-        }
-    }
-
-    let marker = PhantomData::<T>;
-    let marker: &dyn Id = &marker;
-    // SAFETY: only the lifetime changes. `id` does not use it: lifetimes are erased before there are
-    // ids, and the marker has no data.
-    let marker = unsafe { mem::transmute::<&dyn Id, &(dyn Id + 'static)>(marker) };
-    marker.id() == TypeId::of::<PhantomData<U>>()
+    typeid::of::<T>() == TypeId::of::<U>()
 }
 
 /// The value as a `Vec<u8>`, if it is one.

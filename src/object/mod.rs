@@ -17,6 +17,7 @@
 //! - [`lineage`]: what a forked child gets from its parent.
 //! - [`result`]: values that own memory, on their way from a child to its parent.
 //! - `segment`: operations of a segment on all its objects.
+//! - `stats`: what a segment holds, in numbers.
 
 pub(crate) mod attempt;
 pub(crate) mod block;
@@ -35,9 +36,11 @@ pub(crate) mod place;
 pub(crate) mod reap;
 pub(crate) mod result;
 mod segment;
+mod stats;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;
 
 pub use error::CreateError;
 pub use handle::Handle;
+pub use stats::{PeerStats, SegmentStats, Usage};

@@ -360,6 +360,7 @@ fn storm(policy: OnReceiverDeath) {
     };
     let mut workers: Vec<(bool, Child<()>)> =
         [true, false, true, false].map(|sends| (sends, worker(sends))).into();
+    let mut dead = Vec::new();
     for round in 0..ROUNDS {
         std::thread::sleep(Duration::from_micros(300 + 97 * (round % 31)));
         let (sends, victim) = workers.remove(round as usize % 4);
@@ -367,7 +368,8 @@ fn storm(policy: OnReceiverDeath) {
         if round % 3 == 0 {
             drop(victim.join());
         } else {
-            drop(victim);
+            // For others to find out.
+            dead.push(victim);
         }
         workers.push((sends, worker(sends)));
     }
@@ -375,6 +377,7 @@ fn storm(policy: OnReceiverDeath) {
     for (_, worker) in workers {
         worker.join().expect("no panic: no frame was torn");
     }
+    dead.into_iter().for_each(|victim| drop(victim.join()));
     segment.reap().expect("attached");
     while let Ok(frame) = queue.recv_timeout(Duration::from_millis(100)) {
         seen.send(number(&frame)).expect("room");

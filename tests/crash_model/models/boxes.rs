@@ -774,7 +774,7 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
             }
             .model(),
             "boxes, taken after the slot was released",
-            Some("broken"),
+            Some("went from"),
         ),
     ]
 }
@@ -792,12 +792,14 @@ pub fn models(all: bool) -> Vec<Model> {
     for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
         let of = |parts: &[Part]| Setting::of(1, policy, parts);
         settings.push(Setting { there: 1, reapers: 2, ..of(&[ReceivesOnce]) });
-        settings.push(Setting { there: 1, reapers: 1, ..of(&[ReceivesOnce, ReceivesOnce]) });
+        let both = Setting { there: 1, reapers: 1, ..of(&[ReceivesOnce, ReceivesOnce]) };
+        settings.push(Setting { deaths: 1, ..both.clone() });
         settings.push(Setting { reapers: 1, ..of(&[Sends(1, 1), Receives]) });
         settings.push(Setting { deaths: 1, ..of(&[Sends(2, 1), Receives]) });
         settings.push(Setting { there: 2, alone: true, reapers: 1, ..of(&[ReceivesOnce]) });
         let preemptions = Some(2);
         if all {
+            settings.push(both);
             settings.push(of(&[Sends(1, 2), Receives]));
             settings.push(Setting { there: 2, ..of(&[ReceivesOnce, ReceivesOnce]) });
             settings.push(Setting {
