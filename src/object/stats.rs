@@ -180,6 +180,11 @@ fn name(kind: Option<Kind>) -> &'static str {
         Some(Kind::PlainChannel) => "plain channel",
         Some(Kind::BytesChannel) => "channel of bytes",
         Some(Kind::ObjectsChannel) => "channel",
+        Some(Kind::Boxed) => "box",
+        Some(Kind::Slice) => "box of a slice, vector",
+        Some(Kind::Text) => "text",
+        Some(Kind::Owners) => "queue of boxes",
+        Some(Kind::OwnersChannel) => "channel of boxes",
         None => "unknown",
     }
 }
