@@ -126,7 +126,7 @@ pub use {
         RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
         TrySendError,
     },
-    object::{CreateError, Handle},
+    object::{CreateError, Handle, ParseHandleError},
     peer::Fault,
     process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
     queue::{

@@ -95,7 +95,7 @@ enum Pages {
 }
 
 /// Which block: class and index within it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BlockId {
     class: u8,
     index: u32,
@@ -221,7 +221,8 @@ impl<'a> Pool<'a> {
         if there { Some((self.offset(carried.id)?, self.len(carried.id, header))) } else { None }
     }
 
-    /// Gives back a block of a message that is done; nothing if somebody else has done so.
+    /// Gives back a block of a message that is done; nothing if somebody else has done so. If it was
+    /// a flight, what it held may be [unheld](Pool::free_unheld) now.
     pub(crate) fn discard(&self, carried: Carried, carrier: Carrier, me: u32) {
         if let Some(header) = self.header(carried.id) {
             let word = header.load();
@@ -236,10 +237,11 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives back every block that is part of no message any more. `carries` says whether a slot
-    /// still carries. Gives their number. Counts the kept pages on the way, as the hint may include
+    /// still carries. Gives their number, and whether flights are among them: what they held may be
+    /// [unheld](Pool::free_unheld) now. Counts the kept pages on the way, as the hint may include
     /// what dead processes had subtracted or not.
-    pub(crate) fn sweep(&self, me: PeerId, carries: impl Fn(Carrier) -> bool) -> usize {
-        let mut swept = 0;
+    pub(crate) fn sweep(&self, me: PeerId, carries: impl Fn(Carrier) -> bool) -> (usize, bool) {
+        let (mut swept, mut flights) = (0, false);
         let mut kept = 0_u64;
         self.walk(|id, header| {
             // The word before the carrier and the slot: see `block`.
@@ -248,6 +250,7 @@ impl<'a> Pool<'a> {
                 && !header.carrier().is_some_and(&carries)
                 && let Some(owned) = header.own(word, me.owner())
             {
+                flights |= header.is_flight();
                 self.tear_down(id, header, owned, Pages::Keep);
                 swept += 1;
             } else if word.state() == State::Free
@@ -260,7 +263,7 @@ impl<'a> Pool<'a> {
             // Relaxed: a hint.
             words.kept.store(kept, Ordering::Relaxed);
         }
-        swept
+        (swept, flights)
     }
 
     /// Gives the pages of free blocks back to the system, for a process to which the system has just
@@ -350,7 +353,10 @@ impl<'a> Pool<'a> {
             // The word first, as in `free_if_unheld`: a process that becomes a holder after this
             // look has changed it, and finds our claims ended.
             let word = header.load();
-            if word.state() != State::Shared || !header.holders.is_only(me.index()) {
+            if word.state() != State::Shared
+                || !header.holders.is_only(me.index())
+                || self.is_in_flight(id, header, word)
+            {
                 break;
             }
             if let Some(owned) = header.own(word, me.owner()) {
@@ -379,13 +385,24 @@ impl<'a> Pool<'a> {
 
     /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block
     /// that it held, before its hold ends. `empty` is as in [`Pool::leave`].
+    ///
+    /// True if a block has no holder that was ever in flight. It is left to
+    /// [`Pool::free_unheld`], as a flight that held it may be stranded only now.
     pub(crate) fn clear(
         &self,
         peer: PeerId,
         me: PeerId,
         recover: impl Fn(Attached),
         empty: impl Fn(Attached),
-    ) {
+    ) -> bool {
+        let mut later = false;
+        let mut unheld = |id, header: &BlockHeader| {
+            if header.holders.is_empty() && header.may_fly() {
+                later = true;
+            } else {
+                self.free_if_unheld(id, header, me, &empty);
+            }
+        };
         self.walk(|id, header| {
             let word = header.load();
             match word.state() {
@@ -401,17 +418,16 @@ impl<'a> Pool<'a> {
                         recover(attached);
                     }
                     header.holders.remove(peer.index());
-                    self.free_if_unheld(id, header, me, &empty);
+                    unheld(id, header);
                 }
                 // A holder that was killed between clearing its bit and freeing the block.
-                State::Shared if header.holders.is_empty() => {
-                    self.free_if_unheld(id, header, me, &empty);
-                }
+                State::Shared if header.holders.is_empty() => unheld(id, header),
                 // A bit that was set for a moment in a block that had become another object's.
                 _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
                 _ => {}
             }
         });
+        later
     }
 
     /// Bytes of the budget that are not in use, by the hint.
@@ -429,7 +445,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Frees a shared block that nobody holds; calls `empty` before with what was in it.
-    fn free_if_unheld(
+    pub(super) fn free_if_unheld(
         &self,
         id: BlockId,
         header: &BlockHeader,
@@ -439,7 +455,10 @@ impl<'a> Pool<'a> {
         loop {
             // The word first: an attachment after this changes it, and the swap fails.
             let word = header.load();
-            if word.state() != State::Shared || !header.holders.is_empty() {
+            if word.state() != State::Shared
+                || !header.holders.is_empty()
+                || self.is_in_flight(id, header, word)
+            {
                 return;
             }
             if let Some(owned) = header.own(word, me.owner()) {
@@ -450,7 +469,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Frees what was shared and is nobody's now.
-    fn empty_and_free(
+    pub(super) fn empty_and_free(
         &self,
         id: BlockId,
         header: &BlockHeader,
@@ -470,6 +489,7 @@ impl<'a> Pool<'a> {
         // the reaper must not give back the bytes that this block had: a count that is too high is
         // corrected by a recount, one that is too low is not.
         header.describe(header.kind(), 0);
+        header.unmark();
         if header.free(owned) {
             self.refund(len);
             if let Some(words) = self.class_words(id.class.into()) {
@@ -673,7 +693,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Visits the header of every block that was ever used.
-    fn walk(&self, mut visit: impl FnMut(BlockId, &'a BlockHeader)) {
+    pub(super) fn walk(&self, mut visit: impl FnMut(BlockId, &'a BlockHeader)) {
         for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
             let Some(words) = self.class_words(class) else {
                 return;
@@ -693,14 +713,14 @@ impl<'a> Pool<'a> {
         self.mapping.layout().classes().get(usize::from(id.class))
     }
 
-    fn offset(&self, id: BlockId) -> Option<u64> {
+    pub(super) fn offset(&self, id: BlockId) -> Option<u64> {
         let class = self.class(id)?;
         (u64::from(id.index) < class.blocks)
             .then(|| class.base + u64::from(id.index) * class.block_size)
     }
 
     /// The header of a block within the frontier.
-    fn header(&self, id: BlockId) -> Option<&'a BlockHeader> {
+    pub(super) fn header(&self, id: BlockId) -> Option<&'a BlockHeader> {
         let class = self.class(id)?;
         let frontier = self.class_words(id.class.into())?.frontier(class.blocks)?;
         if u64::from(id.index) >= frontier {
@@ -722,7 +742,7 @@ impl<'a> Pool<'a> {
 
     /// Bytes in use of a block, never more than it has: a corrupt length must not reach the blocks
     /// behind it.
-    fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
+    pub(super) fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
         header.len().min(self.class(id).map_or(0, |class| class.block_size))
     }
 

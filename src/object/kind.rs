@@ -43,6 +43,8 @@ kinds! {
     PlainChannel = 9,
     BytesChannel = 10,
     ObjectsChannel = 11,
+    /// The list of the objects that a message holds.
+    Flight = 16,
 }
 
 const SHIFT: u32 = 56;

@@ -8,17 +8,20 @@
 //! - [`payload`]: typed values in blocks.
 //! - [`parcel`]: messages of any length: in the slot, or in a block of their own.
 //! - [`holding`]: an object as this process holds it.
+//! - [`flight`]: the objects that a message holds.
+//! - [`serial`]: handles as serde values: in messages, and everywhere else.
 //! - [`place`]: where it lies; every operation starts there.
 //! - [`attempt`]: the slow path of an operation that does not succeed at once.
 //! - [`transfer`]: the errors of sending and receiving.
 //! - [`reap`]: gives back the holds and claims of a dead process.
 //! - [`lineage`]: what a forked child gets from its parent.
-//! - `segment`: operations of a segment on all its objects.
+//! - `segment`: a segment and its objects.
 
 pub(crate) mod attempt;
 pub(crate) mod block;
 pub(crate) mod ends;
 pub(crate) mod error;
+pub(crate) mod flight;
 pub(crate) mod handle;
 pub(crate) mod holding;
 pub(crate) mod kind;
@@ -28,9 +31,10 @@ pub(crate) mod payload;
 pub(crate) mod place;
 pub(crate) mod reap;
 mod segment;
+pub(crate) mod serial;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;
 
 pub use error::CreateError;
-pub use handle::Handle;
+pub use handle::{Handle, ParseHandleError};

@@ -24,6 +24,7 @@ mod channels;
 mod counters;
 mod descriptors;
 mod event;
+mod flights;
 mod fork;
 // With musl, nix does not offer `PTRACE_GET_SYSCALL_INFO`: this one and `system_calls` need it.
 #[cfg(not(target_env = "musl"))]

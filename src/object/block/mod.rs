@@ -34,7 +34,7 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
         // nothing to recover.
         Some(Kind::Spsc) => {}
         // Never shared.
-        Some(Kind::Parcel) => {}
+        Some(Kind::Parcel | Kind::Flight) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
         // Nobody owns an event.
         Some(Kind::Event) => {}
@@ -42,8 +42,9 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     }
 }
 
-/// Frees what an object holds that is about to be freed itself, in the name of `owner`.
-pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
+/// Frees what an object holds that is about to be freed itself, in the name of `owner`. True if
+/// flights were among it, so that what they held may be unheld now.
+pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     match Kind::of(object.kind) {
         Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
             queue::empty(pool, object, owner)
@@ -55,9 +56,10 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
             | Kind::Spsc
             | Kind::Value
             | Kind::Event
-            | Kind::Parcel,
+            | Kind::Parcel
+            | Kind::Flight,
         )
-        | None => {}
+        | None => false,
     }
 }
 
@@ -76,7 +78,8 @@ pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
             | Kind::Spsc
             | Kind::Value
             | Kind::Event
-            | Kind::Parcel,
+            | Kind::Parcel
+            | Kind::Flight,
         )
         | None => false,
     });

@@ -497,14 +497,16 @@ pub(super) fn carries(pool: &Pool<'_>, object: Attached, position: u64) -> bool 
     })
 }
 
-/// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone.
-pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
+/// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone. True if
+/// flights were among them.
+pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     let Some(queue) = Untyped::view(pool.region(), object) else {
-        return;
+        return false;
     };
     if queue.shape.slot != QueueBlock::<Envelope>::SLOT {
-        return;
+        return false;
     }
+    let mut flights = false;
     for index in 0..queue.shape.capacity {
         let word = SlotWord::from_bits(queue.slots.word(index).load(Ordering::Acquire));
         if is_occupied(word) {
@@ -514,14 +516,16 @@ pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
             let payload = unsafe { Payload::<Envelope>::new(value) };
             // SAFETY: the block belongs to the caller alone.
             let envelope = unsafe { payload.read() };
-            if let Some(carried) = envelope.block() {
-                let position = Position::new(word.lap(), index).to_bits();
-                let Attached { id, generation, .. } = object;
-                let carrier = Carrier { block: id.to_bits(), generation, position };
+            let position = Position::new(word.lap(), index).to_bits();
+            let Attached { id, generation, .. } = object;
+            let carrier = Carrier { block: id.to_bits(), generation, position };
+            for carried in [envelope.block(), envelope.flight()].into_iter().flatten() {
                 pool.discard(carried, carrier, owner);
             }
+            flights |= envelope.has_flight();
         }
     }
+    flights
 }
 
 impl<T> Clone for QueueBlock<T> {

@@ -2,6 +2,7 @@
 
 pub mod controls;
 pub mod event;
+pub mod flight;
 pub mod found;
 pub mod heap;
 pub mod lock;
