@@ -139,6 +139,19 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// Calls `visit` with every shared block that was ever in a flight.
+    pub(crate) fn each_that_may_fly(&self, mut visit: impl FnMut(Attached)) {
+        self.walk(|id, header| {
+            let word = header.load();
+            if word.state() == State::Shared
+                && header.may_fly()
+                && let Some(object) = self.shared(id, word.generation())
+            {
+                visit(object);
+            }
+        });
+    }
+
     /// Frees a block that was in a flight, if that was its last hold. `empty` is as in
     /// [`Pool::leave`].
     pub(crate) fn let_go(&self, name: Name, me: PeerId, empty: impl FnOnce(Attached)) {

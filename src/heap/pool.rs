@@ -20,6 +20,7 @@
 //!              16  8  free      about how many blocks before the frontier are free
 //! ```
 
+use std::cell::Cell;
 use std::fmt;
 
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State, once, twice};
@@ -386,8 +387,8 @@ impl<'a> Pool<'a> {
     /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block
     /// that it held, before its hold ends. `empty` is as in [`Pool::leave`].
     ///
-    /// True if a block has no holder that was ever in flight. It is left to
-    /// [`Pool::free_unheld`], as a flight that held it may be stranded only now.
+    /// True if a flight was given back, or a block has no holder that was ever in flight. It is left
+    /// to [`Pool::free_unheld`], as a flight that held it may be stranded only now.
     pub(crate) fn clear(
         &self,
         peer: PeerId,
@@ -395,10 +396,10 @@ impl<'a> Pool<'a> {
         recover: impl Fn(Attached),
         empty: impl Fn(Attached),
     ) -> bool {
-        let mut later = false;
-        let mut unheld = |id, header: &BlockHeader| {
+        let later = Cell::new(false);
+        let unheld = |id, header: &BlockHeader| {
             if header.holders.is_empty() && header.may_fly() {
-                later = true;
+                later.set(true);
             } else {
                 self.free_if_unheld(id, header, me, &empty);
             }
@@ -410,6 +411,7 @@ impl<'a> Pool<'a> {
                     // If it was killed in `share`, its bit is set already.
                     header.holders.remove(peer.index());
                     if let Some(mine) = header.own(word, me.owner()) {
+                        later.set(later.get() | header.is_flight());
                         self.tear_down(id, header, mine, Pages::Give);
                     }
                 }
@@ -427,7 +429,7 @@ impl<'a> Pool<'a> {
                 _ => {}
             }
         });
-        later
+        later.get()
     }
 
     /// Bytes of the budget that are not in use, by the hint.

@@ -92,6 +92,9 @@ impl Arrived {
         pool.discard(self.carried, self.carrier, holder.me.owner());
         settle(&pool, holder.me, |empty| {
             for name in &self.names {
+                if let Some(object) = pool.shared(name.id, name.generation) {
+                    block::conclude(&pool, object);
+                }
                 pool.let_go(*name, holder.me, empty);
             }
         });
@@ -110,12 +113,18 @@ pub(crate) fn settle<T>(
     let done = act(&empty);
     // One after the other, so that a chain of queues in each other's messages needs no stack.
     while flights.take() {
-        pool.free_unheld(me, empty);
+        look_again(pool, me, &empty);
     }
     done
 }
 
-/// Frees every object that nobody holds, and gives their number.
-pub(crate) fn free_unheld(pool: &Pool<'_>, me: PeerId) -> usize {
-    settle(pool, me, |empty| pool.free_unheld(me, empty))
+/// Frees what only flights held that are gone by now, and closes channels that had their last ends
+/// there.
+pub(crate) fn settle_all(pool: &Pool<'_>, me: PeerId) {
+    settle(pool, me, |empty| look_again(pool, me, empty));
+}
+
+fn look_again(pool: &Pool<'_>, me: PeerId, empty: &dyn Fn(Attached)) {
+    pool.each_that_may_fly(|object| block::conclude(pool, object));
+    pool.free_unheld(me, empty);
 }

@@ -80,6 +80,11 @@ impl<'a> Holder<'a> {
         reap::reap_one(self.mapping, self.me, index);
     }
 
+    /// Clears up after all dead processes and what they have left in messages.
+    pub(crate) fn reap_messages(&self) {
+        reap::reap_messages(self.mapping, self.region, self.me);
+    }
+
     /// Gives back what the dead have left, and what else may help; false if that was nothing.
     pub(crate) fn make_room(&self, why: &AllocError) -> bool {
         reap::make_room(self.mapping, self.me, why)

@@ -35,7 +35,7 @@ pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: Pee
     let (_, flights) = pool.sweep(me, |carrier| block::carries(&pool, carrier));
     // And last what was held by those.
     if unheld || flights {
-        flight::free_unheld(&pool, me);
+        flight::settle_all(&pool, me);
     }
 }
 
@@ -47,11 +47,21 @@ pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool
         let pool = Pool::new(mapping, region);
         let (swept, flights) = pool.sweep(me, |carrier| block::carries(&pool, carrier));
         if flights {
-            flight::free_unheld(&pool, me);
+            flight::settle_all(&pool, me);
         }
         // What was swept has kept its pages, too.
         let no_pages = matches!(why, AllocError::NoPages { .. });
         swept + if no_pages { pool.give_kept(me) } else { 0 }
     });
     reaped + swept > 0
+}
+
+/// Clears up after every dead process, and gives back what they have left in messages: for a process
+/// that waits for somebody, of whom there is nothing left but in messages.
+pub(crate) fn reap_messages(mapping: &Mapping, region: Region<'_>, me: PeerId) {
+    reap_all(mapping, me);
+    let pool = Pool::new(mapping, region);
+    if let (_, true) = pool.sweep(me, |carrier| block::carries(&pool, carrier)) {
+        flight::settle_all(&pool, me);
+    }
 }

@@ -138,7 +138,7 @@ impl ByteQueue {
         ByteQueue::open_kind(segment, handle, Kind::Bytes.named::<()>())
     }
 
-    pub(super) fn open_kind(
+    pub(crate) fn open_kind(
         segment: &Segment,
         handle: Handle,
         kind: u64,
@@ -422,7 +422,7 @@ impl ByteQueue {
     }
 
     pub(crate) fn object(&self) -> &Object<QueueBlock<Envelope>> {
-        &self.envelopes.shared.object
+        self.envelopes.object()
     }
 
     pub(crate) fn get<U: Until>(&self, until: U) -> Result<Message<'_>, Stop<U::Late>> {

@@ -137,6 +137,10 @@ impl<T: Shm> Queue<T> {
         self.shared.object.known().map(Place::peer)
     }
 
+    pub(crate) fn object(&self) -> &Object<QueueBlock<T>> {
+        &self.shared.object
+    }
+
     /// The queue as its ends see it, if it is that of a channel.
     pub(crate) fn as_channel(&self) -> Arc<dyn Channel> {
         Arc::<Shared<T>>::clone(&self.shared)
@@ -172,7 +176,11 @@ impl<T: Shm> Queue<T> {
         Queue::open_kind(segment, handle, Kind::Queue.with::<T>())
     }
 
-    fn open_kind(segment: &Segment, handle: Handle, kind: u64) -> Result<Queue<T>, Fault> {
+    pub(crate) fn open_kind(
+        segment: &Segment,
+        handle: Handle,
+        kind: u64,
+    ) -> Result<Queue<T>, Fault> {
         let object = Object::open(segment, handle, kind, Shape::read::<T>)?;
         Ok(Queue::from_object(object, Wait::default()))
     }

@@ -39,8 +39,8 @@ use crate::sys::clock::Deadline;
 ///
 /// # Handles in messages
 /// A [`Queue`](crate::Queue), [`Lock`](crate::Lock), [`Value`](crate::Value),
-/// [`Event`](crate::Event), [`ByteQueue`] or `ObjectQueue` can be part of a value. The message holds
-/// the object, so the receiver gets a handle that works, even if the sender has dropped its own, has
+/// [`Event`](crate::Event), [`ByteQueue`], `ObjectQueue` or an end of a
+/// channel can be part of a value. The message holds the object, so the receiver gets a handle that works, even if the sender has dropped its own, has
 /// exited or was killed. The object must lie in the same segment as this queue. Each such message
 /// takes one more block of the segment.
 ///
@@ -133,7 +133,15 @@ impl<T> ObjectQueue<T> {
     /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is not a
     /// queue of objects of a type with this name.
     pub fn open(segment: &Segment, handle: Handle) -> Result<ObjectQueue<T>, Fault> {
-        let bytes = ByteQueue::open_kind(segment, handle, Kind::Objects.named::<T>())?;
+        ObjectQueue::open_kind(segment, handle, Kind::Objects)
+    }
+
+    pub(crate) fn open_kind(
+        segment: &Segment,
+        handle: Handle,
+        kind: Kind,
+    ) -> Result<ObjectQueue<T>, Fault> {
+        let bytes = ByteQueue::open_kind(segment, handle, kind.named::<T>())?;
         Ok(ObjectQueue::from_bytes(bytes))
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use offspring::{
     Child, Handle, Lock, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment,
-    fork,
+    Sender, fork,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -260,6 +260,74 @@ fn a_child_that_was_forked_meanwhile_opens_what_the_message_holds() {
     assert_eq!(queue_in_it.recv(), Ok(8));
     drop((queue_in_it, queue));
     assert_eq!(after_reaping(&segment), 0);
+}
+
+#[apply(test)]
+fn an_end_that_a_killed_process_had_in_a_message_disconnects() {
+    let segment = segment();
+    let mut options = QueueOptions::new();
+    let options = options.capacity(4);
+    for deadly in [0, 1, 2, 3, ENCODING + 3] {
+        let (posts, post) =
+            options.create_channel_in::<(Spot, Sender<u64>, Spot, Spot)>(&segment).expect("made");
+        let (sender, receiver) = options.create_channel_in::<u64>(&segment).expect("made");
+        let value = (Spot(1), sender, Spot(2), Spot(3));
+        let child = if deadly >= ENCODING {
+            fork(move || {
+                DEADLY.store(deadly, Ordering::Relaxed);
+                drop(posts.send(value));
+            })
+        } else {
+            posts.send(value).map_err(|error| error.to_string()).expect("room");
+            assert!(receiver.try_recv().expect_err("nothing yet").is_empty());
+            fork(move || {
+                DEADLY.store(deadly, Ordering::Relaxed);
+                let received = post.recv().expect("sent");
+                received.1.send(7).expect("connected");
+                raw::signal(std::process::id().cast_signed(), libc::SIGKILL);
+            })
+        };
+        let child: Child<()> = child.expect("fork");
+        // Nobody clears up but who waits.
+        let mut received = Vec::new();
+        let end = loop {
+            match receiver.recv_timeout(LIMIT) {
+                Ok(number) => received.push(number),
+                Err(error) => break error,
+            }
+        };
+        assert!(end.is_disconnected(), "{end}, killed at {deadly}");
+        assert_eq!(received, if deadly == 0 { vec![7] } else { vec![] });
+        assert!(child.join().is_err());
+        drop(receiver);
+        assert_eq!(after_reaping(&segment), 0, "killed at {deadly}");
+    }
+}
+
+#[apply(test)]
+fn a_worker_answers_through_the_sender_in_the_request_and_its_death_is_noticed() {
+    let (requests, jobs) = offspring::channel::<(u64, Sender<u64>)>(4).expect("a channel");
+    let worker = fork(move || {
+        while let Ok((number, answers)) = jobs.recv() {
+            (1..=number).for_each(|n| answers.send(n * n).expect("connected"));
+            if number == 3 {
+                raw::signal(std::process::id().cast_signed(), libc::SIGKILL);
+            }
+        }
+    });
+    let worker: Child<()> = worker.expect("fork");
+    for number in 1..=3 {
+        let (sender, answers) = offspring::channel(8).expect("a channel");
+        requests.send((number, sender)).map_err(|error| error.to_string()).expect("connected");
+        let all: Vec<u64> = answers.iter().collect();
+        assert_eq!(all, (1..=number).map(|n| n * n).collect::<Vec<_>>());
+    }
+    let (sender, answers) = offspring::channel(8).expect("a channel");
+    // The last receiver of requests is dead, so it comes back, or it is lost with the channel.
+    drop(requests.send((4, sender)));
+    drop(requests);
+    assert!(answers.recv_timeout(LIMIT).expect_err("nobody is left").is_disconnected());
+    assert!(worker.join().is_err());
 }
 
 #[apply(test)]

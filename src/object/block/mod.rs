@@ -63,6 +63,28 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     }
 }
 
+/// Closes a channel if nobody has the ends of a role any more. For use after an end in a message was
+/// given up.
+pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
+    match Kind::of(object.kind) {
+        Some(Kind::PlainChannel | Kind::BytesChannel | Kind::ObjectsChannel) => {
+            queue::conclude(pool, object);
+        }
+        Some(
+            Kind::Queue
+            | Kind::Bytes
+            | Kind::Objects
+            | Kind::Lock
+            | Kind::Spsc
+            | Kind::Value
+            | Kind::Event
+            | Kind::Parcel
+            | Kind::Flight,
+        )
+        | None => {}
+    }
+}
+
 /// Whether the slot that `carrier` names is still in that lap, so that what it carries can be
 /// received.
 pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
