@@ -45,6 +45,7 @@
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
 //!   settings.
 //! - [`Event`]: a flag that one process sets and others wait for, with manual or automatic reset.
+//! - [`ShmArc`]: a value or a slice that is made once and read by all.
 //! - [`fork()`] and [`Child`]: a closure in a process of its own. [`Failure`]: any error as a value
 //!   that a child can return.
 //! - [`Segment`]: the memory, for programs that want more than one.
@@ -68,7 +69,8 @@
 //!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
 //!   (`transfer`), messages in blocks of their own (`parcel`), who has which end of a channel
 //!   (`ends`), and what is cleared up after the dead (`reap`).
-//! - `queue`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
+//! - `queue`, `lock`, `spsc`, `value`, `event`, `arc`: what users hold, without `unsafe` but for one
+//!   line of `arc`.
 //! - `channel`: queues with two kinds of ends.
 //! - `process`: children.
 
@@ -90,6 +92,8 @@ mod ring;
 mod sync;
 mod sys;
 
+#[cfg(not(loom))]
+mod arc;
 #[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]
@@ -118,6 +122,7 @@ mod value;
 pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
+    arc::{Shareable, ShmArc},
     channel::{Receiver, ReceiverIter, Sender, bytes, channel, plain},
     event::{Event, TryWaitError, WaitTimeoutError},
     lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},

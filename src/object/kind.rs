@@ -45,6 +45,10 @@ kinds! {
     ObjectsChannel = 11,
     /// The list of the objects that a message holds.
     Flight = 16,
+    /// A value that is only read.
+    Arc = 17,
+    /// A slice of values that are only read.
+    ArcSlice = 18,
 }
 
 const SHIFT: u32 = 56;

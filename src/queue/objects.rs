@@ -39,7 +39,7 @@ use crate::sys::clock::Deadline;
 ///
 /// # Handles in messages
 /// A [`Queue`](crate::Queue), [`Lock`](crate::Lock), [`Value`](crate::Value),
-/// [`Event`](crate::Event), [`ByteQueue`], `ObjectQueue` or an end of a
+/// [`Event`](crate::Event), [`ShmArc`](crate::ShmArc), [`ByteQueue`], `ObjectQueue` or an end of a
 /// channel can be part of a value. The message holds the object, so the receiver gets a handle that works, even if the sender has dropped its own, has
 /// exited or was killed. The object must lie in the same segment as this queue. Each such message
 /// takes one more block of the segment.

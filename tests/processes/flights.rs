@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use offspring::{
     Child, Handle, Lock, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment,
-    Sender, fork,
+    Sender, ShmArc, fork,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -464,4 +464,32 @@ fn a_thousand_killed_processes_with_handles_in_messages_leave_nothing() {
     assert_eq!(number_of(&received), 7);
     drop((received, queue));
     assert_eq!(in_use(&segment), 0);
+}
+
+#[apply(test)]
+fn a_shared_slice_is_read_by_all_and_freed_with_its_last_holder() {
+    let segment = segment();
+    let queue = objects::<ShmArc<[u64]>>(&segment, OnReceiverDeath::Drop);
+    let shared = ShmArc::from_fn_in(&segment, 10_000, |index| index as u64).expect("room");
+    let sum = |shared: &ShmArc<[u64]>| shared.iter().sum::<u64>();
+    let expected = sum(&shared);
+    // By a closure, by a message, and by a fork that the crate knows nothing of.
+    let captured = shared.clone();
+    assert_eq!(fork(move || sum(&captured)).expect("fork").join().expect("no panic"), expected);
+    raw::fork(|| assert_eq!(sum(&shared), expected)).join();
+    let theirs = queue.clone();
+    let ready = Queue::<u64>::with_capacity(1).expect("a queue");
+    let is_ready = ready.clone();
+    let reader = fork(move || {
+        let received = theirs.recv_timeout(LIMIT).expect("sent");
+        is_ready.send(sum(&received)).expect("room");
+        common::sleep_for_ever();
+    });
+    let reader: Child<()> = reader.expect("fork");
+    queue.send(shared).expect("room");
+    assert_eq!(ready.recv_timeout(LIMIT), Ok(expected));
+    assert_eq!(in_use(&segment), 2, "the reader has it");
+    kill(&reader);
+    assert_eq!(after_reaping(&segment), 1);
+    assert!(reader.join().is_err());
 }

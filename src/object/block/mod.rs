@@ -2,6 +2,7 @@
 //!
 //! A new kind has its file here, a name in [`kind`](super::kind), and an arm in [`recover`].
 
+pub(crate) mod arc;
 pub(crate) mod ends;
 pub(crate) mod event;
 mod line;
@@ -36,8 +37,8 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
         // Never shared.
         Some(Kind::Parcel | Kind::Flight) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
-        // Nobody owns an event.
-        Some(Kind::Event) => {}
+        // Nobody owns an event, or what is only read.
+        Some(Kind::Event | Kind::Arc | Kind::ArcSlice) => {}
         None => {}
     }
 }
@@ -57,7 +58,9 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
             | Kind::Value
             | Kind::Event
             | Kind::Parcel
-            | Kind::Flight,
+            | Kind::Flight
+            | Kind::Arc
+            | Kind::ArcSlice,
         )
         | None => false,
     }
@@ -79,7 +82,9 @@ pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
             | Kind::Value
             | Kind::Event
             | Kind::Parcel
-            | Kind::Flight,
+            | Kind::Flight
+            | Kind::Arc
+            | Kind::ArcSlice,
         )
         | None => {}
     }
@@ -101,7 +106,9 @@ pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
             | Kind::Value
             | Kind::Event
             | Kind::Parcel
-            | Kind::Flight,
+            | Kind::Flight
+            | Kind::Arc
+            | Kind::ArcSlice,
         )
         | None => false,
     });
