@@ -134,16 +134,17 @@ impl End {
         if end.counts_for.load(Ordering::Relaxed) == 0 { Err(Fault::Stale) } else { Ok(end) }
     }
 
-    pub(crate) fn role(&self) -> Role {
-        self.named.role
-    }
-
     /// Another end of the same role. If the role is gone, so is the new end.
     pub(crate) fn another(&self) -> End {
         let end = End::new(Arc::clone(&self.named.channel), self.named.role);
         // An end that does not count now tries again when it is used.
         let _ = self.count().and_then(|()| end.count());
         end
+    }
+
+    /// Which end of the channel it is.
+    pub(crate) fn role(&self) -> Role {
+        self.named.role
     }
 
     /// Whether the end counts for this peer. The common way into an operation.

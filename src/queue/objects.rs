@@ -21,8 +21,8 @@ use crate::object::transfer::{
 use crate::object::{CreateError, Handle, serial};
 use crate::peer::Fault;
 use crate::primitive::{AtomicU32, Ordering};
-use crate::queue::QueueOptions;
 use crate::queue::bytes::{ByteQueue, Loan};
+use crate::queue::{QueueOptions, codec};
 use crate::segment::Segment;
 use crate::sync::Wait;
 use crate::sys::clock::Deadline;
@@ -33,6 +33,9 @@ use crate::sys::clock::Deadline;
 /// A value is encoded straight into shared memory, with [postcard](https://docs.rs/postcard), and
 /// decoded from a copy of that. In everything else it is a [`ByteQueue`]. For numbers and plain structs
 /// [`Queue`](crate::Queue) is faster, as it encodes nothing.
+///
+/// Text and a `Vec<u8>` are copied as a whole. A `Vec<u8>` within another value is encoded byte by
+/// byte, unless the field says `#[serde(with = "serde_bytes")]`.
 ///
 /// # Peer death
 /// As [`ByteQueue`]. What a process has sent stays when it exits.
@@ -318,21 +321,30 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
         let mut buffer = [0; SHORT];
         let encoded = match self.encode_short(&value, &mut buffer) {
             Ok(Some(encoded)) => Ok(encoded),
-            Ok(None) => self.encode_long(&value),
+            Ok(None) => match self.bytes.look_for_space(until) {
+                Ok(()) => self.encode_long(&value),
+                Err(stop) => return Err(stop.with(value)),
+            },
             Err(error) => Err(error),
         };
-        let flight = encoded.and_then(|encoded| {
+        let encoded = encoded.and_then(|encoded| {
             self.prove(encoded.bytes(), &encoded.names)?;
             let is_needed = !encoded.names.is_empty();
             let flight = is_needed.then(|| self.bytes.flight(&encoded.names)).transpose()?;
             Ok((encoded, flight))
         });
-        let (encoded, flight) = match flight {
+        let (encoded, flight) = match encoded {
             Ok(both) => both,
             Err(EncodeError::Memory(CreateError::Fault(fault))) => {
                 return Err(Stop::<U::Late>::Broken(fault).with(value));
             }
-            Err(error) => return Err(<Stop<U::Late> as SendStop>::rejected(value, error)),
+            Err(error) => {
+                let no_memory = matches!(error, EncodeError::Memory(_));
+                return Err(match no_memory.then(|| self.bytes.over()).flatten() {
+                    Some(stop) => stop.widen::<U::Late>().with(value),
+                    None => <Stop<U::Late> as SendStop>::rejected(value, error),
+                });
+            }
         };
         // What the message holds is held by this process until the flight does.
         let Encoded { place, names: _, _passengers } = encoded;
@@ -361,7 +373,7 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
         value: &T,
         buffer: &'b mut [u8],
     ) -> Result<Option<Encoded<'b>>, EncodeError> {
-        let (used, passengers) = self.pack(|| postcard::to_slice(value, buffer))?;
+        let (used, passengers) = self.pack(|| codec::encode(value, buffer))?;
         match used {
             Ok(used) if passengers.is_empty() || used.len() <= SHORT_WITH_FLIGHT => {
                 Ok(Some(Encoded::new(EncodedIn::Buffer(used), passengers)))
@@ -373,11 +385,11 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
 
     /// Encodes a long value.
     fn encode_long(&self, value: &T) -> Result<Encoded<'_>, EncodeError> {
-        let (len, _) = self.pack(|| postcard::experimental::serialized_size(value))?;
+        let (len, _) = self.pack(|| codec::len(value))?;
         let len = len.map_err(EncodeError::encode)?;
         // Also what would fit into a slot, if there were no flight.
         let mut loan = self.bytes.loan(len.max(SHORT + 1))?;
-        let (used, passengers) = self.pack(|| postcard::to_slice(value, &mut loan))?;
+        let (used, passengers) = self.pack(|| codec::encode(value, &mut loan))?;
         let most = if passengers.is_empty() { SHORT } else { SHORT_WITH_FLIGHT };
         if used.map_err(EncodeError::encode)?.len() != len || len <= most {
             return Err(EncodeError::Encode("its length changes".to_owned()));
@@ -399,7 +411,8 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
 
     /// Decodes a value from a message that holds these objects.
     fn unpack(&self, encoded: &[u8], names: &[Name]) -> Result<T, String> {
-        let (done, refused) = serial::unpack(self.bytes.object(), names, || decode::<T>(encoded));
+        let (done, refused) =
+            serial::unpack(self.bytes.object(), names, || codec::decode::<T>(encoded));
         done.map_err(|error| refused.unwrap_or_else(|| error.to_string()))
     }
 
@@ -420,6 +433,9 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
         let unpack =
             |copy: &[u8]| self.unpack(copy, message.names()).map_err(|cause| reject(copy, cause));
         let bytes: &[u8] = &message;
+        if let Some(decoded) = codec::decode_whole(bytes) {
+            return decoded.map_err(|error| reject(bytes, error.to_string()));
+        }
         // From a copy: a text is checked and then copied by whoever decodes it, and a peer that
         // writes over it in between would have made a `String` that is none.
         if bytes.len() <= SHORT {
@@ -428,7 +444,8 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
             copy.copy_from_slice(bytes);
             unpack(copy)
         } else {
-            unpack(&bytes.to_vec())
+            let copy = bytes.to_vec();
+            unpack(&copy)
         }
     }
 }
@@ -444,7 +461,7 @@ struct Encoded<'a> {
 enum EncodedIn<'a> {
     /// The sender's own memory.
     Buffer(&'a [u8]),
-    Loan(Loan<'a>),
+    Loan(Loan),
 }
 
 impl<'a> Encoded<'a> {
@@ -458,14 +475,6 @@ impl<'a> Encoded<'a> {
             EncodedIn::Buffer(bytes) => bytes,
             EncodedIn::Loan(loan) => loan,
         }
-    }
-}
-
-/// The value in `bytes`, which must be all of them.
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
-    match postcard::take_from_bytes(bytes)? {
-        (value, []) => Ok(value),
-        _ => Err(postcard::Error::DeserializeBadEncoding),
     }
 }
 

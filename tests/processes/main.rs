@@ -23,6 +23,7 @@ mod channels;
 #[cfg(target_arch = "x86_64")]
 mod counters;
 mod descriptors;
+mod ends;
 mod event;
 mod flights;
 mod fork;
@@ -48,6 +49,7 @@ mod thousand_processes;
 mod value;
 mod values;
 mod verdicts;
+mod victims;
 #[cfg(target_arch = "x86_64")]
 mod wake_ups;
 

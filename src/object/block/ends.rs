@@ -12,8 +12,11 @@
 //! ```text
 //! acquire:   set my bit; CAS state OPEN(v) -> OPEN(v+1); only then may the hold end by which I got here
 //! release:   clear my bit
-//! conclude:  v = state; all bits are 0; no message holds an end; CAS state OPEN(v) -> GONE, for good
+//! conclude:  v = state > 0; all bits are 0; no message holds an end; CAS state OPEN(v) -> GONE, for
+//!            good
 //! ```
+//! `OPEN(0)` is a role that nobody has had yet, in a channel that is still being made.
+//!
 //! A process that concludes reads the bits one after the other, so a hold may move behind its back:
 //! it has then changed the version, and the swap fails. `GONE` is final. A process that sets its bit
 //! after that finds `GONE` and clears it again.
@@ -37,6 +40,8 @@ use super::line::Line;
 /// Bytes of the words.
 pub(crate) const ENDS_LEN: u64 = size_of::<Ends>() as u64;
 
+/// Nobody has had an end yet.
+const NEW: u64 = 0;
 const GONE: u64 = 1;
 const VERSION_ONE: u64 = 2;
 
@@ -86,7 +91,7 @@ impl Ends {
         for Line(role) in &self.0 {
             role.holders.clear();
             // Relaxed: published with the block's word.
-            role.state.store(0, Ordering::Relaxed);
+            role.state.store(NEW, Ordering::Relaxed);
         }
     }
 
@@ -112,8 +117,9 @@ impl Ends {
         self.role(role).holders.remove(peer);
     }
 
-    /// Whether nobody has ends of this role. If nobody has, nobody ever will again. `in_flight` says
-    /// whether a message holds one.
+    /// Whether nobody has ends of this role any more. If nobody has, nobody ever will again. A role
+    /// that nobody has had yet is not gone: the process that made the channel takes it next.
+    /// `in_flight` says whether a message holds an end.
     pub(crate) fn conclude(&self, role: Role, in_flight: impl Fn() -> bool) -> bool {
         let words = self.role(role);
         loop {
@@ -121,7 +127,7 @@ impl Ends {
             if state & GONE != 0 {
                 return true;
             }
-            if !words.holders.is_empty() || in_flight() {
+            if state == NEW || !words.holders.is_empty() || in_flight() {
                 return false;
             }
             let gone = words.state.compare_exchange(
@@ -152,7 +158,7 @@ mod tests {
     use super::*;
 
     fn ends() -> Ends {
-        let words = || RoleWords { holders: Holders::new(), state: AtomicU64::new(0) };
+        let words = || RoleWords { holders: Holders::new(), state: AtomicU64::new(NEW) };
         Ends([Line(words()), Line(words())])
     }
 
@@ -177,16 +183,30 @@ mod tests {
     #[test]
     fn an_end_in_a_message_counts() {
         let ends = ends();
+        assert!(ends.acquire(Role::Sender, 1));
+        ends.release(Role::Sender, 1);
         assert!(!ends.conclude(Role::Sender, || true));
         assert!(ends.acquire(Role::Sender, 3), "it can be received");
         ends.release(Role::Sender, 3);
         assert!(ends.conclude(Role::Sender, || false));
     }
 
+    /// A process that other code forks while a channel is being made has a copy of the first end,
+    /// and may look for the other ones before they are there. It once ended the channel.
+    #[test]
+    fn a_role_that_nobody_has_had_yet_is_not_gone() {
+        let ends = ends();
+        assert!(ends.acquire(Role::Sender, 1));
+        assert!(!ends.conclude(Role::Receiver, || false));
+        assert!(ends.acquire(Role::Receiver, 1), "it is still to be had");
+    }
+
     #[test]
     fn what_is_gone_does_not_come_back() {
         let ends = ends();
-        assert!(ends.conclude(Role::Sender, || false), "nobody ever had one");
+        assert!(ends.acquire(Role::Sender, 1));
+        ends.release(Role::Sender, 1);
+        assert!(ends.conclude(Role::Sender, || false));
         assert!(!ends.acquire(Role::Sender, 3));
         assert!(!ends.has(Role::Sender, 3), "the bit is cleared again");
         ends.reset();

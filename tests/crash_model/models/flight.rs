@@ -510,7 +510,7 @@ pub fn models(all: bool) -> Vec<Model> {
         settings.push(Setting { there: true, reapers: 1, ..of(&[Ignores]) });
         settings.push(Setting { there: true, ..of(&[Opens, LetsGo]) });
         settings.push(of(&[Sends, Opens]));
-        let preemptions = Some(3);
+        let preemptions = Some(if all { 3 } else { 2 });
         settings.push(Setting { reapers: 1, preemptions, ..of(&[Sends, Opens]) });
         settings.push(Setting { there: true, reapers: 1, preemptions, ..of(&[Opens, LetsGo]) });
         if all {
