@@ -47,6 +47,7 @@
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
 //!   settings.
 //! - [`Event`]: a flag that one process sets and others wait for, with manual or automatic reset.
+//! - [`ShmArc`]: a value or a slice that is made once and read by all.
 //! - [`fork()`] and [`Child`]: a closure in a process of its own. [`Failure`]: any error as a value
 //!   that a child can return.
 //! - [`Segment`]: the memory, for programs that want more than one.
@@ -72,7 +73,8 @@
 //!   (`transfer`), messages in blocks of their own (`parcel`), values that own blocks (`carry`,
 //!   `owned`), who has which end of a channel
 //!   (`ends`), and what is cleared up after the dead (`reap`).
-//! - `queue`, `boxed`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
+//! - `queue`, `boxed`, `lock`, `spsc`, `value`, `event`, `arc`: what users hold, without `unsafe` but
+//!   for a few lines of `boxed` and `arc`.
 //! - `channel`: queues with two kinds of ends.
 //! - `process`: children.
 
@@ -94,6 +96,8 @@ mod ring;
 mod sync;
 mod sys;
 
+#[cfg(not(loom))]
+mod arc;
 #[cfg(not(loom))]
 mod boxed;
 #[cfg(not(loom))]
@@ -124,6 +128,7 @@ mod value;
 pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
+    arc::{Shareable, ShmArc},
     boxed::{Boxable, ShmBox, ShmStr, ShmVec},
     channel::{Receiver, ReceiverIter, Sender, bytes, channel, plain},
     event::{Event, TryWaitError, WaitTimeoutError},
@@ -134,7 +139,7 @@ pub use {
         RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
         TrySendError,
     },
-    object::{CreateError, Handle, PeerStats, SegmentStats, Usage},
+    object::{CreateError, Handle, ParseHandleError, PeerStats, SegmentStats, Usage},
     peer::Fault,
     process::{
         Child, Failure, ForkError, JoinError, Location, Moved, PanicInfo, Return, end_with_parent,

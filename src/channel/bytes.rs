@@ -4,9 +4,12 @@ use std::io::{self, Read};
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::channel::ended::{self, Ended};
 use crate::object::CreateError;
 use crate::object::block::ends::Role;
+use crate::object::kind::Kind;
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
@@ -213,6 +216,46 @@ impl Receiver {
 }
 
 ended::receiver!([] Receiver, for<'a> [] Message<'a>, by Iter<'a>);
+
+/// In a message of this crate, an end that counts until the message is received. Elsewhere the
+/// channel's [`Handle`](crate::Handle), which holds nothing.
+impl Serialize for Sender {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.ended.serialize(serializer)
+    }
+}
+
+/// Makes an end of the channel. An error says that the channel or this role is gone, that it is of
+/// another type, or in a segment that this process does not have open.
+impl<'de> Deserialize<'de> for Sender {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let open = |segment: &Segment, handle| {
+            ByteQueue::open_kind(segment, handle, Kind::BytesChannel.named::<()>())
+        };
+        let ended = Ended::deserialize(Role::Sender, deserializer, open)?;
+        Ok(Sender { ended })
+    }
+}
+
+/// In a message of this crate, an end that counts until the message is received. Elsewhere the
+/// channel's [`Handle`](crate::Handle), which holds nothing.
+impl Serialize for Receiver {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.ended.serialize(serializer)
+    }
+}
+
+/// Makes an end of the channel. An error says that the channel or this role is gone, that it is of
+/// another type, or in a segment that this process does not have open.
+impl<'de> Deserialize<'de> for Receiver {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let open = |segment: &Segment, handle| {
+            ByteQueue::open_kind(segment, handle, Kind::BytesChannel.named::<()>())
+        };
+        let ended = Ended::deserialize(Role::Receiver, deserializer, open)?;
+        Ok(Receiver { ended })
+    }
+}
 
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]

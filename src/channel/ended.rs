@@ -3,17 +3,29 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserializer, Serializer};
+
 use crate::object::block::ends::Role;
 use crate::object::carry::Transfer;
 use crate::object::ends::{Channel, End};
+use crate::object::{Handle, serial};
 use crate::peer::{Fault, PeerId};
 use crate::queue::{ByteQueue, ObjectQueue, Queue};
+use crate::segment::Segment;
 
 /// A queue that may be that of a channel.
 pub(super) trait Base: fmt::Debug {
     /// Which peer this process is, if it has used the queue before.
     fn known_peer(&self) -> Option<PeerId>;
     fn as_channel(&self) -> Arc<dyn Channel>;
+    /// Encodes an end, which `keep` holds.
+    fn serialize<K: Send + Sync + 'static, S: Serializer>(
+        &self,
+        keep: &Arc<K>,
+        role: u32,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error>;
+
     /// Whether nobody has an end of the other role any more, for one that has an end of this role.
     fn is_disconnected(&self, role: Role) -> bool;
 }
@@ -26,6 +38,15 @@ impl<T: Transfer> Base for Queue<T> {
 
     fn as_channel(&self) -> Arc<dyn Channel> {
         Queue::as_channel(self)
+    }
+
+    fn serialize<K: Send + Sync + 'static, S: Serializer>(
+        &self,
+        keep: &Arc<K>,
+        role: u32,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serial::serialize(self.object(), keep, role, serializer)
     }
 
     fn is_disconnected(&self, role: Role) -> bool {
@@ -43,6 +64,15 @@ impl Base for ByteQueue {
         self.envelopes().as_channel()
     }
 
+    fn serialize<K: Send + Sync + 'static, S: Serializer>(
+        &self,
+        keep: &Arc<K>,
+        role: u32,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serial::serialize(self.object(), keep, role, serializer)
+    }
+
     fn is_disconnected(&self, role: Role) -> bool {
         self.envelopes().is_disconnected(role)
     }
@@ -56,6 +86,15 @@ impl<T> Base for ObjectQueue<T> {
 
     fn as_channel(&self) -> Arc<dyn Channel> {
         self.bytes().as_channel()
+    }
+
+    fn serialize<K: Send + Sync + 'static, S: Serializer>(
+        &self,
+        keep: &Arc<K>,
+        role: u32,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serial::serialize(self.bytes().object(), keep, role, serializer)
     }
 
     fn is_disconnected(&self, role: Role) -> bool {
@@ -74,6 +113,28 @@ impl<Q: Base> Ended<Q> {
     /// The first end of this role.
     pub(super) fn first(queue: Q, role: Role) -> Result<Ended<Q>, Fault> {
         Ok(Ended { end: End::first(queue.as_channel(), role)?, queue })
+    }
+
+    /// Encodes the end: for a message of this crate, which then holds it, or as the channel's name.
+    pub(super) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let role = self.end.role().in_flight();
+        // The channel lasts as long as one of its ends.
+        self.queue().serialize(&Arc::new(self.end.another()), role, serializer)
+    }
+
+    /// Decodes an end of this role. `open` opens its queue.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        role: Role,
+        deserializer: D,
+        open: impl FnOnce(&Segment, Handle) -> Result<Q, Fault>,
+    ) -> Result<Ended<Q>, D::Error> {
+        serial::deserialize(deserializer, |segment, handle, is_in_flight| {
+            if ![0, role.in_flight()].contains(&is_in_flight) {
+                return Err(Fault::WrongType);
+            }
+            let queue = open(segment, handle)?;
+            Ok(Ended { end: End::opened(queue.as_channel(), role)?, queue })
+        })
     }
 
     /// Another end of the same role.

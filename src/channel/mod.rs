@@ -13,13 +13,14 @@ mod tests;
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use ended::Ended;
 
 use crate::object::CreateError;
 use crate::object::block::ends::Role;
+use crate::object::kind::Kind;
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
@@ -36,6 +37,17 @@ use crate::segment::Segment;
 /// For plain numbers and structs [`plain::channel`] is faster; for bytes that are written and read
 /// in place there is [`bytes::channel`]. A [`Queue`](crate::Queue) or an [`ObjectQueue`] has handles
 /// that are all equal, and is closed when somebody calls `close`.
+///
+/// # Ends in messages
+/// An end can be sent in a message of another channel, or of an [`ObjectQueue`]. It counts while the
+/// message carries it, and afterwards for the receiver. If the message is lost, so is the end. Both
+/// channels must lie in the same segment.
+///
+/// An end in a message of its own channel counts, too. So receivers that have only such senders left
+/// wait until one of them takes the end out.
+///
+/// In text such as JSON, an end is the channel's name. Reading it makes another end, as long as there
+/// is one of this role.
 ///
 /// # Fork
 /// An end that the closure of a child captured is the child's, and no longer the parent's. Ends that
@@ -66,6 +78,23 @@ use crate::segment::Segment;
 /// // Ends when the child has ended, however it ends.
 /// assert_eq!(receiver.iter().collect::<Vec<_>>(), ["Ada", "Grace"]);
 /// child.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// Each request brings the sender for its answers. They end when the worker has dropped it, or died:
+/// ```standalone_crate
+/// use offspring::Sender;
+///
+/// let (requests, jobs) = offspring::channel::<(u64, Sender<u64>)>(4)?;
+/// let worker = offspring::fork(move || {
+///     while let Ok((number, answers)) = jobs.recv() {
+///         (1..=number).for_each(|n| answers.send(n * n).unwrap());
+///     }
+/// })?;
+/// let (sender, answers) = offspring::channel(16)?;
+/// requests.send((3, sender))?;
+/// assert_eq!(answers.iter().collect::<Vec<u64>>(), [1, 4, 9]);
+/// drop(requests);
+/// worker.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn channel<T>(capacity: usize) -> Result<(Sender<T>, Receiver<T>), CreateError> {
@@ -227,6 +256,46 @@ impl<T: Serialize + DeserializeOwned> Receiver<T> {
 }
 
 ended::receiver!([T] Receiver<T>, for<'a> [T: Serialize + DeserializeOwned] T, by ReceiverIter<'a, T>);
+
+/// In a message of this crate, an end that counts until the message is received. Elsewhere the
+/// channel's [`Handle`](crate::Handle), which holds nothing.
+impl<T> Serialize for Sender<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.ended.serialize(serializer)
+    }
+}
+
+/// Makes an end of the channel. An error says that the channel or this role is gone, that it is of
+/// another type, or in a segment that this process does not have open.
+impl<'de, T> Deserialize<'de> for Sender<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let open = |segment: &Segment, handle| {
+            ObjectQueue::open_kind(segment, handle, Kind::ObjectsChannel)
+        };
+        let ended = Ended::deserialize(Role::Sender, deserializer, open)?;
+        Ok(Sender { ended })
+    }
+}
+
+/// In a message of this crate, an end that counts until the message is received. Elsewhere the
+/// channel's [`Handle`](crate::Handle), which holds nothing.
+impl<T> Serialize for Receiver<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.ended.serialize(serializer)
+    }
+}
+
+/// Makes an end of the channel. An error says that the channel or this role is gone, that it is of
+/// another type, or in a segment that this process does not have open.
+impl<'de, T> Deserialize<'de> for Receiver<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let open = |segment: &Segment, handle| {
+            ObjectQueue::open_kind(segment, handle, Kind::ObjectsChannel)
+        };
+        let ended = Ended::deserialize(Role::Receiver, deserializer, open)?;
+        Ok(Receiver { ended })
+    }
+}
 
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]

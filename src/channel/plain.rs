@@ -3,6 +3,8 @@
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::channel::ended::{self, Ended};
 use crate::object::CreateError;
 use crate::object::block::ends::Role;
@@ -181,6 +183,46 @@ impl<T: Transfer> Receiver<T> {
 }
 
 ended::receiver!([T: Transfer] Receiver<T>, for<'a> [T: Transfer] T, by Iter<'a, T>);
+
+/// In a message of this crate, an end that counts until the message is received. Elsewhere the
+/// channel's [`Handle`](crate::Handle), which holds nothing.
+impl<T: Transfer> Serialize for Sender<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.ended.serialize(serializer)
+    }
+}
+
+/// Makes an end of the channel. An error says that the channel or this role is gone, that it is of
+/// another type, or in a segment that this process does not have open.
+impl<'de, T: Transfer> Deserialize<'de> for Sender<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let open = |segment: &Segment, handle| {
+            Queue::open_kind(segment, handle, carry::channel_kind::<T>())
+        };
+        let ended = Ended::deserialize(Role::Sender, deserializer, open)?;
+        Ok(Sender { ended })
+    }
+}
+
+/// In a message of this crate, an end that counts until the message is received. Elsewhere the
+/// channel's [`Handle`](crate::Handle), which holds nothing.
+impl<T: Transfer> Serialize for Receiver<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.ended.serialize(serializer)
+    }
+}
+
+/// Makes an end of the channel. An error says that the channel or this role is gone, that it is of
+/// another type, or in a segment that this process does not have open.
+impl<'de, T: Transfer> Deserialize<'de> for Receiver<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let open = |segment: &Segment, handle| {
+            Queue::open_kind(segment, handle, carry::channel_kind::<T>())
+        };
+        let ended = Ended::deserialize(Role::Receiver, deserializer, open)?;
+        Ok(Receiver { ended })
+    }
+}
 
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    RecvError, RecvTimeoutError, Segment, SendError, TryRecvError, TrySendError, bytes, channel,
-    plain,
+    Receiver, RecvError, RecvTimeoutError, Segment, SendError, Sender, TryRecvError, TrySendError,
+    bytes, channel, plain,
 };
 
 #[test]
@@ -92,6 +92,92 @@ fn a_channel_leaves_nothing_behind() {
     drop(sender);
     let mapping = segment.mapping();
     assert_eq!(Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use(), 0);
+}
+
+#[test]
+fn an_end_in_a_message_keeps_its_channel_connected() {
+    let (posts, post) = channel::<Sender<u64>>(4).expect("a channel");
+    let (sender, receiver) = channel::<u64>(4).expect("a channel");
+    posts.send(sender).map_err(|error| error.to_string()).expect("room");
+    assert!(receiver.try_recv().expect_err("nothing yet").is_empty());
+    let sender = post.recv().expect("sent");
+    sender.send(7).expect("connected");
+    drop(sender);
+    assert_eq!(receiver.recv().expect("sent"), 7);
+    assert!(receiver.recv().expect_err("the last one is gone").is_disconnected());
+}
+
+#[test]
+fn ends_that_go_with_their_message_disconnect_the_channel() {
+    let (posts, post) = channel::<(Receiver<u64>, plain::Sender<u64>)>(4).expect("a channel");
+    let (sender, receiver) = channel::<u64>(4).expect("a channel");
+    let (plain_sender, plain_receiver) = plain::channel::<u64>(4).expect("a channel");
+    posts.send((receiver, plain_sender)).map_err(|error| error.to_string()).expect("room");
+    sender.send(1).expect("the message has the other end");
+    assert!(plain_receiver.try_recv().expect_err("nothing yet").is_empty());
+    drop(post);
+    // The message went with the last receiver.
+    assert!(matches!(
+        posts.send((channel(1).expect("a channel").1, plain::channel(1).expect("a channel").0)),
+        Err(SendError::Disconnected(_))
+    ));
+    drop(posts);
+    assert!(matches!(sender.send(2), Err(SendError::Disconnected(2))));
+    assert!(plain_receiver.recv().expect_err("gone").is_disconnected());
+}
+
+#[test]
+fn every_end_travels_and_only_as_what_it_is() {
+    let (posts, post) =
+        channel::<(bytes::Sender, bytes::Receiver, plain::Receiver<u8>, Receiver<String>)>(1)
+            .expect("a channel");
+    let (byte_sender, byte_receiver) = bytes::channel(1).expect("a channel");
+    let (plain_sender, plain_receiver) = plain::channel::<u8>(1).expect("a channel");
+    let (sender, receiver) = channel::<String>(1).expect("a channel");
+    sender.send("text".into()).expect("room");
+    plain_sender.send(7).expect("room");
+    byte_sender.send(b"bytes").expect("room");
+    posts
+        .send((byte_sender, byte_receiver, plain_receiver, receiver))
+        .map_err(|error| error.to_string())
+        .expect("room");
+    let (byte_sender, byte_receiver, plain_receiver, receiver) = post.recv().expect("sent");
+    assert_eq!(receiver.recv().expect("sent"), "text");
+    assert_eq!(plain_receiver.recv(), Ok(7));
+    assert_eq!(*byte_receiver.recv().expect("sent"), *b"bytes");
+    drop(byte_sender);
+    assert!(byte_receiver.recv().expect_err("gone").is_disconnected());
+}
+
+#[test]
+fn an_end_in_a_message_of_its_own_channel_counts_until_it_is_received() {
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Own(Option<Sender<Own>>);
+    let (sender, receiver) = channel::<Own>(2).expect("a channel");
+    sender.send(Own(None)).map_err(|error| error.to_string()).expect("room");
+    let own = Own(Some(sender.clone()));
+    sender.send(own).map_err(|error| error.to_string()).expect("room");
+    drop(sender);
+    assert!(receiver.recv().expect("sent").0.is_none());
+    let last = receiver.recv().expect("sent").0.expect("the last end");
+    assert!(receiver.try_recv().expect_err("connected by it").is_empty());
+    drop(last);
+    assert!(receiver.recv().expect_err("gone").is_disconnected());
+}
+
+#[test]
+fn outside_of_messages_an_end_is_a_name_that_opens_one_while_the_role_is_there() {
+    let (sender, receiver) = channel::<u64>(1).expect("a channel");
+    let text = serde_json::to_string(&sender).expect("text");
+    let another: Sender<u64> = serde_json::from_str(&text).expect("there");
+    drop(sender);
+    another.send(7).expect("connected");
+    drop(another);
+    assert!(serde_json::from_str::<Sender<u64>>(&text).is_err(), "that role is gone");
+    assert!(serde_json::from_str::<Sender<u32>>(&text).is_err(), "of another type");
+    assert_eq!(receiver.recv().expect("sent"), 7);
+    drop(receiver);
+    assert!(serde_json::from_str::<Receiver<u64>>(&text).is_err(), "the channel is gone");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 pub use error::{TryWaitError, WaitTimeoutError};
 
 use crate::object::attempt::{
@@ -19,7 +21,7 @@ use crate::object::attempt::{
 use crate::object::block::event::{EventBlock, read_reset};
 use crate::object::kind::Kind;
 use crate::object::place::{Object, Seat};
-use crate::object::{CreateError, Handle};
+use crate::object::{CreateError, Handle, serial};
 use crate::peer::Fault;
 use crate::segment::Segment;
 use crate::sync::Wait;
@@ -518,6 +520,21 @@ impl Attempt for Passing<'_> {
 impl Clone for Event {
     fn clone(&self) -> Self {
         Event { shared: Arc::clone(&self.shared), wait: self.wait }
+    }
+}
+
+/// In a message of this crate, a handle that holds the event. Elsewhere the event's [`Handle`].
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serial::serialize(&self.shared.object, &self.shared, 0, serializer)
+    }
+}
+
+/// Opens the event. An error says that it is gone, of another type, or in a segment that this
+/// process does not have open.
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serial::deserialize(deserializer, |segment, handle, _| Event::open(segment, handle))
     }
 }
 

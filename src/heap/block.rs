@@ -10,7 +10,7 @@
 //!     24     8  pages    the owner: how many pages are backed, and the same number inverted
 //!     32    24  carrier  the owner, before CARRIED: block, generation and inverted position of the
 //!                        slot; no position (0) in a free block and while the rest is written
-//!     56     8  -
+//!     56     8  marks    the owner, or a holder: see `flight`
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
 //! word = generation:30 | state:3 | owner:31      while it is OWNED
@@ -64,6 +64,11 @@ const GENERATION_SHIFT: u32 = OWNER_BITS + STATE_BITS;
 const VERSION_MASK: u64 = OWNER_MASK;
 
 const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == 64);
+
+/// The block may be held by a flight.
+const MAY_FLY: u64 = 1;
+/// The block is a flight, and lists the blocks that it holds.
+const IS_FLIGHT: u64 = 2;
 
 const FREE: u64 = 0;
 const OWNED: u64 = 1;
@@ -183,7 +188,7 @@ pub(crate) struct BlockHeader {
     len: AtomicU64,
     pages: AtomicU64,
     carrier: [AtomicU64; 3],
-    reserved: AtomicU64,
+    marks: AtomicU64,
     pub(crate) holders: Holders,
 }
 
@@ -193,7 +198,7 @@ const _: () = {
     assert!(core::mem::offset_of!(BlockHeader, len) == 16);
     assert!(core::mem::offset_of!(BlockHeader, pages) == 24);
     assert!(core::mem::offset_of!(BlockHeader, carrier) == 32);
-    assert!(core::mem::offset_of!(BlockHeader, reserved) == 56);
+    assert!(core::mem::offset_of!(BlockHeader, marks) == 56);
     assert!(core::mem::offset_of!(BlockHeader, holders) == 64);
     assert!(size_of::<BlockHeader>() as u64 == BLOCK_HEADER_SIZE);
 };
@@ -310,6 +315,40 @@ impl BlockHeader {
     /// given back.
     pub(crate) fn set_pages(&self, pages: u64) {
         self.pages.store(twice(pages), Ordering::Relaxed);
+    }
+
+    /// Whether a flight may hold the block. Asked after its holders: see `flight`.
+    pub(crate) fn may_fly(&self) -> bool {
+        // Acquire pairs with the Release in `mark`.
+        self.marks.load(Ordering::Acquire) & MAY_FLY != 0
+    }
+
+    /// Says that a flight may hold this shared block, for as long as it lives. For a holder, before
+    /// the flight holds it.
+    pub(crate) fn let_fly(&self) {
+        self.mark(MAY_FLY);
+    }
+
+    /// Whether the block is a flight, in any state.
+    pub(crate) fn is_flight(&self) -> bool {
+        // Acquire pairs with the Release in `mark`: a process that sees a flight sees its list.
+        self.marks.load(Ordering::Acquire) & IS_FLIGHT != 0
+    }
+
+    /// Makes an owned block a flight, after its list was written.
+    pub(crate) fn make_flight(&self) {
+        self.mark(IS_FLIGHT);
+    }
+
+    fn mark(&self, mark: u64) {
+        // Several holders may do the same. Release pairs with the Acquire of those who look.
+        self.marks.fetch_or(mark, Ordering::Release);
+    }
+
+    /// Takes the marks away. Only for the owner, before the block is free.
+    pub(crate) fn unmark(&self) {
+        // Relaxed: published by the word.
+        self.marks.store(0, Ordering::Relaxed);
     }
 
     /// Describes the contents. Only for the owner.

@@ -2,11 +2,13 @@
 //! given back.
 //!
 //! - [`block`]: a block's header and the states of its word.
+//! - [`flight`]: blocks that hold others: what a message carries.
 //! - [`holders`]: which processes hold a shared block.
 //! - [`pool`]: allocation, release, and the walk that clears up after the dead.
 //! - [`stats`]: what the blocks are used for.
 
 pub(crate) mod block;
+pub(crate) mod flight;
 pub(crate) mod holders;
 pub(crate) mod pool;
 pub(crate) mod stats;

@@ -20,6 +20,7 @@
 //!              16  8  free      about how many blocks before the frontier are free
 //! ```
 
+use std::cell::Cell;
 use std::fmt;
 
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State, once, twice};
@@ -96,7 +97,7 @@ enum Pages {
 }
 
 /// Which block: class and index within it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BlockId {
     class: u8,
     index: u32,
@@ -240,7 +241,8 @@ impl<'a> Pool<'a> {
         if there { Some((self.offset(carried.id)?, self.len(carried.id, header))) } else { None }
     }
 
-    /// Gives back a block of a message that is done; nothing if somebody else has done so.
+    /// Gives back a block of a message that is done; nothing if somebody else has done so. If it was
+    /// a flight, what it held may be [unheld](Pool::free_unheld) now.
     pub(crate) fn discard(&self, carried: Carried, carrier: Carrier, me: u32) {
         if let Some(header) = self.header(carried.id) {
             let word = header.load();
@@ -319,10 +321,11 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives back every block that is part of no message any more. `carries` says whether a slot
-    /// still carries. Gives their number. Counts the kept pages on the way, as the hint may include
+    /// still carries. Gives their number, and whether flights are among them: what they held may be
+    /// [unheld](Pool::free_unheld) now. Counts the kept pages on the way, as the hint may include
     /// what dead processes had subtracted or not.
-    pub(crate) fn sweep(&self, me: PeerId, carries: impl Fn(Carrier) -> bool) -> usize {
-        let mut swept = 0;
+    pub(crate) fn sweep(&self, me: PeerId, carries: impl Fn(Carrier) -> bool) -> (usize, bool) {
+        let (mut swept, mut flights) = (0, false);
         let mut kept = 0_u64;
         self.walk(|id, header| {
             // The word before the carrier and the slot: see `block`.
@@ -331,6 +334,7 @@ impl<'a> Pool<'a> {
                 && !header.carrier().is_some_and(&carries)
                 && let Some(owned) = header.own(word, me.owner())
             {
+                flights |= header.is_flight();
                 self.tear_down(id, header, owned, Pages::Keep);
                 swept += 1;
             } else if word.state() == State::Free
@@ -343,7 +347,7 @@ impl<'a> Pool<'a> {
             // Relaxed: a hint.
             words.kept.store(kept, Ordering::Relaxed);
         }
-        swept
+        (swept, flights)
     }
 
     /// Gives the pages of free blocks back to the system, for a process to which the system has just
@@ -433,7 +437,10 @@ impl<'a> Pool<'a> {
             // The word first, as in `free_if_unheld`: a process that becomes a holder after this
             // look has changed it, and finds our claims ended.
             let word = header.load();
-            if word.state() != State::Shared || !header.holders.is_only(me.index()) {
+            if word.state() != State::Shared
+                || !header.holders.is_only(me.index())
+                || self.is_in_flight(id, header, word)
+            {
                 break;
             }
             if let Some(owned) = header.own(word, me.owner()) {
@@ -465,6 +472,9 @@ impl<'a> Pool<'a> {
     ///
     /// What it had taken out of a message that it had not released goes back there. If nobody can
     /// receive that message, [`Pool::sweep`] finds it.
+    ///
+    /// True if a flight was given back, or a block has no holder that was ever in flight. It is left
+    /// to [`Pool::free_unheld`], as a flight that held it may be stranded only now.
     pub(crate) fn clear(
         &self,
         peer: PeerId,
@@ -472,7 +482,15 @@ impl<'a> Pool<'a> {
         carries: impl Fn(Carrier) -> bool,
         recover: impl Fn(Attached),
         empty: impl Fn(Attached),
-    ) {
+    ) -> bool {
+        let later = Cell::new(false);
+        let unheld = |id, header: &BlockHeader| {
+            if header.holders.is_empty() && header.may_fly() {
+                later.set(true);
+            } else {
+                self.free_if_unheld(id, header, me, &empty);
+            }
+        };
         self.walk(|id, header| {
             let word = header.load();
             match word.state() {
@@ -483,6 +501,7 @@ impl<'a> Pool<'a> {
                         // If it is gone, the next receiver of the message has it.
                         header.put_back(word);
                     } else if let Some(mine) = header.own(word, me.owner()) {
+                        later.set(later.get() | header.is_flight());
                         self.tear_down(id, header, mine, Pages::Give);
                     }
                 }
@@ -491,17 +510,16 @@ impl<'a> Pool<'a> {
                         recover(attached);
                     }
                     header.holders.remove(peer.index());
-                    self.free_if_unheld(id, header, me, &empty);
+                    unheld(id, header);
                 }
                 // A holder that was killed between clearing its bit and freeing the block.
-                State::Shared if header.holders.is_empty() => {
-                    self.free_if_unheld(id, header, me, &empty);
-                }
+                State::Shared if header.holders.is_empty() => unheld(id, header),
                 // A bit that was set for a moment in a block that had become another object's.
                 _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
                 _ => {}
             }
         });
+        later.get()
     }
 
     /// Bytes of the budget that are not in use, by the hint.
@@ -519,7 +537,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Frees a shared block that nobody holds; calls `empty` before with what was in it.
-    fn free_if_unheld(
+    pub(super) fn free_if_unheld(
         &self,
         id: BlockId,
         header: &BlockHeader,
@@ -529,7 +547,10 @@ impl<'a> Pool<'a> {
         loop {
             // The word first: an attachment after this changes it, and the swap fails.
             let word = header.load();
-            if word.state() != State::Shared || !header.holders.is_empty() {
+            if word.state() != State::Shared
+                || !header.holders.is_empty()
+                || self.is_in_flight(id, header, word)
+            {
                 return;
             }
             if let Some(owned) = header.own(word, me.owner()) {
@@ -540,7 +561,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Frees what was shared and is nobody's now.
-    fn empty_and_free(
+    pub(super) fn empty_and_free(
         &self,
         id: BlockId,
         header: &BlockHeader,
@@ -560,6 +581,7 @@ impl<'a> Pool<'a> {
         // the reaper must not give back the bytes that this block had: a count that is too high is
         // corrected by a recount, one that is too low is not.
         header.describe(header.kind(), 0);
+        header.unmark();
         if header.free(owned) {
             self.refund(len);
             if let Some(words) = self.class_words(id.class.into()) {
@@ -783,14 +805,14 @@ impl<'a> Pool<'a> {
         self.mapping.layout().classes().get(usize::from(id.class))
     }
 
-    fn offset(&self, id: BlockId) -> Option<u64> {
+    pub(super) fn offset(&self, id: BlockId) -> Option<u64> {
         let class = self.class(id)?;
         (u64::from(id.index) < class.blocks)
             .then(|| class.base + u64::from(id.index) * class.block_size)
     }
 
     /// The header of a block within the frontier.
-    fn header(&self, id: BlockId) -> Option<&'a BlockHeader> {
+    pub(super) fn header(&self, id: BlockId) -> Option<&'a BlockHeader> {
         let class = self.class(id)?;
         let frontier = self.class_words(id.class.into())?.frontier(class.blocks)?;
         if u64::from(id.index) >= frontier {

@@ -14,6 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 pub use error::{LockError, LockTimeoutError, TryLockError};
 pub use guard::{LockGuard, RecoveryGuard};
 
@@ -22,7 +24,7 @@ use crate::object::block::MOST_ALIGN;
 use crate::object::block::lock::LockBlock;
 use crate::object::kind::Kind;
 use crate::object::place::{Object, Seat};
-use crate::object::{CreateError, Handle};
+use crate::object::{CreateError, Handle, serial};
 use crate::peer::Fault;
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
@@ -374,6 +376,21 @@ impl<T: Shm> Attempt for Taking<T> {
 impl<T: Shm> Clone for Lock<T> {
     fn clone(&self) -> Self {
         Lock { shared: Arc::clone(&self.shared), wait: self.wait }
+    }
+}
+
+/// In a message of this crate, a handle that holds the lock. Elsewhere the lock's [`Handle`].
+impl<T: Shm> Serialize for Lock<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serial::serialize(&self.shared.object, &self.shared, 0, serializer)
+    }
+}
+
+/// Opens the lock. An error says that it is gone, of another type, or in a segment that this
+/// process does not have open.
+impl<'de, T: Shm> Deserialize<'de> for Lock<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serial::deserialize(deserializer, |segment, handle, _| Lock::open(segment, handle))
     }
 }
 

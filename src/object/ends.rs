@@ -57,6 +57,9 @@ pub(crate) trait Channel: Send + Sync {
     /// This process and the words of the ends, in their segment. Enters it after a fork.
     fn ends(&self) -> Result<(PeerId, &Ends), Fault>;
 
+    /// Whether a message holds an end of this role.
+    fn is_in_flight(&self, role: Role) -> bool;
+
     /// Closes the channel and wakes all who wait, as a role is gone.
     fn close(&self);
 }
@@ -129,6 +132,13 @@ impl End {
         Ok(end)
     }
 
+    /// An end of a channel that was opened. If its role is gone, so is the end.
+    pub(crate) fn opened(channel: Arc<dyn Channel>, role: Role) -> Result<End, Fault> {
+        let end = End::first(channel, role)?;
+        // Relaxed: only this thread knows it.
+        if end.counts_for.load(Ordering::Relaxed) == 0 { Err(Fault::Stale) } else { Ok(end) }
+    }
+
     /// Another end of the same role. If the role is gone, so is the new end.
     pub(crate) fn another(&self) -> End {
         let end = End::new(Arc::clone(&self.named.channel), self.named.role);
@@ -199,7 +209,7 @@ impl Named {
         }
         ends.release(self.role, me.index());
         drop(all);
-        if ends.conclude(self.role) {
+        if ends.conclude(self.role, || self.channel.is_in_flight(self.role)) {
             self.channel.close();
         }
     }

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block;
 use crate::object::error::CreateError;
+use crate::object::flight;
 use crate::object::handle::Handle;
 use crate::object::reap;
 use crate::peer::attach::{self, Arrival};
@@ -84,6 +85,11 @@ impl<'a> Holder<'a> {
         reap::reap_one(self.mapping, self.me, index);
     }
 
+    /// Clears up after all dead processes and what they have left in messages.
+    pub(crate) fn reap_messages(&self) {
+        reap::reap_messages(self.mapping, self.region, self.me);
+    }
+
     /// Gives back what the dead have left, and what else may help; false if that was nothing.
     pub(crate) fn make_room(&self, why: &AllocError) -> bool {
         reap::make_room(self.mapping, self.me, why)
@@ -148,12 +154,12 @@ impl Holding {
         if pool.generation(id) != Some(generation) {
             return Err(Fault::Stale);
         }
-        let empty = |object| block::empty(&pool, object, me.owner());
-        let attached = pool.attach(id, generation, me, empty).ok_or(Fault::Stale)?;
+        let attach = |empty: &dyn Fn(_)| pool.attach(id, generation, me, empty);
+        let attached = flight::settle(&pool, me, attach).ok_or(Fault::Stale)?;
         let key = (mapping.file_id(), id.to_bits(), generation);
         if attached.kind != kind {
             if !held.contains_key(&key) {
-                pool.release(id, me, empty);
+                flight::settle(&pool, me, |empty| pool.release(id, me, empty));
             }
             return Err(Fault::WrongType);
         }
@@ -169,6 +175,11 @@ impl Holding {
             block: self.block.to_bits(),
             generation: self.generation.into(),
         }
+    }
+
+    /// The segment.
+    pub(crate) fn segment(&self) -> Segment {
+        Segment::from(Arc::clone(&self.mapping))
     }
 
     /// The segment's file.
@@ -212,8 +223,8 @@ impl Holding {
             return Err(Fault::Stale);
         }
         if !pool.is_holder(self.block, me) {
-            let empty = |object| block::empty(&pool, object, me.owner());
-            pool.attach(self.block, self.generation, me, empty).ok_or(Fault::Stale)?;
+            let attach = |empty: &dyn Fn(_)| pool.attach(self.block, self.generation, me, empty);
+            flight::settle(&pool, me, attach).ok_or(Fault::Stale)?;
         }
         let result = look();
         drop(held);
@@ -246,12 +257,8 @@ impl Drop for Holding {
             && pool.is_holder(self.block, me)
         {
             // A forgotten guard must not block the other holders forever.
-            pool.leave(
-                self.block,
-                me,
-                |object| block::recover(&pool, object, me.owner()),
-                |object| block::empty(&pool, object, me.owner()),
-            );
+            let recover = |object| block::recover(&pool, object, me.owner());
+            flight::settle(&pool, me, |empty| pool.leave(self.block, me, recover, empty));
         }
     }
 }
@@ -312,9 +319,8 @@ fn arrive_with(held: &BTreeMap<Key, usize>, mapping: &Arc<Mapping>) -> Result<Pe
                 let pool = Pool::new(mapping, region);
                 for (id, generation) in held_in(held, mapping) {
                     // `None` if it is gone by now; a use of it says so.
-                    let _ = pool.attach(id, generation, me, |object| {
-                        block::empty(&pool, object, me.owner());
-                    });
+                    let attach = |empty: &dyn Fn(_)| pool.attach(id, generation, me, empty);
+                    let _ = flight::settle(&pool, me, attach);
                 }
             }
             Ok(me)

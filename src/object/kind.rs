@@ -44,14 +44,20 @@ kinds! {
     BytesChannel = 10,
     ObjectsChannel = 11,
     /// A value that one process owns.
-    Boxed = 16,
+    Boxed = 12,
     /// Values in a row that one process owns.
-    Slice = 17,
+    Slice = 13,
     /// Text that one process owns.
-    Text = 18,
+    Text = 14,
     /// A queue of values that own memory.
-    Owners = 19,
-    OwnersChannel = 20,
+    Owners = 15,
+    OwnersChannel = 16,
+    /// The list of the objects that a message holds.
+    Flight = 17,
+    /// A value that is only read.
+    Arc = 18,
+    /// A slice of values that are only read.
+    ArcSlice = 19,
 }
 
 const SHIFT: u32 = 56;

@@ -10,13 +10,15 @@
 //! - [`parcel`]: messages of any length: in the slot, or in a block of their own.
 //! - [`carry`]: values that own memory, on their way through a queue. [`owned`]: that memory.
 //! - [`holding`]: an object as this process holds it.
+//! - [`flight`]: the objects that a message holds.
+//! - [`serial`]: handles as serde values: in messages, and everywhere else.
 //! - [`place`]: where it lies; every operation starts there.
 //! - [`attempt`]: the slow path of an operation that does not succeed at once.
 //! - [`transfer`]: the errors of sending and receiving.
 //! - [`reap`]: gives back the holds and claims of a dead process.
 //! - [`lineage`]: what a forked child gets from its parent.
 //! - [`result`]: values that own memory, on their way from a child to its parent.
-//! - `segment`: operations of a segment on all its objects.
+//! - `segment`: a segment and its objects.
 //! - `stats`: what a segment holds, in numbers.
 
 pub(crate) mod attempt;
@@ -25,6 +27,7 @@ pub(crate) mod carry;
 pub(crate) mod cast;
 pub(crate) mod ends;
 pub(crate) mod error;
+pub(crate) mod flight;
 pub(crate) mod handle;
 pub(crate) mod holding;
 pub(crate) mod kind;
@@ -36,11 +39,12 @@ pub(crate) mod place;
 pub(crate) mod reap;
 pub(crate) mod result;
 mod segment;
+pub(crate) mod serial;
 mod stats;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;
 
 pub use error::CreateError;
-pub use handle::Handle;
+pub use handle::{Handle, ParseHandleError};
 pub use stats::{PeerStats, SegmentStats, Usage};

@@ -47,47 +47,93 @@ use crate::segment::region::Mapping;
 /// Bytes of the longest message that lies in its slot.
 pub(crate) const SHORT: usize = 112;
 
-/// What is in a slot: the message, or the name of the block that it lies in.
+/// Words that the name of a block takes in an envelope.
+const NAME: usize = 2;
+
+/// Bytes of the longest message that lies in its slot beside the name of a flight.
+pub(crate) const SHORT_WITH_FLIGHT: usize = SHORT - 8 * NAME;
+
+/// What is in a slot: the message, or the name of the block that it lies in. Before that, if the
+/// message holds objects, the name of its [flight](super::flight).
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(crate) struct Envelope {
-    len: u64,
+    /// `bytes of the message:63 | it has a flight:1`
+    head: u64,
     body: [u64; SHORT / 8],
 }
 
 impl Envelope {
-    /// Makes this the envelope of a message that lies in the slot; `bytes` are at most [`SHORT`].
-    pub(crate) fn put(&mut self, bytes: &[u8]) {
-        self.len = bytes.len() as u64;
-        bytemuck::cast_slice_mut(&mut self.body)[..bytes.len()].copy_from_slice(bytes);
+    /// Makes this the envelope of a message that lies in the slot; `bytes` are at most [`SHORT`], or
+    /// [`SHORT_WITH_FLIGHT`] if there is one.
+    pub(crate) fn put(&mut self, bytes: &[u8], flight: Option<Carried>) {
+        let body = self.begin(bytes.len() as u64, flight);
+        bytemuck::cast_slice_mut(body)[..bytes.len()].copy_from_slice(bytes);
     }
 
     /// Makes this the envelope of a message of `len` bytes that lies in a block.
-    fn refer(&mut self, len: u64, carried: Carried) {
-        self.len = len;
-        self.body[0] = carried.id.to_bits();
-        self.body[1] = carried.generation.into();
+    fn refer(&mut self, len: u64, carried: Carried, flight: Option<Carried>) {
+        put_name(self.begin(len, flight), carried);
+    }
+
+    /// Writes what comes before the message, and gives its place.
+    fn begin(&mut self, len: u64, flight: Option<Carried>) -> &mut [u64] {
+        self.head = len << 1 | u64::from(flight.is_some());
+        let Some(flight) = flight else { return &mut self.body };
+        let (name, body) = self.body.split_at_mut(NAME);
+        put_name(name, flight);
+        body
+    }
+
+    fn len(&self) -> u64 {
+        self.head >> 1
+    }
+
+    pub(crate) fn has_flight(&self) -> bool {
+        self.head & 1 != 0
+    }
+
+    /// What comes behind the name of a flight.
+    fn body(&self) -> &[u64] {
+        body(&self.body, self.has_flight())
+    }
+
+    /// The flight of the message; `None` if it has none, or if there is no such block.
+    pub(crate) fn flight(&self) -> Option<Carried> {
+        self.has_flight().then(|| name(&self.body))?
     }
 
     /// The block that the message lies in; `None` if it lies in the slot, or if there is no such
     /// block.
     pub(crate) fn block(&self) -> Option<Carried> {
-        if self.len <= SHORT as u64 {
-            return None;
-        }
-        let generation = u32::try_from(self.body[1]).ok()?;
-        Some(Carried { id: BlockId::from_bits(self.body[0])?, generation })
+        if self.short_len().is_some() { None } else { name(self.body()) }
     }
 
     /// Length of the message, if it lies in the slot.
     pub(crate) fn short_len(&self) -> Option<usize> {
-        usize::try_from(self.len).ok().filter(|&len| len <= SHORT)
+        usize::try_from(self.len()).ok().filter(|&len| len <= 8 * self.body().len())
     }
 
     /// The first `len` bytes of a message that lies in the slot; at most as many as there are.
-    pub(crate) fn short(&self, len: usize) -> &[u8] {
-        &bytemuck::cast_slice::<u64, u8>(&self.body)[..len.min(SHORT)]
+    /// Whether it has a flight was read before, as a peer may write over that.
+    pub(crate) fn short(&self, has_flight: bool, len: usize) -> &[u8] {
+        let bytes = bytemuck::cast_slice::<u64, u8>(body(&self.body, has_flight));
+        &bytes[..len.min(bytes.len())]
     }
+}
+
+fn body(words: &[u64], has_flight: bool) -> &[u64] {
+    if has_flight { &words[NAME..] } else { words }
+}
+
+fn put_name(words: &mut [u64], carried: Carried) {
+    words[0] = carried.id.to_bits();
+    words[1] = carried.generation.into();
+}
+
+fn name(words: &[u64]) -> Option<Carried> {
+    let generation = u32::try_from(words[1]).ok()?;
+    Some(Carried { id: BlockId::from_bits(words[0])?, generation })
 }
 
 /// A block that belongs to this process alone, to be filled with a message.
@@ -142,18 +188,24 @@ impl Parcel {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
+    /// Leaves away what comes behind the first `len` bytes.
+    pub(crate) fn shorten(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// Hands the block over to the slot of `carrier`, which this process has claimed for writing,
-    /// and writes the slot's envelope. False if somebody has written over the block's word; the
+    /// and writes the slot's envelope, also for the `flight` that this slot carries. False if somebody has written over the block's word; the
     /// block is lost then.
     pub(crate) fn carry(
         self,
         holder: &Holder<'_>,
         carrier: Carrier,
         envelope: &mut Envelope,
+        flight: Option<Carried>,
     ) -> bool {
         let carried = holder.pool().carry(&self.owned, carrier);
         if let Some(carried) = carried {
-            envelope.refer(self.len as u64, carried);
+            envelope.refer(self.len as u64, carried, flight);
         }
         carried.is_some()
     }
@@ -189,11 +241,11 @@ impl<'a> Contents<'a> {
     ) -> Option<Contents<'a>> {
         let carried = envelope.block()?;
         let (offset, most) = holder.pool().carried(carried, carrier)?;
-        if envelope.len > most {
+        if envelope.len() > most {
             return None;
         }
-        let start = holder.region.bytes(offset, envelope.len, 1)?;
-        let len = usize::try_from(envelope.len).ok()?;
+        let start = holder.region.bytes(offset, envelope.len(), 1)?;
+        let len = usize::try_from(envelope.len()).ok()?;
         // INVARIANT: `bytes` checked the range.
         Some(Contents { carried, carrier, start, len, mapping: PhantomData })
     }
@@ -225,35 +277,42 @@ mod tests {
         bytemuck::Zeroable::zeroed()
     }
 
+    fn carried(index: u64, generation: u32) -> Carried {
+        Carried { id: BlockId::from_bits(3 << 32 | index).expect("a block"), generation }
+    }
+
     #[test]
     fn a_short_message_lies_in_its_envelope() {
-        for len in [0, 1, 7, 8, SHORT] {
-            let bytes: Vec<u8> = (0..len).map(|index| index as u8 + 1).collect();
-            let mut envelope = empty();
-            envelope.put(&[0xff; SHORT]);
-            envelope.put(&bytes);
-            assert_eq!(envelope.short_len(), Some(len));
-            assert_eq!(envelope.short(len), bytes);
-            assert_eq!(envelope.block(), None);
+        for (flight, most) in [(None, SHORT), (Some(carried(5, 2)), SHORT_WITH_FLIGHT)] {
+            for len in [0, 1, 7, 8, most] {
+                let bytes: Vec<u8> = (0..len).map(|index| index as u8 + 1).collect();
+                let mut envelope = empty();
+                envelope.put(&[0xff; SHORT], None);
+                envelope.put(&bytes, flight);
+                assert_eq!(envelope.short_len(), Some(len));
+                assert_eq!(envelope.short(flight.is_some(), len), bytes);
+                assert_eq!((envelope.block(), envelope.flight()), (None, flight));
+            }
         }
     }
 
     #[test]
     fn a_longer_message_is_named() {
-        let carried =
-            Carried { id: BlockId::from_bits(3 << 32 | 7).expect("a block"), generation: 9 };
-        let mut envelope = empty();
-        envelope.refer(SHORT as u64 + 1, carried);
-        assert_eq!(envelope.block(), Some(carried));
-        assert_eq!(envelope.short_len(), None);
+        for (flight, most) in [(None, SHORT), (Some(carried(5, 2)), SHORT_WITH_FLIGHT)] {
+            let mut envelope = empty();
+            envelope.refer(most as u64 + 1, carried(7, 9), flight);
+            assert_eq!((envelope.block(), envelope.flight()), (Some(carried(7, 9)), flight));
+            assert_eq!(envelope.short_len(), None);
+        }
     }
 
     #[test]
     fn names_of_no_block_are_none() {
         let mut envelope = empty();
-        envelope.len = u64::MAX;
+        envelope.head = u64::MAX;
         envelope.body = [u64::MAX; SHORT / 8];
         assert_eq!((envelope.short_len(), envelope.block()), (None, None));
-        assert_eq!(envelope.short(usize::MAX).len(), SHORT);
+        assert!(envelope.has_flight() && envelope.flight().is_none());
+        assert_eq!(envelope.short(true, usize::MAX).len(), SHORT_WITH_FLIGHT);
     }
 }

@@ -181,6 +181,11 @@ impl<B: Block> Object<B> {
         Ok(self.place())
     }
 
+    /// The segment that it lies in.
+    pub(crate) fn segment(&self) -> Segment {
+        self.holding.segment()
+    }
+
     /// File, block and generation.
     pub(crate) fn key(&self) -> (FileId, u64, u64) {
         let Handle { block, generation, .. } = self.holding.handle();

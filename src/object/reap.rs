@@ -1,7 +1,7 @@
 //! Gives back the claims and holds of a dead process.
 
 use crate::heap::{AllocError, Pool};
-use crate::object::block;
+use crate::object::{block, flight};
 use crate::peer::{PeerId, attach, reaper};
 use crate::segment::region::{Mapping, Region};
 
@@ -26,18 +26,18 @@ pub(crate) fn reap_one(mapping: &Mapping, me: PeerId, index: u32) {
 /// more. Blocks are freed in the name of `me`.
 pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: PeerId) {
     let pool = Pool::new(mapping, region);
-    pool.clear(
-        dead,
-        me,
-        |carrier| block::carries(&pool, carrier),
-        |object| block::recover(&pool, object, dead.owner()),
-        |object| block::empty(&pool, object, me.owner()),
-    );
+    let carries = |carrier| block::carries(&pool, carrier);
+    let recover = |object| block::recover(&pool, object, dead.owner());
+    let unheld = flight::settle(&pool, me, |empty| pool.clear(dead, me, carries, recover, empty));
     // Only now: a slot that the dead process had claimed carries until it is recovered. A block is
     // stranded by a living process, which frees it next, or by a death, after which somebody comes
     // here. Only a message that a process forgot, to let go of the queue, waits for the next death,
     // or until memory runs short.
-    pool.sweep(me, |carrier| block::carries(&pool, carrier));
+    let (_, flights) = pool.sweep(me, |carrier| block::carries(&pool, carrier));
+    // And last what was held by those.
+    if unheld || flights {
+        flight::settle_all(&pool, me);
+    }
 }
 
 /// Gives back what can be given back: for a process that found no room, and `why`. False if there
@@ -46,10 +46,23 @@ pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool
     let reaped = reap_all(mapping, me);
     let swept = mapping.region().map_or(0, |region| {
         let pool = Pool::new(mapping, region);
-        let swept = pool.sweep(me, |carrier| block::carries(&pool, carrier));
+        let (swept, flights) = pool.sweep(me, |carrier| block::carries(&pool, carrier));
+        if flights {
+            flight::settle_all(&pool, me);
+        }
         // What was swept has kept its pages, too.
         let no_pages = matches!(why, AllocError::NoPages { .. });
         swept + if no_pages { pool.give_kept(me) } else { 0 }
     });
     reaped + swept > 0
+}
+
+/// Clears up after every dead process, and gives back what they have left in messages: for a process
+/// that waits for somebody, of whom there is nothing left but in messages.
+pub(crate) fn reap_messages(mapping: &Mapping, region: Region<'_>, me: PeerId) {
+    reap_all(mapping, me);
+    let pool = Pool::new(mapping, region);
+    if let (_, true) = pool.sweep(me, |carrier| block::carries(&pool, carrier)) {
+        flight::settle_all(&pool, me);
+    }
 }

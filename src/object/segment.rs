@@ -1,8 +1,8 @@
-//! Operations of a segment on all its objects.
+//! A segment and its objects.
 
-use crate::object::{holding, reap};
+use crate::object::{Handle, holding, reap};
 use crate::peer::Fault;
-use crate::segment::Segment;
+use crate::segment::{Segment, registry};
 
 impl Segment {
     /// Clears up after every dead process that was attached to this segment; returns their number.
@@ -25,5 +25,20 @@ impl Segment {
     pub fn reap(&self) -> Result<usize, Fault> {
         let me = holding::arrive(self.mapping())?;
         Ok(reap::reap_all(self.mapping(), me))
+    }
+}
+
+impl Handle {
+    /// The segment in which the object lies, if this process has it open.
+    ///
+    /// # Examples
+    /// ```
+    /// let queue = offspring::Queue::<u64>::with_capacity(4)?;
+    /// let segment = queue.handle().find_segment().expect("the commons are open");
+    /// assert_eq!(segment.id(), offspring::Segment::commons()?.id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn find_segment(&self) -> Option<Segment> {
+        registry::find(self.segment).map(Segment::from)
     }
 }

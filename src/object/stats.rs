@@ -185,6 +185,9 @@ fn name(kind: Option<Kind>) -> &'static str {
         Some(Kind::Text) => "text",
         Some(Kind::Owners) => "queue of boxes",
         Some(Kind::OwnersChannel) => "channel of boxes",
+        Some(Kind::Flight) => "handles in a message",
+        Some(Kind::Arc) => "shared value",
+        Some(Kind::ArcSlice) => "shared slice",
         None => "unknown",
     }
 }

@@ -6,17 +6,26 @@ use std::iter::FusedIterator;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::heap::block::Carrier;
+use crate::heap::flight::Name;
+use crate::heap::pool::Carried;
 use crate::object::attempt::{Forever, Limit, Never, Once, Until};
+use crate::object::block::queue::QueueBlock;
+use crate::object::flight::{Arrived, Flight};
+use crate::object::holding::Holder;
 use crate::object::kind::Kind;
 use crate::object::parcel::{Contents, Envelope, Parcel, SHORT};
+use crate::object::place::Object;
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
     TrySendError,
 };
-use crate::object::{CreateError, Handle};
+use crate::object::{CreateError, Handle, serial};
 use crate::peer::{Fault, PeerId};
 use crate::queue::shared::End;
-use crate::queue::{Queue, QueueOptions, Received, SendErrorOf};
+use crate::queue::{Queue, QueueOptions, Received, Reservation, SendErrorOf};
 use crate::segment::Segment;
 use crate::sync::Wait;
 use crate::sys::clock::Deadline;
@@ -128,7 +137,7 @@ impl ByteQueue {
         ByteQueue::open_kind(segment, handle, Kind::Bytes.named::<()>())
     }
 
-    pub(super) fn open_kind(
+    pub(crate) fn open_kind(
         segment: &Segment,
         handle: Handle,
         kind: u64,
@@ -361,7 +370,7 @@ impl ByteQueue {
     {
         let stopped = |stop: Stop<U::Late>| stop.with(());
         if bytes.len() <= SHORT {
-            return self.put_short(bytes, until).map_err(stopped);
+            return self.put_short(bytes, None, until).map_err(stopped);
         }
         self.look_for_space(until).map_err(stopped)?;
         let mut loan = match self.loan(bytes.len()) {
@@ -373,7 +382,7 @@ impl ByteQueue {
             }
         };
         loan.copy_from_slice(bytes);
-        loan.put(until).map_err(stopped)
+        loan.put(None, until).map_err(stopped)
     }
 
     /// For use before memory is taken for a message that is not to wait: a full queue costs none.
@@ -392,29 +401,71 @@ impl ByteQueue {
         self.envelopes.shared.over(End::Write)
     }
 
-    /// Sends at most [`SHORT`] bytes.
-    pub(super) fn put_short<U: Until>(&self, bytes: &[u8], until: U) -> Result<(), Stop<U::Late>> {
+    /// Sends at most [`SHORT`] bytes, or
+    /// [`SHORT_WITH_FLIGHT`](crate::object::parcel::SHORT_WITH_FLIGHT).
+    pub(crate) fn put_short<U: Until>(
+        &self,
+        bytes: &[u8],
+        flight: Option<Flight<'_>>,
+        until: U,
+    ) -> Result<(), Stop<U::Late>> {
         let mut slot = self.envelopes.claim_for_writing(until)?;
-        slot.put(bytes);
+        let flight = self.carry(flight, &slot).map_err(Stop::Broken)?;
+        slot.put(bytes, flight);
         slot.commit();
         Ok(())
     }
 
-    pub(super) fn get<U: Until>(&self, until: U) -> Result<Message<'_>, Stop<U::Late>> {
+    /// Hands the flight over to a slot that was claimed for its message.
+    fn carry(
+        &self,
+        flight: Option<Flight<'_>>,
+        slot: &Reservation<'_, Envelope>,
+    ) -> Result<Option<Carried>, Fault> {
+        let carry = |flight: Flight<'_>| {
+            flight.carry(self.envelopes.carrier(slot.position())).ok_or(Fault::Corrupt)
+        };
+        flight.map(carry).transpose()
+    }
+
+    /// The flight of these objects, all of which this process holds.
+    pub(super) fn flight(&self, names: &[Name]) -> Result<Flight<'_>, CreateError> {
+        let object = &self.envelopes.shared.object;
+        object.enter()?;
+        Ok(Flight::new(&object.holder()?, names)?)
+    }
+
+    pub(crate) fn object(&self) -> &Object<QueueBlock<Envelope>> {
+        self.envelopes.object()
+    }
+
+    pub(crate) fn get<U: Until>(&self, until: U) -> Result<Message<'_>, Stop<U::Late>> {
         let received = self.envelopes.get(until)?;
         // A copy: a peer may write over the slot, and what is checked must be what is used.
         let envelope = *received;
         let contents = match envelope.short_len() {
-            Some(len) => Place::Short { len },
+            Some(len) => Place::Short { has_flight: envelope.has_flight(), len },
             None => {
-                let holder = self.envelopes.shared.object.holder().map_err(Stop::Broken)?;
-                let carrier = self.envelopes.carrier(received.claim().position());
+                let (holder, carrier) = self.carried_by(&received).map_err(Stop::Broken)?;
                 // Dropping `received` gives the slot back, so that the next message can be received.
                 let contents = Contents::find(&holder, &envelope, carrier);
                 Place::Long(contents.ok_or(Stop::Broken(Fault::Corrupt))?)
             }
         };
-        Ok(Message { queue: self, received: Some(received), contents })
+        let mut message = Message { queue: self, received: Some(received), contents, flight: None };
+        if envelope.has_flight() {
+            message.flight = Some(message.find_flight(&envelope).map_err(Stop::Broken)?);
+        }
+        Ok(message)
+    }
+
+    /// What is needed to find the blocks of a received message.
+    fn carried_by(
+        &self,
+        received: &Received<'_, Envelope>,
+    ) -> Result<(Holder<'_>, Carrier), Fault> {
+        let holder = self.envelopes.shared.object.holder()?;
+        Ok((holder, self.envelopes.carrier(received.claim().position())))
     }
 }
 
@@ -425,6 +476,21 @@ type PutError<U> = <Stop<<U as Until>::Late> as SendStop>::Error<(), CreateError
 impl Clone for ByteQueue {
     fn clone(&self) -> Self {
         ByteQueue { envelopes: self.envelopes.clone() }
+    }
+}
+
+/// In a message of this crate, a handle that holds the queue. Elsewhere the queue's [`Handle`].
+impl Serialize for ByteQueue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.envelopes.serialize(serializer)
+    }
+}
+
+/// Opens the queue. An error says that it is gone, of another type, or in a segment that this
+/// process does not have open.
+impl<'de> Deserialize<'de> for ByteQueue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serial::deserialize(deserializer, |segment, handle, _| ByteQueue::open(segment, handle))
     }
 }
 
@@ -530,26 +596,38 @@ impl Loan {
     where
         Stop<U::Late>: SendStop,
     {
-        self.put(until).map_err(|stop| stop.with(self))
+        self.put(None, until).map_err(|stop| stop.with(self))
     }
 
-    /// Sends the message. Afterwards the loan is empty.
-    pub(super) fn put<U: Until>(&mut self, until: U) -> Result<(), Stop<U::Late>> {
+    /// Sends the message, and `flight` with it. Afterwards the loan is empty.
+    pub(super) fn put<U: Until>(
+        &mut self,
+        flight: Option<Flight<'_>>,
+        until: U,
+    ) -> Result<(), Stop<U::Late>> {
         self.check();
         let mut slot = self.queue.envelopes.claim_for_writing(until)?;
+        let flight = self.queue.carry(flight, &slot).map_err(Stop::Broken)?;
         match std::mem::replace(&mut self.bytes, Bytes::Gone) {
-            Bytes::Short { len, buffer } => slot.put(&buffer[..len]),
+            Bytes::Short { len, buffer } => slot.put(&buffer[..len], flight),
             Bytes::Gone => return Err(Stop::Broken(Fault::Corrupt)),
             Bytes::Long(parcel) => {
                 let holder = self.queue.envelopes.shared.object.holder().map_err(Stop::Broken)?;
                 let carrier = self.queue.envelopes.carrier(slot.position());
-                if !parcel.carry(&holder, carrier, &mut slot) {
+                if !parcel.carry(&holder, carrier, &mut slot, flight) {
                     return Err(Stop::Broken(Fault::Corrupt));
                 }
             }
         }
         slot.commit();
         Ok(())
+    }
+
+    /// Makes a loan with memory of its own shorter.
+    pub(super) fn shorten(&mut self, len: usize) {
+        if let Bytes::Long(parcel) = &mut self.bytes {
+            parcel.shorten(len);
+        }
     }
 
     /// Whether this is the process that made it.
@@ -625,6 +703,7 @@ pub struct Message<'a> {
     /// `None` once it was given back.
     received: Option<Received<'a, Envelope>>,
     contents: Place<'a>,
+    flight: Option<Arrived>,
 }
 
 /// Where the bytes of a message lie, as it was found when the message was received.
@@ -632,16 +711,28 @@ pub struct Message<'a> {
 enum Place<'a> {
     /// In its slot.
     Short {
+        has_flight: bool,
         len: usize,
     },
     Long(Contents<'a>),
 }
 
 impl Place<'_> {
-    const NONE: Place<'static> = Place::Short { len: 0 };
+    const NONE: Place<'static> = Place::Short { has_flight: false, len: 0 };
 }
 
 impl Message<'_> {
+    fn find_flight(&self, envelope: &Envelope) -> Result<Arrived, Fault> {
+        let received = self.received.as_ref().ok_or(Fault::Corrupt)?;
+        let (holder, carrier) = self.queue.carried_by(received)?;
+        Arrived::find(&holder, envelope, carrier).ok_or(Fault::Corrupt)
+    }
+
+    /// The objects that the message holds, as long as this process has it.
+    pub(crate) fn names(&self) -> &[Name] {
+        self.flight.as_ref().map_or(&[], Arrived::names)
+    }
+
     /// Whether an earlier receiver was killed with this message. That receiver may have acted on
     /// it, in part or wholly.
     pub fn redelivered(&self) -> bool {
@@ -654,7 +745,7 @@ impl Deref for Message<'_> {
 
     fn deref(&self) -> &[u8] {
         let bytes = self.received.as_ref().and_then(|received| match &self.contents {
-            Place::Short { len } => Some(received.short(*len)),
+            Place::Short { has_flight, len } => Some(received.short(*has_flight, *len)),
             Place::Long(contents) => contents.bytes(received.claim()),
         });
         bytes.unwrap_or_default()
@@ -667,13 +758,20 @@ impl Drop for Message<'_> {
             return;
         };
         let is_ours = received.is_ours();
-        // The slot first: until it is released, the block belongs to the message.
+        // The slot first: until it is released, the blocks belong to the message.
         drop(received);
-        if let Place::Long(contents) = std::mem::replace(&mut self.contents, Place::NONE)
-            && is_ours
-            && let Ok(holder) = self.queue.envelopes.shared.object.holder()
-        {
-            contents.discard(&holder);
+        let contents = std::mem::replace(&mut self.contents, Place::NONE);
+        let flight = self.flight.take();
+        if matches!((&contents, &flight), (Place::Short { .. }, None)) || !is_ours {
+            return;
+        }
+        if let Ok(holder) = self.queue.envelopes.shared.object.holder() {
+            if let Place::Long(contents) = contents {
+                contents.discard(&holder);
+            }
+            if let Some(flight) = flight {
+                flight.discard(&holder);
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 pub use bytes::{ByteQueue, Loan, Message, Messages};
 pub use guard::{Received, Reservation};
 pub use iter::Iter;
@@ -43,7 +45,7 @@ use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
     TrySendError,
 };
-use crate::object::{CreateError, Handle};
+use crate::object::{CreateError, Handle, serial};
 use crate::peer::{Fault, PeerId};
 use crate::primitive::Ordering;
 use crate::ring::mpmc::Claim;
@@ -137,6 +139,10 @@ impl<T: Transfer> Queue<T> {
     #[inline]
     pub(crate) fn known_peer(&self) -> Option<PeerId> {
         self.shared.object.known().map(Place::peer)
+    }
+
+    pub(crate) fn object(&self) -> &Object<QueueBlock<T::Wire>> {
+        &self.shared.object
     }
 
     /// Whether nobody has the other end of this channel any more, as one knows who has an end of this
@@ -597,6 +603,21 @@ type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T, Never>
 impl<T: Transfer> Clone for Queue<T> {
     fn clone(&self) -> Self {
         Queue { shared: Arc::clone(&self.shared), wait: self.wait }
+    }
+}
+
+/// In a message of this crate, a handle that holds the queue. Elsewhere the queue's [`Handle`].
+impl<T: Transfer> Serialize for Queue<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serial::serialize(&self.shared.object, &self.shared, 0, serializer)
+    }
+}
+
+/// Opens the queue. An error says that it is gone, of another type, or in a segment that this
+/// process does not have open.
+impl<'de, T: Transfer> Deserialize<'de> for Queue<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serial::deserialize(deserializer, |segment, handle, _| Queue::open(segment, handle))
     }
 }
 

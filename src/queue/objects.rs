@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::heap::flight::Name;
 use crate::object::attempt::{Forever, Once, Until};
 use crate::object::kind::Kind;
-use crate::object::parcel::SHORT;
+use crate::object::parcel::{SHORT, SHORT_WITH_FLIGHT};
+use crate::object::serial::Passenger;
 use crate::object::transfer::{
     RecvError, RecvReject, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop,
     TryRecvError, TrySendError,
 };
-use crate::object::{CreateError, Handle};
+use crate::object::{CreateError, Handle, serial};
 use crate::peer::Fault;
 use crate::primitive::{AtomicU32, Ordering};
 use crate::queue::bytes::{ByteQueue, Loan};
@@ -39,8 +41,16 @@ use crate::sys::clock::Deadline;
 /// As [`ByteQueue`]. What a process has sent stays when it exits.
 ///
 /// # Handles in messages
-/// A [`Handle`] in a message is a name and holds nothing: the sender keeps its object until the
-/// receiver has opened it.
+/// A [`Queue`](crate::Queue), [`Lock`](crate::Lock), [`Value`](crate::Value),
+/// [`Event`](crate::Event), [`ShmArc`](crate::ShmArc), [`ByteQueue`], `ObjectQueue` or an end of a
+/// channel can be part of a value. The message holds the object, so the receiver gets a handle that works, even if the sender has dropped its own, has
+/// exited or was killed. The object must lie in the same segment as this queue. Each such message
+/// takes one more block of the segment.
+///
+/// A queue in a message of its own holds itself, and stays until it is received or the segment ends.
+///
+/// A [`Handle`] in a message is a name and holds nothing, and so is any of these objects in text such
+/// as JSON.
 ///
 /// # Errors
 /// As [`ByteQueue`]; `Rejected` also for a value that cannot be encoded ([`EncodeError`]) and for a
@@ -59,6 +69,26 @@ use crate::sys::clock::Deadline;
 /// assert_eq!(names.recv()?, "Ada");
 /// assert_eq!(names.recv()?.len(), 600_000);
 /// child.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// A request brings the queue for its answer, which did not exist when the worker was started:
+/// ```standalone_crate
+/// use offspring::{ObjectQueue, Queue};
+///
+/// let requests = ObjectQueue::<(u64, Queue<u64>)>::with_capacity(16)?;
+/// let theirs = requests.clone();
+/// let worker = offspring::fork(move || {
+///     for request in &theirs {
+///         let (number, answer) = request.unwrap();
+///         answer.send(number * number).unwrap();
+///     }
+/// })?;
+///
+/// let answer = Queue::with_capacity(1)?;
+/// requests.send((7, answer.clone()))?;
+/// assert_eq!(answer.recv()?, 49);
+/// requests.close();
+/// worker.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct ObjectQueue<T> {
@@ -106,7 +136,15 @@ impl<T> ObjectQueue<T> {
     /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is not a
     /// queue of objects of a type with this name.
     pub fn open(segment: &Segment, handle: Handle) -> Result<ObjectQueue<T>, Fault> {
-        let bytes = ByteQueue::open_kind(segment, handle, Kind::Objects.named::<T>())?;
+        ObjectQueue::open_kind(segment, handle, Kind::Objects)
+    }
+
+    pub(crate) fn open_kind(
+        segment: &Segment,
+        handle: Handle,
+        kind: Kind,
+    ) -> Result<ObjectQueue<T>, Fault> {
+        let bytes = ByteQueue::open_kind(segment, handle, kind.named::<T>())?;
         Ok(ObjectQueue::from_bytes(bytes))
     }
 
@@ -115,7 +153,7 @@ impl<T> ObjectQueue<T> {
         &self.bytes
     }
 
-    fn from_bytes(bytes: ByteQueue) -> ObjectQueue<T> {
+    pub(super) fn from_bytes(bytes: ByteQueue) -> ObjectQueue<T> {
         ObjectQueue { bytes, proven: Arc::new(AtomicU32::new(0)), values: PhantomData }
     }
 
@@ -281,49 +319,101 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
     {
         // Most values are short, and need not be measured before.
         let mut buffer = [0; SHORT];
-        let encoded = match codec::encode(&value, &mut buffer) {
-            Ok(used) => self.prove(used).map(|()| Encoded::Short(used)),
-            Err(postcard::Error::SerializeBufferFull) => match self.bytes.look_for_space(until) {
-                Ok(()) => self.encode(&value).map(Encoded::Long),
+        let encoded = match self.encode_short(&value, &mut buffer) {
+            Ok(Some(encoded)) => Ok(encoded),
+            Ok(None) => match self.bytes.look_for_space(until) {
+                Ok(()) => self.encode_long(&value),
                 Err(stop) => return Err(stop.with(value)),
             },
-            Err(error) => Err(EncodeError::encode(error)),
+            Err(error) => Err(error),
         };
-        let sent = match encoded {
-            Ok(Encoded::Short(bytes)) => self.bytes.put_short(bytes, until),
-            Ok(Encoded::Long(mut loan)) => loan.put(until),
-            Err(EncodeError::Memory(CreateError::Fault(fault))) => Err(Stop::Broken(fault)),
+        let encoded = encoded.and_then(|encoded| {
+            self.prove(encoded.bytes(), &encoded.names)?;
+            let is_needed = !encoded.names.is_empty();
+            let flight = is_needed.then(|| self.bytes.flight(&encoded.names)).transpose()?;
+            Ok((encoded, flight))
+        });
+        let (encoded, flight) = match encoded {
+            Ok(both) => both,
+            Err(EncodeError::Memory(CreateError::Fault(fault))) => {
+                return Err(Stop::<U::Late>::Broken(fault).with(value));
+            }
             Err(error) => {
                 let no_memory = matches!(error, EncodeError::Memory(_));
-                match no_memory.then(|| self.bytes.over()).flatten() {
-                    Some(stop) => Err(stop.widen()),
-                    None => return Err(<Stop<U::Late> as SendStop>::rejected(value, error)),
-                }
+                return Err(match no_memory.then(|| self.bytes.over()).flatten() {
+                    Some(stop) => stop.widen::<U::Late>().with(value),
+                    None => <Stop<U::Late> as SendStop>::rejected(value, error),
+                });
             }
+        };
+        // What the message holds is held by this process until the flight does.
+        let Encoded { place, names: _, _passengers } = encoded;
+        let sent = match place {
+            EncodedIn::Buffer(bytes) => self.bytes.put_short(bytes, flight, until),
+            EncodedIn::Loan(mut loan) => loan.put(flight, until),
         };
         sent.map_err(|stop| stop.with(value))
     }
 
+    /// Encodes a value for this queue, and finds the objects in it.
+    fn pack<E>(
+        &self,
+        encode: impl FnOnce() -> postcard::Result<E>,
+    ) -> Result<(postcard::Result<E>, Vec<Passenger>), EncodeError> {
+        let (done, passengers, refused) = serial::pack(self.bytes.object(), encode);
+        match (&done, refused) {
+            (Err(_), Some(why)) => Err(EncodeError::Encode(why)),
+            _ => Ok((done, passengers)),
+        }
+    }
+
+    /// Encodes a short value; `None` if it is not.
+    fn encode_short<'b>(
+        &self,
+        value: &T,
+        buffer: &'b mut [u8],
+    ) -> Result<Option<Encoded<'b>>, EncodeError> {
+        let (used, passengers) = self.pack(|| codec::encode(value, buffer))?;
+        match used {
+            Ok(used) if passengers.is_empty() || used.len() <= SHORT_WITH_FLIGHT => {
+                Ok(Some(Encoded::new(EncodedIn::Buffer(used), passengers)))
+            }
+            Ok(_) | Err(postcard::Error::SerializeBufferFull) => Ok(None),
+            Err(error) => Err(EncodeError::encode(error)),
+        }
+    }
+
     /// Encodes a long value.
-    fn encode(&self, value: &T) -> Result<Loan, EncodeError> {
-        let len = codec::len(value).map_err(EncodeError::encode)?;
-        let mut loan = self.bytes.loan(len)?;
-        let used = codec::encode(value, &mut loan).map_err(EncodeError::encode)?;
-        if used.len() != len {
+    fn encode_long(&self, value: &T) -> Result<Encoded<'_>, EncodeError> {
+        let (len, _) = self.pack(|| codec::len(value))?;
+        let len = len.map_err(EncodeError::encode)?;
+        // Also what would fit into a slot, if there were no flight.
+        let mut loan = self.bytes.loan(len.max(SHORT + 1))?;
+        let (used, passengers) = self.pack(|| codec::encode(value, &mut loan))?;
+        let most = if passengers.is_empty() { SHORT } else { SHORT_WITH_FLIGHT };
+        if used.map_err(EncodeError::encode)?.len() != len || len <= most {
             return Err(EncodeError::Encode("its length changes".to_owned()));
         }
-        self.prove(&loan)?;
-        Ok(loan)
+        loan.shorten(len);
+        Ok(Encoded::new(EncodedIn::Loan(loan), passengers))
     }
 
     /// Makes sure that what was encoded can be decoded, the first time.
-    fn prove(&self, encoded: &[u8]) -> Result<(), EncodeError> {
+    fn prove(&self, encoded: &[u8], names: &[Name]) -> Result<(), EncodeError> {
         // Relaxed: to decode once more than needed does no harm.
         if self.proven.load(Ordering::Relaxed) == 0 {
-            codec::decode::<T>(encoded).map_err(|error| EncodeError::Decode(error.to_string()))?;
+            // It opens the objects in it, which this process holds, and lets go of them again.
+            self.unpack(encoded, names).map_err(EncodeError::Decode)?;
             self.proven.store(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Decodes a value from a message that holds these objects.
+    fn unpack(&self, encoded: &[u8], names: &[Name]) -> Result<T, String> {
+        let (done, refused) =
+            serial::unpack(self.bytes.object(), names, || codec::decode::<T>(encoded));
+        done.map_err(|error| refused.unwrap_or_else(|| error.to_string()))
     }
 
     /// Sends these bytes as if they were a value.
@@ -337,31 +427,55 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
         E: From<Stop<U::Late>> + RecvReject<DecodeError>,
     {
         let message = self.bytes.get(until)?;
-        let reject = |bytes: &[u8], error: postcard::Error| {
-            E::rejected(DecodeError { bytes: bytes.to_vec(), cause: error.to_string() })
-        };
-        if let Some(decoded) = codec::decode_whole(&message) {
-            return decoded.map_err(|error| reject(&message, error));
+        let reject =
+            |bytes: &[u8], cause| E::rejected(DecodeError { bytes: bytes.to_vec(), cause });
+        // Its objects are opened while the slot is this process's, so that the message holds them.
+        let unpack =
+            |copy: &[u8]| self.unpack(copy, message.names()).map_err(|cause| reject(copy, cause));
+        let bytes: &[u8] = &message;
+        if let Some(decoded) = codec::decode_whole(bytes) {
+            return decoded.map_err(|error| reject(bytes, error.to_string()));
         }
         // From a copy: a text is checked and then copied by whoever decodes it, and a peer that
         // writes over it in between would have made a `String` that is none.
-        if message.len() <= SHORT {
+        if bytes.len() <= SHORT {
             let mut copy = [0; SHORT];
-            let copy = &mut copy[..message.len()];
-            copy.copy_from_slice(&message);
-            codec::decode(copy).map_err(|error| reject(copy, error))
+            let copy = &mut copy[..bytes.len()];
+            copy.copy_from_slice(bytes);
+            unpack(copy)
         } else {
-            let copy = message.to_vec();
-            codec::decode(&copy).map_err(|error| reject(&copy, error))
+            let copy = bytes.to_vec();
+            unpack(&copy)
         }
     }
 }
 
 /// A value as it is sent.
-enum Encoded<'a> {
-    /// In the sender's own memory.
-    Short(&'a [u8]),
-    Long(Loan),
+struct Encoded<'a> {
+    place: EncodedIn<'a>,
+    /// The objects in it.
+    names: Vec<Name>,
+    _passengers: Vec<Passenger>,
+}
+
+enum EncodedIn<'a> {
+    /// The sender's own memory.
+    Buffer(&'a [u8]),
+    Loan(Loan),
+}
+
+impl<'a> Encoded<'a> {
+    fn new(place: EncodedIn<'a>, passengers: Vec<Passenger>) -> Encoded<'a> {
+        let names = passengers.iter().map(|passenger| passenger.name).collect();
+        Encoded { place, names, _passengers: passengers }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.place {
+            EncodedIn::Buffer(bytes) => bytes,
+            EncodedIn::Loan(loan) => loan,
+        }
+    }
 }
 
 /// The error of sending a value.
@@ -414,6 +528,21 @@ impl<T> Clone for ObjectQueue<T> {
     fn clone(&self) -> Self {
         let (bytes, proven) = (self.bytes.clone(), Arc::clone(&self.proven));
         ObjectQueue { bytes, proven, values: PhantomData }
+    }
+}
+
+/// In a message of this crate, a handle that holds the queue. Elsewhere the queue's [`Handle`].
+impl<T> Serialize for ObjectQueue<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.bytes.serialize(serializer)
+    }
+}
+
+/// Opens the queue. An error says that it is gone, of another type, or in a segment that this
+/// process does not have open.
+impl<'de, T> Deserialize<'de> for ObjectQueue<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serial::deserialize(deserializer, |segment, handle, _| ObjectQueue::open(segment, handle))
     }
 }
 

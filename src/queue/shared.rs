@@ -6,10 +6,14 @@
 //! had to keep what it had looked up for the other path, and took one and a half times as many
 //! instructions.
 
+use crate::heap::BlockId;
+use crate::heap::flight::Name;
+use crate::object::Handle;
 use crate::object::attempt::{self, Attempt, Blocked, Never, Until, Waiting};
 use crate::object::block::ends::{Ends, Role};
 use crate::object::block::queue::QueueBlock;
 use crate::object::ends::{Channel, ChannelKey};
+use crate::object::holding::Holder;
 use crate::object::place::{Object, Place, Seat};
 use crate::object::transfer::Stop;
 use crate::peer::{Fault, PeerId};
@@ -53,11 +57,24 @@ impl<T: Shm> Channel for Shared<T> {
         Ok((place.peer(), place.block().ends().ok_or(Fault::Corrupt)?))
     }
 
+    fn is_in_flight(&self, role: Role) -> bool {
+        self.object.holder().is_ok_and(|holder| is_in_flight(&self.object, &holder, role))
+    }
+
     fn close(&self) {
         if let Ok(place) = self.object.enter() {
             close(place.seat());
         }
     }
+}
+
+/// Whether a message holds an end of this channel.
+fn is_in_flight<T: Shm>(object: &Object<QueueBlock<T>>, holder: &Holder<'_>, role: Role) -> bool {
+    let Handle { block, generation, .. } = object.handle();
+    BlockId::from_bits(block).is_some_and(|id| {
+        let end = Name { id, generation: generation as u32, role: role.in_flight() };
+        holder.pool().has_flight(end)
+    })
 }
 
 impl<T: Shm> Shared<T> {
@@ -299,7 +316,12 @@ impl<T: Shm> Claiming<'_, T> {
             // Clears its bits, among all else that it has left.
             holder.reap(peer);
         }
-        let gone = ends.conclude(others);
+        let is_in_flight = || is_in_flight(self.object, &holder, others);
+        if is_in_flight() {
+            // All who could receive it may be dead, or all who hold the queue that it is in.
+            holder.reap_messages();
+        }
+        let gone = ends.conclude(others, is_in_flight);
         if gone {
             close(self.seat);
         }

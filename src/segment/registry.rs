@@ -37,6 +37,11 @@ pub(crate) fn find_or_add(
     }
 }
 
+/// The mapping of the segment with this id, if this process has it open.
+pub(crate) fn find(id: u64) -> Option<Arc<Mapping>> {
+    open().iter().filter_map(Weak::upgrade).find(|mapping| mapping.id() == id)
+}
+
 /// All mappings that are still in use.
 pub(crate) fn all() -> Vec<Arc<Mapping>> {
     open().iter().filter_map(Weak::upgrade).collect()

@@ -15,6 +15,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 pub use error::{TryUpdateError, UpdateError, UpdateTimeoutError};
 pub use number::{Integer, Number};
 
@@ -25,7 +27,7 @@ use crate::object::block::value::{Copies, Parts, ValueBlock};
 use crate::object::kind::Kind;
 use crate::object::payload::{set_word, word_of, words, zeroed};
 use crate::object::place::{Object, Place, Seat};
-use crate::object::{CreateError, Handle};
+use crate::object::{CreateError, Handle, serial};
 use crate::peer::Fault;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::{Segment, Shm};
@@ -560,6 +562,21 @@ impl<T: Integer> Value<T> {
 impl<T: Shm> Clone for Value<T> {
     fn clone(&self) -> Self {
         Value { shared: Arc::clone(&self.shared), wait: self.wait }
+    }
+}
+
+/// In a message of this crate, a handle that holds the value. Elsewhere the value's [`Handle`].
+impl<T: Shm> Serialize for Value<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serial::serialize(&self.shared.object, &self.shared, 0, serializer)
+    }
+}
+
+/// Opens the value. An error says that it is gone, of another type, or in a segment that this
+/// process does not have open.
+impl<'de, T: Shm> Deserialize<'de> for Value<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serial::deserialize(deserializer, |segment, handle, _| Value::open(segment, handle))
     }
 }
 

@@ -26,6 +26,7 @@ mod counters;
 mod descriptors;
 mod ends;
 mod event;
+mod flights;
 mod fork;
 // With musl, nix does not offer `PTRACE_GET_SYSCALL_INFO`: this one and `system_calls` need it.
 #[cfg(not(target_env = "musl"))]

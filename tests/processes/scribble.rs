@@ -670,7 +670,7 @@ fn a_message_with_a_wrong_word_is_an_error_and_the_next_one_is_received() {
                         owner.min_by_key(|block| block.bytes).expect("the queue").bytes + 640;
                     assert_eq!(
                         bytes.read(slot + 8),
-                        len as u64,
+                        (len as u64) << 1,
                         "the envelope of the first message"
                     );
                     let at = match place {
@@ -763,7 +763,7 @@ fn a_length_that_changes_while_it_is_read_is_checked_all_the_same() {
     let queue = ByteQueue::with_capacity_in(&segment, 2).expect("a queue");
     let slots = blocks::blocks(&segment)[0].bytes + 640;
     for wrong in [u64::MAX >> 1, 1 << 40, 100] {
-        let writes = [0, 128].map(|slot| (slots + slot + 8, [1000, wrong]));
+        let writes = [0, 128].map(|slot| (slots + slot + 8, [1000 << 1, wrong]));
         let scribbler = write_over(&segment, writes.into(), Duration::ZERO);
         let end = Instant::now() + TIME * 2;
         while Instant::now() < end {

@@ -12,13 +12,18 @@
 //! ```text
 //! acquire:   set my bit; CAS state OPEN(v) -> OPEN(v+1); only then may the hold end by which I got here
 //! release:   clear my bit
-//! conclude:  v = state > 0; all bits are 0; CAS state OPEN(v) -> GONE, for good
+//! conclude:  v = state > 0; all bits are 0; no message holds an end; CAS state OPEN(v) -> GONE, for
+//!            good
 //! ```
 //! `OPEN(0)` is a role that nobody has had yet, in a channel that is still being made.
 //!
 //! A process that concludes reads the bits one after the other, so a hold may move behind its back:
 //! it has then changed the version, and the swap fails. `GONE` is final. A process that sets its bit
 //! after that finds `GONE` and clears it again.
+//!
+//! An end in a message counts: its flight lists the channel and the role. It is made before the
+//! sender clears its bit, and freed after the receiver has acquired, so all that
+//! [`heap::flight`](crate::heap::flight) says of an object's bits and word is true of these.
 //!
 //! # Peer death
 //! The bits of a dead process are cleared by whoever clears up after it. A process killed between
@@ -49,6 +54,11 @@ pub(crate) enum Role {
 
 impl Role {
     pub(crate) const BOTH: [Role; 2] = [Role::Sender, Role::Receiver];
+
+    /// How the flight of a message names an end of this role. 0 stands for the object alone.
+    pub(crate) fn in_flight(self) -> u32 {
+        1 + self as u32
+    }
 }
 
 #[derive(Debug)]
@@ -109,14 +119,15 @@ impl Ends {
 
     /// Whether nobody has ends of this role any more. If nobody has, nobody ever will again. A role
     /// that nobody has had yet is not gone: the process that made the channel takes it next.
-    pub(crate) fn conclude(&self, role: Role) -> bool {
+    /// `in_flight` says whether a message holds an end.
+    pub(crate) fn conclude(&self, role: Role, in_flight: impl Fn() -> bool) -> bool {
         let words = self.role(role);
         loop {
             let state = words.state.load(Ordering::SeqCst);
             if state & GONE != 0 {
                 return true;
             }
-            if state == NEW || !words.holders.is_empty() {
+            if state == NEW || !words.holders.is_empty() || in_flight() {
                 return false;
             }
             let gone = words.state.compare_exchange(
@@ -160,13 +171,24 @@ mod tests {
         assert!(ends.acquire(Role::Receiver, 5));
         for peer in [700, 0] {
             ends.release(Role::Sender, peer);
-            assert!(!ends.conclude(Role::Sender));
+            assert!(!ends.conclude(Role::Sender, || false));
         }
         assert_eq!(ends.peers(Role::Sender).collect::<Vec<_>>(), [1023]);
         ends.release(Role::Sender, 1023);
-        assert!(ends.conclude(Role::Sender));
-        assert!(ends.conclude(Role::Sender), "still");
-        assert!(!ends.conclude(Role::Receiver));
+        assert!(ends.conclude(Role::Sender, || false));
+        assert!(ends.conclude(Role::Sender, || false), "still");
+        assert!(!ends.conclude(Role::Receiver, || false));
+    }
+
+    #[test]
+    fn an_end_in_a_message_counts() {
+        let ends = ends();
+        assert!(ends.acquire(Role::Sender, 1));
+        ends.release(Role::Sender, 1);
+        assert!(!ends.conclude(Role::Sender, || true));
+        assert!(ends.acquire(Role::Sender, 3), "it can be received");
+        ends.release(Role::Sender, 3);
+        assert!(ends.conclude(Role::Sender, || false));
     }
 
     /// A process that other code forks while a channel is being made has a copy of the first end,
@@ -175,7 +197,7 @@ mod tests {
     fn a_role_that_nobody_has_had_yet_is_not_gone() {
         let ends = ends();
         assert!(ends.acquire(Role::Sender, 1));
-        assert!(!ends.conclude(Role::Receiver));
+        assert!(!ends.conclude(Role::Receiver, || false));
         assert!(ends.acquire(Role::Receiver, 1), "it is still to be had");
     }
 
@@ -184,7 +206,7 @@ mod tests {
         let ends = ends();
         assert!(ends.acquire(Role::Sender, 1));
         ends.release(Role::Sender, 1);
-        assert!(ends.conclude(Role::Sender));
+        assert!(ends.conclude(Role::Sender, || false));
         assert!(!ends.acquire(Role::Sender, 3));
         assert!(!ends.has(Role::Sender, 3), "the bit is cleared again");
         ends.reset();

@@ -2,6 +2,7 @@
 //!
 //! A new kind has its file here, a name in [`kind`](super::kind), and an arm in [`recover`].
 
+pub(crate) mod arc;
 pub(crate) mod ends;
 pub(crate) mod event;
 mod line;
@@ -37,24 +38,28 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
         // nothing to recover.
         Some(Kind::Spsc) => {}
         // Never shared.
-        Some(Kind::Parcel | Kind::Boxed | Kind::Slice | Kind::Text) => {}
+        Some(Kind::Parcel | Kind::Flight | Kind::Boxed | Kind::Slice | Kind::Text) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
-        // Nobody owns an event.
-        Some(Kind::Event) => {}
+        // Nobody owns an event, or what is only read.
+        Some(Kind::Event | Kind::Arc | Kind::ArcSlice) => {}
         None => {}
     }
 }
 
-/// Frees what an object holds that is about to be freed itself, in the name of `owner`.
-pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
+/// Frees what an object holds that is about to be freed itself, in the name of `owner`. True if
+/// flights were among it, so that what they held may be unheld now.
+pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     match Kind::of(object.kind) {
         Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
             queue::empty(pool, object, owner)
         }
         // Where in a slot the names are, only the type of the values knows.
-        Some(Kind::Owners | Kind::OwnersChannel) => pool.discard_all(owner, |carrier| {
-            carrier.block == object.id.to_bits() && carrier.generation == object.generation
-        }),
+        Some(Kind::Owners | Kind::OwnersChannel) => {
+            pool.discard_all(owner, |carrier| {
+                carrier.block == object.id.to_bits() && carrier.generation == object.generation
+            });
+            false
+        }
         Some(
             Kind::Queue
             | Kind::PlainChannel
@@ -65,7 +70,40 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
             | Kind::Parcel
             | Kind::Boxed
             | Kind::Slice
-            | Kind::Text,
+            | Kind::Text
+            | Kind::Flight
+            | Kind::Arc
+            | Kind::ArcSlice,
+        )
+        | None => false,
+    }
+}
+
+/// Closes a channel if nobody has the ends of a role any more. For use after an end in a message was
+/// given up.
+pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
+    match Kind::of(object.kind) {
+        Some(
+            Kind::PlainChannel | Kind::BytesChannel | Kind::ObjectsChannel | Kind::OwnersChannel,
+        ) => {
+            queue::conclude(pool, object);
+        }
+        Some(
+            Kind::Queue
+            | Kind::Bytes
+            | Kind::Objects
+            | Kind::Owners
+            | Kind::Lock
+            | Kind::Spsc
+            | Kind::Value
+            | Kind::Event
+            | Kind::Parcel
+            | Kind::Boxed
+            | Kind::Slice
+            | Kind::Text
+            | Kind::Flight
+            | Kind::Arc
+            | Kind::ArcSlice,
         )
         | None => {}
     }
@@ -101,7 +139,10 @@ pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
             | Kind::Parcel
             | Kind::Boxed
             | Kind::Slice
-            | Kind::Text,
+            | Kind::Text
+            | Kind::Flight
+            | Kind::Arc
+            | Kind::ArcSlice,
         )
         | None => false,
     });

@@ -26,9 +26,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use crate::heap::Pool;
 use crate::heap::block::Carrier;
+use crate::heap::flight::Name;
 use crate::heap::pool::Attached;
+use crate::heap::{BlockId, Pool};
 use crate::object::parcel::Envelope;
 use crate::object::payload::Payload;
 use crate::object::place::Block;
@@ -460,23 +461,47 @@ pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     let recovered = ring.recover_all(owner);
     // The slots first: what the dead process was about to send is settled before anybody learns
     // that it has gone.
-    let mut gone = false;
     if let Some(ends) = ends {
         for role in Role::BOTH {
             ends.release(role, peer::id::index_of(owner));
-            gone |= ends.conclude(role);
         }
     }
+    let gone = conclude(pool, object);
+    if recovered && !gone {
+        wake_all(header);
+    }
+}
+
+/// Closes a channel if nobody has the ends of a role any more; true if it is closed by that. For use
+/// after an end was given up that was in a message, or a dead process's.
+pub(super) fn conclude(pool: &Pool<'_>, object: Attached) -> bool {
+    let Some(Untyped { header, slots, ends: Some(ends), shape }) =
+        Untyped::view(pool.region(), object)
+    else {
+        return false;
+    };
+    let mut gone = false;
+    for role in Role::BOTH {
+        gone |= ends.conclude(role, || is_in_flight(pool, object.id, object.generation, role));
+    }
     if gone {
-        ring.close();
+        header.ring(slots, shape.policy).close();
+        wake_all(header);
     }
-    if recovered || gone {
-        // Waiters behind a recovered slot find out at the end of their slice at the latest. To ask
-        // whether anybody sleeps takes the fences of the segment. Sleepers are few here, so both
-        // sides are woken without asking.
-        header.signals.items.wake_all_unasked();
-        header.space.wake_all_unasked();
-    }
+    gone
+}
+
+/// Whether a message holds an end of this channel.
+pub(crate) fn is_in_flight(pool: &Pool<'_>, id: BlockId, generation: u32, role: Role) -> bool {
+    pool.has_flight(Name { id, generation, role: role.in_flight() })
+}
+
+/// Waiters behind a recovered slot find out at the end of their slice at the latest. To ask whether
+/// anybody sleeps takes the fences of the segment. Sleepers are few here, so both sides are woken
+/// without asking.
+fn wake_all(header: &Header) {
+    header.signals.items.wake_all_unasked();
+    header.space.wake_all_unasked();
 }
 
 /// Whether a word says that the slot's message can still be received: it is being written, there,
@@ -497,14 +522,16 @@ pub(super) fn carries(pool: &Pool<'_>, object: Attached, position: u64) -> bool 
     })
 }
 
-/// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone.
-pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
+/// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone. True if
+/// flights were among them.
+pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     let Some(queue) = Untyped::view(pool.region(), object) else {
-        return;
+        return false;
     };
     if queue.shape.slot != QueueBlock::<Envelope>::SLOT {
-        return;
+        return false;
     }
+    let mut flights = false;
     for index in 0..queue.shape.capacity {
         let word = SlotWord::from_bits(queue.slots.word(index).load(Ordering::Acquire));
         if is_occupied(word) {
@@ -514,14 +541,16 @@ pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
             let payload = unsafe { Payload::<Envelope>::new(value) };
             // SAFETY: the block belongs to the caller alone.
             let envelope = unsafe { payload.read() };
-            if let Some(carried) = envelope.block() {
-                let position = Position::new(word.lap(), index).to_bits();
-                let Attached { id, generation, .. } = object;
-                let carrier = Carrier { block: id.to_bits(), generation, position };
+            let position = Position::new(word.lap(), index).to_bits();
+            let Attached { id, generation, .. } = object;
+            let carrier = Carrier { block: id.to_bits(), generation, position };
+            for carried in [envelope.block(), envelope.flight()].into_iter().flatten() {
                 pool.discard(carried, carrier, owner);
             }
+            flights |= envelope.has_flight();
         }
     }
+    flights
 }
 
 impl<T> Clone for QueueBlock<T> {

@@ -1,5 +1,6 @@
 //! The queue within one process: threads instead of processes.
 
+mod flights;
 mod messages;
 
 use std::time::{Duration, Instant};

@@ -15,7 +15,7 @@ use crate::object::kind::Kind;
 use crate::object::parcel::Envelope;
 use crate::object::place::{self, HANDLE};
 use crate::object::transfer::{TryRecvError, TrySendError};
-use crate::object::{Handle, block, reap};
+use crate::object::{Handle, block, flight, reap};
 use crate::peer::id::index_of;
 use crate::peer::table::Table;
 use crate::peer::{Fault, attach, reaper};
@@ -463,13 +463,8 @@ fn reap_mistaken(process: usize) {
         let pool = Pool::new(mapping, region);
         for index in table.indices() {
             reaper::reap(mapping, table, me, index, |dead| {
-                pool.clear(
-                    dead,
-                    me,
-                    |_| false,
-                    |object| block::recover(&pool, object, dead.owner()),
-                    |object| block::empty(&pool, object, me.owner()),
-                );
+                let recover = |object| block::recover(&pool, object, dead.owner());
+                flight::settle(&pool, me, |empty| pool.clear(dead, me, |_| false, recover, empty));
                 pool.sweep(me, |carrier| block::carries(&pool, carrier));
             });
         }

@@ -3,6 +3,7 @@
 pub mod boxes;
 pub mod controls;
 pub mod event;
+pub mod flight;
 pub mod found;
 pub mod heap;
 pub mod lock;

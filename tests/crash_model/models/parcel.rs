@@ -12,7 +12,7 @@ use crate::object::kind::Kind;
 use crate::object::parcel::{Contents, Envelope};
 use crate::object::place::{self, HANDLE};
 use crate::object::transfer::{TryRecvError, TrySendError};
-use crate::object::{CreateError, Handle, block, reap};
+use crate::object::{CreateError, Handle, block, flight, reap};
 use crate::peer::id::index_of;
 use crate::peer::table::Table;
 use crate::peer::{PeerId, attach, reaper};
@@ -432,12 +432,8 @@ fn leave(process: usize, handle: Handle) {
         let pool = Pool::new(mapping, region);
         let id = BlockId::from_bits(handle.block).expect("a block");
         if pool.generation(id) == Some(handle.generation as u32) && pool.is_holder(id, me) {
-            pool.leave(
-                id,
-                me,
-                |object| block::recover(&pool, object, me.owner()),
-                |object| block::empty(&pool, object, me.owner()),
-            );
+            let recover = |object| block::recover(&pool, object, me.owner());
+            flight::settle(&pool, me, |empty| pool.leave(id, me, recover, empty));
         }
     });
 }
@@ -477,7 +473,7 @@ fn send_mistaken(
         };
         let position = slot.position().to_bits();
         let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *slot));
-        words[..3].copy_from_slice(&[LEN as u64, owned.id.to_bits(), generation]);
+        words[..3].copy_from_slice(&[(LEN as u64) << 1, owned.id.to_bits(), generation]);
         let carry = || {
             for (index, value) in
                 [HANDLE.block, HANDLE.generation, !position].into_iter().enumerate()
@@ -542,13 +538,9 @@ fn reap_mistaken(process: usize, mistake: Mistake) {
             if mistake == Mistake::SweepsFirst {
                 pool.sweep(me, carries);
             }
-            pool.clear(
-                dead,
-                me,
-                |carrier| block::carries(&pool, carrier),
-                |object| block::recover(&pool, object, dead.owner()),
-                |object| block::empty(&pool, object, me.owner()),
-            );
+            let carries = |carrier| block::carries(&pool, carrier);
+            let recover = |object| block::recover(&pool, object, dead.owner());
+            flight::settle(&pool, me, |empty| pool.clear(dead, me, carries, recover, empty));
             if mistake != Mistake::SweepsFirst {
                 pool.sweep(me, carries);
             }

@@ -28,6 +28,11 @@ impl<'a> Holder<'a> {
         Pool::new(self.mapping, self.region)
     }
 
+    /// Clears up after all dead processes and what they have left in messages.
+    pub(crate) fn reap_messages(&self) {
+        reap::reap_messages(self.mapping, self.region, self.me);
+    }
+
     pub(crate) fn make_room(&self, why: &AllocError) -> bool {
         reap::make_room(self.mapping, self.me, why)
     }

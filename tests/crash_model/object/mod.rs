@@ -12,6 +12,8 @@ pub(crate) mod cast;
 pub(crate) mod ends;
 #[path = "../../../src/object/error.rs"]
 pub(crate) mod error;
+#[path = "../../../src/object/flight.rs"]
+pub(crate) mod flight;
 #[path = "../../../src/object/handle.rs"]
 pub(crate) mod handle;
 pub(crate) mod holding;
@@ -23,8 +25,9 @@ pub(crate) mod payload;
 pub(crate) mod place;
 #[path = "../../../src/object/reap.rs"]
 pub(crate) mod reap;
+pub(crate) mod serial;
 #[path = "../../../src/object/transfer.rs"]
 pub(crate) mod transfer;
 
 pub(crate) use error::CreateError;
-pub(crate) use handle::Handle;
+pub(crate) use handle::{Handle, ParseHandleError};

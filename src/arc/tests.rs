@@ -1,0 +1,73 @@
+//! Shared values within one process.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::*;
+use crate::heap::Pool;
+use crate::queue::ObjectQueue;
+
+fn segment() -> Segment {
+    Segment::create(1 << 20).expect("a segment")
+}
+
+fn blocks(segment: &Segment) -> usize {
+    let mapping = segment.mapping();
+    Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
+}
+
+#[test]
+fn what_is_filled_in_is_read_by_every_handle() {
+    let segment = segment();
+    for len in [0, 1, 7, 4096, 100_000] {
+        let made = ShmArc::from_fn_in(&segment, len, |index| index as u8).expect("room");
+        let another = made.clone();
+        let opened = ShmArc::<[u8]>::open(&segment, made.handle()).expect("there");
+        drop(made);
+        let expected: Vec<u8> = (0..len).map(|index| index as u8).collect();
+        assert_eq!((&*another, &*opened), (&*expected, &*expected));
+        drop((another, opened));
+        assert_eq!(blocks(&segment), 0, "{len} bytes");
+    }
+    let value = ShmArc::new_in(&segment, [7_u64; 3]).expect("room");
+    assert_eq!(format!("{value:?}"), "[7, 7, 7]");
+    let unit = ShmArc::new_in(&segment, [0_u8; 0]);
+    assert!(unit.is_ok_and(|unit| unit.is_empty()));
+}
+
+#[test]
+fn it_is_opened_as_what_it_is_only() {
+    let segment = segment();
+    let slice = ShmArc::from_slice_in(&segment, &[1_u32, 2]).expect("room");
+    let handle = slice.handle();
+    assert_eq!(ShmArc::<u32>::open(&segment, handle).err(), Some(Fault::WrongType));
+    assert_eq!(ShmArc::<[u64]>::open(&segment, handle).err(), Some(Fault::WrongType));
+    assert_eq!(ShmArc::<[u32; 2]>::open(&segment, handle).err(), Some(Fault::WrongType));
+    drop(slice);
+    assert_eq!(ShmArc::<[u32]>::open(&segment, handle).err(), Some(Fault::Stale));
+}
+
+#[test]
+fn values_that_are_made_may_make_others_or_panic() {
+    let segment = segment();
+    let outer = ShmArc::from_fn_in(&segment, 3, |index| {
+        ShmArc::new_in(&segment, index as u64).map_or(0, |inner| *inner + 1)
+    });
+    assert_eq!(*outer.expect("room"), [1, 2, 3]);
+    let panics = || ShmArc::from_fn_in(&segment, 3, |index| 7 / (2 - index as u64)).is_ok();
+    assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+    assert_eq!(blocks(&segment), 0);
+}
+
+#[test]
+fn a_message_holds_it() {
+    let segment = segment();
+    let queue = ObjectQueue::<(ShmArc<[u8]>, ShmArc<u64>)>::with_capacity_in(&segment, 2);
+    let queue = queue.expect("a queue");
+    let bytes = ShmArc::from_slice_in(&segment, &[7; 50_000]).expect("room");
+    let number = ShmArc::new_in(&segment, 9).expect("room");
+    queue.send((bytes, number)).expect("room");
+    let (bytes, number) = queue.recv().expect("sent");
+    assert!(bytes.len() == 50_000 && bytes.iter().all(|&byte| byte == 7) && *number == 9);
+    drop((bytes, number));
+    assert_eq!(blocks(&segment), 1);
+}

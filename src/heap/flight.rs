@@ -1,0 +1,192 @@
+//! Blocks that hold other blocks. A message with handles of shared objects carries one: a *flight*,
+//! which lists these objects.
+//!
+//! # Layout
+//! ```text
+//! offset  size  field
+//! n * 16     8  block       of the object with number n
+//!        +8  8  generation:32 | role:32
+//! ```
+//! The list is as long as the header's `len` says. The header's `marks` say that the block is a
+//! flight, and of each block in its list, that flights may hold it. A flight is `OWNED` or `CARRIED`
+//! like any block of a message, and ends like one.
+//!
+//! # Who holds a block
+//! A shared block is held by the peers with a bit in `holders` and by the flights that list it. To
+//! free it:
+//! ```text
+//! 1. load its word: SHARED(v)
+//! 2. all bits are 0
+//! 3. no flight lists this block and generation; only looked at if it is marked
+//! 4. CAS exactly that word
+//! ```
+//! A hold moves only in these ways:
+//! ```text
+//! sender:    it has a bit; mark the block; make the flight; only then may it clear the bit
+//! receiver:  it reads the slot that carries the flight; set the bit; CAS SHARED(v) -> SHARED(v+1);
+//!            only then release the slot and free the flight
+//! ```
+//! So a block moves from a bit to a flight before the bit is cleared, and 3 comes after 2. It moves
+//! from a flight to a bit with a change of the word, so if 2 and 3 saw neither, 4 fails.
+//!
+//! The mark is never taken away while the block lives. A block that was never in a message costs one
+//! load more to free, and one that was, a walk over all headers.
+//!
+//! # Peer death
+//! A flight of a dead sender is given back with all that it owned, and one whose slot does not carry
+//! it is swept. Whoever frees a flight looks afterwards at the blocks that it held. Killed in between:
+//! the block is shared and has no holder, and whoever clears up after the dead process frees it
+//! ([`Pool::free_unheld`]). A flight loses its mark before it is free, and gets it after its list is
+//! written, so no list of an earlier one is read.
+
+use std::collections::BTreeSet;
+
+use crate::heap::block::{BlockHeader, BlockWord, Carrier, State};
+use crate::heap::pool::{AllocError, Attached, BlockId, Carried, Owned, Pool};
+use crate::peer::PeerId;
+use crate::primitive::{AtomicU64, Ordering};
+
+/// Bytes of a name in a list.
+const NAME: u64 = 16;
+
+/// A block in a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    pub(crate) id: BlockId,
+    pub(crate) generation: u32,
+    /// What the flight holds of it; only the room above knows what this means.
+    pub(crate) role: u32,
+}
+
+impl<'a> Pool<'a> {
+    /// Takes a block that lists these ones, all of which `me` holds.
+    pub(crate) fn make_flight(
+        &self,
+        me: PeerId,
+        kind: u64,
+        names: &[Name],
+    ) -> Result<Owned, AllocError> {
+        let owned = self.allocate(me, kind, names.len() as u64 * NAME)?;
+        for (index, name) in names.iter().enumerate() {
+            let at = owned.offset + index as u64 * NAME;
+            let words = (self.region().at::<AtomicU64>(at), self.region().at::<AtomicU64>(at + 8));
+            let (Some(header), (Some(block), Some(rest))) = (self.header(name.id), words) else {
+                self.give_back(&owned);
+                return Err(AllocError::Corrupt);
+            };
+            header.let_fly();
+            // Relaxed: published by the mark.
+            block.store(name.id.to_bits(), Ordering::Relaxed);
+            rest.store(u64::from(name.role) << 32 | u64::from(name.generation), Ordering::Relaxed);
+        }
+        match self.header(owned.id) {
+            Some(header) => {
+                header.make_flight();
+                Ok(owned)
+            }
+            None => Err(AllocError::Corrupt),
+        }
+    }
+
+    /// What a flight lists that is part of the message in the slot of `carrier`; `None` if it is
+    /// not, or no flight.
+    pub(crate) fn flight(&self, carried: Carried, carrier: Carrier) -> Option<Vec<Name>> {
+        self.carried(carried, carrier)?;
+        let header = self.header(carried.id)?;
+        header.is_flight().then(|| self.names(carried.id, header).collect())
+    }
+
+    /// The names in a flight. A wrong one names no block, or one whose generation is another.
+    fn names(&self, id: BlockId, header: &BlockHeader) -> impl Iterator<Item = Name> + use<'a> {
+        let region = self.region();
+        let (start, len) = (self.offset(id).unwrap_or(0), self.len(id, header));
+        (0..len / NAME).filter_map(move |index| {
+            let at = start + index * NAME;
+            // Relaxed: published by the mark.
+            let block = region.at::<AtomicU64>(at)?.load(Ordering::Relaxed);
+            let rest = region.at::<AtomicU64>(at + 8)?.load(Ordering::Relaxed);
+            let id = BlockId::from_bits(block)?;
+            Some(Name { id, generation: rest as u32, role: (rest >> 32) as u32 })
+        })
+    }
+
+    /// Calls `visit` with what each flight lists, stranded ones too.
+    fn all_names(&self, mut visit: impl FnMut(Name)) {
+        self.walk(|id, header| {
+            if header.is_flight()
+                && matches!(header.load().state(), State::Owned(_) | State::Carried)
+            {
+                self.names(id, header).for_each(&mut visit);
+            }
+        });
+    }
+
+    /// Whether a flight holds this shared block. Looked at after its holders.
+    pub(super) fn is_in_flight(&self, id: BlockId, header: &BlockHeader, word: BlockWord) -> bool {
+        header.may_fly() && {
+            let mut found = false;
+            self.all_names(|name| found |= name.id == id && name.generation == word.generation());
+            found
+        }
+    }
+
+    /// Whether a flight holds this much of a shared block.
+    pub(crate) fn has_flight(&self, wanted: Name) -> bool {
+        self.header(wanted.id).is_some_and(BlockHeader::may_fly) && {
+            let mut found = false;
+            self.all_names(|name| found |= name == wanted);
+            found
+        }
+    }
+
+    /// Calls `visit` with every shared block that was ever in a flight.
+    pub(crate) fn each_that_may_fly(&self, mut visit: impl FnMut(Attached)) {
+        self.walk(|id, header| {
+            let word = header.load();
+            if word.state() == State::Shared
+                && header.may_fly()
+                && let Some(object) = self.shared(id, word.generation())
+            {
+                visit(object);
+            }
+        });
+    }
+
+    /// Frees a block that was in a flight, if that was its last hold. `empty` is as in
+    /// [`Pool::leave`].
+    pub(crate) fn let_go(&self, name: Name, me: PeerId, empty: impl FnOnce(Attached)) {
+        if let Some(header) = self.header(name.id)
+            && header.load().generation() == name.generation
+        {
+            self.free_if_unheld(name.id, header, me, empty);
+        }
+    }
+
+    /// Frees every shared block that nobody holds, and gives their number. Looks once at all flights,
+    /// whatever the number of blocks. `empty` is as in [`Pool::leave`].
+    pub(crate) fn free_unheld(&self, me: PeerId, empty: impl Fn(Attached)) -> usize {
+        let mut unheld = Vec::new();
+        self.walk(|id, header| {
+            // The word first, as for one block.
+            let word = header.load();
+            if word.state() == State::Shared && header.holders.is_empty() {
+                unheld.push((id, header, word));
+            }
+        });
+        let mut held = BTreeSet::new();
+        if unheld.iter().any(|(_, header, _)| header.may_fly()) {
+            self.all_names(|name| {
+                held.insert((name.id, name.generation));
+            });
+        }
+        unheld.retain(|&(id, _, word)| !held.contains(&(id, word.generation())));
+        let mut freed = 0;
+        for (id, header, word) in unheld {
+            if let Some(owned) = header.own(word, me.owner()) {
+                self.empty_and_free(id, header, owned, &empty);
+                freed += 1;
+            }
+        }
+        freed
+    }
+}

@@ -1,0 +1,239 @@
+//! Handles of objects as serde values.
+//!
+//! In a message of this crate a handle is a number: which object in the message's
+//! [flight](super::flight). The flight holds the objects, so the receiver can open them whatever has
+//! become of the sender. Everywhere else, and always as text, a handle is the object's name
+//! ([`Handle`]), which holds nothing.
+//!
+//! Whether a value is encoded for a message, its `Serialize` cannot be told. So the queue says it
+//! beside the call, in a variable of the thread:
+//! ```text
+//! pack(f):    f serializes; each handle that it meets is added to a list and kept
+//! unpack(f):  f deserializes; each number is looked up in the list of the message and opened
+//! ```
+//! Both put back what was there before, also if `f` panics. So a `Serialize` that sends or receives
+//! another message does no harm, and one that fails halfway has taken nothing: a flight is made when
+//! all is encoded.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::heap::BlockId;
+use crate::heap::flight::Name;
+use crate::object::Handle;
+use crate::object::place::{Block, Object};
+use crate::peer::Fault;
+use crate::segment::Segment;
+use crate::sys::descriptor::FileId;
+
+/// What a handle is in formats that are not text.
+#[derive(Serialize, Deserialize)]
+enum Encoded {
+    /// Its name.
+    Name(Handle),
+    /// Which object in the flight of the message.
+    InFlight(u32),
+}
+
+/// An object in a message that is being encoded.
+pub(crate) struct Passenger {
+    pub(crate) name: Name,
+    /// Holds the object until the flight does.
+    _keep: Arc<dyn Keep>,
+}
+
+/// Anything, as it is only to be kept.
+trait Keep: Send + Sync {}
+impl<T: Send + Sync> Keep for T {}
+
+/// What this thread is encoding or decoding.
+enum Trip {
+    Packing { file: FileId, passengers: Vec<Passenger>, refused: Option<String> },
+    Unpacking { segment: Segment, names: Vec<Name>, refused: Option<String> },
+}
+
+thread_local! {
+    /// `None` outside of messages.
+    static TRIP: RefCell<Option<Trip>> = const { RefCell::new(None) };
+}
+
+/// What a thread says that has dropped its variables.
+const ENDING: &str = "a handle cannot be sent or received by a thread that is ending";
+
+/// Puts back what was there before, also if there is a panic.
+struct Restore {
+    /// `None` if the thread has dropped its variables.
+    outer: Option<Option<Trip>>,
+}
+
+impl Restore {
+    fn replace(trip: Option<Trip>) -> Restore {
+        Restore { outer: TRIP.try_with(|variable| variable.replace(trip)).ok() }
+    }
+
+    /// Gives what was there meanwhile.
+    fn end(&mut self) -> Option<Trip> {
+        let outer = self.outer.take()?;
+        TRIP.try_with(|variable| variable.replace(outer)).ok().flatten()
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Encodes a value for a message in this queue. Gives what `encode` gives, the objects that it met,
+/// and why one of them cannot be in this message.
+pub(crate) fn pack<B: Block, T>(
+    queue: &Object<B>,
+    encode: impl FnOnce() -> T,
+) -> (T, Vec<Passenger>, Option<String>) {
+    let (file, _, _) = queue.key();
+    let trip = Trip::Packing { file, passengers: Vec::new(), refused: None };
+    let mut restore = Restore::replace(Some(trip));
+    let done = encode();
+    match restore.end() {
+        Some(Trip::Packing { passengers, refused, .. }) => (done, passengers, refused),
+        _ => (done, Vec::new(), None),
+    }
+}
+
+/// Decodes a value from a message of this queue that holds these objects. Gives what `decode` gives,
+/// and why one of the objects cannot be opened.
+pub(crate) fn unpack<B: Block, T>(
+    queue: &Object<B>,
+    names: &[Name],
+    decode: impl FnOnce() -> T,
+) -> (T, Option<String>) {
+    let trip = (!names.is_empty()).then(|| Trip::Unpacking {
+        segment: queue.segment(),
+        names: names.to_vec(),
+        refused: None,
+    });
+    let mut restore = Restore::replace(trip);
+    let done = decode();
+    match restore.end() {
+        Some(Trip::Unpacking { refused, .. }) => (done, refused),
+        _ => (done, None),
+    }
+}
+
+/// Encodes a handle of `object`, which `keep` holds. `role` is what a message holds of it.
+pub(crate) fn serialize<B: Block, K: Send + Sync + 'static, S: Serializer>(
+    object: &Object<B>,
+    keep: &Arc<K>,
+    role: u32,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    if serializer.is_human_readable() {
+        return object.handle().serialize(serializer);
+    }
+    match board(object, keep, role) {
+        None => Encoded::Name(object.handle()).serialize(serializer),
+        Some(Ok(index)) => Encoded::InFlight(index).serialize(serializer),
+        Some(Err(why)) => Err(S::Error::custom(why)),
+    }
+}
+
+/// Adds an object to the message that is being encoded; `None` if there is none.
+fn board<B: Block, K: Send + Sync + 'static>(
+    object: &Object<B>,
+    keep: &Arc<K>,
+    role: u32,
+) -> Option<Result<u32, String>> {
+    let board = |trip: &mut Option<Trip>| {
+        let Some(Trip::Packing { file, passengers, refused }) = trip else { return None };
+        let boarded = passenger(object, keep, role, *file).map(|passenger| {
+            passengers.push(passenger);
+            passengers.len() as u32 - 1
+        });
+        // The encoder forgets the text.
+        Some(boarded.inspect_err(|why| *refused = Some(why.clone())))
+    };
+    TRIP.try_with(|trip| board(&mut trip.borrow_mut())).unwrap_or(Some(Err(ENDING.to_owned())))
+}
+
+fn passenger<B: Block, K: Send + Sync + 'static>(
+    object: &Object<B>,
+    keep: &Arc<K>,
+    role: u32,
+    file: FileId,
+) -> Result<Passenger, String> {
+    // After a fork the process may not hold the object yet.
+    object.enter().map_err(|fault| fault.to_string())?;
+    if object.key().0 != file {
+        return Err(
+            "a message can hold objects of its queue's segment, and this one lies in another: make \
+             both in the same segment, or send the object's `handle()` and keep the object"
+                .to_owned(),
+        );
+    }
+    let Handle { block, generation, .. } = object.handle();
+    let (Some(id), Ok(generation)) = (BlockId::from_bits(block), u32::try_from(generation)) else {
+        return Err(Fault::Corrupt.to_string());
+    };
+    Ok(Passenger { name: Name { id, generation, role }, _keep: Arc::<K>::clone(keep) })
+}
+
+/// Decodes a handle. `open` opens the object, and is given the role in which a message holds it.
+pub(crate) fn deserialize<'de, T, D: Deserializer<'de>>(
+    deserializer: D,
+    open: impl FnOnce(&Segment, Handle, u32) -> Result<T, Fault>,
+) -> Result<T, D::Error> {
+    let encoded = if deserializer.is_human_readable() {
+        Encoded::Name(Handle::deserialize(deserializer)?)
+    } else {
+        Encoded::deserialize(deserializer)?
+    };
+    let opened = match encoded {
+        Encoded::Name(handle) => by_name(handle)
+            .and_then(|segment| open(&segment, handle, 0).map_err(|fault| fault.to_string())),
+        Encoded::InFlight(index) => {
+            look_up(index).and_then(|(segment, Name { id, generation, role })| {
+                let handle = Handle {
+                    segment: segment.id(),
+                    block: id.to_bits(),
+                    generation: generation.into(),
+                };
+                open(&segment, handle, role).map_err(|fault| fault.to_string())
+            })
+        }
+    };
+    opened.map_err(|why| {
+        // The decoder forgets the text.
+        let _ = TRIP.try_with(|trip| {
+            if let Some(Trip::Unpacking { refused, .. }) = &mut *trip.borrow_mut() {
+                *refused = Some(why.clone());
+            }
+        });
+        D::Error::custom(why)
+    })
+}
+
+fn by_name(handle: Handle) -> Result<Segment, String> {
+    handle.find_segment().ok_or_else(|| {
+        format!(
+            "the object lies in segment {:016x}, which this process does not have open: open its \
+             file, or get it by Segment::receive or Segment::inherited before",
+            handle.segment
+        )
+    })
+}
+
+/// The object with this number in the message that is being decoded.
+fn look_up(index: u32) -> Result<(Segment, Name), String> {
+    let look_up = |trip: &Option<Trip>| match trip {
+        Some(Trip::Unpacking { segment, names, .. }) => match names.get(index as usize) {
+            Some(&name) => Ok((segment.clone(), name)),
+            None => Err(format!("the message holds no object with number {index}")),
+        },
+        _ => Err("a handle that only its message can hold was taken out of it as bytes".to_owned()),
+    };
+    TRIP.try_with(|trip| look_up(&trip.borrow())).unwrap_or_else(|_| Err(ENDING.to_owned()))
+}

@@ -1,0 +1,522 @@
+//! Objects that messages hold: made and sent by one process, received by others, let go of by all;
+//! with the crate's `ByteQueue`, heap and reaper. Senders, receivers, holders and reapers die.
+//!
+//! The queue lies in the first block and all processes hold it. The object lies in the second one.
+//! Nobody may free it while a living process holds it, or a message that can still be received.
+
+use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
+use crate::heap::block::Carrier;
+use crate::heap::flight::Name;
+use crate::heap::{BlockId, Pool};
+use crate::models::heap::{self, FREE, OWNED, SHARED, attached, decode, peer, with};
+use crate::object::attempt::Once;
+use crate::object::flight::{Flight, settle};
+use crate::object::kind::Kind;
+use crate::object::parcel::Envelope;
+use crate::object::place::{self, HANDLE};
+use crate::object::transfer::Stop;
+use crate::object::{block, reap};
+use crate::peer::PeerId;
+use crate::peer::id::index_of;
+use crate::peer::table::Table;
+use crate::queue::{ByteQueue, OnReceiverDeath, Queue, QueueOptions};
+use crate::ring::position::{Phase, Position, SlotWord};
+use crate::segment::Segment;
+use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, HEADERS};
+use crate::segment::region::{self, Mapping};
+use crate::world::{self, Access, Fate, Local, Note, read, write};
+
+/// The block of the object.
+const OBJECT: u64 = 1;
+const CARRIED: u64 = 3;
+
+// Where the words lie; `src/object/block/queue.rs` and `src/heap/block.rs` assert it.
+const SLOT: usize = BLOCKS as usize + 640;
+const LEN: u64 = 640 + 128;
+const CARRIER: usize = 32;
+const MARKS: usize = 56;
+const HOLDERS: usize = 64;
+
+/// What is done otherwise than in the crate. Controls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    None,
+    /// A receiver frees the flight and then opens the object.
+    FreesFirst,
+    /// A receiver sets its bit and does not change the word.
+    KeepsWord,
+    /// A holder that lets go looks at the flights and then at the bits.
+    FlightsFirst,
+    /// A receiver does not look at the object after it has freed the flight.
+    LooksNoMore,
+}
+
+/// Who does what, beside the reapers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Holds the object, sends it and lets go of it.
+    Sends,
+    /// Receives a message if it is there, opens the object in it and lets go of it.
+    Opens,
+    /// Receives a message if it is there and leaves the object in it.
+    Ignores,
+    /// Holds the object and lets go of it.
+    LetsGo,
+}
+
+/// A configuration.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub policy: OnReceiverDeath,
+    pub parts: Vec<Part>,
+    /// Whether a message with the object is there from the beginning.
+    pub there: bool,
+    pub reapers: usize,
+    pub deaths: usize,
+    pub preemptions: Option<u64>,
+    pub mistake: Mistake,
+}
+
+impl Setting {
+    fn of(policy: OnReceiverDeath, parts: &[Part]) -> Setting {
+        Setting {
+            policy,
+            parts: parts.to_vec(),
+            there: false,
+            reapers: 0,
+            deaths: 1,
+            preemptions: None,
+            mistake: Mistake::None,
+        }
+    }
+
+    pub fn model(self) -> Model {
+        let mut text = format!("{:?}, {:?}", self.policy, self.parts).to_lowercase();
+        if self.there {
+            text += ", one there";
+        }
+        if self.reapers > 0 {
+            text += &format!(", {} reapers", self.reapers);
+        }
+        text += &format!(", {} die", self.deaths);
+        if let Some(preemptions) = self.preemptions {
+            text += &format!(", {preemptions} preemptions");
+        }
+        let processes = self.processes();
+        let holders = self.holders();
+        let Setting { deaths, preemptions, .. } = self;
+        Model {
+            set_up: Box::new(move || self.set_up()),
+            processes,
+            deaths,
+            preemptions,
+            ..Model::new("flight", text, Watch { holders })
+        }
+    }
+
+    /// One bit for each process that holds the object from the beginning.
+    fn holders(&self) -> u64 {
+        let holds = |part: &Part| matches!(part, Part::Sends | Part::LetsGo);
+        self.parts.iter().enumerate().map(|(process, part)| u64::from(holds(part)) << process).sum()
+    }
+
+    /// The queue, the object, the flight of each message.
+    fn blocks(&self) -> u64 {
+        let sends = self.parts.iter().filter(|&&part| part == Part::Sends).count() as u64;
+        2 + (sends + u64::from(self.there)).min(2)
+    }
+
+    fn set_up(&self) {
+        // The processes, and whoever makes the last checks.
+        let last = self.processes().len();
+        region::lay_out(self.blocks(), last + 1);
+        let mapping = Mapping::new(0);
+        let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers())
+            .expect("a table");
+        for process in 0..=last {
+            table.join(&attached(process)).expect("room");
+        }
+        with(0, |mapping, region, me| {
+            let pool = Pool::new(mapping, region);
+            // Every block has its pages.
+            let kind = Kind::Parcel.named::<()>();
+            let blocks: Vec<_> =
+                (0..self.blocks()).map(|_| pool.allocate(me, kind, 1).expect("a block")).collect();
+            blocks.iter().for_each(|owned| pool.give_back(owned));
+            (0..self.blocks()).for_each(|block| write(header(block), 0));
+            // Where the search begins.
+            write(mapping.layout().class_words(0) as usize + 8, 0);
+            let queue = pool.allocate(me, Kind::Bytes.named::<()>(), LEN).expect("a block");
+            assert_eq!(queue.id.to_bits(), HANDLE.block);
+            place::lie_at(BLOCKS, LEN, HANDLE);
+            let mut options = QueueOptions::new();
+            options.capacity(1).on_receiver_death(self.policy);
+            drop(options.create_bytes().expect("a queue"));
+            pool.share(&queue, me);
+            for process in 1..self.parts.len() {
+                pool.attach(queue.id, queue.generation(), peer(process), |_| {});
+            }
+            let object = pool.allocate(me, Kind::Event.named::<()>(), BLOCK).expect("a block");
+            assert_eq!(object.id.to_bits(), OBJECT);
+            pool.share(&object, me);
+            for (process, _) in self.parts.iter().enumerate() {
+                if self.holders() >> process & 1 != 0 {
+                    pool.attach(object.id, object.generation(), peer(process), |_| {});
+                }
+            }
+        });
+        if self.there {
+            send(&queue());
+        }
+        if self.holders() & 1 == 0 {
+            let_go(0);
+        }
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let mistake = self.mistake;
+        let mut processes: Vec<Process> = Vec::new();
+        for (process, &part) in self.parts.iter().enumerate() {
+            let name = match part {
+                Part::Sends => "sender",
+                Part::Opens | Part::Ignores => "receiver",
+                Part::LetsGo => "holder",
+            };
+            processes
+                .push(Process::new(name, move |local: Local| play(process, part, mistake, local)));
+        }
+        let others = self.parts.len();
+        for reaper in others..others + self.reapers {
+            processes.push(heap::reaper_of(reaper, others));
+        }
+        processes
+    }
+}
+
+fn play(process: usize, part: Part, mistake: Mistake, [step, ..]: Local) -> Option<Local> {
+    match (part, step) {
+        (Part::Sends, 0) => {
+            send(&queue());
+            Some([1, 0, 0, 0])
+        }
+        (Part::LetsGo, _) if mistake == Mistake::FlightsFirst => {
+            let_go_mistaken(process);
+            None
+        }
+        (Part::Sends | Part::LetsGo, _) => {
+            let_go(process);
+            None
+        }
+        (Part::Opens, 0) => receive(process, mistake).then_some([1, 0, 0, 0]),
+        (Part::Opens, _) => {
+            let_go(process);
+            None
+        }
+        (Part::Ignores, _) => {
+            if mistake == Mistake::LooksNoMore {
+                ignore(process);
+            } else {
+                drop(queue().get(Once));
+            }
+            None
+        }
+    }
+}
+
+fn header(block: u64) -> usize {
+    (HEADERS + block * BLOCK_HEADER_SIZE) as usize
+}
+
+fn object() -> BlockId {
+    BlockId::from_bits(OBJECT).expect("a block")
+}
+
+fn queue() -> ByteQueue {
+    place::lie_at(BLOCKS, LEN, HANDLE);
+    ByteQueue::open(&Segment::commons().expect("a segment"), HANDLE).expect("a queue")
+}
+
+/// Sends a message with the object, which the process holds.
+fn send(queue: &ByteQueue) {
+    let holder = queue.object().holder().expect("held");
+    let name = Name { id: object(), generation: 0, role: 0 };
+    let Ok(flight) = Flight::new(&holder, &[name]) else {
+        world::note("no flight", 0, 0);
+        return;
+    };
+    match queue.put_short(b"", Some(flight), Once) {
+        Ok(()) | Err(Stop::Late(_)) => {}
+        Err(_) => world::note("not sent", 0, 0),
+    }
+}
+
+/// Receives a message, if it is there, and opens the object in it; false if it is not.
+fn receive(process: usize, mistake: Mistake) -> bool {
+    let queue = queue();
+    let message = match queue.get(Once) {
+        Ok(message) => message,
+        Err(Stop::Late(_)) => return false,
+        Err(_) => {
+            world::note("broken", 0, 0);
+            return false;
+        }
+    };
+    let names = message.names().to_vec();
+    if names.len() != 1 || names[0].id != object() || names[0].generation != 0 {
+        world::note("another object", names.len() as u64, 0);
+        return false;
+    }
+    let open = || match mistake {
+        Mistake::KeepsWord => {
+            world::access(world::at(header(OBJECT) + HOLDERS), Access::Or(1 << process));
+            true
+        }
+        _ => with(process, |mapping, region, me| {
+            let pool = Pool::new(mapping, region);
+            pool.generation(object()) == Some(0)
+                && settle(&pool, me, |empty| pool.attach(object(), 0, me, empty)).is_some()
+        }),
+    };
+    let opened = if mistake == Mistake::FreesFirst {
+        drop(message);
+        open()
+    } else {
+        let opened = open();
+        world::note("holds", process as u64, 0);
+        drop(message);
+        opened
+    };
+    if !opened {
+        world::note("gone", 0, 0);
+    }
+    opened
+}
+
+/// Lets go of the object, as the last handle of a process does.
+fn let_go(process: usize) {
+    world::note("lets go", process as u64, 0);
+    with(process, |mapping, region, me| leave(&Pool::new(mapping, region), object(), me));
+}
+
+fn leave(pool: &Pool<'_>, id: BlockId, me: PeerId) {
+    if pool.generation(id) == Some(0) && pool.is_holder(id, me) {
+        let recover = |object| block::recover(pool, object, me.owner());
+        settle(pool, me, |empty| pool.leave(id, me, recover, empty));
+    }
+}
+
+/// As [`let_go`], but the flights are looked at first.
+fn let_go_mistaken(process: usize) {
+    world::note("lets go", process as u64, 0);
+    let holders = header(OBJECT) + HOLDERS;
+    world::access(world::at(holders), Access::And(!(1 << process)));
+    let word = read(header(OBJECT));
+    let (_, state, _) = decode(word);
+    let flies = (2..4).any(|block| read(header(block) + MARKS) & 2 != 0);
+    if state == SHARED && !flies && read(holders) == 0 {
+        let owned = word & !(u64::MAX >> 30) | OWNED << 31 | u64::from(peer(process).owner());
+        world::access(world::at(header(OBJECT)), Access::CompareExchange(word, owned));
+    }
+}
+
+/// Receives a message and gives it back, and does not look at what it held.
+fn ignore(process: usize) {
+    place::lie_at(BLOCKS, LEN, HANDLE);
+    let segment = Segment::commons().expect("a segment");
+    let envelopes: Queue<Envelope> = Queue::open(&segment, HANDLE).expect("a queue");
+    let Ok(received) = envelopes.try_recv_ref() else {
+        return;
+    };
+    let carried = received.flight().expect("a flight");
+    let carrier = Carrier {
+        block: HANDLE.block,
+        generation: HANDLE.generation as u32,
+        position: received.claim().position().to_bits(),
+    };
+    drop(received);
+    with(process, |mapping, region, me| {
+        Pool::new(mapping, region).discard(carried, carrier, me.owner());
+    });
+}
+
+/// What the monitor remembers: one bit for each process that holds the object, and has not begun to
+/// let go of it.
+const HELD: usize = 0;
+
+struct Watch {
+    holders: u64,
+}
+
+impl Watch {
+    /// Whether a message that can be received holds the object.
+    fn is_in_a_message(&self, read: &dyn Fn(usize) -> u64) -> bool {
+        let (generation, state, _) = decode(read(header(HANDLE.block)));
+        let word = SlotWord::from_bits(read(SLOT));
+        let is_sent = matches!(word.phase(), Phase::Full | Phase::Reading | Phase::Orphan);
+        let is_carried = (2..4).any(|block| {
+            let position = Position::from_bits(read(header(block) + CARRIER + 16));
+            decode(read(header(block))).1 == CARRIED && position.lap() == word.lap()
+        });
+        state == SHARED && generation == HANDLE.generation && is_sent && is_carried
+    }
+}
+
+impl Monitor for Watch {
+    fn touched(&self, touch: Touch, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+        let now = |offset| view.read(offset);
+        if touch.offset == header(OBJECT) && touch.before != touch.after {
+            let ((g, from, _), (h, to, _)) = (decode(touch.before), decode(touch.after));
+            if (from, to) == (SHARED, OWNED) && g == 0 && h == 0 {
+                // Who has noted that it lets go is not among them.
+                let held = (self.holders & !(ghost[HELD] >> 32)) | ghost[HELD] & 0xffff_ffff;
+                let living = (0..view.fates.len())
+                    .find(|&process| held >> process & 1 != 0 && !view.is_dead(process));
+                if let Some(holder) = living {
+                    return Err(format!("the object is taken from {holder}"));
+                }
+                if self.is_in_a_message(&now) {
+                    return Err("the object is taken from a message".into());
+                }
+            }
+            return Ok(());
+        }
+        for block in 2..4 {
+            if touch.offset == header(block) && touch.before != touch.after {
+                let ((_, from, before), (_, to, _)) = (decode(touch.before), decode(touch.after));
+                let is_mine = |owner: u32| {
+                    index_of(owner) as usize == touch.process
+                        || view.is_dead(index_of(owner) as usize)
+                };
+                let right = match (from, to) {
+                    (FREE, OWNED) => true,
+                    (OWNED, CARRIED) => index_of(before) as usize == touch.process,
+                    (CARRIED, OWNED) => {
+                        let word = SlotWord::from_bits(view.read(SLOT));
+                        let position = Position::from_bits(view.read(header(block) + CARRIER + 16));
+                        word.lap() != position.lap()
+                            || matches!(word.phase(), Phase::Empty)
+                            || decode(view.read(header(HANDLE.block))).1 != SHARED
+                    }
+                    (OWNED, OWNED | FREE) => is_mine(before),
+                    _ => false,
+                };
+                if !right {
+                    return Err(format!("flight {block} went from {from} to {to}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn noted(
+        &self,
+        process: usize,
+        note: Note,
+        _view: &View<'_>,
+        ghost: &mut Ghost,
+    ) -> Result<(), String> {
+        match note.what {
+            "holds" => ghost[HELD] |= 1 << process,
+            // Above, who of those that held it from the beginning has let go.
+            "lets go" => ghost[HELD] = ghost[HELD] & !(1 << process) | 1 << (32 + process),
+            what => return Err(format!("{what} ({:#x}, {:#x})", note.a, note.b)),
+        }
+        Ok(())
+    }
+
+    fn at_the_end(&self, fates: &[Fate], _ghost: &Ghost) -> Result<(), String> {
+        let is_free = |block| decode(read(header(block))).1 == FREE;
+        if fates.iter().all(|&fate| fate == Fate::Ended) && !self.is_in_a_message(&read) {
+            // Nobody has died, so nobody needs to be cleared up after.
+            if !is_free(OBJECT) {
+                return Err("nobody died or holds it, and the object is left".into());
+            }
+        }
+        with(fates.len(), |mapping, region, me| {
+            reap::reap_all(mapping, me);
+            for (process, &fate) in fates.iter().enumerate() {
+                if fate == Fate::Ended {
+                    let queue = BlockId::from_bits(HANDLE.block).expect("a block");
+                    leave(&Pool::new(mapping, region), queue, peer(process));
+                }
+            }
+            let _ = me;
+        });
+        match (0..4).find(|&block| !is_free(block)) {
+            Some(block) => Err(format!("in the end, block {block} is left")),
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&self, offset: usize, value: u64) -> String {
+        if offset == SLOT {
+            let word = SlotWord::from_bits(value);
+            return format!("slot: {:?}({}, {})", word.phase(), word.lap(), word.owner());
+        }
+        let within = (offset as u64).checked_sub(HEADERS).filter(|at| at / BLOCK_HEADER_SIZE < 4);
+        match within.map(|at| (at / BLOCK_HEADER_SIZE, (at % BLOCK_HEADER_SIZE) as usize)) {
+            Some((block, 0)) => {
+                let (generation, state, owner) = decode(value);
+                let state =
+                    ["free", "owned by", "shared", "carried"].get(state as usize).unwrap_or(&"?");
+                format!("block {block}: {state} {owner} ({generation})")
+            }
+            Some((block, HOLDERS)) => format!("holders {block}: {value:#b}"),
+            Some((block, MARKS)) => format!("marks {block}: {value:#b}"),
+            Some((block, field)) => format!("header {block}+{field}: {value:#x}"),
+            None => super::peers::tell(offset, value),
+        }
+    }
+}
+
+/// Controls, each with what its violation must say.
+pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
+    use Part::*;
+    let of = |mistake, there, parts: &[Part]| {
+        let setting = Setting::of(OnReceiverDeath::Drop, parts);
+        Setting { mistake, there, deaths: 0, preemptions: Some(3), ..setting }.model()
+    };
+    vec![
+        (
+            of(Mistake::FreesFirst, true, &[Opens]),
+            "flights, freed before the object is opened",
+            Some("gone"),
+        ),
+        (
+            of(Mistake::KeepsWord, true, &[Opens, LetsGo]),
+            "flights, opened without a change of the object's word",
+            Some("is taken from"),
+        ),
+        (
+            of(Mistake::FlightsFirst, false, &[Sends, LetsGo]),
+            "flights, looked at before the bits",
+            Some("is taken from a message"),
+        ),
+        (
+            of(Mistake::LooksNoMore, true, &[Ignores]),
+            "flights, freed without a look at the object",
+            Some("the object is left"),
+        ),
+    ]
+}
+
+/// What is explored, the small ones first; `all` for those that take seconds.
+pub fn models(all: bool) -> Vec<Model> {
+    use Part::*;
+    let mut settings = Vec::new();
+    for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
+        let of = |parts: &[Part]| Setting::of(policy, parts);
+        settings.push(Setting { there: true, ..of(&[Opens]) });
+        settings.push(Setting { there: true, reapers: 1, ..of(&[Ignores]) });
+        settings.push(Setting { there: true, ..of(&[Opens, LetsGo]) });
+        settings.push(of(&[Sends, Opens]));
+        let preemptions = Some(if all { 3 } else { 2 });
+        settings.push(Setting { reapers: 1, preemptions, ..of(&[Sends, Opens]) });
+        settings.push(Setting { there: true, reapers: 1, preemptions, ..of(&[Opens, LetsGo]) });
+        if all {
+            settings.push(Setting { deaths: 2, preemptions, ..of(&[Sends, Opens, LetsGo]) });
+            settings.push(Setting { there: true, deaths: 2, preemptions, ..of(&[Opens, Opens]) });
+        }
+    }
+    settings.into_iter().map(Setting::model).collect()
+}
