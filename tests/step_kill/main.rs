@@ -30,8 +30,6 @@ mod common;
 #[cfg(target_arch = "x86_64")]
 mod event;
 #[cfg(target_arch = "x86_64")]
-mod flights;
-#[cfg(target_arch = "x86_64")]
 mod heap;
 #[cfg(target_arch = "x86_64")]
 mod line;
@@ -71,7 +69,6 @@ fn main() -> ExitCode {
     plans.extend(heap::plans(full));
     plans.extend(messages::plans(full));
     plans.extend(boxes::plans(full));
-    plans.extend(flights::plans());
     plans.extend(lock::plans());
     plans.extend(value::plans());
     plans.extend(event::plans());
