@@ -150,7 +150,7 @@ fn send_in_place(post: &mut Post, queue: &ByteQueue, sent: &mut Sent, len: usize
     match post.run("send loan", || loan.send_timeout(time)) {
         Ok(()) => true,
         Err(SendTimeoutError::Timeout(loan)) => {
-            let _: Loan<'_> = loan;
+            let _: Loan = loan;
             false
         }
         Err(error) => panic!("{error}"),

@@ -1,11 +1,10 @@
 //! Channels of messages of any length, which are written and read in place.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
-use crate::channel::ended::Ended;
+use crate::channel::ended::{self, Ended};
 use crate::object::CreateError;
 use crate::object::block::ends::Role;
 use crate::object::transfer::{
@@ -13,7 +12,6 @@ use crate::object::transfer::{
 };
 use crate::queue::{ByteQueue, Loan, Message, QueueOptions};
 use crate::segment::Segment;
-use crate::sync::Wait;
 
 /// Makes a channel of `capacity` slots for messages of any length, in the commons.
 ///
@@ -88,7 +86,7 @@ impl Sender {
     ///
     /// # Errors
     /// As [`ByteQueue::loan`].
-    pub fn loan(&self, len: usize) -> Result<Loan<'_>, CreateError> {
+    pub fn loan(&self, len: usize) -> Result<Loan, CreateError> {
         self.ended.queue().loan(len)
     }
 
@@ -147,33 +145,7 @@ impl Sender {
     }
 }
 
-impl Sender {
-    /// Another end, whose blocked operations wait as `wait` says.
-    #[must_use = "this gives another end and leaves this one as it is"]
-    pub fn with_wait(&self, wait: Wait) -> Sender {
-        Sender { ended: self.ended.another(|queue| queue.with_wait(wait)) }
-    }
-
-    /// Number of slots.
-    pub fn capacity(&self) -> usize {
-        self.ended.queue().capacity()
-    }
-
-    /// Number of messages; see [`Queue::len`](crate::Queue::len).
-    pub fn len(&self) -> usize {
-        self.ended.queue().len()
-    }
-
-    /// Whether no message can be received right now. A snapshot.
-    pub fn is_empty(&self) -> bool {
-        self.ended.queue().is_empty()
-    }
-
-    /// Whether no slot is free right now. A snapshot.
-    pub fn is_full(&self) -> bool {
-        self.ended.queue().is_full()
-    }
-}
+ended::sender!([] Sender);
 
 /// The receiving end of a [`channel`].
 ///
@@ -240,69 +212,7 @@ impl Receiver {
     }
 }
 
-impl Receiver {
-    /// Another end, whose blocked operations wait as `wait` says.
-    #[must_use = "this gives another end and leaves this one as it is"]
-    pub fn with_wait(&self, wait: Wait) -> Receiver {
-        Receiver { ended: self.ended.another(|queue| queue.with_wait(wait)) }
-    }
-
-    /// Number of slots.
-    pub fn capacity(&self) -> usize {
-        self.ended.queue().capacity()
-    }
-
-    /// Number of messages; see [`Queue::len`](crate::Queue::len).
-    pub fn len(&self) -> usize {
-        self.ended.queue().len()
-    }
-
-    /// Whether no message can be received right now. A snapshot.
-    pub fn is_empty(&self) -> bool {
-        self.ended.queue().is_empty()
-    }
-
-    /// Number of messages that were lost because their receiver was killed; see
-    /// [`Queue::lost`](crate::Queue::lost).
-    pub fn lost(&self) -> u64 {
-        self.ended.queue().lost()
-    }
-}
-
-/// Another end of the same role.
-impl Clone for Sender {
-    fn clone(&self) -> Self {
-        Sender { ended: self.ended.another(Clone::clone) }
-    }
-}
-
-/// Another end of the same role.
-impl Clone for Receiver {
-    fn clone(&self) -> Self {
-        Receiver { ended: self.ended.another(Clone::clone) }
-    }
-}
-
-impl fmt::Debug for Sender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.ended.fmt("Sender", f)
-    }
-}
-
-impl fmt::Debug for Receiver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.ended.fmt("Receiver", f)
-    }
-}
-
-impl<'a> IntoIterator for &'a Receiver {
-    type Item = Message<'a>;
-    type IntoIter = Iter<'a>;
-
-    fn into_iter(self) -> Iter<'a> {
-        self.iter()
-    }
-}
+ended::receiver!([] Receiver, for<'a> [] Message<'a>, by Iter<'a>);
 
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! A queue and one of its ends.
+//! A queue and one of its ends, and what all ends have.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +14,8 @@ pub(super) trait Base: fmt::Debug {
     /// Which peer this process is, if it has used the queue before.
     fn known_peer(&self) -> Option<PeerId>;
     fn as_channel(&self) -> Arc<dyn Channel>;
+    /// Whether nobody has an end of the other role any more, for one that has an end of this role.
+    fn is_disconnected(&self, role: Role) -> bool;
 }
 
 impl<T: Shm> Base for Queue<T> {
@@ -24,6 +26,10 @@ impl<T: Shm> Base for Queue<T> {
 
     fn as_channel(&self) -> Arc<dyn Channel> {
         Queue::as_channel(self)
+    }
+
+    fn is_disconnected(&self, role: Role) -> bool {
+        Queue::is_disconnected(self, role)
     }
 }
 
@@ -36,6 +42,10 @@ impl Base for ByteQueue {
     fn as_channel(&self) -> Arc<dyn Channel> {
         self.envelopes().as_channel()
     }
+
+    fn is_disconnected(&self, role: Role) -> bool {
+        self.envelopes().is_disconnected(role)
+    }
 }
 
 impl<T> Base for ObjectQueue<T> {
@@ -46,6 +56,10 @@ impl<T> Base for ObjectQueue<T> {
 
     fn as_channel(&self) -> Arc<dyn Channel> {
         self.bytes().as_channel()
+    }
+
+    fn is_disconnected(&self, role: Role) -> bool {
+        self.bytes().envelopes().is_disconnected(role)
     }
 }
 
@@ -77,7 +91,133 @@ impl<Q: Base> Ended<Q> {
         &self.queue
     }
 
+    /// Whether all ends of the other role are gone.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.queue().is_disconnected(self.end.role())
+    }
+
     pub(super) fn fmt(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name).field("queue", &self.queue).finish_non_exhaustive()
     }
 }
+
+/// What every end of a channel has, whatever its queue and its role are.
+macro_rules! end {
+    ([$($bounds:tt)*] $end:ty, $name:literal) => {
+        impl<$($bounds)*> $end {
+            /// Another end, whose blocked operations wait as `wait` says.
+            #[must_use = "this gives another end and leaves this one as it is"]
+            pub fn with_wait(&self, wait: $crate::sync::Wait) -> Self {
+                Self { ended: self.ended.another(|queue| queue.with_wait(wait)) }
+            }
+
+            /// Number of slots.
+            pub fn capacity(&self) -> usize {
+                self.ended.queue().capacity()
+            }
+
+            /// Number of messages; see [`Queue::len`](crate::Queue::len).
+            pub fn len(&self) -> usize {
+                self.ended.queue().len()
+            }
+
+            /// Whether no message can be received right now. A snapshot.
+            pub fn is_empty(&self) -> bool {
+                self.ended.queue().is_empty()
+            }
+        }
+
+        /// Another end of the same role.
+        impl<$($bounds)*> Clone for $end {
+            fn clone(&self) -> Self {
+                Self { ended: self.ended.another(Clone::clone) }
+            }
+        }
+
+        impl<$($bounds)*> std::fmt::Debug for $end {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.ended.fmt($name, f)
+            }
+        }
+    };
+}
+
+/// What every sending end has: `sender!([T: Bound] Sender<T>)`.
+macro_rules! sender {
+    ([$($bounds:tt)*] $sender:ty) => {
+        $crate::channel::ended::end!([$($bounds)*] $sender, "Sender");
+
+        impl<$($bounds)*> $sender {
+            /// Whether no slot is free right now. A snapshot.
+            pub fn is_full(&self) -> bool {
+                self.ended.queue().is_full()
+            }
+
+            /// Whether every receiver is gone, so that nothing can be sent any more. `true` is
+            /// final.
+            ///
+            /// # Blocking
+            /// Never waits. Asks the kernel at most once in 10 ms whether a receiver is alive, and
+            /// `try_send` counts as well.
+            ///
+            /// # Peer death
+            /// A receiver that was killed is gone. For 10 ms after an earlier question the answer
+            /// may still be `false`.
+            ///
+            /// # Fork
+            /// A receiver that the closure of a child captured is there from the fork on, whether or
+            /// not the child has used it yet.
+            pub fn is_disconnected(&self) -> bool {
+                self.ended.is_disconnected()
+            }
+        }
+    };
+}
+
+/// What every receiving end has: `receiver!([T: Bound] Receiver<T>)`, and as what it is iterated
+/// over.
+macro_rules! receiver {
+    (
+        [$($bounds:tt)*] $receiver:ty,
+        for<$life:lifetime> [$($item_bounds:tt)*] $item:ty, by $iter:ty
+    ) => {
+        $crate::channel::ended::end!([$($bounds)*] $receiver, "Receiver");
+
+        impl<$($bounds)*> $receiver {
+            /// Number of messages that were lost because their receiver was killed; see
+            /// [`Queue::lost`](crate::Queue::lost).
+            pub fn lost(&self) -> u64 {
+                self.ended.queue().lost()
+            }
+
+            /// Whether every sender is gone, so that nothing new will come. `true` is final.
+            /// Messages that were sent before may still be there.
+            ///
+            /// # Blocking
+            /// Never waits. Asks the kernel at most once in 10 ms whether a sender is alive, and
+            /// `try_recv` counts as well.
+            ///
+            /// # Peer death
+            /// A sender that was killed is gone. For 10 ms after an earlier question the answer may
+            /// still be `false`.
+            ///
+            /// # Fork
+            /// A sender that the closure of a child captured is there from the fork on, whether or
+            /// not the child has used it yet.
+            pub fn is_disconnected(&self) -> bool {
+                self.ended.is_disconnected()
+            }
+        }
+
+        impl<$life, $($item_bounds)*> IntoIterator for &$life $receiver {
+            type Item = $item;
+            type IntoIter = $iter;
+
+            fn into_iter(self) -> $iter {
+                self.iter()
+            }
+        }
+    };
+}
+
+pub(super) use {end, receiver, sender};

@@ -10,7 +10,6 @@ pub mod plain;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,6 @@ use crate::object::transfer::{
 };
 use crate::queue::{DecodeError, EncodeError, ObjectQueue, QueueOptions};
 use crate::segment::Segment;
-use crate::sync::Wait;
 
 /// Makes a channel of `capacity` slots for values of any type that serde knows, in the commons.
 ///
@@ -169,33 +167,7 @@ impl<T: Serialize + DeserializeOwned> Sender<T> {
     }
 }
 
-impl<T> Sender<T> {
-    /// Another end, whose blocked operations wait as `wait` says.
-    #[must_use = "this gives another end and leaves this one as it is"]
-    pub fn with_wait(&self, wait: Wait) -> Sender<T> {
-        Sender { ended: self.ended.another(|queue| queue.with_wait(wait)) }
-    }
-
-    /// Number of slots.
-    pub fn capacity(&self) -> usize {
-        self.ended.queue().capacity()
-    }
-
-    /// Number of messages; see [`Queue::len`](crate::Queue::len).
-    pub fn len(&self) -> usize {
-        self.ended.queue().len()
-    }
-
-    /// Whether no message can be received right now. A snapshot.
-    pub fn is_empty(&self) -> bool {
-        self.ended.queue().is_empty()
-    }
-
-    /// Whether no slot is free right now. A snapshot.
-    pub fn is_full(&self) -> bool {
-        self.ended.queue().is_full()
-    }
-}
+ended::sender!([T] Sender<T>);
 
 /// The receiving end of a [`channel`].
 ///
@@ -254,69 +226,7 @@ impl<T: Serialize + DeserializeOwned> Receiver<T> {
     }
 }
 
-impl<T> Receiver<T> {
-    /// Another end, whose blocked operations wait as `wait` says.
-    #[must_use = "this gives another end and leaves this one as it is"]
-    pub fn with_wait(&self, wait: Wait) -> Receiver<T> {
-        Receiver { ended: self.ended.another(|queue| queue.with_wait(wait)) }
-    }
-
-    /// Number of slots.
-    pub fn capacity(&self) -> usize {
-        self.ended.queue().capacity()
-    }
-
-    /// Number of messages; see [`Queue::len`](crate::Queue::len).
-    pub fn len(&self) -> usize {
-        self.ended.queue().len()
-    }
-
-    /// Whether no message can be received right now. A snapshot.
-    pub fn is_empty(&self) -> bool {
-        self.ended.queue().is_empty()
-    }
-
-    /// Number of messages that were lost because their receiver was killed; see
-    /// [`Queue::lost`](crate::Queue::lost).
-    pub fn lost(&self) -> u64 {
-        self.ended.queue().lost()
-    }
-}
-
-/// Another end of the same role.
-impl<T> Clone for Sender<T> {
-    fn clone(&self) -> Self {
-        Sender { ended: self.ended.another(Clone::clone) }
-    }
-}
-
-/// Another end of the same role.
-impl<T> Clone for Receiver<T> {
-    fn clone(&self) -> Self {
-        Receiver { ended: self.ended.another(Clone::clone) }
-    }
-}
-
-impl<T> fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.ended.fmt("Sender", f)
-    }
-}
-
-impl<T> fmt::Debug for Receiver<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.ended.fmt("Receiver", f)
-    }
-}
-
-impl<'a, T: Serialize + DeserializeOwned> IntoIterator for &'a Receiver<T> {
-    type Item = T;
-    type IntoIter = ReceiverIter<'a, T>;
-
-    fn into_iter(self) -> ReceiverIter<'a, T> {
-        self.iter()
-    }
-}
+ended::receiver!([T] Receiver<T>, for<'a> [T: Serialize + DeserializeOwned] T, by ReceiverIter<'a, T>);
 
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]

@@ -1,10 +1,9 @@
 //! Channels of plain values, which are copied and not encoded.
 
-use std::fmt;
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
-use crate::channel::ended::Ended;
+use crate::channel::ended::{self, Ended};
 use crate::object::CreateError;
 use crate::object::block::ends::Role;
 use crate::object::kind::Kind;
@@ -13,7 +12,6 @@ use crate::object::transfer::{
 };
 use crate::queue::{Queue, QueueOptions};
 use crate::segment::{Segment, Shm};
-use crate::sync::Wait;
 
 /// Makes a channel of `capacity` slots for plain values, in the commons.
 ///
@@ -121,33 +119,7 @@ impl<T: Shm> Sender<T> {
     }
 }
 
-impl<T: Shm> Sender<T> {
-    /// Another end, whose blocked operations wait as `wait` says.
-    #[must_use = "this gives another end and leaves this one as it is"]
-    pub fn with_wait(&self, wait: Wait) -> Sender<T> {
-        Sender { ended: self.ended.another(|queue| queue.with_wait(wait)) }
-    }
-
-    /// Number of slots.
-    pub fn capacity(&self) -> usize {
-        self.ended.queue().capacity()
-    }
-
-    /// Number of messages; see [`Queue::len`].
-    pub fn len(&self) -> usize {
-        self.ended.queue().len()
-    }
-
-    /// Whether no message can be received right now. A snapshot.
-    pub fn is_empty(&self) -> bool {
-        self.ended.queue().is_empty()
-    }
-
-    /// Whether no slot is free right now. A snapshot.
-    pub fn is_full(&self) -> bool {
-        self.ended.queue().is_full()
-    }
-}
+ended::sender!([T: Shm] Sender<T>);
 
 /// The receiving end of a [`channel`].
 ///
@@ -207,68 +179,7 @@ impl<T: Shm> Receiver<T> {
     }
 }
 
-impl<T: Shm> Receiver<T> {
-    /// Another end, whose blocked operations wait as `wait` says.
-    #[must_use = "this gives another end and leaves this one as it is"]
-    pub fn with_wait(&self, wait: Wait) -> Receiver<T> {
-        Receiver { ended: self.ended.another(|queue| queue.with_wait(wait)) }
-    }
-
-    /// Number of slots.
-    pub fn capacity(&self) -> usize {
-        self.ended.queue().capacity()
-    }
-
-    /// Number of messages; see [`Queue::len`].
-    pub fn len(&self) -> usize {
-        self.ended.queue().len()
-    }
-
-    /// Whether no message can be received right now. A snapshot.
-    pub fn is_empty(&self) -> bool {
-        self.ended.queue().is_empty()
-    }
-
-    /// Number of messages that were lost because their receiver was killed; see [`Queue::lost`].
-    pub fn lost(&self) -> u64 {
-        self.ended.queue().lost()
-    }
-}
-
-/// Another end of the same role.
-impl<T: Shm> Clone for Sender<T> {
-    fn clone(&self) -> Self {
-        Sender { ended: self.ended.another(Clone::clone) }
-    }
-}
-
-/// Another end of the same role.
-impl<T: Shm> Clone for Receiver<T> {
-    fn clone(&self) -> Self {
-        Receiver { ended: self.ended.another(Clone::clone) }
-    }
-}
-
-impl<T: Shm> fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.ended.fmt("Sender", f)
-    }
-}
-
-impl<T: Shm> fmt::Debug for Receiver<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.ended.fmt("Receiver", f)
-    }
-}
-
-impl<'a, T: Shm> IntoIterator for &'a Receiver<T> {
-    type Item = T;
-    type IntoIter = Iter<'a, T>;
-
-    fn into_iter(self) -> Iter<'a, T> {
-        self.iter()
-    }
-}
+ended::receiver!([T: Shm] Receiver<T>, for<'a> [T: Shm] T, by Iter<'a, T>);
 
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]

@@ -93,3 +93,63 @@ fn a_channel_leaves_nothing_behind() {
     let mapping = segment.mapping();
     assert_eq!(Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use(), 0);
 }
+
+#[test]
+fn each_end_sees_whether_the_others_are_there() {
+    macro_rules! sees {
+        ($($channel:tt)*) => {
+            let (sender, receiver) = $($channel)*(2).expect("a channel");
+            assert!(!sender.is_disconnected() && !receiver.is_disconnected());
+            let (another, one_more) = (sender.clone(), receiver.clone());
+            drop((sender, receiver));
+            assert!(!another.is_disconnected() && !one_more.is_disconnected());
+            drop(one_more);
+            assert!(another.is_disconnected(), "no receiver");
+            assert!(another.clone().is_disconnected());
+
+            let (sender, receiver) = $($channel)*(2).expect("a channel");
+            drop(sender);
+            assert!(receiver.is_disconnected(), "no sender");
+        };
+    }
+    sees!(channel::<String>);
+    sees!(plain::channel::<u64>);
+    sees!(bytes::channel);
+}
+
+#[test]
+fn a_receiver_without_senders_may_still_have_messages() {
+    let (sender, receiver) = plain::channel::<u64>(2).expect("a channel");
+    sender.send(7).expect("room");
+    drop(sender);
+    assert!(receiver.is_disconnected());
+    assert_eq!(receiver.recv(), Ok(7));
+    assert_eq!(receiver.recv(), Err(RecvError::Disconnected));
+}
+
+/// No receiver learns that nothing more comes and then gets something.
+#[test]
+fn a_loan_is_no_end() {
+    for len in [10, 1000] {
+        let (sender, receiver) = bytes::channel(2).expect("a channel");
+        let loan = sender.loan(len).expect("room");
+        loan.send().expect("connected");
+        let loan = sender.loan(len).expect("room");
+        drop(sender);
+        assert!(receiver.is_disconnected());
+        assert_eq!(receiver.iter().map(|message| message.len()).collect::<Vec<_>>(), [len]);
+        assert!(loan.send().expect_err("no sender").is_disconnected());
+        assert!(matches!(receiver.try_recv(), Err(TryRecvError::Disconnected)));
+    }
+}
+
+/// It once said that there was no memory, for ever.
+#[test]
+fn what_nobody_receives_is_refused_for_that_reason() {
+    let segment = Segment::create(1 << 20).expect("a segment");
+    let options = crate::QueueOptions::new();
+    let (sender, receiver) = options.create_bytes_channel_in(&segment).expect("a channel");
+    assert!(matches!(sender.send(&[0; 2 << 20]), Err(SendError::Rejected(..))));
+    drop(receiver);
+    assert!(sender.send(&[0; 2 << 20]).expect_err("nobody").is_disconnected());
+}

@@ -192,7 +192,7 @@ impl Waiting {
     }
 
     /// Whether it is time to ask again; if so, takes note that the caller asks now.
-    fn may_ask(&self) -> bool {
+    pub(crate) fn may_ask(&self) -> bool {
         let now = clock::coarse_millis();
         // Relaxed: a question too many costs time and nothing else.
         let due = now.wrapping_sub(self.asked.load(Ordering::Relaxed)) >= BETWEEN_QUESTIONS;

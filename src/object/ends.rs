@@ -132,6 +132,11 @@ impl End {
         end
     }
 
+    /// Which end of the channel it is.
+    pub(crate) fn role(&self) -> Role {
+        self.named.role
+    }
+
     /// Whether the end counts for this peer. The common way into an operation.
     #[inline]
     pub(crate) fn counts_for(&self, peer: PeerId) -> bool {

@@ -56,10 +56,15 @@ pub(crate) struct Holder<'a> {
     pub(crate) me: PeerId,
     pub(crate) region: Region<'a>,
     pub(crate) fences: Fences,
-    mapping: &'a Mapping,
+    mapping: &'a Arc<Mapping>,
 }
 
 impl<'a> Holder<'a> {
+    /// The segment in this process.
+    pub(crate) fn mapping(&self) -> &'a Arc<Mapping> {
+        self.mapping
+    }
+
     /// The heap of the segment.
     pub(crate) fn pool(&self) -> Pool<'a> {
         Pool::new(self.mapping, self.region)

@@ -4,6 +4,7 @@
 //! - [`handle`]: the name of an object, which can be sent.
 //! - [`kind`]: the kind of an object, which its block records.
 //! - [`block`]: the bytes of each kind, and its recovery after an owner died.
+//! - [`cast`]: a value of any type as a `Vec<u8>`, if it is one.
 //! - [`ends`]: the ends of channels that this process has.
 //! - [`payload`]: typed values in blocks.
 //! - [`parcel`]: messages of any length: in the slot, or in a block of their own.
@@ -17,6 +18,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod block;
+pub(crate) mod cast;
 pub(crate) mod ends;
 pub(crate) mod error;
 pub(crate) mod handle;

@@ -34,6 +34,7 @@
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::heap::block::Carrier;
 use crate::heap::pool::{Carried, Owned};
@@ -41,6 +42,7 @@ use crate::heap::{AllocError, BlockId};
 use crate::object::holding::Holder;
 use crate::object::kind::Kind;
 use crate::ring::mpmc::Claim;
+use crate::segment::region::Mapping;
 
 /// Bytes of the longest message that lies in its slot.
 pub(crate) const SHORT: usize = 112;
@@ -91,24 +93,30 @@ impl Envelope {
 /// A block that belongs to this process alone, to be filled with a message.
 ///
 /// # Invariants
-/// `start` is the address of `len` bytes of the block, in a mapping that lives as long as `'a`. The
-/// block's word names this process.
+/// `start` is the address of `len` bytes of the block, in `_mapping`. The block's word names the
+/// process that made the parcel.
 #[derive(Debug)]
-pub(crate) struct Parcel<'a> {
+pub(crate) struct Parcel {
     owned: Owned,
     start: NonNull<u8>,
     len: usize,
-    mapping: PhantomData<&'a [u8]>,
+    /// Keeps the bytes mapped.
+    _mapping: Arc<Mapping>,
 }
 
-impl<'a> Parcel<'a> {
+// SAFETY: nobody else uses the bytes, so they go with the parcel from thread to thread.
+unsafe impl Send for Parcel {}
+// SAFETY: through a shared parcel the bytes are only read.
+unsafe impl Sync for Parcel {}
+
+impl Parcel {
     /// A block of `len` bytes, with whatever lies there.
-    pub(crate) fn new(holder: &Holder<'a>, len: usize) -> Result<Parcel<'a>, AllocError> {
+    pub(crate) fn new(holder: &Holder<'_>, len: usize) -> Result<Parcel, AllocError> {
         let pool = holder.pool();
         let owned = pool.allocate(holder.me, Kind::Parcel.named::<()>(), len as u64)?;
         match holder.region.bytes(owned.offset, len as u64, 1) {
             // INVARIANT: `bytes` checked the range, and `allocate` has just named us.
-            Some(start) => Ok(Parcel { owned, start, len, mapping: PhantomData }),
+            Some(start) => Ok(Parcel { owned, start, len, _mapping: Arc::clone(holder.mapping()) }),
             None => {
                 pool.give_back(&owned);
                 Err(AllocError::Corrupt)
@@ -116,9 +124,15 @@ impl<'a> Parcel<'a> {
         }
     }
 
+    /// Number of bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The bytes. Only for the process that made the parcel.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: by the invariant the bytes are mapped, and nobody else writes them.
+        // SAFETY: by the invariant the bytes are mapped as long as `self` lives, and nobody else writes
+        // them.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
@@ -133,7 +147,7 @@ impl<'a> Parcel<'a> {
     /// block is lost then.
     pub(crate) fn carry(
         self,
-        holder: &Holder<'a>,
+        holder: &Holder<'_>,
         carrier: Carrier,
         envelope: &mut Envelope,
     ) -> bool {
@@ -145,7 +159,7 @@ impl<'a> Parcel<'a> {
     }
 
     /// Gives the block back.
-    pub(crate) fn give_back(self, holder: &Holder<'a>) {
+    pub(crate) fn give_back(self, holder: &Holder<'_>) {
         holder.pool().give_back(&self.owned);
     }
 }

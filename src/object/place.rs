@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
@@ -57,6 +58,8 @@ pub(crate) struct Place<B> {
     identity: NonNull<AtomicU64>,
     /// The value of `identity` in the process for which this place is valid.
     me: PeerId,
+    /// The same, if that process leaves out the notifiers' fences; otherwise [`NOBODY`].
+    unfenced: u64,
     seat: Seat<B>,
     /// The place of the process from which this one was forked.
     inherited: *mut Place<B>,
@@ -142,6 +145,21 @@ impl<B: Block> Object<B> {
         if place.is_ours() { Some(place) } else { None }
     }
 
+    /// Whether this process is this peer, which has used the object. False in a child that was
+    /// forked from it.
+    #[inline]
+    pub(crate) fn is_me(&self, peer: PeerId) -> bool {
+        self.known().is_some_and(|place| place.peer() == peer)
+    }
+
+    /// As [`Object::known`], for operations that notify: only in a process that leaves out the
+    /// notifiers' fences, so that an operation need not ask for that.
+    #[inline(always)]
+    pub(crate) fn known_unfenced(&self) -> Option<Seat<B>> {
+        let place = self.place();
+        if place.identity() == place.unfenced { Some(place.seat.unfenced()) } else { None }
+    }
+
     /// Where the object lies, looked up if need be. The way into everything else.
     pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
         self.known().map_or_else(|| self.enter_after_fork(), Ok)
@@ -180,6 +198,68 @@ impl<B: Block> Object<B> {
     }
 }
 
+/// What uses an object all the time, together with where the object lies: an operation that finds
+/// this process unchanged reads nothing else of this process.
+///
+/// It is for one user with `&mut`, who can look the place up again after a fork.
+///
+/// # Invariants
+/// `identity` and `seat` come from a place of the object that `owner` has.
+pub(crate) struct Near<B: Block, O> {
+    owner: Arc<O>,
+    /// As in [`Place`].
+    unfenced: u64,
+    identity: NonNull<AtomicU64>,
+    seat: Seat<B>,
+}
+
+/// What has an object.
+pub(crate) trait HasObject<B: Block> {
+    fn object(&self) -> &Object<B>;
+}
+
+/// The bits of no id.
+const NOBODY: u64 = u64::MAX;
+
+// SAFETY: as for `Object`, and sending it sends a reference to `owner`.
+unsafe impl<B: Block, O: Send + Sync> Send for Near<B, O> {}
+// SAFETY: as for `Object`, and sharing it shares `owner`; the rest changes only behind `&mut`.
+unsafe impl<B: Block, O: Send + Sync> Sync for Near<B, O> {}
+
+impl<B: Block, O: HasObject<B>> Near<B, O> {
+    pub(crate) fn new(owner: Arc<O>) -> Result<Near<B, O>, Fault> {
+        let place = owner.object().enter()?;
+        let (identity, seat) = (place.identity, place.seat);
+        // INVARIANT: from the object's place.
+        Ok(Near { owner, unfenced: NOBODY, identity, seat })
+    }
+
+    pub(crate) fn owner(&self) -> &O {
+        &self.owner
+    }
+
+    /// Looks the place up in this process.
+    pub(crate) fn approach(&mut self) -> Result<(), Fault> {
+        let place = self.owner.object().enter()?;
+        // INVARIANT: from the object's place.
+        (self.unfenced, self.identity, self.seat) = (place.unfenced, place.identity, place.seat);
+        Ok(())
+    }
+
+    /// As [`Object::known_unfenced`].
+    #[inline(always)]
+    pub(crate) fn seat(&self) -> Option<Seat<B>> {
+        // SAFETY: by the invariant, and that of `Object`, the identity lives as long as the object.
+        let identity = unsafe { self.identity.as_ref() };
+        // Acquire pairs with the Release store of the identity, as in `Place::is_ours`.
+        if identity.load(Ordering::Acquire) == self.unfenced {
+            Some(self.seat.unfenced())
+        } else {
+            None
+        }
+    }
+}
+
 impl<B: Block> Drop for Object<B> {
     fn drop(&mut self) {
         let mut next = *self.place.get_mut();
@@ -195,11 +275,17 @@ impl<B> Place<B> {
     /// since.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
+        self.identity() == self.me.to_bits()
+    }
+
+    /// The bits of this process's id; 0 for none.
+    #[inline]
+    fn identity(&self) -> u64 {
         // SAFETY: by the invariant of `Object` the identity lives as long as the place.
         let identity = unsafe { self.identity.as_ref() };
         // Acquire pairs with the Release store of the identity: a thread that sees it sees the
         // mapping.
-        identity.load(Ordering::Acquire) == self.me.to_bits()
+        identity.load(Ordering::Acquire)
     }
 
     /// This process.
@@ -224,6 +310,14 @@ impl<B: Copy> Place<B> {
     }
 }
 
+impl<B: Copy> Seat<B> {
+    /// The same seat, with fences that the compiler knows.
+    #[inline(always)]
+    fn unfenced(self) -> Seat<B> {
+        Seat { fences: Fences::Asymmetric, ..self }
+    }
+}
+
 impl<B> Seat<B> {
     /// An event of the object, with the fences that this process uses.
     #[inline]
@@ -238,6 +332,8 @@ impl<B: Block> Place<B> {
         let block = B::view(holder.region, holding.offset(), shape).ok_or(Fault::Corrupt)?;
         let seat = Seat { me: holder.me.owner(), block, fences: holder.fences };
         let (identity, inherited) = (holding.identity(), ptr::null_mut());
-        Ok(Place { identity, me: holder.me, seat, inherited })
+        let leaves_out = holder.fences == Fences::Asymmetric;
+        let unfenced = if leaves_out { holder.me.to_bits() } else { NOBODY };
+        Ok(Place { identity, me: holder.me, unfenced, seat, inherited })
     }
 }

@@ -24,7 +24,6 @@ use std::cell::RefCell;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -40,9 +39,6 @@ use crate::sys::process::{self as sys, Lifeline, Wrapped};
 
 /// Exit code of a child whose closure returned.
 const RETURNED: i32 = 0;
-/// How long a child sleeps between two looks at what its parent does.
-const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
-
 /// Exit code of a child whose closure panicked, the same as that of a program whose `main` panics.
 const PANICKED: i32 = 101;
 
@@ -128,7 +124,7 @@ fn begin(start: &Start, wrapped: &Wrapped, process: u32) -> Result<(), OsError> 
         // Only where the kernel refused to say whether the parent is done, it may not be.
         while !roll.take_over(&start.lineage) {
             sys::end_without_parent(start.parent);
-            clock::sleep(BETWEEN_LOOKS);
+            clock::sleep(sys::BETWEEN_LOOKS);
         }
     }
     set_panic_hook(&start.outcome, process);

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use crate::heap::block::Carrier;
-use crate::object::attempt::{Forever, Once, Until};
+use crate::object::attempt::{Forever, Limit, Never, Once, Until};
 use crate::object::kind::Kind;
 use crate::object::parcel::{Contents, Envelope, Parcel, SHORT};
 use crate::object::transfer::{
@@ -15,8 +15,8 @@ use crate::object::transfer::{
     TrySendError,
 };
 use crate::object::{CreateError, Handle};
-use crate::peer::Fault;
-use crate::queue::shared::QueuePlace;
+use crate::peer::{Fault, PeerId};
+use crate::queue::shared::End;
 use crate::queue::{Queue, QueueOptions, Received, SendErrorOf};
 use crate::ring::position::Position;
 use crate::segment::Segment;
@@ -153,6 +153,7 @@ impl ByteQueue {
     ///
     /// At first it contains whatever lies there: some earlier message, or zero. It takes no slot
     /// until it is sent, so a loan holds nobody up, and any number of them can be filled at a time.
+    /// It keeps the queue like a handle, and may go to another thread.
     ///
     /// # Blocking
     /// Never waits.
@@ -169,16 +170,15 @@ impl ByteQueue {
     /// let queue = offspring::ByteQueue::with_capacity(2)?;
     /// let mut loan = queue.loan(5)?;
     /// loan.copy_from_slice(b"hello");
-    /// // The error contains the loan, which borrows the queue, so `?` may need `map_err` here.
-    /// loan.send().map_err(|error| error.to_string())?;
+    /// loan.send()?;
     /// drop(queue.loan(1_000_000)?); // Sends nothing.
     /// assert_eq!(*queue.recv()?, *b"hello");
     /// assert!(queue.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn loan(&self, len: usize) -> Result<Loan<'_>, CreateError> {
+    pub fn loan(&self, len: usize) -> Result<Loan, CreateError> {
         let object = &self.envelopes.shared.object;
-        let place = object.enter()?;
+        let maker = object.enter()?.peer();
         let bytes = if len <= SHORT {
             Bytes::Short { len, buffer: Box::new([0; SHORT]) }
         } else {
@@ -189,7 +189,7 @@ impl ByteQueue {
             };
             Bytes::Long(parcel?)
         };
-        Ok(Loan { queue: self, place, bytes })
+        Ok(Loan { queue: self.clone(), maker, bytes })
     }
 
     /// Sends a copy of `bytes`, waiting for a free slot as long as it takes.
@@ -371,13 +371,33 @@ impl ByteQueue {
         if bytes.len() <= SHORT {
             return self.put_short(bytes, until).map_err(stopped);
         }
+        self.look_for_space(until).map_err(stopped)?;
         let mut loan = match self.loan(bytes.len()) {
             Ok(loan) => loan,
             Err(CreateError::Fault(fault)) => return Err(stopped(Stop::Broken(fault))),
-            Err(error) => return Err(<Stop<U::Late> as SendStop>::rejected((), error)),
+            Err(error) => {
+                let rejected = || <Stop<U::Late> as SendStop>::rejected((), error);
+                return Err(self.over().map_or_else(rejected, |stop| stopped(stop.widen())));
+            }
         };
         loan.copy_from_slice(bytes);
         loan.put(until).map_err(stopped)
+    }
+
+    /// For use before memory is taken for a message that is not to wait: a full queue costs none.
+    pub(super) fn look_for_space<U: Until>(&self, until: U) -> Result<(), Stop<U::Late>> {
+        if matches!(until.limit(), Limit::None(_)) && self.is_full() {
+            // A dead process may have a slot, which can be claimed all the same. It is given back, as
+            // a slot that is claimed for long holds up the others.
+            drop(self.envelopes.claim_for_writing(until)?);
+        }
+        Ok(())
+    }
+
+    /// Why nothing can be sent any more, for use where there is no memory: this is final, and no
+    /// memory is not.
+    pub(super) fn over(&self) -> Option<Stop<Never>> {
+        self.envelopes.shared.over(End::Write)
     }
 
     /// Sends at most [`SHORT`] bytes.
@@ -439,28 +459,33 @@ impl<'a> IntoIterator for &'a ByteQueue {
 ///
 /// Dereferences to the bytes. If it is dropped instead of sent, nothing is sent.
 ///
+/// It keeps the queue, as any handle does. It is no end of a channel: once the last sender of all
+/// processes is gone, sending it is [`SendError::Disconnected`].
+///
 /// # Fork
-/// It belongs to the process that made it. In a forked child it is inert, and using it panics.
+/// It belongs to the process that made it. In a forked child it is inert, and using it panics. A
+/// loan that a child's closure captured is given back when the parent drops the closure.
 #[must_use = "a loan that is dropped sends nothing"]
-pub struct Loan<'a> {
-    queue: &'a ByteQueue,
-    place: &'a QueuePlace<Envelope>,
-    bytes: Bytes<'a>,
+pub struct Loan {
+    queue: ByteQueue,
+    /// The process that made it.
+    maker: PeerId,
+    bytes: Bytes,
 }
 
 /// The bytes of a loan, until they are sent.
-enum Bytes<'a> {
+enum Bytes {
     /// In this process's own memory. Boxed, as errors contain the loan.
     Short {
         len: usize,
         buffer: Box<[u8; SHORT]>,
     },
-    Long(Parcel<'a>),
+    Long(Parcel),
     /// They have been sent.
     Gone,
 }
 
-impl<'a> Loan<'a> {
+impl Loan {
     /// Sends the message, waiting for a free slot as long as it takes.
     ///
     /// # Memory ordering
@@ -472,7 +497,7 @@ impl<'a> Loan<'a> {
     ///
     /// # Panics
     /// In a forked child of the process that made the loan.
-    pub fn send(self) -> Result<(), SendError<Loan<'a>>> {
+    pub fn send(self) -> Result<(), SendError<Loan>> {
         self.put_or_return(Forever)
     }
 
@@ -483,7 +508,7 @@ impl<'a> Loan<'a> {
     ///
     /// # Panics
     /// As [`Loan::send`].
-    pub fn try_send(self) -> Result<(), TrySendError<Loan<'a>>> {
+    pub fn try_send(self) -> Result<(), TrySendError<Loan>> {
         self.put_or_return(Once)
     }
 
@@ -494,7 +519,7 @@ impl<'a> Loan<'a> {
     ///
     /// # Panics
     /// As [`Loan::send`].
-    pub fn send_timeout(self, timeout: Duration) -> Result<(), SendTimeoutError<Loan<'a>>> {
+    pub fn send_timeout(self, timeout: Duration) -> Result<(), SendTimeoutError<Loan>> {
         self.put_or_return(Deadline::after(timeout))
     }
 
@@ -505,11 +530,11 @@ impl<'a> Loan<'a> {
     ///
     /// # Panics
     /// As [`Loan::send`].
-    pub fn send_deadline(self, deadline: Instant) -> Result<(), SendTimeoutError<Loan<'a>>> {
+    pub fn send_deadline(self, deadline: Instant) -> Result<(), SendTimeoutError<Loan>> {
         self.put_or_return(Deadline::at(deadline))
     }
 
-    fn put_or_return<U: Until>(mut self, until: U) -> Result<(), SendErrorOf<U, Loan<'a>>>
+    fn put_or_return<U: Until>(mut self, until: U) -> Result<(), SendErrorOf<U, Loan>>
     where
         Stop<U::Late>: SendStop,
     {
@@ -535,12 +560,17 @@ impl<'a> Loan<'a> {
         Ok(())
     }
 
+    /// Whether this is the process that made it.
+    fn is_ours(&self) -> bool {
+        self.queue.envelopes.shared.object.is_me(self.maker)
+    }
+
     fn check(&self) {
-        assert!(self.place.is_ours(), "a loan of the parent's was used in a forked child");
+        assert!(self.is_ours(), "a loan of the parent's was used in a forked child");
     }
 }
 
-impl Deref for Loan<'_> {
+impl Deref for Loan {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -553,7 +583,7 @@ impl Deref for Loan<'_> {
     }
 }
 
-impl DerefMut for Loan<'_> {
+impl DerefMut for Loan {
     fn deref_mut(&mut self) -> &mut [u8] {
         self.check();
         match &mut self.bytes {
@@ -564,10 +594,10 @@ impl DerefMut for Loan<'_> {
     }
 }
 
-impl Drop for Loan<'_> {
+impl Drop for Loan {
     fn drop(&mut self) {
         if let Bytes::Long(parcel) = std::mem::replace(&mut self.bytes, Bytes::Gone)
-            && self.place.is_ours()
+            && self.is_ours()
             && let Ok(holder) = self.queue.envelopes.shared.object.holder()
         {
             parcel.give_back(&holder);
@@ -575,11 +605,11 @@ impl Drop for Loan<'_> {
     }
 }
 
-impl fmt::Debug for Loan<'_> {
+impl fmt::Debug for Loan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let len = match &self.bytes {
             Bytes::Short { len, .. } => *len,
-            Bytes::Long(parcel) => parcel.bytes().len(),
+            Bytes::Long(parcel) => parcel.len(),
             Bytes::Gone => 0,
         };
         f.debug_struct("Loan").field("len", &len).finish_non_exhaustive()
@@ -590,6 +620,10 @@ impl fmt::Debug for Loan<'_> {
 ///
 /// Dereferences to the bytes. The message is done when this is dropped, and then its slot and its
 /// memory are given back; see [`Received`].
+///
+/// One that is forgotten ([`std::mem::forget`]) keeps its slot until the process has dropped its last
+/// handle of the queue or has ended. Its memory is given back after that, when memory runs short or
+/// when somebody clears up after a dead process.
 ///
 /// # Fork
 /// It belongs to the process that received it. In a forked child it is inert, and using it panics.

@@ -10,6 +10,7 @@
 
 mod batch;
 mod bytes;
+mod codec;
 mod guard;
 mod iter;
 mod objects;
@@ -32,6 +33,7 @@ use shared::{End, QueueSeat, Shared, claim_at_hint};
 
 use crate::object::attempt::{Forever, Never, Once, Until};
 use crate::object::block::MOST_ALIGN;
+use crate::object::block::ends::Role;
 use crate::object::block::queue::{QueueBlock, Shape};
 use crate::object::ends::Channel;
 use crate::object::kind::Kind;
@@ -133,6 +135,16 @@ impl<T: Shm> Queue<T> {
     #[inline]
     pub(crate) fn known_peer(&self) -> Option<PeerId> {
         self.shared.object.known().map(Place::peer)
+    }
+
+    /// Whether nobody has the other end of this channel any more, as one knows who has an end of this
+    /// role.
+    pub(crate) fn is_disconnected(&self, role: Role) -> bool {
+        let end = match role {
+            Role::Sender => End::Write,
+            Role::Receiver => End::Read,
+        };
+        matches!(self.shared.over(end), Some(Stop::Disconnected))
     }
 
     /// The queue as its ends see it, if it is that of a channel.
@@ -428,12 +440,11 @@ impl<T: Shm> Queue<T> {
     where
         Stop<U::Late>: SendStop,
     {
-        if let Some(place) = self.shared.object.known() {
-            let seat = place.seat();
-            if let Some(claim) = claim_at_hint(seat, End::Write) {
-                self.put_into(seat, claim, value);
-                return Ok(());
-            }
+        if let Some(seat) = self.shared.object.known_unfenced()
+            && let Some(claim) = claim_at_hint(seat, End::Write)
+        {
+            self.put_into(seat, claim, value);
+            return Ok(());
         }
         self.put_slowly(value, until)
     }
@@ -462,11 +473,10 @@ impl<T: Shm> Queue<T> {
 
     #[inline(always)]
     fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
-        if let Some(place) = self.shared.object.known() {
-            let seat = place.seat();
-            if let Some(claim) = claim_at_hint(seat, End::Read) {
-                return Ok(self.take_from(seat, claim));
-            }
+        if let Some(seat) = self.shared.object.known_unfenced()
+            && let Some(claim) = claim_at_hint(seat, End::Read)
+        {
+            return Ok(self.take_from(seat, claim));
         }
         self.take_slowly(until)
     }

@@ -19,8 +19,8 @@ use crate::object::transfer::{
 use crate::object::{CreateError, Handle};
 use crate::peer::Fault;
 use crate::primitive::{AtomicU32, Ordering};
-use crate::queue::QueueOptions;
 use crate::queue::bytes::{ByteQueue, Loan};
+use crate::queue::{QueueOptions, codec};
 use crate::segment::Segment;
 use crate::sync::Wait;
 use crate::sys::clock::Deadline;
@@ -31,6 +31,9 @@ use crate::sys::clock::Deadline;
 /// A value is encoded straight into shared memory, with [postcard](https://docs.rs/postcard), and
 /// decoded from a copy of that. In everything else it is a [`ByteQueue`]. For numbers and plain structs
 /// [`Queue`](crate::Queue) is faster, as it encodes nothing.
+///
+/// Text and a `Vec<u8>` are copied as a whole. A `Vec<u8>` within another value is encoded byte by
+/// byte, unless the field says `#[serde(with = "serde_bytes")]`.
 ///
 /// # Peer death
 /// As [`ByteQueue`]. What a process has sent stays when it exits.
@@ -278,25 +281,34 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
     {
         // Most values are short, and need not be measured before.
         let mut buffer = [0; SHORT];
-        let encoded = match postcard::to_slice(&value, &mut buffer) {
+        let encoded = match codec::encode(&value, &mut buffer) {
             Ok(used) => self.prove(used).map(|()| Encoded::Short(used)),
-            Err(postcard::Error::SerializeBufferFull) => self.encode(&value).map(Encoded::Long),
+            Err(postcard::Error::SerializeBufferFull) => match self.bytes.look_for_space(until) {
+                Ok(()) => self.encode(&value).map(Encoded::Long),
+                Err(stop) => return Err(stop.with(value)),
+            },
             Err(error) => Err(EncodeError::encode(error)),
         };
         let sent = match encoded {
             Ok(Encoded::Short(bytes)) => self.bytes.put_short(bytes, until),
             Ok(Encoded::Long(mut loan)) => loan.put(until),
             Err(EncodeError::Memory(CreateError::Fault(fault))) => Err(Stop::Broken(fault)),
-            Err(error) => return Err(<Stop<U::Late> as SendStop>::rejected(value, error)),
+            Err(error) => {
+                let no_memory = matches!(error, EncodeError::Memory(_));
+                match no_memory.then(|| self.bytes.over()).flatten() {
+                    Some(stop) => Err(stop.widen()),
+                    None => return Err(<Stop<U::Late> as SendStop>::rejected(value, error)),
+                }
+            }
         };
         sent.map_err(|stop| stop.with(value))
     }
 
     /// Encodes a long value.
-    fn encode(&self, value: &T) -> Result<Loan<'_>, EncodeError> {
-        let len = postcard::experimental::serialized_size(value).map_err(EncodeError::encode)?;
+    fn encode(&self, value: &T) -> Result<Loan, EncodeError> {
+        let len = codec::len(value).map_err(EncodeError::encode)?;
         let mut loan = self.bytes.loan(len)?;
-        let used = postcard::to_slice(value, &mut loan).map_err(EncodeError::encode)?;
+        let used = codec::encode(value, &mut loan).map_err(EncodeError::encode)?;
         if used.len() != len {
             return Err(EncodeError::Encode("its length changes".to_owned()));
         }
@@ -308,7 +320,7 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
     fn prove(&self, encoded: &[u8]) -> Result<(), EncodeError> {
         // Relaxed: to decode once more than needed does no harm.
         if self.proven.load(Ordering::Relaxed) == 0 {
-            decode::<T>(encoded).map_err(|error| EncodeError::Decode(error.to_string()))?;
+            codec::decode::<T>(encoded).map_err(|error| EncodeError::Decode(error.to_string()))?;
             self.proven.store(1, Ordering::Relaxed);
         }
         Ok(())
@@ -328,16 +340,19 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
         let reject = |bytes: &[u8], error: postcard::Error| {
             E::rejected(DecodeError { bytes: bytes.to_vec(), cause: error.to_string() })
         };
+        if let Some(decoded) = codec::decode_whole(&message) {
+            return decoded.map_err(|error| reject(&message, error));
+        }
         // From a copy: a text is checked and then copied by whoever decodes it, and a peer that
         // writes over it in between would have made a `String` that is none.
         if message.len() <= SHORT {
             let mut copy = [0; SHORT];
             let copy = &mut copy[..message.len()];
             copy.copy_from_slice(&message);
-            decode(copy).map_err(|error| reject(copy, error))
+            codec::decode(copy).map_err(|error| reject(copy, error))
         } else {
             let copy = message.to_vec();
-            decode(&copy).map_err(|error| reject(&copy, error))
+            codec::decode(&copy).map_err(|error| reject(&copy, error))
         }
     }
 }
@@ -346,15 +361,7 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
 enum Encoded<'a> {
     /// In the sender's own memory.
     Short(&'a [u8]),
-    Long(Loan<'a>),
-}
-
-/// The value in `bytes`, which must be all of them.
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
-    match postcard::take_from_bytes(bytes)? {
-        (value, []) => Ok(value),
-        _ => Err(postcard::Error::DeserializeBadEncoding),
-    }
+    Long(Loan),
 }
 
 /// The error of sending a value.

@@ -77,15 +77,16 @@ impl<T: Shm> Shared<T> {
     ) -> Result<(&QueuePlace<T>, Claim), Stop<U::Late>> {
         let place = self.object.enter().map_err(Stop::Broken)?;
         let seat = place.seat();
-        let mut claiming = Claiming { object: &self.object, witness: &self.witness, seat, end };
+        let mut claiming = self.claiming(seat, end);
         let blocked = match claiming.attempt(false) {
             Ok(done) => return done.map(|claim| (place, claim)).map_err(Stop::widen),
             Err(blocked) => blocked,
         };
-        let (event, waiting) = match end {
-            End::Write => (seat.block.space(), &self.senders),
-            End::Read => (seat.block.items(), &self.receivers),
+        let event = match end {
+            End::Write => seat.block.space(),
+            End::Read => seat.block.items(),
         };
+        let waiting = self.waiting(end);
         let events = [seat.event(event)];
         let claimed =
             attempt::go_on(&self.object, claiming, blocked, until, &events, wait, waiting);
@@ -94,6 +95,36 @@ impl<T: Shm> Shared<T> {
             waiting.patience.found(1 + u64::from(seat.block.ring().has_message()));
         }
         claimed.map_err(Stop::Late)?.map(|claim| (place, claim)).map_err(Stop::widen)
+    }
+
+    /// Why operations at this end never succeed again, as far as that can be told now; `None` if they
+    /// may. What was sent before can still be received. Asks the kernel no more often than an
+    /// operation that does not wait.
+    #[cold]
+    pub(crate) fn over(&self, end: End) -> Option<Stop<Never>> {
+        let seat = match self.object.enter() {
+            Ok(place) => place.seat(),
+            Err(fault) => return Some(Stop::Broken(fault)),
+        };
+        let is_channel = seat.block.ends().is_some();
+        let others_have_gone = || {
+            let may_ask = is_channel && self.waiting(end).may_ask();
+            may_ask && self.claiming(seat, end).others_have_gone()
+        };
+        let is_over = seat.block.ring().is_closed() || others_have_gone();
+        is_over.then_some(if is_channel { Stop::Disconnected } else { Stop::Closed })
+    }
+
+    fn claiming(&self, seat: QueueSeat<T>, end: End) -> Claiming<'_, T> {
+        Claiming { object: &self.object, witness: &self.witness, seat, end }
+    }
+
+    /// What those know who wait at this end.
+    fn waiting(&self, end: End) -> &Waiting {
+        match end {
+            End::Write => &self.senders,
+            End::Read => &self.receivers,
+        }
     }
 
     /// For use after a message was published (`Write`) or a slot released (`Read`). Wakes one

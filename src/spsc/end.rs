@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::object::attempt::{self, Attempt, Blocked, Limit, Never, Until, Waiting};
 use crate::object::block::spsc::{Shape, SideWords, SpscBlock};
 use crate::object::kind::Kind;
-use crate::object::place::{Object, Place};
+use crate::object::place::{HasObject, Near, Object, Place, Seat};
 use crate::object::transfer::Stop;
 use crate::object::{CreateError, Handle};
 use crate::peer::{Fault, PeerId};
@@ -118,19 +118,26 @@ impl<T: Shm> Shared<T> {
     }
 }
 
+impl<T: Shm> HasObject<SpscBlock<T>> for Shared<T> {
+    fn object(&self) -> &Object<SpscBlock<T>> {
+        &self.object
+    }
+}
+
 /// One end of a ring.
 ///
 /// # Invariants
-/// If the `holder` of `role` is this process, then the ring's role word names this process, this is
-/// its only end with that role, and `side` is its view.
+/// - If the `holder` of `role` is this process, then the ring's role word names this process, this
+///   is its only end with that role, and `side` is its view.
+/// - `near` is looked up only by the `holder`.
 pub(super) struct End<T: Shm, R: Role> {
-    shared: Arc<Shared<T>>,
+    near: Near<SpscBlock<T>, Shared<T>>,
     role: HeldRole<R>,
     wait: Wait,
 }
 
 /// A side's next slot, and where the ring lies.
-type TurnAt<'a, T> = (&'a Place<SpscBlock<T>>, Turn<'a>);
+type TurnAt<'a, T> = (Seat<SpscBlock<T>>, Turn<'a>);
 
 /// A role, as a process holds it.
 struct HeldRole<R> {
@@ -144,10 +151,11 @@ impl<T: Shm, R: Role> End<T, R> {
     /// Takes the role without waiting; it must be free, or its holder dead.
     pub(super) fn take(shared: Arc<Shared<T>>) -> Result<End<T, R>, Fault> {
         let mut role = HeldRole { holder: 0, side: Side::NONE, role: PhantomData };
-        let place = shared.object.enter()?;
-        let taking = Using { place, role: &mut role, wanted: 0 };
-        match attempt::once(&shared.object, taking) {
-            Ok(Ok(_)) => Ok(End { shared, role, wait: Wait::default() }),
+        let near = Near::new(shared)?;
+        let object = near.owner().object();
+        let taking = Using { place: object.enter()?, role: &mut role, wanted: 0 };
+        match attempt::once(object, taking) {
+            Ok(Ok(_)) => Ok(End { near, role, wait: Wait::default() }),
             Ok(Err(Stop::Broken(fault))) => Err(fault),
             Ok(Err(Stop::Closed | Stop::Disconnected | Stop::Late(_))) | Err(_) => {
                 Err(Fault::RoleTaken)
@@ -158,28 +166,48 @@ impl<T: Shm, R: Role> End<T, R> {
     /// This side's next slot, if one is known already: does not look at the other side's word.
     #[inline(always)]
     pub(super) fn known_turn(&mut self) -> Option<TurnAt<'_, T>> {
-        let place = self.shared.object.known()?;
-        let turn = self.role.side(place)?.turn()?;
-        Some((place, turn))
+        // By the invariants, this process has the role.
+        let seat = self.near.seat()?;
+        Some((seat, self.role.side.turn()?))
     }
 
     /// This side's next slot. Waits for one as `until` says.
     #[cold]
     pub(super) fn turn<U: Until>(&mut self, until: U) -> Result<TurnAt<'_, T>, Stop<U::Late>> {
-        self.wait_for_slot(until)?;
-        let place = self.shared.object.enter().map_err(Stop::Broken)?;
-        let turn = self.role.side(place).and_then(Side::turn);
-        turn.map(|turn| (place, turn)).ok_or(Stop::Broken(Fault::Corrupt))
+        if !matches!(until.limit(), Limit::None(_)) {
+            R::waiting(self.near.owner()).patience.pause_in_stream();
+        }
+        if !self.look() {
+            self.wait_for_slot(until)?;
+            // INVARIANT: a slot was found, so this process has the role.
+            self.near.approach().map_err(Stop::Broken)?;
+        }
+        let seat = self.near.owner().object().enter().map_err(Stop::Broken)?.seat();
+        let turn = self.role.side.turn();
+        turn.map(|turn| (seat, turn)).ok_or(Stop::Broken(Fault::Corrupt))
     }
 
-    /// Looks for slots when none is known, and waits until there are some.
-    fn wait_for_slot<U: Until>(&mut self, until: U) -> Result<(), Stop<U::Late>> {
-        let Shared { object, .. } = &*self.shared;
-        let place = object.enter().map_err(Stop::Broken)?;
-        let waiting = R::waiting(&self.shared);
-        if !matches!(until.limit(), Limit::None(_)) {
-            waiting.patience.pause_in_stream();
+    /// Looks at the other side's word; false if nothing is found this way. One message at a time
+    /// comes by here.
+    #[inline]
+    fn look(&mut self) -> bool {
+        let Some(seat) = self.near.seat() else { return false };
+        // By the invariants, this process has the role.
+        match R::ready(&mut self.role.side, &seat.block, 1) {
+            Ok(found) if found > 0 => {
+                R::waiting(self.near.owner()).patience.found(found);
+                true
+            }
+            _ => false,
         }
+    }
+
+    /// Waits until there are slots.
+    fn wait_for_slot<U: Until>(&mut self, until: U) -> Result<(), Stop<U::Late>> {
+        let shared = self.near.owner();
+        let object = shared.object();
+        let place = object.enter().map_err(Stop::Broken)?;
+        let waiting = R::waiting(shared);
         let mut using = Using { place, role: &mut self.role, wanted: 1 };
         let found = match using.attempt(false) {
             Ok(found) => found,
@@ -197,11 +225,11 @@ impl<T: Shm, R: Role> End<T, R> {
     }
 
     pub(super) fn handle(&self) -> Handle {
-        self.shared.object.handle()
+        self.near.owner().object().handle()
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.shared.object.shape().capacity() as usize
+        self.near.owner().object().shape().capacity() as usize
     }
 
     pub(super) fn set_wait(&mut self, wait: Wait) {
@@ -210,7 +238,7 @@ impl<T: Shm, R: Role> End<T, R> {
 
     /// Messages in the ring; 0 if it cannot be used.
     pub(super) fn len(&self) -> usize {
-        let Ok(place) = self.shared.object.enter() else { return 0 };
+        let Ok(place) = self.near.owner().object().enter() else { return 0 };
         let block = place.seat().block;
         let head = block.receiver().index.load(Ordering::Acquire);
         let tail = block.sender().index.load(Ordering::Acquire);
@@ -300,7 +328,7 @@ impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
 impl<T: Shm, R: Role> Drop for End<T, R> {
     fn drop(&mut self) {
         // In a forked child `holder` is the parent, and the role stays with it.
-        if let Ok(place) = self.shared.object.enter()
+        if let Ok(place) = self.near.owner().object().enter()
             && self.role.holder == place.peer().to_bits()
         {
             // Release pairs with the Acquire in `take_role`: the successor sees our last index.

@@ -157,8 +157,8 @@ impl<T: Shm> Producer<T> {
         Stop<U::Late>: SendStop,
     {
         match self.end.known_turn() {
-            Some((place, turn)) => {
-                put_into(place.seat(), turn, value);
+            Some((seat, turn)) => {
+                put_into(seat, turn, value);
                 Ok(())
             }
             None => self.put_slowly(value, until),
@@ -172,8 +172,8 @@ impl<T: Shm> Producer<T> {
         Stop<U::Late>: SendStop,
     {
         match self.end.turn(until) {
-            Ok((place, turn)) => {
-                put_into(place.seat(), turn, value);
+            Ok((seat, turn)) => {
+                put_into(seat, turn, value);
                 Ok(())
             }
             Err(stop) => Err(stop.with(*value)),
@@ -257,7 +257,7 @@ impl<T: Shm> Consumer<T> {
     #[inline(always)]
     fn get<U: Until, E: From<Stop<U::Late>>>(&mut self, until: U) -> Result<T, E> {
         match self.end.known_turn() {
-            Some((place, turn)) => Ok(take_from(place.seat(), turn)),
+            Some((seat, turn)) => Ok(take_from(seat, turn)),
             None => self.get_slowly(until),
         }
     }
@@ -265,8 +265,8 @@ impl<T: Shm> Consumer<T> {
     #[cold]
     #[inline(never)]
     fn get_slowly<U: Until, E: From<Stop<U::Late>>>(&mut self, until: U) -> Result<T, E> {
-        let (place, turn) = self.end.turn(until)?;
-        Ok(take_from(place.seat(), turn))
+        let (seat, turn) = self.end.turn(until)?;
+        Ok(take_from(seat, turn))
     }
 
     /// The ring's name. Another process can take over a role with it.

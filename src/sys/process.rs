@@ -500,7 +500,8 @@ impl Lifeline {
 /// Number of looks in close succession: they take as long as a running parent needs. Later looks
 /// are further apart.
 const QUICK_LOOKS: u32 = 1000;
-const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_micros(100);
+/// How long a new child sleeps between two looks at what its parent does.
+pub(crate) const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_micros(100);
 
 /// Makes sure that this new child, the process `own`, ends with the process `parent`. If the parent
 /// is dead already, ends the child here. See the module's text. The handler of the parent-death

@@ -70,6 +70,16 @@ pub fn wait_until_dead(pid: u32) {
     wait_until("the process dies", || matches!(state(pid), Some('Z' | 'X') | None));
 }
 
+/// Waits, in another thread, until the main thread of this process has ended. It stays a zombie
+/// until the last one has.
+#[track_caller]
+pub fn wait_for_main_thread() {
+    let stat = format!("/proc/self/task/{}/stat", std::process::id());
+    wait_until("the main thread ends", || {
+        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
+    });
+}
+
 /// Sleeps until somebody ends this process.
 pub fn sleep_for_ever() -> ! {
     loop {

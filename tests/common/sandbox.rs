@@ -184,6 +184,12 @@ pub fn close_all_from(first: u32) {
     assert_eq!(result, 0, "close_range: {}", std::io::Error::last_os_error());
 }
 
+/// Points standard error away.
+pub fn silence() {
+    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
+    nix::unistd::dup2_stderr(nowhere).expect("dup2");
+}
+
 /// Writes no core file when it is killed.
 pub fn no_core() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };

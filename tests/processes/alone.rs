@@ -168,22 +168,6 @@ fn a_thread_that_ended_by_itself_is_soon_in_nobodys_way() {
     }
 }
 
-/// Ends the calling thread and no other.
-fn end_this_thread() -> ! {
-    // SAFETY: nothing on the stack of a thread that calls this is used by another.
-    unsafe { libc::syscall(libc::SYS_exit, 0) };
-    unreachable!("the thread has ended");
-}
-
-/// Waits, in another thread, until the main thread of this process has ended. It stays a zombie
-/// until the last one has.
-fn wait_for_main_thread() {
-    let stat = format!("/proc/self/task/{}/stat", std::process::id());
-    common::wait_until("the main thread ends", || {
-        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
-    });
-}
-
 #[apply(test)]
 fn the_last_thread_may_fork_after_the_main_thread_has_ended() {
     for (way, prepare) in WAYS {
@@ -191,7 +175,7 @@ fn the_last_thread_may_fork_after_the_main_thread_has_ended() {
         let mut process = raw::fork(|| {
             prepare();
             std::thread::spawn(move || {
-                wait_for_main_thread();
+                common::wait_for_main_thread();
                 for _ in 0..20 {
                     let child = fork(|| fork(|| 7).expect("fork").join().expect("a value"));
                     board.add(0, child.expect("there is one thread").join().expect("a value"));
@@ -205,7 +189,7 @@ fn the_last_thread_may_fork_after_the_main_thread_has_ended() {
                 board.set(2, fork(|| ()).is_ok_and(|child| child.join().is_ok()).into());
                 std::process::exit(7);
             });
-            end_this_thread()
+            raw::end_this_thread()
         });
         assert_eq!(process.wait(), Ended::Exited(7), "{way}");
         assert_eq!([0, 1, 2].map(|word| board.get(word)), [20 * 7, 1, 1], "{way}");
@@ -220,14 +204,14 @@ fn one_of_two_threads_may_not_fork_after_the_main_thread_has_ended() {
             prepare();
             std::thread::spawn(chain);
             std::thread::spawn(move || {
-                wait_for_main_thread();
+                common::wait_for_main_thread();
                 let end = Instant::now() + Duration::from_millis(300);
                 while Instant::now() < end || board.get(1) < ENOUGH / 10 {
                     board.add(if fork(|| ()).is_ok() { 0 } else { 1 }, 1);
                 }
                 std::process::exit(7);
             });
-            end_this_thread()
+            raw::end_this_thread()
         });
         assert_eq!(process.wait(), Ended::Exited(7), "{way}");
         assert_eq!(board.get(0), 0, "{way}: forked beside a living thread");

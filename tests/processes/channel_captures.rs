@@ -4,42 +4,22 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
-use offspring::plain::{self, Receiver, Sender};
+use offspring::plain::{Receiver, Sender};
 use offspring::{
     Child, ForkError, JoinError, QueueOptions, RecvError, RecvTimeoutError, Segment, TryRecvError,
     fork,
 };
 
 use crate::common::raw::{self, Board, Raw};
-use crate::common::{PATIENCE, children, sandbox, sleep_for_ever, wait_until};
+use crate::common::{
+    PATIENCE, children, sandbox, sleep_for_ever, sleep_for_ever_returning_nothing, wait_until,
+};
+use crate::ends::{OPEN, is_disconnected, pair, stays_open};
 use crate::harness::{apart, apply, test};
-
-/// So long a channel stays open that nobody may close.
-const OPEN: Duration = Duration::from_millis(150);
-
-fn pair(capacity: usize) -> (Sender<u64>, Receiver<u64>) {
-    plain::channel(capacity).expect("a channel")
-}
-
-#[track_caller]
-fn stays_open(receiver: &Receiver<u64>) {
-    assert_eq!(receiver.recv_timeout(OPEN), Err(RecvTimeoutError::Timeout));
-}
-
-#[track_caller]
-fn is_disconnected(receiver: &Receiver<u64>) {
-    assert_eq!(receiver.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-}
-
-/// Kills a child that does nothing but sleep, and waits for its end.
-#[track_caller]
-fn end(child: Child<()>) {
-    child.kill().expect("a signal");
-    assert!(matches!(child.join(), Err(JoinError::Killed(9))));
-}
+use crate::victims::end;
 
 /// A value that does something when it is dropped by the process that made it, and nothing in
 /// another one.
@@ -59,6 +39,36 @@ impl<F: FnOnce()> Drop for AtDrop<F> {
             act();
         }
     }
+}
+
+/// While the closure is dropped, its ends are neither the parent's nor yet the child's.
+#[apply(test)]
+fn an_end_is_there_before_it_is_handed_over() {
+    let (sender, receiver) = pair(1);
+    let (to_child, from_parent) = pair(1);
+    let asks = AtDrop::new(move || {
+        let start = Instant::now();
+        while start.elapsed() < OPEN {
+            assert!(!receiver.is_disconnected() && !to_child.is_disconnected());
+        }
+        DROPPED.with_borrow_mut(|dropped| dropped.extend([receiver]));
+    });
+    // Fields are dropped in this order.
+    let captured = (sender, from_parent, asks);
+    let child: Child<()> = fork(move || {
+        let _all = captured;
+        sleep_for_ever()
+    })
+    .expect("fork");
+    let receiver = DROPPED.take().pop().expect("it was dropped here");
+    assert!(!receiver.is_disconnected());
+    end(child);
+    wait_until("it is told", || receiver.is_disconnected());
+}
+
+thread_local! {
+    /// What the drop of a closure leaves to the test.
+    static DROPPED: RefCell<Vec<Receiver<u64>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The child of a fork within a fork once got the ends that were for the other child, and what was
@@ -495,7 +505,7 @@ fn copies_in_processes_that_other_code_made_count_when_they_are_used() {
         let (sender, receiver) = pair(4);
         let sender = Arc::new(sender);
         let copy = Arc::clone(&sender);
-        let idle = make(Box::new(sleep_for_ever_as_unit));
+        let idle = make(Box::new(sleep_for_ever_returning_nothing));
         let user = make(Box::new(move || {
             copy.send(7).expect("connected");
             sleep_for_ever()
@@ -518,10 +528,6 @@ fn copies_in_processes_that_other_code_made_count_when_they_are_used() {
         is_disconnected(&receiver);
         idle.kill();
     }
-}
-
-fn sleep_for_ever_as_unit() {
-    sleep_for_ever()
 }
 
 /// A process that other code made has nothing in the segment before it uses something, and does not

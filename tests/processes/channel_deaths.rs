@@ -1,44 +1,27 @@
 //! Channels whose processes are killed, stopped, replaced by other programs and forked at every
 //! moment: who is told, and what is lost.
 
+use std::ops::ControlFlow;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use offspring::plain::{self, Receiver, Sender};
+use offspring::plain::{Receiver, Sender};
 use offspring::{
     Child, JoinError, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment,
     SendTimeoutError, TryRecvError, Wait, fork,
 };
 
 use crate::common::raw::{self, Board};
-use crate::common::{PATIENCE, children, sleep_for_ever, wait_until, wait_until_stopped};
+use crate::common::{
+    PATIENCE, children, sleep_for_ever, sleep_for_ever_returning_nothing, wait_until,
+    wait_until_stopped,
+};
+use crate::ends::{OPEN, is_disconnected, pair, stays_open};
 use crate::harness::{apply, test};
-
-/// So long a channel stays open that nobody may close.
-const OPEN: Duration = Duration::from_millis(150);
-
-fn pair(capacity: usize) -> (Sender<u64>, Receiver<u64>) {
-    plain::channel(capacity).expect("a channel")
-}
-
-#[track_caller]
-fn stays_open(receiver: &Receiver<u64>) {
-    assert_eq!(receiver.recv_timeout(OPEN), Err(RecvTimeoutError::Timeout));
-}
-
-#[track_caller]
-fn is_disconnected(receiver: &Receiver<u64>) {
-    assert_eq!(receiver.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-}
-
-#[track_caller]
-fn end(child: Child<()>) {
-    child.kill().expect("a signal");
-    assert!(matches!(child.join(), Err(JoinError::Killed(9))));
-}
+use crate::victims::end;
 
 fn signal(child: &Child<()>, signal: Signal) {
     kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a child");
@@ -235,7 +218,7 @@ fn a_child_that_is_killed_during_the_hand_over_has_had_no_ends() {
         let captured = (killer(), first, killer(), second, killer());
         let child = fork(move || {
             let _all = captured;
-            sleep_for_ever_as_unit();
+            sleep_for_ever_returning_nothing();
         })
         .expect("the kernel has made it");
         stays_open(&from_first);
@@ -244,10 +227,6 @@ fn a_child_that_is_killed_during_the_hand_over_has_had_no_ends() {
         is_disconnected(&from_first);
         assert!(matches!(child.join(), Err(JoinError::Killed(9))));
     }
-}
-
-fn sleep_for_ever_as_unit() {
-    sleep_for_ever()
 }
 
 /// Killed anywhere from before the first fork to after the last one: its children end with it, and
@@ -391,8 +370,45 @@ fn fall(random: &mut Random) {
     }
 }
 
-fn send_all(ledger: Ledger, sender: Sender<u64>, mut random: Random, depth: u32) {
-    let mut ends = vec![sender];
+/// What a worker of a storm does with its ends.
+trait Work: Clone + Send + 'static {
+    fn begin(_: Ledger) {}
+
+    /// One message; `Break` if there are no more.
+    fn turn(&self, ledger: Ledger, random: &mut Random) -> ControlFlow<()>;
+}
+
+impl Work for Sender<u64> {
+    fn turn(&self, ledger: Ledger, random: &mut Random) -> ControlFlow<()> {
+        let Some(number) = ledger.next(random) else { return ControlFlow::Break(()) };
+        match self.send_timeout(number, PATIENCE) {
+            Ok(()) => ledger.note(number, SENT),
+            Err(error) => panic!("a receiver lives: {error}"),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Work for Receiver<u64> {
+    fn begin(ledger: Ledger) {
+        ledger.counts.add(RECEIVERS, 1);
+    }
+
+    fn turn(&self, ledger: Ledger, _: &mut Random) -> ControlFlow<()> {
+        match self.recv_timeout(Duration::from_millis(200)) {
+            Ok(number) => ledger.note(number, RECEIVED),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+            Err(error) => panic!("{error}"),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The life of a worker: it works, makes ends, drops them and hands them to children.
+fn live<E: Work>(ledger: Ledger, end: E, mut random: Random, depth: u32) {
+    E::begin(ledger);
+    let mut ends = vec![end];
     let mut children = Vec::new();
     for _ in 0..20 + random.below(200) {
         let index = random.below(ends.len() as u64) as usize;
@@ -401,48 +417,16 @@ fn send_all(ledger: Ledger, sender: Sender<u64>, mut random: Random, depth: u32)
             1 if ends.len() > 1 => drop(ends.swap_remove(index)),
             2 if depth > 0 => {
                 let (end, theirs) = (ends[index].clone(), random.fork());
-                let child = fork(move || send_all(ledger, end, theirs, depth - 1));
+                let child = fork(move || live(ledger, end, theirs, depth - 1));
                 children.push(child.expect("fork"));
                 random.below(2);
             }
             3 => drop(children.pop()),
             _ => {
-                let Some(number) = ledger.next(&mut random) else { break };
-                match ends[index].send_timeout(number, PATIENCE) {
-                    Ok(()) => ledger.note(number, SENT),
-                    Err(error) => panic!("a receiver lives: {error}"),
+                if ends[index].turn(ledger, &mut random).is_break() {
+                    break;
                 }
             }
-        }
-    }
-    fall(&mut random);
-    for child in children {
-        drop(child.join());
-    }
-}
-
-fn receive_all(ledger: Ledger, receiver: Receiver<u64>, mut random: Random, depth: u32) {
-    ledger.counts.add(RECEIVERS, 1);
-    let mut ends = vec![receiver];
-    let mut children = Vec::new();
-    for _ in 0..20 + random.below(200) {
-        let index = random.below(ends.len() as u64) as usize;
-        match random.below(16) {
-            0 => ends.push(ends[index].clone()),
-            1 if ends.len() > 1 => drop(ends.swap_remove(index)),
-            2 if depth > 0 => {
-                let (end, theirs) = (ends[index].clone(), random.fork());
-                let child = fork(move || receive_all(ledger, end, theirs, depth - 1));
-                children.push(child.expect("fork"));
-                random.below(2);
-            }
-            3 => drop(children.pop()),
-            _ => match ends[index].recv_timeout(Duration::from_millis(200)) {
-                Ok(number) => ledger.note(number, RECEIVED),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(error) => panic!("{error}"),
-            },
         }
     }
     fall(&mut random);
@@ -476,10 +460,10 @@ fn a_storm_of_ends_loses_nothing_but_what_the_killed_had_taken() {
                 random.below(2);
                 let worker = if started % 3 == 0 {
                     let receiver = receiver.clone();
-                    fork(move || receive_all(ledger, receiver, theirs, 2))
+                    fork(move || live(ledger, receiver, theirs, 2))
                 } else {
                     let sender = sender.clone();
-                    fork(move || send_all(ledger, sender, theirs, 2))
+                    fork(move || live(ledger, sender, theirs, 2))
                 };
                 workers.push(worker.expect("fork"));
                 started += 1;

@@ -9,19 +9,9 @@ use offspring::{
     channel, fork, plain,
 };
 
-use crate::common::{PATIENCE, children, wait_until};
+use crate::common::{children, sleep_for_ever, wait_until};
 use crate::harness::{apply, test};
-
-fn kill<T>(child: &Child<T>) {
-    child.kill().expect("a signal");
-}
-
-/// Sleeps until it is killed.
-fn sleep_for_ever() -> ! {
-    loop {
-        std::thread::sleep(PATIENCE);
-    }
-}
+use crate::victims::{end, kill};
 
 /// Whatever ends the only sender, the receiver gets what it has sent and then learns that it is
 /// gone.
@@ -263,4 +253,55 @@ fn a_captured_value_that_panics_when_dropped_leaves_the_ends_right() {
     // Nobody has the handle. The next fork buries it.
     wait_until("the child ends", || children().iter().all(|&(_, state)| state == 'Z'));
     fork(|| ()).expect("fork").join().expect("a value");
+}
+
+/// Each end asks now and then whether the others are there, and never waits.
+#[apply(test)]
+fn an_end_that_asks_learns_that_the_last_of_the_others_was_killed() {
+    macro_rules! learns {
+        ($($channel:tt)*) => {
+            let (sender, receiver) = $($channel)*(2).expect("a channel");
+            let first: Child<()> = {
+                let sender = sender.clone();
+                fork(move || {
+                    let _sender = sender;
+                    sleep_for_ever()
+                })
+                .expect("fork")
+            };
+            let last: Child<()> = fork(move || {
+                let _sender = sender;
+                sleep_for_ever()
+            })
+            .expect("fork");
+            end(first);
+            stays(|| receiver.is_disconnected());
+            kill(&last);
+            wait_until("the receiver learns it", || receiver.is_disconnected());
+            drop(last.join());
+
+            let (sender, receiver) = $($channel)*(2).expect("a channel");
+            let child: Child<()> = fork(move || {
+                let _receiver = receiver;
+                sleep_for_ever()
+            })
+            .expect("fork");
+            stays(|| sender.is_disconnected());
+            kill(&child);
+            wait_until("the sender learns it", || sender.is_disconnected());
+            drop(child.join());
+        };
+    }
+    learns!(channel::<String>);
+    learns!(plain::channel::<u64>);
+    learns!(bytes::channel);
+}
+
+/// Asks for longer than an answer from the kernel holds.
+#[track_caller]
+fn stays(is_disconnected: impl Fn() -> bool) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(30) {
+        assert!(!is_disconnected(), "somebody is alive");
+    }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use offspring::{Child, ForkError, JoinError, PanicInfo, Queue, Segment, fork};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::common::{self, sleep_for_ever};
+use crate::common::{self, sandbox, sleep_for_ever};
 use crate::harness::{apply, test};
 use crate::role::{self, role};
 
@@ -65,7 +65,7 @@ fn closure_sees_what_the_parent_had_and_changes_only_its_own_copy() {
 /// Forks a child that ends by a panic. The message does not go to the test's standard error.
 fn panic_of(closure: impl FnOnce() + Send + 'static) -> PanicInfo {
     let child = fork(|| {
-        silence();
+        sandbox::silence();
         closure();
     });
     told_panic(child.expect("fork").join())
@@ -77,12 +77,6 @@ fn told_panic<T>(ending: Result<T, JoinError>) -> PanicInfo {
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("a value"),
     }
-}
-
-/// Points standard error away.
-fn silence() {
-    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
-    nix::unistd::dup2_stderr(nowhere).expect("dup2");
 }
 
 const LINE_OF_THE_PANIC: u32 = line!() + 4;
@@ -154,7 +148,7 @@ fn panic_of_a_thread_of_the_child_comes_back_without_a_place() {
 fn panics_of_child_and_grandchild_come_back_each_with_its_place() {
     ask_for_backtraces(true);
     let child = fork(|| -> () {
-        silence();
+        sandbox::silence();
         for _ in 0..2 {
             let grandchild = fork(|| assert_eq!(a_function_that_panics(13), 0));
             let panic = told_panic(grandchild.expect("fork").join());
@@ -244,7 +238,7 @@ fn value_that_cannot_be_encoded_is_told() {
 #[apply(test)]
 fn value_whose_encoding_panics_is_a_panic() {
     let child = fork(|| {
-        silence();
+        sandbox::silence();
         Awkward::PanicsWhenEncoded
     });
     assert_eq!(told_panic(child.expect("fork").join()).message, "in the encoder");
@@ -305,7 +299,7 @@ fn printer(_: &str) {
     });
     child.expect("fork").join().expect("it returns");
     let panicking = fork(|| {
-        silence();
+        sandbox::silence();
         print!("<panicking>");
         panic!("after printing");
     });
@@ -335,7 +329,7 @@ fn owner_of_destructors(_: &str) {
     let _frame = Loud("frame");
     fork(|| ()).expect("fork").join().expect("it returns");
     let panicking: Result<(), JoinError> = fork(|| {
-        silence();
+        sandbox::silence();
         panic!("unwinding stops at the closure")
     })
     .expect("fork")

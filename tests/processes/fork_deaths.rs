@@ -21,7 +21,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::common::{
-    self, PATIENCE, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead,
+    self, PATIENCE, raw, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead,
     wait_until_stopped,
 };
 use crate::harness::{apply, test};
@@ -784,31 +784,15 @@ fn child_dies_when_its_parent_becomes_another_program() {
     assert!(parent.join().is_err());
 }
 
-/// Ends the calling thread and no other.
-fn end_this_thread() -> ! {
-    // SAFETY: nothing on the stack of a thread that calls this is used by another.
-    unsafe { libc::syscall(libc::SYS_exit, 0) };
-    unreachable!("the thread has ended");
-}
-
-/// Waits, in another thread, until the main thread of this process has ended. It stays a zombie
-/// until the last one has.
-fn wait_for_main_thread() {
-    let stat = format!("/proc/self/task/{}/stat", std::process::id());
-    wait_until("the main thread ends", || {
-        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
-    });
-}
-
 #[apply(test)]
 fn last_thread_may_fork_when_the_main_thread_has_ended() {
     let parent = fork(|| -> () {
         std::thread::spawn(|| {
-            wait_for_main_thread();
+            common::wait_for_main_thread();
             let value = fork(|| fork(|| 7).expect("fork").join().expect("a value"));
             std::process::exit(value.expect("there is one thread").join().expect("a value"));
         });
-        end_this_thread()
+        raw::end_this_thread()
     });
     let ending = parent.expect("fork").join();
     assert!(matches!(ending, Err(JoinError::Exited(7))), "{ending:?}");
@@ -830,7 +814,7 @@ fn outlives_thread(childs_part: fn()) {
         });
         std::thread::spawn(move || {
             let _kept = child.expect("fork");
-            wait_for_main_thread();
+            common::wait_for_main_thread();
             for _ in 0..10 {
                 (&ask).write_all(b"?").expect("the child listens");
                 std::thread::sleep(Duration::from_millis(2));
@@ -838,7 +822,7 @@ fn outlives_thread(childs_part: fn()) {
             parents.tell(std::process::id());
             sleep_for_ever();
         });
-        end_this_thread()
+        raw::end_this_thread()
     })
     .expect("fork");
     let id = answers.hear();

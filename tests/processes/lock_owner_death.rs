@@ -7,11 +7,7 @@ use offspring::{Child, Lock, LockError, LockState, LockTimeoutError, Queue, TryL
 
 use crate::common;
 use crate::harness::{apply, test};
-
-fn kill<T: serde::Serialize + serde::de::DeserializeOwned>(child: &Child<T>) {
-    child.kill().expect("kill");
-    common::wait_until_dead(child.id());
-}
+use crate::victims::kill;
 
 /// A child that has the lock and has half written its value.
 fn owner_of(lock: &Lock<[u64; 2]>) -> Child<()> {

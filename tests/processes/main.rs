@@ -23,6 +23,7 @@ mod channels;
 #[cfg(target_arch = "x86_64")]
 mod counters;
 mod descriptors;
+mod ends;
 mod event;
 mod fork;
 // With musl, nix does not offer `PTRACE_GET_SYSCALL_INFO`: this one and `system_calls` need it.
@@ -47,6 +48,7 @@ mod thousand_processes;
 mod value;
 mod values;
 mod verdicts;
+mod victims;
 #[cfg(target_arch = "x86_64")]
 mod wake_ups;
 

@@ -21,6 +21,7 @@ use crate::common::raw::{self, Board, Ended};
 use crate::common::{self, sandbox};
 use crate::harness::{apply, test};
 use crate::role::{self, role};
+use crate::victims::{child_that, kill};
 
 const MIB: usize = 1 << 20;
 /// No promise on time, a watchdog.
@@ -90,21 +91,6 @@ fn segment(mib: u64) -> Segment {
 
 fn queue_in(segment: &Segment, capacity: usize) -> ByteQueue {
     ByteQueue::with_capacity_in(segment, capacity).expect("a queue")
-}
-
-/// Kills a child and waits until it is dead, without telling the segments.
-fn kill<T: Serialize + serde::de::DeserializeOwned>(child: &Child<T>) {
-    child.kill().expect("kill");
-    common::wait_until_dead(child.id());
-}
-
-/// A child that does something, says so and waits for its end.
-fn child_that(claim: impl FnOnce(&Queue<u64>) + Send + 'static) -> Child<()> {
-    let ready = Queue::<u64>::with_capacity(1).expect("a queue");
-    let theirs = ready.clone();
-    let child = fork(move || claim(&theirs)).expect("fork");
-    ready.recv_timeout(LIMIT).expect("the child is ready");
-    child
 }
 
 /// A child that has the first message and keeps it.
@@ -574,7 +560,7 @@ fn guards_of_the_parents_are_inert_in_a_child() {
         let received = queue.recv_timeout(LIMIT).expect("a message");
         let before = in_use(&segment);
         let (mut loan, mut received) = (Some(loan), Some(received));
-        // Copies of the process: closures of the crate's own fork take no guards with them.
+        // Copies of the process, as a closure of the crate's own fork cannot borrow the message.
         let mut using = raw::fork(|| {
             std::panic::set_hook(Box::new(|_| ()));
             let panics = |work: &mut dyn FnMut()| catch_unwind(AssertUnwindSafe(work)).is_err();
@@ -606,6 +592,61 @@ fn guards_of_the_parents_are_inert_in_a_child() {
         assert_eq!(number(&queue.recv_timeout(LIMIT).expect("sent")), Some(2));
         segment.reap().expect("attached");
         assert_eq!(in_use(&segment), 1 + usize::from(len > 112), "the message that is held");
+    }
+}
+
+/// A closure can take a loan with it. It is the parent's all the same.
+#[apply(test)]
+fn a_loan_that_a_closure_captures_goes_back_in_the_parent() {
+    let segment = segment(8);
+    let queue = queue_in(&segment, 2);
+    for len in [SHORTEST, 1000, MIB] {
+        let before = in_use(&segment);
+        let mut loan = queue.loan(len).expect("room");
+        fill(&mut loan, 1);
+        let theirs = queue.clone();
+        let child = fork(move || {
+            std::panic::set_hook(Box::new(|_| ()));
+            assert!(catch_unwind(AssertUnwindSafe(|| loan.to_vec())).is_err(), "it is inert");
+            // So it is in a process that has used the queue under its own name.
+            drop(theirs.loan(len).expect("room"));
+            assert!(catch_unwind(AssertUnwindSafe(|| loan.to_vec())).is_err(), "it is inert");
+            let sent = catch_unwind(AssertUnwindSafe(|| drop(loan.send())));
+            assert!(sent.is_err(), "it is inert");
+        })
+        .expect("fork");
+        assert_eq!(in_use(&segment), before, "{len} bytes");
+        child.join().expect("no other panic");
+        assert!(queue.is_empty());
+        assert_eq!(after_reaping(&segment), before, "{len} bytes");
+    }
+}
+
+/// A child drops its copies of all handles and the loan last. The parent still has both.
+#[apply(test)]
+fn a_loan_that_is_the_last_handle_in_a_child_is_dropped_there() {
+    for len in [SHORTEST, 1000, MIB] {
+        for has_used_it in [false, true] {
+            let segment = segment(8);
+            let mut queue = Some(queue_in(&segment, 2));
+            let mut loan = queue.as_ref().map(|queue| queue.loan(len).expect("room"));
+            fill(loan.as_mut().expect("there"), 1);
+            let before = in_use(&segment);
+            raw::fork(|| {
+                let queue = queue.take().expect("there");
+                assert!(!has_used_it || queue.is_empty());
+                drop(queue);
+                drop(loan.take());
+            })
+            .join();
+            assert_eq!(after_reaping(&segment), before, "{len} bytes");
+            let loan = loan.expect("there");
+            assert_eq!(number(&loan), Some(1));
+            loan.send().expect("room");
+            let queue = queue.expect("there");
+            assert_eq!(number(&queue.recv_timeout(LIMIT).expect("sent")), Some(1));
+            assert_eq!(after_reaping(&segment), 1, "{len} bytes");
+        }
     }
 }
 

@@ -10,25 +10,10 @@ use offspring::{
 
 use crate::common;
 use crate::harness::{apply, test};
+use crate::victims::{child_that, kill, reader_of};
 
 fn queue(capacity: usize, policy: OnReceiverDeath) -> Queue<u64> {
     QueueOptions::new().capacity(capacity).on_receiver_death(policy).create().expect("a queue")
-}
-
-/// Kills a child and waits until it is dead, without telling the segments: whoever is in its way
-/// finds out alone.
-fn kill(child: &Child<()>) {
-    child.kill().expect("kill");
-    common::wait_until_dead(child.id());
-}
-
-/// A child that claims something, says so and waits for its end.
-fn child_that(claim: impl FnOnce(&Queue<u64>) + Send + 'static) -> Child<()> {
-    let ready = Queue::<u64>::with_capacity(1).expect("a queue");
-    let theirs = ready.clone();
-    let child = fork(move || claim(&theirs)).expect("fork");
-    ready.recv().expect("the child is ready");
-    child
 }
 
 #[apply(test)]
@@ -112,16 +97,6 @@ fn a_sender_killed_while_it_sleeps_holds_nobody_up() {
     queue.send(3).expect("room");
     assert_eq!(queue.recv(), Ok(3));
     assert!(sleeper.join().is_err());
-}
-
-/// A child that has taken the first message in place.
-fn reader_of(queue: &Queue<u64>) -> Child<()> {
-    let theirs = queue.clone();
-    child_that(move |ready| {
-        let message = theirs.recv_ref().expect("a message");
-        ready.send(*message).expect("open");
-        common::sleep_for_ever();
-    })
 }
 
 #[apply(test)]
@@ -297,7 +272,7 @@ fn a_ring_of_two_is_taken_over_from_the_dead() {
         theirs.send(receiver.recv().expect("a message")).expect("open");
         common::sleep_for_ever();
     });
-    let child = child.expect("fork");
+    let child: Child<()> = child.expect("fork");
     (1..=4).for_each(|n| sender.send(n).expect("room"));
     assert_eq!(ready.recv(), Ok(1));
     let segment = Segment::commons().expect("the commons");

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::common;
 use crate::harness::{apply, test};
+use crate::victims::{child_that, reader_of};
 
 /// So many scenes at a time, so many times.
 const AT_A_TIME: usize = 4;
@@ -38,15 +39,6 @@ fn now() -> u64 {
 
 fn queue(capacity: usize, policy: OnReceiverDeath) -> Queue<u64> {
     QueueOptions::new().capacity(capacity).on_receiver_death(policy).create().expect("a queue")
-}
-
-/// A child that claims something, says so and sleeps.
-fn holder(claim: impl FnOnce(&Queue<u64>) + Send + 'static) -> Child<()> {
-    let ready = Queue::<u64>::with_capacity(1).expect("a queue");
-    let theirs = ready.clone();
-    let child = fork(move || claim(&theirs)).expect("fork");
-    ready.recv_timeout(STUCK).expect("the child is ready");
-    child
 }
 
 /// A child that tells when its operation came to an end.
@@ -124,7 +116,7 @@ fn a_receiver_behind_a_killed_reservation_goes_on() {
     measure("sender killed with a reservation, receiver behind it", || {
         let queue = queue(4, OnReceiverDeath::Drop);
         let theirs = queue.clone();
-        let sender = holder(move |ready| {
+        let sender = child_that(move |ready| {
             let _slot = theirs.reserve().expect("open");
             ready.send(0).expect("open");
             common::sleep_for_ever();
@@ -148,20 +140,10 @@ fn a_sender_behind_a_killed_reader_goes_on() {
     });
 }
 
-/// A child that has taken the first message in place.
-fn reader_of(queue: &Queue<u64>) -> Child<()> {
-    let theirs = queue.clone();
-    holder(move |ready| {
-        let message = theirs.recv_ref().expect("a message");
-        ready.send(*message).expect("open");
-        common::sleep_for_ever();
-    })
-}
-
 /// A child that has the lock.
 fn owner_of(lock: &Lock<u64>) -> Child<()> {
     let theirs = lock.clone();
-    holder(move |ready| {
+    child_that(move |ready| {
         let _guard = theirs.lock().expect("clean");
         ready.send(0).expect("open");
         common::sleep_for_ever();
@@ -221,7 +203,7 @@ fn a_sender_of_a_ring_whose_receiver_was_replaced_goes_on() {
         let (mut sender, receiver) = spsc::ring::<u64>(1).expect("a ring");
         let handle = receiver.handle();
         sender.send(1).expect("room");
-        let reader = holder(move |ready| {
+        let reader = child_that(move |ready| {
             let mut receiver = receiver;
             ready.send(receiver.recv().expect("a message")).expect("open");
             common::sleep_for_ever();
@@ -264,7 +246,7 @@ fn a_stopped_owner_of_a_lock_keeps_it() {
     let lock = Lock::new(0_u64).expect("a lock");
     let go_on = Queue::<u64>::with_capacity(1).expect("a queue");
     let (theirs, their_go_on) = (lock.clone(), go_on.clone());
-    let owner = holder(move |ready| {
+    let owner = child_that(move |ready| {
         let mut guard = theirs.lock().expect("clean");
         ready.send(0).expect("open");
         their_go_on.recv().expect("open");
@@ -321,7 +303,7 @@ fn a_stopped_reader_of_a_queue_that_delivers_again_keeps_its_message() {
 fn patient_reader_of(queue: &Queue<u64>) -> (Child<()>, Queue<u64>) {
     let go_on = Queue::<u64>::with_capacity(1).expect("a queue");
     let (theirs, their_go_on) = (queue.clone(), go_on.clone());
-    let reader = holder(move |ready| {
+    let reader = child_that(move |ready| {
         let message = theirs.recv_ref().expect("a message");
         ready.send(*message).expect("open");
         their_go_on.recv().expect("open");
@@ -335,7 +317,7 @@ fn a_stopped_sender_keeps_its_slot() {
     let queue = queue(2, OnReceiverDeath::Drop);
     let go_on = Queue::<u64>::with_capacity(1).expect("a queue");
     let (theirs, their_go_on) = (queue.clone(), go_on.clone());
-    let sender = holder(move |ready| {
+    let sender = child_that(move |ready| {
         let mut slot = theirs.reserve().expect("open");
         slot.write(1);
         ready.send(0).expect("open");

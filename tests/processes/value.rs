@@ -10,14 +10,10 @@ use offspring::{Child, Queue, Shm, TryUpdateError, UpdateError, UpdateTimeoutErr
 
 use crate::common::{self, raw};
 use crate::harness::{apply, test};
+use crate::victims::kill;
 
 /// More than a word.
 type Pair = [u64; 2];
-
-fn kill<T: serde::Serialize + serde::de::DeserializeOwned>(child: &Child<T>) {
-    child.kill().expect("kill");
-    common::wait_until_dead(child.id());
-}
 
 /// A child that has changed the value and not yet returned from the closure.
 fn in_the_middle<T: Shm>(value: &Value<T>, change: fn(&mut T)) -> Child<()> {

@@ -13,6 +13,7 @@ use offspring::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::common::sandbox;
 use crate::harness::{apply, test};
 use crate::role::{self, role};
 
@@ -190,7 +191,7 @@ fn errors_of_this_crate_come_back_as_they_were() {
     // A grandchild's panic, told by the child.
     let panic: Result<(), JoinError> = returned(|| {
         fork(|| {
-            silence();
+            sandbox::silence();
             panic!("no")
         })
         .expect("fork")
@@ -207,12 +208,6 @@ fn path_that_is_no_text_comes_back() {
     let path = std::ffi::OsStr::from_bytes(b"/no/\xff/file");
     let error = returned(move || Segment::open_file(path).unwrap_err());
     assert!(matches!(error, SegmentError::File { path: told, .. } if told == path));
-}
-
-/// Points standard error away.
-fn silence() {
-    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
-    nix::unistd::dup2_stderr(nowhere).expect("dup2");
 }
 
 /// Starts this program again with a `main` that returns an error, and gives what it printed.
@@ -232,7 +227,7 @@ fn main_that_fails(way: &str) {
     }
     fn panicked() -> Result<(), Failure> {
         fork(|| -> () {
-            silence();
+            sandbox::silence();
             panic!("no luck")
         })?
         .join()?;

@@ -12,8 +12,10 @@
 //! ```text
 //! acquire:   set my bit; CAS state OPEN(v) -> OPEN(v+1); only then may the hold end by which I got here
 //! release:   clear my bit
-//! conclude:  v = state; all bits are 0; CAS state OPEN(v) -> GONE, for good
+//! conclude:  v = state > 0; all bits are 0; CAS state OPEN(v) -> GONE, for good
 //! ```
+//! `OPEN(0)` is a role that nobody has had yet, in a channel that is still being made.
+//!
 //! A process that concludes reads the bits one after the other, so a hold may move behind its back:
 //! it has then changed the version, and the swap fails. `GONE` is final. A process that sets its bit
 //! after that finds `GONE` and clears it again.
@@ -33,6 +35,8 @@ use super::line::Line;
 /// Bytes of the words.
 pub(crate) const ENDS_LEN: u64 = size_of::<Ends>() as u64;
 
+/// Nobody has had an end yet.
+const NEW: u64 = 0;
 const GONE: u64 = 1;
 const VERSION_ONE: u64 = 2;
 
@@ -77,7 +81,7 @@ impl Ends {
         for Line(role) in &self.0 {
             role.holders.clear();
             // Relaxed: published with the block's word.
-            role.state.store(0, Ordering::Relaxed);
+            role.state.store(NEW, Ordering::Relaxed);
         }
     }
 
@@ -103,7 +107,8 @@ impl Ends {
         self.role(role).holders.remove(peer);
     }
 
-    /// Whether nobody has ends of this role. If nobody has, nobody ever will again.
+    /// Whether nobody has ends of this role any more. If nobody has, nobody ever will again. A role
+    /// that nobody has had yet is not gone: the process that made the channel takes it next.
     pub(crate) fn conclude(&self, role: Role) -> bool {
         let words = self.role(role);
         loop {
@@ -111,7 +116,7 @@ impl Ends {
             if state & GONE != 0 {
                 return true;
             }
-            if !words.holders.is_empty() {
+            if state == NEW || !words.holders.is_empty() {
                 return false;
             }
             let gone = words.state.compare_exchange(
@@ -142,7 +147,7 @@ mod tests {
     use super::*;
 
     fn ends() -> Ends {
-        let words = || RoleWords { holders: Holders::new(), state: AtomicU64::new(0) };
+        let words = || RoleWords { holders: Holders::new(), state: AtomicU64::new(NEW) };
         Ends([Line(words()), Line(words())])
     }
 
@@ -164,10 +169,22 @@ mod tests {
         assert!(!ends.conclude(Role::Receiver));
     }
 
+    /// A process that other code forks while a channel is being made has a copy of the first end,
+    /// and may look for the other ones before they are there. It once ended the channel.
+    #[test]
+    fn a_role_that_nobody_has_had_yet_is_not_gone() {
+        let ends = ends();
+        assert!(ends.acquire(Role::Sender, 1));
+        assert!(!ends.conclude(Role::Receiver));
+        assert!(ends.acquire(Role::Receiver, 1), "it is still to be had");
+    }
+
     #[test]
     fn what_is_gone_does_not_come_back() {
         let ends = ends();
-        assert!(ends.conclude(Role::Sender), "nobody ever had one");
+        assert!(ends.acquire(Role::Sender, 1));
+        ends.release(Role::Sender, 1);
+        assert!(ends.conclude(Role::Sender));
         assert!(!ends.acquire(Role::Sender, 3));
         assert!(!ends.has(Role::Sender, 3), "the bit is cleared again");
         ends.reset();

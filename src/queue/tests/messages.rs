@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::heap::Pool;
 use crate::object::CreateError;
-use crate::object::transfer::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
+use crate::object::transfer::{
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
+};
 use crate::peer::Fault;
 use crate::queue::{
-    ByteQueue, DecodeError, EncodeError, ObjectQueue, OnReceiverDeath, QueueOptions,
+    ByteQueue, DecodeError, EncodeError, Loan, ObjectQueue, OnReceiverDeath, QueueOptions,
 };
 use crate::segment::Segment;
 
@@ -54,6 +56,114 @@ fn a_loan_that_is_not_sent_gives_its_memory_back() {
     loan.send().expect("room");
     assert_eq!(*queue.recv().expect("a message"), [9; 1000]);
     assert_eq!(blocks(&segment), 1);
+}
+
+/// It once borrowed its queue, and an error with it could not be returned.
+#[test]
+fn a_loan_is_a_value_like_any_other() {
+    fn goes<E: std::error::Error + Send + Sync + 'static>() {}
+    goes::<SendError<Loan>>();
+    goes::<TrySendError<Loan>>();
+    goes::<SendTimeoutError<Loan>>();
+    fn send() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let queue = ByteQueue::with_capacity(1)?;
+        queue.close();
+        let mut loan = queue.loan(500)?;
+        loan.fill(1);
+        loan.send()?;
+        Ok(())
+    }
+    let error = send().expect_err("closed");
+    assert_eq!(error.to_string(), SendError::<()>::Closed(()).to_string());
+}
+
+#[test]
+fn a_loan_is_filled_and_dropped_in_other_threads() {
+    let segment = segment();
+    let queue = ByteQueue::with_capacity_in(&segment, 4).expect("a queue");
+    for len in [10, 1000, 100_000] {
+        let mut loan = queue.loan(len).expect("room");
+        let loan = std::thread::scope(|scope| {
+            let fill = move || {
+                loan.fill(7);
+                loan
+            };
+            scope.spawn(fill).join().expect("no panic")
+        });
+        assert_eq!(*loan, vec![7; len]);
+        let unused = queue.loan(len).expect("room");
+        std::thread::spawn(move || drop(unused)).join().expect("no panic");
+        std::thread::spawn(move || loan.send().expect("room")).join().expect("no panic");
+        assert_eq!(*queue.recv().expect("a message"), vec![7; len]);
+        assert_eq!(blocks(&segment), 1, "{len} bytes");
+    }
+}
+
+#[test]
+fn a_loan_outlives_all_handles_of_its_queue() {
+    for len in [10, 1000, 100_000] {
+        for is_sent in [false, true] {
+            let segment = segment();
+            let queue = ByteQueue::with_capacity_in(&segment, 4).expect("a queue");
+            let mut loan = queue.loan(len).expect("room");
+            drop(queue);
+            loan.fill(7);
+            assert_eq!(*loan, vec![7; len]);
+            assert_eq!(blocks(&segment), 1 + usize::from(len > 112), "it keeps the queue");
+            if is_sent {
+                loan.send().expect("room, though nobody receives it");
+            } else {
+                std::thread::spawn(move || drop(loan)).join().expect("no panic");
+            }
+            assert_eq!(blocks(&segment), 0, "{len} bytes, sent: {is_sent}");
+        }
+    }
+    let queue = ByteQueue::with_capacity_in(&segment(), 4).expect("a queue");
+    let mut loan = queue.loan(1000).expect("room");
+    drop(queue);
+    loan.fill(8);
+    assert_eq!(*loan, [8; 1000], "it keeps the segment");
+}
+
+/// A full queue once said that there was no memory, which it did not need; a closed one, too.
+#[test]
+fn a_full_or_closed_queue_asks_for_no_memory() {
+    let segment = segment();
+    let queue = ByteQueue::with_capacity_in(&segment, 2).expect("a queue");
+    let objects = ObjectQueue::with_capacity_in(&segment, 1).expect("a queue");
+    let (short, long) = (vec![1_u8; 10], vec![1_u8; 1 << 20]);
+    objects.send(short.clone()).expect("room");
+    for _ in 0..2 {
+        queue.send(&short).expect("room");
+    }
+    assert!(queue.try_send(&long).expect_err("no slot").is_full());
+    assert!(objects.try_send(long.clone()).expect_err("no slot").is_full());
+    drop(queue.recv().expect("a message"));
+    objects.recv().expect("a value");
+    assert!(matches!(queue.try_send(&long), Err(TrySendError::Rejected(..))), "a slot, no memory");
+    assert!(matches!(objects.try_send(long.clone()), Err(TrySendError::Rejected(..))));
+    assert!(matches!(queue.send(&long), Err(SendError::Rejected(..))));
+    queue.close();
+    objects.close();
+    assert!(matches!(queue.try_send(&long), Err(TrySendError::Closed(()))));
+    assert!(matches!(queue.send(&long), Err(SendError::Closed(()))));
+    assert!(matches!(objects.try_send(long.clone()), Err(TrySendError::Closed(_))));
+    assert!(matches!(objects.send(long), Err(SendError::Closed(_))));
+    assert_eq!(queue.iter().count(), 1, "what was sent before");
+}
+
+/// As its documentation says.
+#[test]
+fn a_forgotten_message_costs_a_slot_and_memory_until_its_queue_is_gone() {
+    let segment = segment();
+    let queue = ByteQueue::with_capacity_in(&segment, 2).expect("a queue");
+    queue.send(&[1; 500_000]).expect("room");
+    std::mem::forget(queue.recv().expect("a message"));
+    assert!(matches!(queue.send(&[2; 900_000]), Err(SendError::Rejected(..))), "it is still read");
+    drop(queue);
+    let queue = ByteQueue::with_capacity_in(&segment, 2).expect("a queue");
+    queue.send(&[2; 900_000]).expect("the memory of the forgotten one");
+    assert_eq!(blocks(&segment), 2);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! A process writes into a block only while it owns it, and reads only while it holds it, which it
 //! makes known to the monitor.
 
+use std::sync::Arc;
+
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::{BlockId, Pool};
 use crate::object::reap;
@@ -41,9 +43,9 @@ pub fn attached(process: usize) -> Attached {
 }
 
 /// Runs `act` with the segment of a process that is attached from the beginning.
-pub fn with<R>(process: usize, act: impl FnOnce(&Mapping, Region<'_>, PeerId) -> R) -> R {
+pub fn with<R>(process: usize, act: impl FnOnce(&Arc<Mapping>, Region<'_>, PeerId) -> R) -> R {
     let me = peer(process);
-    let mapping = Mapping::new(me.to_bits());
+    let mapping = Arc::new(Mapping::new(me.to_bits()));
     let region = mapping.region().expect("a region");
     act(&mapping, region, me)
 }

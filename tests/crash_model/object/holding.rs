@@ -1,5 +1,7 @@
 //! A process as a holder of the object: as in the crate, but that it always is one.
 
+use std::sync::Arc;
+
 use crate::heap::{AllocError, Pool};
 use crate::object::reap;
 use crate::peer::PeerId;
@@ -10,12 +12,16 @@ use crate::world;
 pub(crate) struct Holder<'a> {
     pub(crate) me: PeerId,
     pub(crate) region: Region<'a>,
-    mapping: &'a Mapping,
+    mapping: &'a Arc<Mapping>,
 }
 
 impl<'a> Holder<'a> {
-    pub(crate) fn new(me: PeerId, region: Region<'a>, mapping: &'a Mapping) -> Holder<'a> {
+    pub(crate) fn new(me: PeerId, region: Region<'a>, mapping: &'a Arc<Mapping>) -> Holder<'a> {
         Holder { me, region, mapping }
+    }
+
+    pub(crate) fn mapping(&self) -> &'a Arc<Mapping> {
+        self.mapping
     }
 
     pub(crate) fn pool(&self) -> Pool<'a> {

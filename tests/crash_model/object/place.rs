@@ -4,6 +4,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use crate::object::holding::Holder;
 use crate::object::{CreateError, Handle};
@@ -61,7 +63,7 @@ pub(crate) trait Block: Copy + fmt::Debug {
 pub(crate) struct Object<B: Block> {
     handle: Handle,
     shape: B::Shape,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     place: Place<B>,
 }
 
@@ -127,7 +129,7 @@ impl<B: Block> Object<B> {
         let peer = PeerId::new(world::me() as u32, 0);
         mapping.set_peer(peer.to_bits(), |_| {});
         let place = Place { peer, seat: Seat { me: peer.owner(), block } };
-        Ok(Object { handle, shape, mapping, place })
+        Ok(Object { handle, shape, mapping: Arc::new(mapping), place })
     }
 
     pub(crate) fn handle(&self) -> Handle {
@@ -146,10 +148,18 @@ impl<B: Block> Object<B> {
         self.enter().ok()
     }
 
+    pub(crate) fn known_unfenced(&self) -> Option<Seat<B>> {
+        self.known().map(Place::seat)
+    }
+
     /// Slow paths enter anew, and keep nothing of the fast ones.
     pub(crate) fn enter(&self) -> Result<&Place<B>, Fault> {
         world::begin_again();
         Ok(&self.place)
+    }
+
+    pub(crate) fn is_me(&self, _peer: PeerId) -> bool {
+        true
     }
 
     pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
@@ -159,6 +169,35 @@ impl<B: Block> Object<B> {
 
     pub(crate) fn is_dead(&self, owner: u32) -> bool {
         owner != self.place.seat.me && world::is_dead(owner as usize)
+    }
+}
+
+/// As in the crate, but that it looks the place up each time.
+pub(crate) struct Near<B: Block, O> {
+    owner: Arc<O>,
+    block: PhantomData<B>,
+}
+
+pub(crate) trait HasObject<B: Block> {
+    fn object(&self) -> &Object<B>;
+}
+
+impl<B: Block, O: HasObject<B>> Near<B, O> {
+    pub(crate) fn new(owner: Arc<O>) -> Result<Near<B, O>, Fault> {
+        owner.object().enter()?;
+        Ok(Near { owner, block: PhantomData })
+    }
+
+    pub(crate) fn owner(&self) -> &O {
+        &self.owner
+    }
+
+    pub(crate) fn approach(&mut self) -> Result<(), Fault> {
+        self.owner.object().enter().map(|_| ())
+    }
+
+    pub(crate) fn seat(&self) -> Option<Seat<B>> {
+        self.owner.object().known_unfenced()
     }
 }
 
