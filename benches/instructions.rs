@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::io::{self, ErrorKind};
 use std::process::{Command, Stdio};
 
-use offspring::{Event, Lock, Queue, Value, plain, spsc};
+use offspring::{Event, Lock, Queue, ShmBox, Value, plain, spsc};
 
 /// Calls that are not counted: once round the ring.
 const WARM_UP: u32 = 64;
@@ -70,6 +70,8 @@ const OPERATIONS: &[Operation] = &[
         messages: BATCH,
     },
     Operation { name: "`Queue` clone, drop", run: queue_clone, messages: 1 },
+    Operation { name: "`Queue::try_send`, a `ShmBox`", run: box_try_send, messages: 1 },
+    Operation { name: "`Queue::try_recv`, a `ShmBox`", run: box_try_recv, messages: 1 },
     Operation { name: "`plain::Sender::try_send`", run: channel_try_send, messages: 1 },
     Operation { name: "`plain::Receiver::try_recv`", run: channel_try_recv, messages: 1 },
     Operation { name: "`plain::Sender` clone, drop", run: channel_clone, messages: 1 },
@@ -98,7 +100,7 @@ const OPERATIONS: &[Operation] = &[
 /// counting on or off.
 mod counted {
     use offspring::spsc::{Consumer, Producer};
-    use offspring::{Event, Lock, Queue, Value, plain};
+    use offspring::{Event, Lock, Queue, ShmBox, Value, plain};
 
     #[inline(never)]
     pub(super) fn queue_try_send(queue: &Queue<u64>, value: u64) -> bool {
@@ -107,6 +109,16 @@ mod counted {
 
     #[inline(never)]
     pub(super) fn queue_try_recv(queue: &Queue<u64>) -> Option<u64> {
+        queue.try_recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn box_try_send(queue: &Queue<ShmBox<[u8]>>, value: ShmBox<[u8]>) -> bool {
+        queue.try_send(value).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn box_try_recv(queue: &Queue<ShmBox<[u8]>>) -> Option<ShmBox<[u8]>> {
         queue.try_recv().ok()
     }
 
@@ -287,6 +299,29 @@ fn queue_try_send(calls: u32) {
 
 fn queue_try_recv(calls: u32) {
     through_queue(calls, plain_send, counted::queue_try_recv);
+}
+
+/// The same box, there and back.
+fn through_queue_of_boxes(
+    calls: u32,
+    send: impl Fn(&Queue<ShmBox<[u8]>>, ShmBox<[u8]>) -> bool,
+    recv: impl Fn(&Queue<ShmBox<[u8]>>) -> Option<ShmBox<[u8]>>,
+) {
+    let queue = Queue::with_capacity(CAPACITY).expect("a queue");
+    let mut value = ShmBox::zeroed(1 << 20).expect("room");
+    for _ in 0..calls {
+        assert!(send(&queue, value));
+        value = recv(&queue).expect("sent");
+    }
+}
+
+fn box_try_send(calls: u32) {
+    through_queue_of_boxes(calls, counted::box_try_send, |queue| queue.try_recv().ok());
+}
+
+fn box_try_recv(calls: u32) {
+    let send = |queue: &Queue<ShmBox<[u8]>>, value| queue.try_send(value).is_ok();
+    through_queue_of_boxes(calls, send, counted::box_try_recv);
 }
 
 fn channel_try_send(calls: u32) {

@@ -41,6 +41,8 @@
 //!   [`mod@bytes`]: channels of messages of any length.
 //! - [`ObjectQueue`]: the same kind of queue with equal handles, which ends when one calls `close`.
 //!   [`ByteQueue`]: messages of any length, written and read in place.
+//! - [`ShmBox`], [`ShmVec`], [`ShmStr`]: memory that one process owns, and that moves through a
+//!   [`Queue`] without a copy.
 //! - [`Lock`]: a value that one thread of one process has at a time.
 //! - [`Value`]: a value that is read without a lock and changed as a whole: counters, prices,
 //!   settings.
@@ -49,6 +51,7 @@
 //!   that a child can return.
 //! - [`Segment`]: the memory, for programs that want more than one.
 //! - [`derive(Shm)`](derive@Shm): makes your own structs values that can be sent and shared.
+//!   [`derive(Transfer)`](derive@Transfer): the same for structs with boxes, which can be sent.
 //!
 //! # What there is not
 //! There is no network, no persistence of messages across a reboot, no fairness between those who
@@ -66,9 +69,10 @@
 //! - `sync`, `ring`, `heap`: algorithms over words that they are given. They do not use each other.
 //! - `object`: typed objects in blocks: what lies there (`block`, `payload`), how a process reaches
 //!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
-//!   (`transfer`), messages in blocks of their own (`parcel`), who has which end of a channel
+//!   (`transfer`), messages in blocks of their own (`parcel`), values that own blocks (`carry`,
+//!   `owned`), who has which end of a channel
 //!   (`ends`), and what is cleared up after the dead (`reap`).
-//! - `queue`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
+//! - `queue`, `boxed`, `lock`, `spsc`, `value`, `event`: what users hold, without `unsafe`.
 //! - `channel`: queues with two kinds of ends.
 //! - `process`: children.
 
@@ -90,6 +94,8 @@ mod ring;
 mod sync;
 mod sys;
 
+#[cfg(not(loom))]
+mod boxed;
 #[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]
@@ -118,17 +124,22 @@ mod value;
 pub use sync::{Wait, lock::LockState};
 #[cfg(not(loom))]
 pub use {
+    boxed::{Boxable, ShmBox, ShmStr, ShmVec},
     channel::{Receiver, ReceiverIter, Sender, bytes, channel, plain},
     event::{Event, TryWaitError, WaitTimeoutError},
     lock::{Lock, LockError, LockGuard, LockTimeoutError, RecoveryGuard, TryLockError},
     object::attempt::Never,
+    object::carry::Transfer,
     object::transfer::{
         RecvError, RecvTimeoutError, SendError, SendManyError, SendTimeoutError, TryRecvError,
         TrySendError,
     },
-    object::{CreateError, Handle},
+    object::{CreateError, Handle, PeerStats, SegmentStats, Usage},
     peer::Fault,
-    process::{Child, Failure, ForkError, JoinError, Location, PanicInfo, end_with_parent, fork},
+    process::{
+        Child, Failure, ForkError, JoinError, Location, Moved, PanicInfo, Return, end_with_parent,
+        fork,
+    },
     queue::{
         ByteQueue, DecodeError, EncodeError, Iter, Loan, Message, Messages, ObjectQueue, Objects,
         OnReceiverDeath, Queue, QueueOptions, Received, Reservation,
@@ -179,6 +190,41 @@ pub use {
 #[cfg(not(loom))]
 pub use offspring_derive::Shm;
 
+/// Makes a struct of your own [`Transfer`](trait@Transfer)(trait@Transfer), so that it can be sent through a
+/// [`Queue`], with the boxes that it contains.
+///
+/// The type of each field is `Transfer`: plain data that is [`Shm`](trait@Shm), boxes, or other such
+/// structs. A program that uses this crate under another name adds `#[transfer(crate = path)]`. A
+/// struct of plain data alone is better [`Shm`](derive@Shm). The struct has no `Drop` of its own.
+///
+/// # Examples
+/// ```
+/// use offspring::{Queue, ShmBox, ShmStr};
+///
+/// #[derive(offspring::Transfer)]
+/// struct Frame {
+///     number: u32,
+///     name: ShmStr,
+///     pixels: ShmBox<[u8]>,
+/// }
+///
+/// let frames = Queue::<Frame>::with_capacity(4)?;
+/// let (name, pixels) = (ShmStr::new("left eye")?, ShmBox::zeroed(1 << 20)?);
+/// frames.send(Frame { number: 7, name, pixels })?;
+/// let frame = frames.recv()?;
+/// assert_eq!((frame.number, &*frame.name, frame.pixels.len()), (7, "left eye", 1 << 20));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// What cannot travel is refused:
+/// ```compile_fail,E0277
+/// #[derive(offspring::Transfer)]
+/// struct Frame {
+///     pixels: Vec<u8>,
+/// }
+/// ```
+#[cfg(not(loom))]
+pub use offspring_derive::Transfer;
+
 /// The crate whose traits the derived ones are: every [`bytemuck::Pod`] type is
 /// [`Shm`](trait@Shm), in the version that is exported here.
 #[cfg(not(loom))]
@@ -188,6 +234,8 @@ pub use bytemuck;
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::object::carry::{Arrival, Departure, Pair};
+
     /// Gives the size of a type, and does not compile unless the type is `Shm`.
     pub const fn size_of_shm<T: crate::Shm>() -> usize {
         size_of::<T>()

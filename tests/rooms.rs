@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 10] = [
     &["sync", "ring"],
     &["heap"],
     &["object"],
-    &["queue", "lock", "spsc", "value", "event"],
+    &["queue", "boxed", "lock", "spsc", "value", "event"],
     &["channel"],
     &["process"],
 ];

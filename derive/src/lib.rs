@@ -1,4 +1,4 @@
-//! `#[derive(Shm)]`: checks that values of a struct may be stored in shared memory.
+//! `#[derive(Transfer)]`: field by field, in `transfer`. `#[derive(Shm)]`: checks that values of a struct may be stored in shared memory.
 //!
 //! Used through `offspring`, which exports the macro under the name of its trait. Every
 //! `bytemuck::Pod` type is `Shm`, so the macro derives `Pod` and `Zeroable`. It also generates
@@ -10,6 +10,8 @@
 //! | the order of the fields is fixed | `repr(C)` or `repr(transparent)` |
 //! | no padding | constants that the compiler evaluates: each field begins where the one before it ends, and the struct ends with the last |
 //! | `Copy`, `'static`, `Send` | bounds of the traits |
+
+mod transfer;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -28,11 +30,19 @@ pub fn derive_shm(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand(&input).unwrap_or_else(Error::into_compile_error).into()
 }
 
+/// Implements [`Transfer`](https://docs.rs/offspring/latest/offspring/trait.Transfer.html) for a struct
+/// whose fields all do.
+#[proc_macro_derive(Transfer, attributes(transfer))]
+pub fn derive_transfer(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let input = syn::parse_macro_input!(input as DeriveInput);
+    transfer::expand(&input).unwrap_or_else(Error::into_compile_error).into()
+}
+
 fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let DataStruct { fields, .. } = the_struct(input)?;
     let representation = representation(input)?;
     refuse_parameters(&input.generics, representation)?;
-    let offspring = path_of_offspring(&input.attrs)?;
+    let offspring = path_of_offspring(&input.attrs, "shm")?;
     for attribute in fields.iter().flat_map(|field| &field.attrs) {
         if attribute.path().is_ident("shm") {
             return Err(Error::new_spanned(attribute, "`shm` belongs to the struct, not a field"));
@@ -129,10 +139,11 @@ fn refuse_parameters(generics: &Generics, representation: Representation) -> Res
     Ok(())
 }
 
-/// Returns the path in `#[shm(crate = path)]`, or the default, `::offspring`.
-fn path_of_offspring(attributes: &[Attribute]) -> Result<Path> {
+/// Returns the path in `#[shm(crate = path)]`, or in an attribute of another `name`; or the default,
+/// `::offspring`.
+fn path_of_offspring(attributes: &[Attribute], name: &str) -> Result<Path> {
     let mut path = parse_quote!(::offspring);
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("shm")) {
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident(name)) {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("crate") {
                 return Err(meta.error("the one option is `crate = path`"));

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::object::block::ends::Role;
+use crate::object::carry::Transfer;
 use crate::object::ends::{Channel, End};
 use crate::peer::{Fault, PeerId};
 use crate::queue::{ByteQueue, ObjectQueue, Queue};
-use crate::segment::Shm;
 
 /// A queue that may be that of a channel.
 pub(super) trait Base: fmt::Debug {
@@ -18,7 +18,7 @@ pub(super) trait Base: fmt::Debug {
     fn is_disconnected(&self, role: Role) -> bool;
 }
 
-impl<T: Shm> Base for Queue<T> {
+impl<T: Transfer> Base for Queue<T> {
     #[inline]
     fn known_peer(&self) -> Option<PeerId> {
         Queue::known_peer(self)

@@ -1,4 +1,4 @@
-//! Channels of plain values, which are copied and not encoded.
+//! Channels of plain values, which are copied and not encoded, and of boxes, which move.
 
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use crate::channel::ended::{self, Ended};
 use crate::object::CreateError;
 use crate::object::block::ends::Role;
-use crate::object::kind::Kind;
+use crate::object::carry::{self, Transfer};
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
 use crate::queue::{Queue, QueueOptions};
-use crate::segment::{Segment, Shm};
+use crate::segment::Segment;
 
 /// Makes a channel of `capacity` slots for plain values, in the commons.
 ///
@@ -30,7 +30,7 @@ use crate::segment::{Segment, Shm};
 /// assert_eq!(child.join()?, 55);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn channel<T: Shm>(capacity: usize) -> Result<(Sender<T>, Receiver<T>), CreateError> {
+pub fn channel<T: Transfer>(capacity: usize) -> Result<(Sender<T>, Receiver<T>), CreateError> {
     QueueOptions::new().capacity(capacity).create_plain_channel()
 }
 
@@ -39,7 +39,9 @@ impl QueueOptions {
     ///
     /// # Errors
     /// As [`plain::channel`](channel).
-    pub fn create_plain_channel<T: Shm>(&self) -> Result<(Sender<T>, Receiver<T>), CreateError> {
+    pub fn create_plain_channel<T: Transfer>(
+        &self,
+    ) -> Result<(Sender<T>, Receiver<T>), CreateError> {
         self.create_plain_channel_in(&Segment::commons()?)
     }
 
@@ -47,12 +49,11 @@ impl QueueOptions {
     ///
     /// # Errors
     /// As [`plain::channel`](channel).
-    pub fn create_plain_channel_in<T: Shm>(
+    pub fn create_plain_channel_in<T: Transfer>(
         &self,
         segment: &Segment,
     ) -> Result<(Sender<T>, Receiver<T>), CreateError> {
-        let kind = Kind::PlainChannel.with::<T>();
-        let queue = Queue::make(segment, &self.of_channel(), kind)?;
+        let queue = Queue::make(segment, &self.of_channel(), carry::channel_kind::<T>())?;
         let sender = Sender { ended: Ended::first(queue.clone(), Role::Sender)? };
         Ok((sender, Receiver { ended: Ended::first(queue, Role::Receiver)? }))
     }
@@ -74,11 +75,11 @@ impl QueueOptions {
 /// assert_eq!(sender.send(7).unwrap_err().into_inner(), 7);
 /// # Ok::<(), offspring::CreateError>(())
 /// ```
-pub struct Sender<T: Shm> {
+pub struct Sender<T: Transfer> {
     ended: Ended<Queue<T>>,
 }
 
-impl<T: Shm> Sender<T> {
+impl<T: Transfer> Sender<T> {
     /// Sends `value`, waiting for a free slot as long as it takes.
     ///
     /// # Memory ordering
@@ -119,7 +120,7 @@ impl<T: Shm> Sender<T> {
     }
 }
 
-ended::sender!([T: Shm] Sender<T>);
+ended::sender!([T: Transfer] Sender<T>);
 
 /// The receiving end of a [`channel`].
 ///
@@ -129,11 +130,11 @@ ended::sender!([T: Shm] Sender<T>);
 /// # Peer death
 /// As [`Queue`]. If the last sender's process is killed, blocked receivers get what is left
 /// and then `Disconnected`, within 100 ms.
-pub struct Receiver<T: Shm> {
+pub struct Receiver<T: Transfer> {
     ended: Ended<Queue<T>>,
 }
 
-impl<T: Shm> Receiver<T> {
+impl<T: Transfer> Receiver<T> {
     /// Receives a value, waiting as long as it takes.
     ///
     /// # Memory ordering
@@ -179,24 +180,24 @@ impl<T: Shm> Receiver<T> {
     }
 }
 
-ended::receiver!([T: Shm] Receiver<T>, for<'a> [T: Shm] T, by Iter<'a, T>);
+ended::receiver!([T: Transfer] Receiver<T>, for<'a> [T: Transfer] T, by Iter<'a, T>);
 
 /// Receives one value after the other, waiting for each. Made by [`Receiver::iter`].
 #[derive(Debug)]
 #[must_use = "an iterator does nothing unless it is asked"]
-pub struct Iter<'a, T: Shm> {
+pub struct Iter<'a, T: Transfer> {
     receiver: &'a Receiver<T>,
     end: Option<RecvError>,
 }
 
-impl<T: Shm> Iter<'_, T> {
+impl<T: Transfer> Iter<'_, T> {
     /// Why the iteration ended; `None` before the end.
     pub fn end(&self) -> Option<RecvError> {
         self.end
     }
 }
 
-impl<T: Shm> Iterator for Iter<'_, T> {
+impl<T: Transfer> Iterator for Iter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -207,4 +208,4 @@ impl<T: Shm> Iterator for Iter<'_, T> {
     }
 }
 
-impl<T: Shm> FusedIterator for Iter<'_, T> {}
+impl<T: Transfer> FusedIterator for Iter<'_, T> {}

@@ -8,7 +8,8 @@
 //!      8     8  kind     the owner, before SHARED: fingerprint of what lies in the block
 //!     16     8  len      the owner: bytes in use, from the start of the block
 //!     24     8  pages    the owner: how many pages are backed, and the same number inverted
-//!     32    24  carrier  the owner, before CARRIED: block, generation and position of the slot
+//!     32    24  carrier  the owner, before CARRIED: block, generation and inverted position of the
+//!                        slot; no position (0) in a free block and while the rest is written
 //!     56     8  -
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
@@ -19,8 +20,10 @@
 //! # States
 //! ```text
 //! FREE(g) --allocate: CAS--> OWNED(g, p) --built: CAS---> SHARED(g) --the last holder: CAS----> OWNED(g, p) --> FREE(g+1)
-//!                               |  |                                                               |    |
-//!                               |  +--sent in a slot: CAS--> CARRIED(g+1) --done, or stranded: CAS-+    |
+//!                               |  |  ^                                                            |    |
+//!                               |  +--|--sent: CAS--> CARRIED(g+1) --done, stranded, taken: CAS----+    |
+//!                               |     |                   |  ^                                          |
+//!                               |     +--send failed: CAS-+  +--taker dead, message is not: CAS---------+
 //!                               +--------- p dead: the reaper gives it back ----------------------------+
 //! ```
 //! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block
@@ -35,11 +38,23 @@
 //! the slot, and swaps exactly the word that it read. Each way into `CARRIED` has a generation of
 //! its own, so the swap fails if the block was sent again meanwhile. A generation comes round after
 //! 2^29 messages, and a process sends fewer than 5 million of that kind in a second.
+//!
+//! A receiver may *take* a block out of its message ([`carry`](crate::object::carry)): the block is
+//! `OWNED` by it while the slot is still its own. If it dies then, and the message is to be delivered
+//! again, the block goes back to `CARRIED`, or straight to the next receiver. The carrier says which
+//! block that is: for each other block that is `OWNED` it names a slot that is in a later lap, or
+//! none. Therefore the position is written first as `NOWHERE`, so that no mixture of an old carrier
+//! and a new one names a slot.
+//!
+//! A block that is part of what a child returns is `CARRIED` by its parent's entry in the peer table,
+//! in that generation, and names the child, too. It is stranded once the parent is gone.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::heap::holders::Holders;
+use crate::peer::PeerId;
+use crate::peer::id::GENERATION_BITS as GENERATION_BITS_OF_PEER;
 use crate::primitive::{AtomicU64, Ordering};
-use crate::segment::layout::BLOCK_HEADER_SIZE;
+use crate::segment::layout::{BLOCK_HEADER_SIZE, PEERS};
 use crate::segment::region::Shared;
 
 const STATE_BITS: u32 = 3;
@@ -110,7 +125,17 @@ impl BlockWord {
     }
 }
 
-/// The slot that carries a block: that of a queue, in one lap.
+/// In place of an inverted position: in no slot. As in fresh memory.
+const NOWHERE: u64 = 0;
+
+/// In place of a queue's block: the carrier is what a child returns.
+const RESULT: u64 = u64::MAX;
+/// Bits of an index of a peer in the position of such a carrier.
+const INDEX_BITS: u32 = 16;
+
+const _: () = assert!(PEERS <= 1 << INDEX_BITS && GENERATION_BITS_OF_PEER + 2 * INDEX_BITS < 64);
+
+/// What carries a block: the slot of a queue in one lap, or what a child returns to its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Carrier {
     /// The queue's block.
@@ -118,6 +143,23 @@ pub(crate) struct Carrier {
     pub(crate) generation: u32,
     /// Slot and lap.
     pub(crate) position: u64,
+}
+
+impl Carrier {
+    /// What `child` returns to `parent`. It carries as long as the parent is attached, which takes
+    /// the blocks or frees them.
+    pub(crate) fn of_result(parent: PeerId, child: PeerId) -> Carrier {
+        let position = u64::from(child.generation()) << (2 * INDEX_BITS)
+            | u64::from(child.index()) << INDEX_BITS
+            | u64::from(parent.index());
+        Carrier { block: RESULT, generation: parent.generation(), position }
+    }
+
+    /// The parent that takes the blocks, if this is what a child returns.
+    pub(crate) fn receiver(&self) -> Option<PeerId> {
+        let index = (self.position & ((1 << INDEX_BITS) - 1)) as u32;
+        (self.block == RESULT).then(|| PeerId::new(index, self.generation))
+    }
 }
 
 /// A number as it stands in the segment: with its inverse above it, except for the zero of fresh
@@ -174,6 +216,13 @@ impl BlockHeader {
         self.advance(from, owned).then_some(owned)
     }
 
+    /// Makes a block another process's that this one owns.
+    pub(crate) fn pass(&self, owned: BlockWord, heir: u32) -> bool {
+        // Relaxed: published by the word. It may have been returned to this process by a child.
+        self.carrier[2].store(NOWHERE, Ordering::Relaxed);
+        self.own(owned, heir).is_some()
+    }
+
     /// Shows a built block to its holders.
     pub(crate) fn share(&self, owned: BlockWord) -> bool {
         self.advance(owned, owned.with(State::Shared))
@@ -183,25 +232,37 @@ impl BlockHeader {
     /// claim of the slot keeps it there.
     pub(crate) fn carry(&self, owned: BlockWord, carrier: Carrier) -> Option<BlockWord> {
         let Carrier { block, generation, position } = carrier;
-        // Relaxed: published by the word.
-        for (word, value) in self.carrier.iter().zip([block, generation.into(), position]) {
-            word.store(value, Ordering::Relaxed);
-        }
+        // Release: in this order, for the process that judges the block if this one is killed here.
+        // It does so after the kernel has said that this one is dead, and sees what it has stored.
+        self.carrier[2].store(NOWHERE, Ordering::Release);
+        self.carrier[0].store(block, Ordering::Release);
+        self.carrier[1].store(generation.into(), Ordering::Release);
+        self.carrier[2].store(!position, Ordering::Release);
         let carried = owned.next_generation().with(State::Carried);
         self.advance(owned, carried).then_some(carried)
     }
 
-    /// The slot that carries a block, if the word read before this is [`State::Carried`] and is
-    /// still the same after it.
+    /// Puts a block back into its message, from which a process took it that is dead.
+    pub(crate) fn put_back(&self, owned: BlockWord) -> bool {
+        self.advance(owned, owned.with(State::Carried))
+    }
+
+    /// The slot that carries a block, or from which it was taken, if the word that was read before
+    /// this is still the same after it. `None` if it is in no slot.
     pub(crate) fn carrier(&self) -> Option<Carrier> {
         // Relaxed: ordered by the word.
         let [block, generation, position] =
             [0, 1, 2].map(|index: usize| self.carrier[index].load(Ordering::Relaxed));
-        Some(Carrier { block, generation: u32::try_from(generation).ok()?, position })
+        if position == NOWHERE {
+            return None;
+        }
+        Some(Carrier { block, generation: u32::try_from(generation).ok()?, position: !position })
     }
 
     /// Gives an owned block back. Nothing in it may be used after this.
     pub(crate) fn free(&self, owned: BlockWord) -> bool {
+        // Relaxed: published by the word. Its next owner has taken it from no message.
+        self.carrier[2].store(NOWHERE, Ordering::Relaxed);
         self.advance(owned, owned.next_generation())
     }
 
@@ -292,6 +353,20 @@ mod tests {
             (last.next_version().state(), last.next_version().generation()),
             (State::Shared, 1)
         );
+    }
+
+    #[test]
+    fn a_result_names_its_parent_and_its_child() {
+        let parent = PeerId::new(1023, u32::MAX);
+        let carrier = Carrier::of_result(parent, PeerId::new(1023, u32::MAX));
+        assert_eq!(carrier.receiver(), Some(parent));
+        assert_ne!(!carrier.position, NOWHERE);
+        for other in [PeerId::new(1022, u32::MAX), PeerId::new(1023, 5)] {
+            assert_ne!(Carrier::of_result(parent, other), carrier);
+            assert_ne!(Carrier::of_result(other, parent), carrier);
+        }
+        let slot = Carrier { block: 7, generation: 0, position: 0 };
+        assert_eq!(slot.receiver(), None);
     }
 
     #[test]

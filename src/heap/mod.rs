@@ -4,9 +4,11 @@
 //! - [`block`]: a block's header and the states of its word.
 //! - [`holders`]: which processes hold a shared block.
 //! - [`pool`]: allocation, release, and the walk that clears up after the dead.
+//! - [`stats`]: what the blocks are used for.
 
 pub(crate) mod block;
 pub(crate) mod holders;
 pub(crate) mod pool;
+pub(crate) mod stats;
 
 pub(crate) use pool::{AllocError, BlockId, Pool};

@@ -24,6 +24,7 @@ use std::fmt;
 
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State, once, twice};
 use crate::peer::PeerId;
+use crate::peer::table::Table;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::{BLOCK_HEADER_SIZE, CLASS_WORDS_SIZE, Class, HEAP_WORDS_SIZE};
 use crate::segment::region::{Mapping, Region, Shared};
@@ -32,17 +33,17 @@ use crate::sys::error::OsError;
 /// Block headers that get pages at a time.
 const FRONTIER_STEP: u64 = 64;
 /// Blocks from this size on may give their pages back when freed.
-const PUNCH_FROM: u64 = 64 << 10;
+pub(super) const PUNCH_FROM: u64 = 64 << 10;
 /// Bytes of large free blocks that keep their pages: at most this, and an eighth of the budget.
 const KEEP_MOST: u64 = 256 << 20;
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 /// How often to count again if others charge meanwhile.
 const RECOUNTS: u32 = 3;
 
 #[derive(Debug)]
 #[repr(C)]
-struct HeapWords {
-    used: AtomicU64,
+pub(super) struct HeapWords {
+    pub(super) used: AtomicU64,
     kept: AtomicU64,
     reserved: [AtomicU64; 6],
 }
@@ -164,6 +165,14 @@ pub(crate) struct Carried {
     pub(crate) generation: u32,
 }
 
+/// A block that was taken out of a message, and what it says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) owned: Owned,
+    pub(crate) kind: u64,
+    pub(crate) len: u64,
+}
+
 impl<'a> Pool<'a> {
     pub(crate) fn new(mapping: &'a Mapping, region: Region<'a>) -> Pool<'a> {
         Pool { mapping, region }
@@ -171,6 +180,11 @@ impl<'a> Pool<'a> {
 
     pub(crate) fn region(&self) -> Region<'a> {
         self.region
+    }
+
+    /// The peers of the segment.
+    pub(crate) fn peers(&self) -> Option<Table<'a>> {
+        Table::of(self.region, self.mapping.layout().peers())
     }
 
     /// Takes a block of at least `len` bytes for `me`, backs it with pages and records `kind`.
@@ -203,6 +217,11 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// Makes an owned block that of `heir`, a child which does not run yet.
+    pub(crate) fn pass(&self, owned: &Owned, heir: PeerId) -> bool {
+        self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner()))
+    }
+
     /// Makes an owned block part of the message in a slot that `carrier` names, which the caller has
     /// claimed and not yet published. `None` if somebody has written over the block's word.
     pub(crate) fn carry(&self, owned: &Owned, carrier: Carrier) -> Option<Carried> {
@@ -233,6 +252,70 @@ impl<'a> Pool<'a> {
                 self.tear_down(carried.id, header, owned, Pages::Keep);
             }
         }
+    }
+
+    /// The block `id`, if it belongs to `owner` in this generation.
+    pub(crate) fn owned(&self, id: BlockId, generation: u32, owner: u32) -> Option<Owned> {
+        let word = self.header(id)?.load();
+        let is_owned = word.state() == State::Owned(owner) && word.generation() == generation;
+        if is_owned { Some(Owned { id, offset: self.offset(id)?, word }) } else { None }
+    }
+
+    /// Takes a block out of the message in the slot of `carrier`, which `me` has claimed for reading.
+    /// `None` if it is not part of that message.
+    pub(crate) fn take(&self, carried: Carried, carrier: Carrier, me: u32) -> Option<Taken> {
+        let header = self.header(carried.id)?;
+        // Twice: its reaper may just put the block back that a dead receiver had taken.
+        for _ in 0..2 {
+            let word = header.load();
+            let is_there = match word.state() {
+                State::Carried => true,
+                // Another receiver had taken it from this slot in this lap. The slot is ours now, so
+                // that one is dead. What we have taken ourselves is not in the message twice.
+                State::Owned(before) => before != me,
+                _ => false,
+            };
+            if !is_there
+                || word.generation() != carried.generation
+                || header.carrier() != Some(carrier)
+            {
+                return None;
+            }
+            if let Some(word) = header.own(word, me) {
+                let owned = Owned { id: carried.id, offset: self.offset(carried.id)?, word };
+                return Some(Taken {
+                    owned,
+                    kind: header.kind(),
+                    len: self.len(carried.id, header),
+                });
+            }
+        }
+        None
+    }
+
+    /// Takes a block back that `me` has just [made part](Pool::carry) of a message, which it has not
+    /// published.
+    pub(crate) fn take_back(&self, carried: Carried, me: u32) -> Option<Owned> {
+        let header = self.header(carried.id)?;
+        let word = header.load();
+        if word.state() != State::Carried || word.generation() != carried.generation {
+            return None;
+        }
+        let word = header.own(word, me)?;
+        Some(Owned { id: carried.id, offset: self.offset(carried.id)?, word })
+    }
+
+    /// Gives back every block of which the carrier belongs to `me` alone, as `is_mine` says.
+    pub(crate) fn discard_all(&self, me: u32, is_mine: impl Fn(Carrier) -> bool) {
+        self.walk(|id, header| {
+            let word = header.load();
+            if word.state() == State::Carried
+                && header.carrier().is_some_and(&is_mine)
+                && let Some(owned) = header.own(word, me)
+            {
+                self.tear_down(id, header, owned, Pages::Keep);
+            }
+        });
     }
 
     /// Gives back every block that is part of no message any more. `carries` says whether a slot
@@ -379,10 +462,14 @@ impl<'a> Pool<'a> {
 
     /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block
     /// that it held, before its hold ends. `empty` is as in [`Pool::leave`].
+    ///
+    /// What it had taken out of a message that it had not released goes back there. If nobody can
+    /// receive that message, [`Pool::sweep`] finds it.
     pub(crate) fn clear(
         &self,
         peer: PeerId,
         me: PeerId,
+        carries: impl Fn(Carrier) -> bool,
         recover: impl Fn(Attached),
         empty: impl Fn(Attached),
     ) {
@@ -392,7 +479,10 @@ impl<'a> Pool<'a> {
                 State::Owned(owner) if owner == peer.owner() => {
                     // If it was killed in `share`, its bit is set already.
                     header.holders.remove(peer.index());
-                    if let Some(mine) = header.own(word, me.owner()) {
+                    if header.carrier().is_some_and(&carries) {
+                        // If it is gone, the next receiver of the message has it.
+                        header.put_back(word);
+                    } else if let Some(mine) = header.own(word, me.owner()) {
                         self.tear_down(id, header, mine, Pages::Give);
                     }
                 }
@@ -673,7 +763,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Visits the header of every block that was ever used.
-    fn walk(&self, mut visit: impl FnMut(BlockId, &'a BlockHeader)) {
+    pub(super) fn walk(&self, mut visit: impl FnMut(BlockId, &'a BlockHeader)) {
         for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
             let Some(words) = self.class_words(class) else {
                 return;
@@ -689,7 +779,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    fn class(&self, id: BlockId) -> Option<&'a Class> {
+    pub(super) fn class(&self, id: BlockId) -> Option<&'a Class> {
         self.mapping.layout().classes().get(usize::from(id.class))
     }
 
@@ -722,11 +812,11 @@ impl<'a> Pool<'a> {
 
     /// Bytes in use of a block, never more than it has: a corrupt length must not reach the blocks
     /// behind it.
-    fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
+    pub(super) fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
         header.len().min(self.class(id).map_or(0, |class| class.block_size))
     }
 
-    fn heap_words(&self) -> Option<&'a HeapWords> {
+    pub(super) fn heap_words(&self) -> Option<&'a HeapWords> {
         self.region.at(self.mapping.layout().heap_words())
     }
 

@@ -27,6 +27,9 @@
 //! its serial number. If it forks, the inner closure has a list of its own, and the new process
 //! ignores the lists that it inherits.
 //!
+//! A box that the closure captured goes the same way ([`owned`](super::owned)): when the parent drops
+//! it then, its memory becomes the child's, and is not freed ([`heir_in`]).
+//!
 //! # Peer death
 //! A parent killed before the child was let go takes the child with it, and whoever clears up after
 //! either of them clears the bits. A child killed meanwhile keeps its entry until its parent has
@@ -103,10 +106,12 @@ fn all() -> MutexGuard<'static, BTreeMap<Name, Owner>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The serial number of the next end.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// The serial number of the next end or box.
+static NEXT: AtomicU64 = AtomicU64::new(FIRST);
 
-fn next_serial() -> u64 {
+const FIRST: u64 = 1;
+
+pub(crate) fn next_serial() -> u64 {
     // Relaxed: only the number matters.
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -222,6 +227,8 @@ struct Dropping {
     /// The serial number that was next at the fork. An end that was made since is not the child's.
     next_at_fork: u64,
     captured: Vec<Named>,
+    /// Who the child is, in each segment.
+    child: Vec<(FileId, PeerId)>,
 }
 
 thread_local! {
@@ -232,9 +239,23 @@ thread_local! {
 /// Takes note of an end that is dropped with a closure; `None` if it is not.
 fn note(dropping: &RefCell<Option<Dropping>>, end: &Named) -> Option<()> {
     let mut dropping = dropping.try_borrow_mut().ok()?;
-    let Dropping { process, next_at_fork, captured } = dropping.as_mut()?;
+    let Dropping { process, next_at_fork, captured, .. } = dropping.as_mut()?;
     let is_captured = end.serial < *next_at_fork && *process == sys::process::pid();
     is_captured.then(|| captured.push(end.clone()))
+}
+
+/// The child to which a box with this serial number goes that is being dropped, in the segment with
+/// this file; `None` if it is not dropped with the closure of a child.
+pub(crate) fn heir_in(file: FileId, serial: u64) -> Option<PeerId> {
+    // A box in a thread-local may be dropped after this one is gone.
+    let heir = DROPPING.try_with(|dropping| {
+        let dropping = dropping.try_borrow().ok()?;
+        let Dropping { process, next_at_fork, child, .. } = dropping.as_ref()?;
+        let is_captured = serial < *next_at_fork && *process == sys::process::pid();
+        let &(_, child) = child.iter().find(|&&(its, _)| is_captured && its == file)?;
+        Some(child)
+    });
+    heir.ok()?
 }
 
 /// How a parent tells its child which ends are the child's. Made before the fork.
@@ -246,22 +267,27 @@ pub(crate) struct Roll {
 }
 
 impl Roll {
-    /// A roll for a child; `None` if this process has no ends.
+    /// A roll for a child; `None` if this process never had ends or boxes.
     pub(crate) fn prepare() -> Result<Option<Roll>, OsError> {
         let count = all().len();
-        if count == 0 {
-            return Ok(None);
-        }
         // Relaxed: only the number matters.
         let next_at_fork = NEXT.load(Ordering::Relaxed);
+        if next_at_fork == FIRST {
+            return Ok(None);
+        }
         Ok(Some(Roll { words: SharedWords::new(1 + count)?, next_at_fork }))
     }
 
-    /// Drops what the child has captured, and hands the ends among it to the child. For the parent,
+    /// Drops what the child has captured, and hands the ends and boxes among it to the child. For the parent,
     /// before it says who the child is. If a drop panics, gives the payload back.
     pub(crate) fn hand_over<C>(&self, captured: C, lineage: &Lineage) -> std::thread::Result<()> {
         let process = sys::process::pid();
-        let dropping = Dropping { process, next_at_fork: self.next_at_fork, captured: Vec::new() };
+        let dropping = Dropping {
+            process,
+            next_at_fork: self.next_at_fork,
+            captured: Vec::new(),
+            child: lineage.children().collect(),
+        };
         // What is dropped may fork in turn, and drop another closure while this one is dropped.
         let outer = DROPPING.replace(Some(dropping));
         let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(captured)));

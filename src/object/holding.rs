@@ -262,6 +262,13 @@ impl fmt::Debug for Holding {
     }
 }
 
+/// This process in the segment of `mapping`, as one that holds objects there or may do so.
+pub(crate) fn holder(mapping: &Arc<Mapping>) -> Result<Holder<'_>, Fault> {
+    let me = arrive(mapping)?;
+    let region = mapping.region().ok_or(Fault::Corrupt)?;
+    Ok(Holder { me, region, fences: mapping.fences(), mapping })
+}
+
 /// What this process holds in the segment of `mapping`: a copy of what its parent held, if it was
 /// forked and has not used it since.
 fn held_in<'a>(

@@ -1,7 +1,7 @@
 //! The kind of an object, and the kind word of its block.
 
 use crate::segment::Shm;
-use crate::segment::pod::{fingerprint, fingerprint_of_name};
+use crate::segment::pod::{fingerprint_as, fingerprint_of_name};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $tag:literal),* $(,)?) => {
@@ -43,6 +43,15 @@ kinds! {
     PlainChannel = 9,
     BytesChannel = 10,
     ObjectsChannel = 11,
+    /// A value that one process owns.
+    Boxed = 16,
+    /// Values in a row that one process owns.
+    Slice = 17,
+    /// Text that one process owns.
+    Text = 18,
+    /// A queue of values that own memory.
+    Owners = 19,
+    OwnersChannel = 20,
 }
 
 const SHIFT: u32 = 56;
@@ -51,7 +60,12 @@ impl Kind {
     /// The kind word of an object with values of type `T`: the kind's number, and below it a hash
     /// of the type.
     pub(crate) fn with<T: Shm>(self) -> u64 {
-        self.tagged(fingerprint::<T>())
+        self.tagged(fingerprint_as::<T, T>())
+    }
+
+    /// The kind word of an object with values of type `T`, which lie there as `W`.
+    pub(crate) fn with_wire<T, W: Shm>(self) -> u64 {
+        self.tagged(fingerprint_as::<T, W>())
     }
 
     /// The kind word of an object with values of type `T`, which are serialized: as

@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use crate::heap::block::Carrier;
 use crate::object::{holding, reap};
 use crate::peer::{Fault, PeerId, attach, identity, reaper};
 use crate::segment::region::Mapping;
@@ -28,6 +29,7 @@ pub(crate) struct Lineage {
 #[derive(Debug)]
 struct Promise {
     mapping: Arc<Mapping>,
+    parent: PeerId,
     child: PeerId,
 }
 
@@ -40,7 +42,9 @@ impl Lineage {
         let mut lineage = Lineage { promises: Vec::new() };
         for mapping in registry::all() {
             match promise(&mapping) {
-                Ok(child) => lineage.promises.push(Promise { mapping, child }),
+                Ok((parent, child)) => {
+                    lineage.promises.push(Promise { mapping, parent, child });
+                }
                 Err(fault) => {
                     lineage.cancel();
                     return Err(LineageError::Fault(fault));
@@ -53,7 +57,7 @@ impl Lineage {
     /// Takes note of what was reserved. For the child, the process `pid`, before it uses anything
     /// of ours. Makes no system call.
     pub(crate) fn adopt(&self, pid: u32) {
-        for Promise { mapping, child } in &self.promises {
+        for Promise { mapping, child, .. } in &self.promises {
             identity::keep_reserved(mapping, *child, pid);
         }
     }
@@ -64,9 +68,21 @@ impl Lineage {
         Some(promise.child)
     }
 
+    /// Who the child is in each segment.
+    pub(crate) fn children(&self) -> impl Iterator<Item = (FileId, PeerId)> {
+        self.promises.iter().map(|promise| (promise.mapping.file_id(), promise.child))
+    }
+
+    /// The segments that both processes have, and what carries a block there that the child returns.
+    pub(crate) fn results(&self) -> impl Iterator<Item = (&Arc<Mapping>, Carrier)> {
+        self.promises
+            .iter()
+            .map(|promise| (&promise.mapping, Carrier::of_result(promise.parent, promise.child)))
+    }
+
     /// Says in every segment who the child is. For the parent.
     pub(crate) fn introduce(&self, child: &Identity) {
-        for Promise { mapping, child: promised } in &self.promises {
+        for Promise { mapping, child: promised, .. } in &self.promises {
             if let Some(me) = identity::own(mapping)
                 && let Ok((_, table)) = attach::view(mapping)
             {
@@ -83,7 +99,7 @@ impl Lineage {
     /// Gives back what the child, the process `pid`, owned and held. For the parent, which knows
     /// that the child is dead.
     pub(crate) fn reap(&self, pid: u32) {
-        for Promise { mapping, child } in &self.promises {
+        for Promise { mapping, child, .. } in &self.promises {
             let Ok(me) = holding::arrive(mapping) else {
                 continue;
             };
@@ -106,7 +122,8 @@ pub(crate) enum LineageError {
     Fault(Fault),
 }
 
-fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
+/// The parent, which is this process, and the child.
+fn promise(mapping: &Arc<Mapping>) -> Result<(PeerId, PeerId), Fault> {
     let me = holding::arrive(mapping)?;
     let (region, table) = attach::view(mapping)?;
     let reserve = || table.reserve(me, mapping.home().to_bits());
@@ -116,5 +133,5 @@ fn promise(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
     });
     let child = child.ok_or(Fault::TooManyPeers)?;
     holding::bequeath(mapping, region, child);
-    Ok(child)
+    Ok((me, child))
 }

@@ -8,16 +8,20 @@
 //! - [`ends`]: the ends of channels that this process has.
 //! - [`payload`]: typed values in blocks.
 //! - [`parcel`]: messages of any length: in the slot, or in a block of their own.
+//! - [`carry`]: values that own memory, on their way through a queue. [`owned`]: that memory.
 //! - [`holding`]: an object as this process holds it.
 //! - [`place`]: where it lies; every operation starts there.
 //! - [`attempt`]: the slow path of an operation that does not succeed at once.
 //! - [`transfer`]: the errors of sending and receiving.
 //! - [`reap`]: gives back the holds and claims of a dead process.
 //! - [`lineage`]: what a forked child gets from its parent.
+//! - [`result`]: values that own memory, on their way from a child to its parent.
 //! - `segment`: operations of a segment on all its objects.
+//! - `stats`: what a segment holds, in numbers.
 
 pub(crate) mod attempt;
 pub(crate) mod block;
+pub(crate) mod carry;
 pub(crate) mod cast;
 pub(crate) mod ends;
 pub(crate) mod error;
@@ -25,14 +29,18 @@ pub(crate) mod handle;
 pub(crate) mod holding;
 pub(crate) mod kind;
 pub(crate) mod lineage;
+pub(crate) mod owned;
 pub(crate) mod parcel;
 pub(crate) mod payload;
 pub(crate) mod place;
 pub(crate) mod reap;
+pub(crate) mod result;
 mod segment;
+mod stats;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;
 
 pub use error::CreateError;
 pub use handle::Handle;
+pub use stats::{PeerStats, SegmentStats, Usage};

@@ -29,6 +29,7 @@ pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: Pee
     pool.clear(
         dead,
         me,
+        |carrier| block::carries(&pool, carrier),
         |object| block::recover(&pool, object, dead.owner()),
         |object| block::empty(&pool, object, me.owner()),
     );

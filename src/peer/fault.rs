@@ -38,6 +38,9 @@ pub enum Fault {
         /// The error number that the kernel returned.
         errno: i32,
     },
+    /// The value that was to be sent owns memory in another segment than the queue's. The queue can
+    /// be used.
+    OtherSegment,
 }
 
 /// Prints one line, the text and its causes, because a `main` that returns the error prints this.
@@ -61,6 +64,9 @@ impl fmt::Display for Fault {
                 "the object is gone: all its holders dropped it before this process attached",
             ),
             Fault::WrongType => f.write_str("the object is of another kind or holds another type"),
+            Fault::OtherSegment => {
+                f.write_str("the value's memory lies in another segment than the queue")
+            }
             Fault::RoleTaken => f.write_str("a living process has this end of the ring"),
             Fault::TooManyPeers => {
                 f.write_str("the segment's peer table is full: too many processes are attached")

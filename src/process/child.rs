@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::process::children::{self, ChildProcess};
-use crate::process::outcome::{Outcome, OutcomeFile};
+use crate::process::outcome::Outcome;
 use crate::process::panic_info::PanicInfo;
+use crate::process::returned::{Answer, Return, Way};
 use crate::sys::clock::Deadline;
 use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::Ending;
@@ -55,17 +55,17 @@ pub struct Child<T> {
     ending: Option<Ending>,
     /// Whether the value was handed out, or will never be.
     joined: bool,
-    /// Reads the child's record. Chosen in `new`, where `T` is `'static`, so that `join` needs no
-    /// such bound.
-    read: fn(&OutcomeFile) -> Result<Option<Outcome<T>>, OsError>,
+    /// Reads the child's record. Chosen in `new`, so that `join` needs no bound.
+    read: fn(Way<'_>) -> Answer<T>,
 }
 
 impl<T> Child<T> {
     pub(super) fn new(process: Arc<ChildProcess>) -> Child<T>
     where
-        T: DeserializeOwned + 'static,
+        T: Return,
     {
-        Child { process, ending: None, joined: false, read: OutcomeFile::read }
+        process.set_owns(T::OWNS);
+        Child { process, ending: None, joined: false, read: T::receive }
     }
 
     /// Returns the child's process id. After the child was joined the kernel may give the id to
@@ -131,7 +131,7 @@ impl<T> Child<T> {
     }
 }
 
-impl<T: DeserializeOwned> Child<T> {
+impl<T> Child<T> {
     /// Waits for the child to end, and returns the closure's value.
     ///
     /// # Blocking
@@ -217,7 +217,7 @@ impl<T: DeserializeOwned> Child<T> {
                 Err(refused) => return Some(Err(refused.into())),
             },
         };
-        let outcome = match (self.read)(self.process.outcome()) {
+        let outcome = match (self.read)(self.process.way()).0 {
             Ok(outcome) => outcome,
             Err(refused) => return Some(Err(refused.into())),
         };

@@ -34,7 +34,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::object::lineage::Lineage;
+use crate::object::result;
 use crate::process::outcome::OutcomeFile;
+use crate::process::returned::Way;
 use crate::sys::at_fork;
 use crate::sys::clock::{self, Deadline};
 use crate::sys::descriptor::{FdName, OwnFile};
@@ -61,6 +63,8 @@ pub(super) struct ChildProcess {
     lineage: Lineage,
     /// Whether the descriptor to poll was lent to the program.
     lent: AtomicBool,
+    /// Whether the child's value may own memory, to be freed if nobody joins the child.
+    owns: AtomicBool,
 }
 
 impl ChildProcess {
@@ -104,6 +108,7 @@ impl ChildProcess {
             lifeline,
             lineage,
             lent,
+            owns: AtomicBool::new(false),
         });
         Children::lock().list.push(ListedChild { process: Arc::clone(&process), dropped: false });
         Ok(process)
@@ -113,8 +118,22 @@ impl ChildProcess {
         self.pid
     }
 
-    pub(super) fn outcome(&self) -> &OutcomeFile {
-        &self.outcome
+    /// Where the child's value comes from.
+    pub(super) fn way(&self) -> Way<'_> {
+        Way { outcome: &self.outcome, lineage: &self.lineage }
+    }
+
+    /// Says whether the child's value may own memory.
+    pub(super) fn set_owns(&self, owns: bool) {
+        // Relaxed: read by this process only, behind the lock of the list or by the same thread.
+        self.owns.store(owns, Ordering::Relaxed);
+    }
+
+    /// Frees what the dead child has returned, as nobody will join it.
+    fn discard(&self) {
+        if self.owns.load(Ordering::Relaxed) {
+            result::discard(&self.lineage);
+        }
     }
 
     /// Whether this process is the parent, and not a copy of it that inherited the handle.
@@ -300,10 +319,15 @@ pub(super) fn end_with_parent() -> Result<(), OsError> {
 
 /// Marks this child as dropped, and waits for it once it is dead: now, or at the next fork or drop.
 pub(super) fn drop_child(process: &ChildProcess) {
-    if let Some(child) =
-        Children::lock().list.iter_mut().find(|child| core::ptr::eq(&*child.process, process))
-    {
+    let mut children = Children::lock();
+    let listed = children.list.iter_mut().find(|child| core::ptr::eq(&*child.process, process));
+    let is_dead = listed.is_none();
+    if let Some(child) = listed {
         child.dropped = true;
+    }
+    drop(children);
+    if is_dead {
+        process.discard();
     }
     reap_dropped();
 }
@@ -325,6 +349,8 @@ pub(super) fn reap_dropped() {
         return;
     };
     for (process, _) in dropped.iter().zip(dead).filter(|(_, dead)| *dead) {
-        let _ = process.wait(Deadline::after(Duration::ZERO));
+        if let Ok(Some(_)) = process.wait(Deadline::after(Duration::ZERO)) {
+            process.discard();
+        }
     }
 }

@@ -25,13 +25,12 @@ use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{PoisonError, RwLock};
 
-use serde::Serialize;
-
 use crate::object::ends::Roll;
 use crate::object::lineage::Lineage;
 use crate::process::children;
 use crate::process::outcome::{OutcomeFile, Record};
 use crate::process::panic_info::{Location, PanicInfo};
+use crate::process::returned::{Return, Way};
 use crate::sys::at_fork;
 use crate::sys::clock;
 use crate::sys::error::OsError;
@@ -61,7 +60,7 @@ pub(super) struct Start {
 pub(super) fn run_child<F, T>(closure: F, start: &Start, wrapped: &Wrapped) -> !
 where
     F: FnOnce() -> T + Send + 'static,
-    T: Serialize + 'static,
+    T: Return,
 {
     let code = panic::catch_unwind(AssertUnwindSafe(|| {
         let process = sys::pid();
@@ -85,12 +84,13 @@ where
 fn run<F, T>(closure: F, start: &Start, process: u32) -> i32
 where
     F: FnOnce() -> T,
-    T: Serialize + 'static,
+    T: Return,
 {
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         // The value moves to the parent, so this process does not drop it.
-        let value = ManuallyDrop::new(closure());
-        sys::pid() == process && start.outcome.send(&*value)
+        let mut value = ManuallyDrop::new(closure());
+        let way = Way { outcome: &start.outcome, lineage: &start.lineage };
+        sys::pid() == process && T::send(&mut value, way)
     }));
     if sys::pid() != process {
         // The closure forked by other means, and this is the copy. It must not send an outcome.

@@ -13,7 +13,7 @@
 //! flush stdio, block signals, lend the child a handler
 //! fork ------------------------------------------>  close the ranges of the parent's segments,
 //!                                                     and its other children's lifelines
-//! hand the captured ends of channels over,          note the reserved entries
+//! hand captured ends of channels and boxes over,    note the reserved entries
 //!   with handler and signals as they were
 //! open the lifeline's writing end,                  close the parent's descriptors
 //! name the child as the one to kill
@@ -61,7 +61,6 @@
 use std::fmt;
 use std::io;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::object::ends::Roll;
@@ -70,8 +69,8 @@ use crate::peer::Fault;
 use crate::process::child::Child;
 use crate::process::children::{self, ChildProcess};
 use crate::process::exit::{self, Start};
-
 use crate::process::outcome::OutcomeFile;
+use crate::process::returned::Return;
 use crate::segment::{Segment, SegmentError};
 use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wrapped};
@@ -86,7 +85,8 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 ///
 /// The closure runs once, in the child. What it captured exists in both processes and is dropped in
 /// both: in the child when the closure drops it, in the parent before this function returns. That
-/// is right for a `Queue` handle, but wrong for a value whose `Drop` acts on the outside world: a
+/// is right for a `Queue` handle, and for a [`ShmBox`](crate::ShmBox), which is the child's from then
+/// on. It is wrong for a value whose `Drop` acts on the outside world: a
 /// captured temporary folder is removed while the child uses it, and a captured
 /// [`BufWriter`](std::io::BufWriter) writes its buffer once in each process. Keep such a value in
 /// the parent (and flush it before), or wrap it in [`ManuallyDrop`](std::mem::ManuallyDrop) in the
@@ -113,6 +113,10 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// long `Vec` of integers or floats, also as the `Ok` of a `Result<_, Failure>`, is about half as
 /// fast as copying it. Long byte vectors inside other values are sent at a third of that speed,
 /// because `serde` encodes them byte by byte; the crate `serde_bytes` helps there.
+///
+/// A [`ShmBox`](crate::ShmBox), [`ShmVec`](crate::ShmVec) or [`ShmStr`](crate::ShmStr) moves to the
+/// parent, and no byte of it is copied. It must lie in the commons or in another segment that the
+/// parent had open at the fork. If nobody joins the child, it is freed.
 ///
 /// To use `?` in the closure, let it return `Result<_,` [`Failure`](crate::Failure)`>`: every error
 /// converts into a `Failure`. Most errors of this crate can also be returned as they are.
@@ -170,6 +174,17 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// # }
 /// ```
 ///
+/// A megabyte that a child has made and its parent goes on with:
+/// ```
+/// use offspring::ShmBox;
+///
+/// let child = offspring::fork(|| ShmBox::from_fn(1 << 20, |index| index as u8).unwrap())?;
+/// let mut bytes = child.join()?;
+/// assert_eq!((bytes.len(), bytes[77]), (1 << 20, 77));
+/// bytes.fill(0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Errors of this crate can be returned as they are:
 /// ```
 /// use offspring::{CreateError, Queue};
@@ -182,7 +197,7 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 pub fn fork<F, T>(closure: F) -> Result<Child<T>, ForkError>
 where
     F: FnOnce() -> T + Send + 'static,
-    T: Serialize + DeserializeOwned + 'static,
+    T: Return,
 {
     children::reap_dropped();
     let alone = OnlyThread::ask()?;

@@ -6,6 +6,7 @@
 //! - `fork.rs`: what a fork copies, why `fork` is a safe function, and the parent's side.
 //! - `exit.rs`: the child's side, from its first instruction to its last.
 //! - `outcome.rs`: the record in which the child sends its value or its panic.
+//! - `returned.rs`: what a closure may return: encoded values, and boxes, which move.
 //! - `plain.rs`: values that are sent as their bytes, without being encoded.
 //! - `panic_info.rs`: what the parent learns of a panic.
 //! - `child.rs`: the handle: waiting, signals, and how the child ended.
@@ -26,6 +27,7 @@ mod fork;
 mod outcome;
 mod panic_info;
 mod plain;
+mod returned;
 
 use std::io;
 
@@ -33,6 +35,7 @@ pub use child::{Child, JoinError};
 pub use failure::Failure;
 pub use fork::{ForkError, fork};
 pub use panic_info::{Location, PanicInfo};
+pub use returned::{Moved, Return};
 
 /// Makes this process, a child of [`fork()`], end with its parent again after it has changed its
 /// user.

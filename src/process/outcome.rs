@@ -73,8 +73,10 @@ const IN_POSITION_BIT: u64 = 1 << 62;
 
 /// How the closure ended.
 #[derive(Debug)]
-pub(super) enum Outcome<T> {
+pub enum Outcome<T> {
+    /// It returned this.
     Value(T),
+    /// It panicked.
     Panicked(PanicInfo),
     /// The closure returned, but its value could not be encoded or written.
     Unsendable(String),
@@ -299,7 +301,7 @@ fn refusal(kind: u64, refused: OsError) -> u64 {
 
 /// The file that holds at most one [`Record`].
 #[derive(Debug)]
-pub(super) struct OutcomeFile(OwnFile);
+pub struct OutcomeFile(OwnFile);
 
 impl OutcomeFile {
     pub(super) fn create() -> Result<OutcomeFile, OsError> {
@@ -346,6 +348,11 @@ impl OutcomeFile {
             Ok(()) => self.write(&record.finish(KIND_VALUE)),
             Err(error) => self.write(&Record::unsendable(&format!("cannot be encoded: {error}"))),
         }
+    }
+
+    /// Writes the record of why there is no value. Returns false if that failed.
+    pub(super) fn send_unsendable(&self, reason: &str) -> bool {
+        self.write(&Record::unsendable(reason))
     }
 
     /// Writes the record, or why the kernel refused to write it. Returns false if that failed too.

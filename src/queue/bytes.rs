@@ -6,7 +6,6 @@ use std::iter::FusedIterator;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use crate::heap::block::Carrier;
 use crate::object::attempt::{Forever, Limit, Never, Once, Until};
 use crate::object::kind::Kind;
 use crate::object::parcel::{Contents, Envelope, Parcel, SHORT};
@@ -18,7 +17,6 @@ use crate::object::{CreateError, Handle};
 use crate::peer::{Fault, PeerId};
 use crate::queue::shared::End;
 use crate::queue::{Queue, QueueOptions, Received, SendErrorOf};
-use crate::ring::position::Position;
 use crate::segment::Segment;
 use crate::sync::Wait;
 use crate::sys::clock::Deadline;
@@ -357,12 +355,6 @@ impl ByteQueue {
         self.envelopes.is_closed()
     }
 
-    /// The slot of this position, as a block says what carries it.
-    fn carrier(&self, position: Position) -> Carrier {
-        let Handle { block, generation, .. } = self.handle();
-        Carrier { block, generation: generation as u32, position: position.to_bits() }
-    }
-
     fn put<U: Until>(&self, bytes: &[u8], until: U) -> Result<(), PutError<U>>
     where
         Stop<U::Late>: SendStop,
@@ -416,7 +408,7 @@ impl ByteQueue {
             Some(len) => Place::Short { len },
             None => {
                 let holder = self.envelopes.shared.object.holder().map_err(Stop::Broken)?;
-                let carrier = self.carrier(received.claim().position());
+                let carrier = self.envelopes.carrier(received.claim().position());
                 // Dropping `received` gives the slot back, so that the next message can be received.
                 let contents = Contents::find(&holder, &envelope, carrier);
                 Place::Long(contents.ok_or(Stop::Broken(Fault::Corrupt))?)
@@ -550,7 +542,7 @@ impl Loan {
             Bytes::Gone => return Err(Stop::Broken(Fault::Corrupt)),
             Bytes::Long(parcel) => {
                 let holder = self.queue.envelopes.shared.object.holder().map_err(Stop::Broken)?;
-                let carrier = self.queue.carrier(slot.position());
+                let carrier = self.queue.envelopes.carrier(slot.position());
                 if !parcel.carry(&holder, carrier, &mut slot) {
                     return Err(Stop::Broken(Fault::Corrupt));
                 }

@@ -2,9 +2,9 @@
 
 use std::iter::FusedIterator;
 
+use crate::object::carry::Transfer;
 use crate::object::transfer::RecvError;
 use crate::queue::Queue;
-use crate::segment::Shm;
 
 /// Receives one message after the other, waiting for each. Made by [`Queue::iter`].
 ///
@@ -18,12 +18,12 @@ use crate::segment::Shm;
 /// ```
 #[derive(Debug)]
 #[must_use = "an iterator does nothing unless it is asked"]
-pub struct Iter<'a, T: Shm> {
+pub struct Iter<'a, T: Transfer> {
     queue: &'a Queue<T>,
     end: Option<RecvError>,
 }
 
-impl<'a, T: Shm> Iter<'a, T> {
+impl<'a, T: Transfer> Iter<'a, T> {
     pub(crate) fn new(queue: &'a Queue<T>) -> Iter<'a, T> {
         Iter { queue, end: None }
     }
@@ -34,7 +34,7 @@ impl<'a, T: Shm> Iter<'a, T> {
     }
 }
 
-impl<T: Shm> Iterator for Iter<'_, T> {
+impl<T: Transfer> Iterator for Iter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -46,4 +46,4 @@ impl<T: Shm> Iterator for Iter<'_, T> {
 }
 
 /// `Closed` and `Broken` are both final.
-impl<T: Shm> FusedIterator for Iter<'_, T> {}
+impl<T: Transfer> FusedIterator for Iter<'_, T> {}

@@ -31,12 +31,13 @@ pub use options::{OnReceiverDeath, QueueOptions};
 
 use shared::{End, QueueSeat, Shared, claim_at_hint};
 
+use crate::heap::block::Carrier;
 use crate::object::attempt::{Forever, Never, Once, Until};
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::ends::Role;
 use crate::object::block::queue::{QueueBlock, Shape};
+use crate::object::carry::{self, Arrival, Departure, Transfer};
 use crate::object::ends::Channel;
-use crate::object::kind::Kind;
 use crate::object::place::{Object, Place};
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
@@ -46,7 +47,7 @@ use crate::object::{CreateError, Handle};
 use crate::peer::{Fault, PeerId};
 use crate::primitive::Ordering;
 use crate::ring::mpmc::Claim;
-use crate::ring::position::{MOST_SLOTS, is_capacity};
+use crate::ring::position::{MOST_SLOTS, Position, is_capacity};
 use crate::segment::{Segment, Shm};
 use crate::sync::Wait;
 use crate::sys::clock::Deadline;
@@ -54,9 +55,10 @@ use crate::sys::clock::Deadline;
 /// A bounded first-in-first-out queue in shared memory, with any number of senders and receivers in
 /// any processes and threads.
 ///
-/// Values are copied into slots of the segment and out again; nothing is serialized. For `String`,
-/// `Vec`, enums and the like there are [`ObjectQueue`] and [`channel`](crate::channel()). Each message
-/// is received once, by one receiver. All messages are in one order: the order in which their
+/// Values are copied into slots of the segment and out again; nothing is serialized. A
+/// [`ShmBox`](crate::ShmBox), [`ShmVec`](crate::ShmVec) or [`ShmStr`](crate::ShmStr) moves to the
+/// receiver and leaves its bytes where they are. For `String`, `Vec`, enums and the like there are
+/// [`ObjectQueue`] and [`channel`](crate::channel()). Each message is received once, by one receiver. All messages are in one order: the order in which their
 /// senders claimed slots.
 ///
 /// Handles are cheap to clone and all equal: each can send and receive. The queue lives as long as
@@ -94,12 +96,12 @@ use crate::sys::clock::Deadline;
 /// child.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Queue<T: Shm> {
-    shared: Arc<Shared<T>>,
+pub struct Queue<T: Transfer> {
+    shared: Arc<Shared<T::Wire>>,
     wait: Wait,
 }
 
-impl<T: Shm> Queue<T> {
+impl<T: Transfer> Queue<T> {
     /// Makes a queue of `capacity` slots in the commons.
     ///
     /// Each slot takes the size of the value and 8 bytes, rounded up. The kernel provides all this
@@ -149,7 +151,7 @@ impl<T: Shm> Queue<T> {
 
     /// The queue as its ends see it, if it is that of a channel.
     pub(crate) fn as_channel(&self) -> Arc<dyn Channel> {
-        Arc::<Shared<T>>::clone(&self.shared)
+        Arc::<Shared<T::Wire>>::clone(&self.shared)
     }
 
     pub(crate) fn make(
@@ -161,13 +163,13 @@ impl<T: Shm> Queue<T> {
             let (capacity, most) = (options.capacity, MOST_SLOTS as usize);
             return Err(CreateError::Capacity { capacity, most });
         }
-        if align_of::<T>() > MOST_ALIGN {
-            let (align, most) = (align_of::<T>(), MOST_ALIGN);
+        if align_of::<T::Wire>() > MOST_ALIGN {
+            let (align, most) = (align_of::<T::Wire>(), MOST_ALIGN);
             return Err(CreateError::Alignment { align, most });
         }
         let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
         let policy = options.on_receiver_death.into();
-        let shape = Shape::of::<T>(options.capacity as u64, policy, options.is_channel);
+        let shape = Shape::of::<T::Wire>(options.capacity as u64, policy, options.is_channel);
         let shape = shape.ok_or(too_large)?;
         let object = Object::create(segment, kind, shape, QueueBlock::build)?;
         Ok(Queue::from_object(object, options.wait))
@@ -179,15 +181,19 @@ impl<T: Shm> Queue<T> {
     /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is not a
     /// queue of `T`.
     pub fn open(segment: &Segment, handle: Handle) -> Result<Queue<T>, Fault> {
-        Queue::open_kind(segment, handle, Kind::Queue.with::<T>())
+        Queue::open_kind(segment, handle, carry::queue_kind::<T>())
     }
 
-    fn open_kind(segment: &Segment, handle: Handle, kind: u64) -> Result<Queue<T>, Fault> {
-        let object = Object::open(segment, handle, kind, Shape::read::<T>)?;
+    pub(crate) fn open_kind(
+        segment: &Segment,
+        handle: Handle,
+        kind: u64,
+    ) -> Result<Queue<T>, Fault> {
+        let object = Object::open(segment, handle, kind, Shape::read::<T::Wire>)?;
         Ok(Queue::from_object(object, Wait::default()))
     }
 
-    fn from_object(object: Object<QueueBlock<T>>, wait: Wait) -> Queue<T> {
+    fn from_object(object: Object<QueueBlock<T::Wire>>, wait: Wait) -> Queue<T> {
         Queue { shared: Arc::new(Shared::new(object)), wait }
     }
 
@@ -215,7 +221,7 @@ impl<T: Shm> Queue<T> {
     /// [`SendError::Closed`] or [`SendError::Broken`], with the value.
     #[inline]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.put(&value, Forever)
+        self.put(value, Forever)
     }
 
     /// Sends `value` if a slot is free right now.
@@ -225,7 +231,7 @@ impl<T: Shm> Queue<T> {
     /// value.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.put(&value, Once)
+        self.put(value, Once)
     }
 
     /// Sends `value`, waiting at most `timeout` for a free slot.
@@ -234,7 +240,7 @@ impl<T: Shm> Queue<T> {
     /// [`SendTimeoutError::Timeout`], [`SendTimeoutError::Closed`] or [`SendTimeoutError::Broken`],
     /// with the value.
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Deadline::after(timeout))
+        self.put(value, Deadline::after(timeout))
     }
 
     /// Sends `value`, waiting until `deadline` for a free slot.
@@ -242,7 +248,7 @@ impl<T: Shm> Queue<T> {
     /// # Errors
     /// As [`Queue::send_timeout`].
     pub fn send_deadline(&self, value: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
-        self.put(&value, Deadline::at(deadline))
+        self.put(value, Deadline::at(deadline))
     }
 
     /// Receives a message, waiting as long as it takes.
@@ -287,6 +293,198 @@ impl<T: Shm> Queue<T> {
         self.take(Deadline::at(deadline))
     }
 
+    /// Iterates over the messages: waits for each, and ends when the queue is closed and empty, or
+    /// broken.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter::new(self)
+    }
+
+    /// Number of slots.
+    pub fn capacity(&self) -> usize {
+        self.shared.object.shape().capacity() as usize
+    }
+
+    /// Number of messages that a sender has begun and no receiver has taken. A snapshot; 0 if the
+    /// queue is broken.
+    ///
+    /// A dropped reservation is counted until a receiver has passed its place;
+    /// [`is_empty`](Queue::is_empty) and [`is_full`](Queue::is_full) are exact even then.
+    pub fn len(&self) -> usize {
+        self.look(|block| block.ring().len() as usize).unwrap_or(0)
+    }
+
+    /// Whether no message can be received right now. A snapshot.
+    pub fn is_empty(&self) -> bool {
+        !self.look(|block| block.ring().has_message()).unwrap_or(false)
+    }
+
+    /// Whether no message can be sent right now. A snapshot.
+    pub fn is_full(&self) -> bool {
+        !self.look(|block| block.ring().has_space()).unwrap_or(false)
+    }
+
+    /// Number of messages that were lost because their receiver was killed; always 0 with
+    /// [`OnReceiverDeath::Redeliver`].
+    ///
+    /// A message is counted when another process recovers its slot. If that process is killed just
+    /// then, the count stays one short.
+    pub fn lost(&self) -> u64 {
+        self.look(|block| block.ring().lost.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Closes the queue for good: senders get their values back, receivers get what is left and
+    /// then `Closed`. Sleepers are woken. Closing twice changes nothing.
+    ///
+    /// A send that is under way in another process may still succeed. Its message is then received
+    /// before `Closed`.
+    ///
+    /// # Peer death
+    /// A process killed inside this call has closed the queue or has not.
+    pub fn close(&self) {
+        if let Ok(place) = self.shared.object.enter() {
+            shared::close(place.seat());
+        }
+    }
+
+    /// Whether the queue was closed. `true` is final; receivers may still find messages.
+    pub fn is_closed(&self) -> bool {
+        self.look(|block| block.ring().is_closed()).unwrap_or(false)
+    }
+
+    fn look<R>(&self, look: impl FnOnce(&QueueBlock<T::Wire>) -> R) -> Option<R> {
+        self.shared.object.enter().ok().map(|place| look(&place.seat().block))
+    }
+
+    /// The slot of this position, as a block says what carries it.
+    fn carrier(&self, position: Position) -> Carrier {
+        let Handle { block, generation, .. } = self.handle();
+        Carrier { block, generation: generation as u32, position: position.to_bits() }
+    }
+
+    #[inline(always)]
+    fn put<U: Until>(&self, mut value: T, until: U) -> Result<(), SendErrorOf<U, T>>
+    where
+        Stop<U::Late>: SendStop,
+    {
+        // By reference, so that it is not copied on its way.
+        let sent = match value.as_wire() {
+            Some(wire) => self.put_wire(wire, until),
+            None => self.put_owner(&mut value, until),
+        };
+        match sent {
+            // What it owned is the receiver's now.
+            Ok(()) => Ok(()),
+            Err(stop) => Err(stop.with(value)),
+        }
+    }
+
+    #[inline(always)]
+    fn put_wire<U: Until>(&self, wire: &T::Wire, until: U) -> Result<(), Stop<U::Late>> {
+        if let Some(seat) = self.shared.object.known_unfenced()
+            && let Some(claim) = claim_at_hint(seat, End::Write)
+        {
+            self.put_into(seat, claim, wire);
+            return Ok(());
+        }
+        self.put_slowly(wire, until)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_slowly<U: Until>(&self, wire: &T::Wire, until: U) -> Result<(), Stop<U::Late>> {
+        let (place, claim) = self.shared.claim(End::Write, until, self.wait)?;
+        self.put_into(place.seat(), claim, wire);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn put_into(&self, seat: QueueSeat<T::Wire>, mut claim: Claim, wire: &T::Wire) {
+        seat.block.write(&mut claim, wire);
+        seat.block.ring().publish(claim);
+        self.shared.notify(seat, End::Write);
+    }
+
+    /// Sends a value that may own blocks; see [`carry`].
+    fn put_owner<U: Until>(&self, value: &mut T, until: U) -> Result<(), Stop<U::Late>> {
+        let mut slot = self.claim_for_writing(until)?;
+        let holder = self.shared.object.holder().map_err(Stop::Broken)?;
+        let carrier = self.carrier(slot.position());
+        let departure = Departure { mapping: holder.mapping(), carrier };
+        match value.pack(&departure) {
+            Ok(wire) => {
+                slot.write(wire);
+                slot.commit();
+                Ok(())
+            }
+            Err(fault) => {
+                value.restore();
+                Err(Stop::Broken(fault))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
+        if !T::OWNS
+            && let Some(seat) = self.shared.object.known_unfenced()
+            && let Some(claim) = claim_at_hint(seat, End::Read)
+        {
+            let wire = self.take_from(seat, claim);
+            return T::from_wire(wire).ok_or_else(|| E::from(Stop::Broken(Fault::Corrupt)));
+        }
+        self.take_slowly(until)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_slowly<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
+        let (place, claim) = self.shared.claim(End::Read, until, self.wait).map_err(E::from)?;
+        let seat = place.seat();
+        let value = if T::OWNS {
+            self.take_owner(seat, claim)
+        } else {
+            T::from_wire(self.take_from(seat, claim)).ok_or(Fault::Corrupt)
+        };
+        value.map_err(|fault| E::from(Stop::Broken(fault)))
+    }
+
+    #[inline(always)]
+    fn take_from(&self, seat: QueueSeat<T::Wire>, claim: Claim) -> T::Wire {
+        let wire = seat.block.read(&claim);
+        seat.block.ring().release(claim);
+        self.shared.notify(seat, End::Read);
+        wire
+    }
+
+    /// Receives a value that may own blocks; see [`carry`].
+    fn take_owner(&self, seat: QueueSeat<T::Wire>, claim: Claim) -> Result<T, Fault> {
+        let value = self.shared.object.holder().and_then(|holder| {
+            let carrier = self.carrier(claim.position());
+            T::unpack(seat.block.read(&claim), &Arrival { holder, carrier })
+        });
+        // Only now: until then, a process that finds us dead gives the message to another.
+        seat.block.ring().release(claim);
+        self.shared.notify(seat, End::Read);
+        value
+    }
+
+    #[inline]
+    fn claim_for_writing<U: Until>(
+        &self,
+        until: U,
+    ) -> Result<Reservation<'_, T::Wire>, Stop<U::Late>> {
+        if let Some(place) = self.shared.object.known()
+            && let Some(claim) = claim_at_hint(place.seat(), End::Write)
+        {
+            return Ok(Reservation::new(&self.shared, place, claim));
+        }
+        let (place, claim) = self.shared.claim(End::Write, until, self.wait)?;
+        Ok(Reservation::new(&self.shared, place, claim))
+    }
+}
+
+/// Messages in place, for values that are wholly in their slots.
+impl<T: Shm> Queue<T> {
     /// Claims a slot to write a message in place, waiting as long as it takes.
     ///
     /// # Errors
@@ -372,149 +570,12 @@ impl<T: Shm> Queue<T> {
         Ok(self.get(Deadline::at(deadline))?)
     }
 
-    /// Iterates over the messages: waits for each, and ends when the queue is closed and empty, or
-    /// broken.
-    pub fn iter(&self) -> Iter<'_, T> {
-        Iter::new(self)
-    }
-
-    /// Number of slots.
-    pub fn capacity(&self) -> usize {
-        self.shared.object.shape().capacity() as usize
-    }
-
-    /// Number of messages that a sender has begun and no receiver has taken. A snapshot; 0 if the
-    /// queue is broken.
-    ///
-    /// A dropped reservation is counted until a receiver has passed its place;
-    /// [`is_empty`](Queue::is_empty) and [`is_full`](Queue::is_full) are exact even then.
-    pub fn len(&self) -> usize {
-        self.look(|block| block.ring().len() as usize).unwrap_or(0)
-    }
-
-    /// Whether no message can be received right now. A snapshot.
-    pub fn is_empty(&self) -> bool {
-        !self.look(|block| block.ring().has_message()).unwrap_or(false)
-    }
-
-    /// Whether no message can be sent right now. A snapshot.
-    pub fn is_full(&self) -> bool {
-        !self.look(|block| block.ring().has_space()).unwrap_or(false)
-    }
-
-    /// Number of messages that were lost because their receiver was killed; always 0 with
-    /// [`OnReceiverDeath::Redeliver`].
-    ///
-    /// A message is counted when another process recovers its slot. If that process is killed just
-    /// then, the count stays one short.
-    pub fn lost(&self) -> u64 {
-        self.look(|block| block.ring().lost.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
-    /// Closes the queue for good: senders get their values back, receivers get what is left and
-    /// then `Closed`. Sleepers are woken. Closing twice changes nothing.
-    ///
-    /// A send that is under way in another process may still succeed. Its message is then received
-    /// before `Closed`.
-    ///
-    /// # Peer death
-    /// A process killed inside this call has closed the queue or has not.
-    pub fn close(&self) {
-        if let Ok(place) = self.shared.object.enter() {
-            shared::close(place.seat());
-        }
-    }
-
-    /// Whether the queue was closed. `true` is final; receivers may still find messages.
-    pub fn is_closed(&self) -> bool {
-        self.look(|block| block.ring().is_closed()).unwrap_or(false)
-    }
-
-    fn look<R>(&self, look: impl FnOnce(&QueueBlock<T>) -> R) -> Option<R> {
-        self.shared.object.enter().ok().map(|place| look(&place.seat().block))
-    }
-
-    /// Takes the value by reference, so that it is not copied on its way here.
-    #[inline(always)]
-    fn put<U: Until>(&self, value: &T, until: U) -> Result<(), SendErrorOf<U, T>>
-    where
-        Stop<U::Late>: SendStop,
-    {
-        if let Some(seat) = self.shared.object.known_unfenced()
-            && let Some(claim) = claim_at_hint(seat, End::Write)
-        {
-            self.put_into(seat, claim, value);
-            return Ok(());
-        }
-        self.put_slowly(value, until)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn put_slowly<U: Until>(&self, value: &T, until: U) -> Result<(), SendErrorOf<U, T>>
-    where
-        Stop<U::Late>: SendStop,
-    {
-        match self.shared.claim(End::Write, until, self.wait) {
-            Ok((place, claim)) => {
-                self.put_into(place.seat(), claim, value);
-                Ok(())
-            }
-            Err(stop) => Err(stop.with(*value)),
-        }
-    }
-
-    #[inline(always)]
-    fn put_into(&self, seat: QueueSeat<T>, mut claim: Claim, value: &T) {
-        seat.block.write(&mut claim, value);
-        seat.block.ring().publish(claim);
-        self.shared.notify(seat, End::Write);
-    }
-
-    #[inline(always)]
-    fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
-        if let Some(seat) = self.shared.object.known_unfenced()
-            && let Some(claim) = claim_at_hint(seat, End::Read)
-        {
-            return Ok(self.take_from(seat, claim));
-        }
-        self.take_slowly(until)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn take_slowly<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
-        match self.shared.claim(End::Read, until, self.wait) {
-            Ok((place, claim)) => Ok(self.take_from(place.seat(), claim)),
-            Err(stop) => Err(E::from(stop)),
-        }
-    }
-
-    #[inline(always)]
-    fn take_from(&self, seat: QueueSeat<T>, claim: Claim) -> T {
-        let value = seat.block.read(&claim);
-        seat.block.ring().release(claim);
-        self.shared.notify(seat, End::Read);
-        value
-    }
-
     #[inline]
     fn claim_slot<U: Until>(&self, until: U) -> Result<Reservation<'_, T>, SendErrorOf<U, ()>>
     where
         Stop<U::Late>: SendStop,
     {
         self.claim_for_writing(until).map_err(|stop| stop.with(()))
-    }
-
-    #[inline]
-    fn claim_for_writing<U: Until>(&self, until: U) -> Result<Reservation<'_, T>, Stop<U::Late>> {
-        if let Some(place) = self.shared.object.known()
-            && let Some(claim) = claim_at_hint(place.seat(), End::Write)
-        {
-            return Ok(Reservation::new(&self.shared, place, claim));
-        }
-        let (place, claim) = self.shared.claim(End::Write, until, self.wait)?;
-        Ok(Reservation::new(&self.shared, place, claim))
     }
 
     #[inline]
@@ -533,13 +594,13 @@ impl<T: Shm> Queue<T> {
 type SendErrorOf<U, T> = <Stop<<U as Until>::Late> as SendStop>::Error<T, Never>;
 
 /// Another handle of the same queue.
-impl<T: Shm> Clone for Queue<T> {
+impl<T: Transfer> Clone for Queue<T> {
     fn clone(&self) -> Self {
         Queue { shared: Arc::clone(&self.shared), wait: self.wait }
     }
 }
 
-impl<T: Shm> fmt::Debug for Queue<T> {
+impl<T: Transfer> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
             .field("len", &self.len())
@@ -549,7 +610,7 @@ impl<T: Shm> fmt::Debug for Queue<T> {
     }
 }
 
-impl<'a, T: Shm> IntoIterator for &'a Queue<T> {
+impl<'a, T: Transfer> IntoIterator for &'a Queue<T> {
     type Item = T;
     type IntoIter = Iter<'a, T>;
 

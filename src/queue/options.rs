@@ -1,10 +1,10 @@
 //! The options of a new queue.
 
 use crate::object::CreateError;
-use crate::object::kind::Kind;
+use crate::object::carry::{self, Transfer};
 use crate::queue::{ByteQueue, ObjectQueue, Queue};
 use crate::ring::mpmc::OnReaderDeath;
-use crate::segment::{Segment, Shm};
+use crate::segment::Segment;
 use crate::sync::Wait;
 
 /// What happens to a message whose receiver is killed after it took the message and before it is
@@ -90,7 +90,7 @@ impl QueueOptions {
     ///
     /// # Errors
     /// As [`Queue::with_capacity`].
-    pub fn create<T: Shm>(&self) -> Result<Queue<T>, CreateError> {
+    pub fn create<T: Transfer>(&self) -> Result<Queue<T>, CreateError> {
         self.create_in(&Segment::commons()?)
     }
 
@@ -98,8 +98,8 @@ impl QueueOptions {
     ///
     /// # Errors
     /// As [`Queue::with_capacity`].
-    pub fn create_in<T: Shm>(&self, segment: &Segment) -> Result<Queue<T>, CreateError> {
-        Queue::make(segment, self, Kind::Queue.with::<T>())
+    pub fn create_in<T: Transfer>(&self, segment: &Segment) -> Result<Queue<T>, CreateError> {
+        Queue::make(segment, self, carry::queue_kind::<T>())
     }
 
     /// Makes a queue of messages of any length, in the commons.

@@ -57,11 +57,13 @@ unsafe impl<T: bytemuck::Pod + Send> Shm for T {}
 /// Made from the name, the size and the alignment. The name distinguishes types of the same shape
 /// within one program and between builds of it; after a type is renamed, opening an existing object
 /// in a file is an error, and never yields a wrong value.
-pub(crate) fn fingerprint<T: Shm>() -> u64 {
+///
+/// It is that of `T`, whose values lie in shared memory as `W`, which is `T` itself if it may.
+pub(crate) fn fingerprint_as<T, W: Shm>() -> u64 {
     let mut hash = Fnv::new();
     hash.write(std::any::type_name::<T>().as_bytes());
-    hash.write(&(size_of::<T>() as u64).to_le_bytes());
-    hash.write(&(align_of::<T>() as u64).to_le_bytes());
+    hash.write(&(size_of::<W>() as u64).to_le_bytes());
+    hash.write(&(align_of::<W>() as u64).to_le_bytes());
     hash.finish()
 }
 
@@ -102,8 +104,8 @@ mod tests {
 
     #[test]
     fn types_of_the_same_shape_have_different_fingerprints() {
-        assert_eq!(fingerprint::<u64>(), fingerprint::<u64>());
-        assert_ne!(fingerprint::<u64>(), fingerprint::<i64>());
-        assert_ne!(fingerprint::<[u32; 2]>(), fingerprint::<[u32; 3]>());
+        assert_eq!(fingerprint_as::<u64, u64>(), fingerprint_as::<u64, u64>());
+        assert_ne!(fingerprint_as::<u64, u64>(), fingerprint_as::<i64, i64>());
+        assert_ne!(fingerprint_as::<[u32; 2], [u32; 2]>(), fingerprint_as::<[u32; 3], [u32; 3]>());
     }
 }

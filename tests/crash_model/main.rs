@@ -137,6 +137,7 @@ const MODELS: &[Make] = &[
     || clean(models::queue::models(ALL)),
     || clean(models::heap::models(ALL)),
     || clean(models::parcel::models(ALL)),
+    || clean(models::boxes::models(ALL)),
     || clean(models::peers::models(ALL)),
     || clean(models::found::models()),
     models::controls::models,

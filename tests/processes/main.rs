@@ -17,6 +17,7 @@ mod supervisor;
 
 mod aliasing;
 mod alone;
+mod boxes;
 mod channel_captures;
 mod channel_deaths;
 mod channels;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use memmap2::MmapOptions;
 use offspring::{
     ByteQueue, Child, CreateError, Event, Fault, Lock, ObjectQueue, OnReceiverDeath, Queue,
-    QueueOptions, RecvError, RecvTimeoutError, Segment, SendTimeoutError, TryRecvError, Value,
-    Wait, spsc,
+    QueueOptions, RecvError, RecvTimeoutError, Segment, SendTimeoutError, ShmBox, ShmVec,
+    TryRecvError, Value, Wait, spsc,
 };
 use rustix::fs::SeekFrom;
 
@@ -150,6 +150,7 @@ struct Objects {
     turn: Event,
     bytes: ByteQueue,
     texts: ObjectQueue<Vec<String>>,
+    boxes: Queue<ShmBox<[u64]>>,
 }
 
 type Ends = (spsc::Producer<u64>, spsc::Consumer<u64>);
@@ -169,12 +170,15 @@ impl Objects {
             turn: Event::auto_reset_in(&segment).expect("an event"),
             bytes: ByteQueue::with_capacity_in(&segment, 3).expect("a queue"),
             texts: redelivering.create_objects_in(&segment).expect("a queue"),
+            boxes: redelivering.create_in(&segment).expect("a queue"),
             segment,
         };
         objects.queue.send(1).expect("room");
         objects.redelivering.send([1; 3]).expect("room");
         objects.bytes.send(&[1; 200]).expect("room");
         objects.texts.send(vec!["text".repeat(99)]).expect("room");
+        let one = ShmBox::from_slice_in(&objects.segment, &[1; 50]).expect("room");
+        objects.boxes.send(one).expect("room");
         let ends = spsc::ring_in(&objects.segment, 3).expect("a ring");
         (objects, ends)
     }
@@ -183,7 +187,7 @@ impl Objects {
     fn operate(&self, random: &mut Random, timeout: Duration) {
         let Objects { segment, queue, redelivering, lock, count, value, gate, turn, .. } = self;
         let timeout = if random.chance(2) { Duration::ZERO } else { timeout };
-        match random.below(29) {
+        match random.below(32) {
             0 => returned(queue.send_timeout(random.next(), timeout)),
             1 => returned(queue.recv_timeout(timeout)),
             2 => returned(redelivering.send_timeout([random.next(); 3], timeout)),
@@ -256,10 +260,40 @@ impl Objects {
             }
             22..27 => self.pass_messages(random, timeout),
             27 => returned(segment.reap()),
+            28..31 => self.pass_boxes(random, timeout),
             _ => returned(
                 spsc::ring_in::<u64>(segment, 2)
                     .map(|(mut producer, _consumer)| producer.try_send(5)),
             ),
+        }
+    }
+
+    /// Some operation with memory that moves.
+    fn pass_boxes(&self, random: &mut Random, timeout: Duration) {
+        let Objects { segment, boxes, .. } = self;
+        let len = [1, 60, 700, 3000][random.below(4) as usize];
+        match random.below(5) {
+            0 | 1 => {
+                if let Ok(mut made) = ShmBox::zeroed_in(segment, len) {
+                    made.fill(random.next());
+                    returned(boxes.send_timeout(made, timeout));
+                }
+            }
+            2 | 3 => {
+                if let Ok(mut received) = boxes.recv_timeout(timeout) {
+                    received.fill(3);
+                    std::hint::black_box(received.iter().fold(0, |sum, word| sum ^ word));
+                    if random.chance(2) {
+                        returned(boxes.try_send(received));
+                    }
+                }
+            }
+            _ => {
+                let again = Queue::<ShmBox<[u64]>>::open(segment, boxes.handle());
+                returned(again.map(|again| again.try_recv()));
+                let vec = ShmVec::with_capacity_in(segment, 3);
+                returned(vec.map(|mut vec| vec.extend_from_slice(&vec![7_u8; len])));
+            }
         }
     }
 
@@ -314,9 +348,10 @@ impl std::fmt::Debug for Objects {
             turn,
             bytes,
             texts,
+            boxes,
         } = self;
         write!(f, "{queue:?} {redelivering:?} {lock:?} {count:?} {value:?} {gate:?} {turn:?} ")?;
-        write!(f, "{bytes:?} {texts:?}")
+        write!(f, "{bytes:?} {texts:?} {boxes:?}")
     }
 }
 

@@ -17,7 +17,7 @@ use offspring::spsc::{Producer, ring_in};
 use offspring::{
     ByteQueue, Child, CreateError, EncodeError, Event, Fault, ForkError, Handle, JoinError, Lock,
     LockTimeoutError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment,
-    SendError, SendTimeoutError, TryLockError, TrySendError, WaitTimeoutError, fork,
+    SendError, SendTimeoutError, ShmVec, TryLockError, TrySendError, WaitTimeoutError, fork,
 };
 
 use crate::raw::{raw_fork, sleep_for_ever};
@@ -262,6 +262,7 @@ pub const SCENES: &[Scene] = &[
         name: "send, receive, loan and drop long messages",
         prepare: || attached(long_messages),
     },
+    Scene { at: "memory", name: "make, grow, send and receive boxes", prepare: || attached(boxes) },
     Scene {
         at: "memory",
         name: "spend the budget on messages, receive, spend it again",
@@ -299,6 +300,21 @@ fn long_messages() -> Outcome {
     assert_eq!(texts.recv().expect("a text").len(), MESSAGE);
     // One that nobody receives goes with its queue.
     drop(texts.try_send("y".repeat(MESSAGE)));
+    Works
+}
+
+fn boxes() -> Outcome {
+    let queue = attempt!(Queue::with_capacity(2));
+    let mut bytes = attempt!(ShmVec::with_capacity(MESSAGE));
+    bytes.extend_from_slice(&[7_u8; MESSAGE]).expect("there is room");
+    queue.send(bytes).expect("room");
+    let mut bytes = queue.recv().expect("sent");
+    assert_eq!(*bytes, [7; MESSAGE]);
+    let grown = bytes.reserve(2 * MESSAGE);
+    assert_eq!(*bytes, [7; MESSAGE], "as it was, or moved");
+    attempt!(grown);
+    // One that nobody receives goes with its queue.
+    queue.send(bytes).expect("room");
     Works
 }
 

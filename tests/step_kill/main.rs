@@ -23,6 +23,8 @@
 //! instruction is a trap.
 
 #[cfg(target_arch = "x86_64")]
+mod boxes;
+#[cfg(target_arch = "x86_64")]
 #[path = "../common/mod.rs"]
 mod common;
 #[cfg(target_arch = "x86_64")]
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
     plans.extend(queue::plans_with_real_kills());
     plans.extend(heap::plans(full));
     plans.extend(messages::plans(full));
+    plans.extend(boxes::plans(full));
     plans.extend(lock::plans());
     plans.extend(value::plans());
     plans.extend(event::plans());

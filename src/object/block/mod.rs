@@ -14,6 +14,7 @@ use crate::heap::block::Carrier;
 use crate::heap::pool::Attached;
 use crate::heap::{BlockId, Pool};
 use crate::object::kind::Kind;
+use crate::peer::table::State;
 
 pub(crate) use line::MOST_ALIGN;
 
@@ -27,14 +28,16 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
             | Kind::Objects
             | Kind::PlainChannel
             | Kind::BytesChannel
-            | Kind::ObjectsChannel,
+            | Kind::ObjectsChannel
+            | Kind::Owners
+            | Kind::OwnersChannel,
         ) => queue::recover(pool, object, owner),
         Some(Kind::Lock) => lock::recover(pool, object, owner),
         // The next process takes over a dead one's role, and a ring that publishes by one store has
         // nothing to recover.
         Some(Kind::Spsc) => {}
         // Never shared.
-        Some(Kind::Parcel) => {}
+        Some(Kind::Parcel | Kind::Boxed | Kind::Slice | Kind::Text) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
         // Nobody owns an event.
         Some(Kind::Event) => {}
@@ -48,6 +51,10 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
         Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
             queue::empty(pool, object, owner)
         }
+        // Where in a slot the names are, only the type of the values knows.
+        Some(Kind::Owners | Kind::OwnersChannel) => pool.discard_all(owner, |carrier| {
+            carrier.block == object.id.to_bits() && carrier.generation == object.generation
+        }),
         Some(
             Kind::Queue
             | Kind::PlainChannel
@@ -55,20 +62,35 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) {
             | Kind::Spsc
             | Kind::Value
             | Kind::Event
-            | Kind::Parcel,
+            | Kind::Parcel
+            | Kind::Boxed
+            | Kind::Slice
+            | Kind::Text,
         )
         | None => {}
     }
 }
 
-/// Whether the slot that `carrier` names is still in that lap, so that what it carries can be
-/// received.
+/// Whether the slot that `carrier` names is still in that lap, or the parent to which a child returns
+/// is still there, so that what is carried can be received.
 pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
+    if let Some(parent) = carrier.receiver() {
+        let entry = pool.peers().and_then(|peers| peers.load(parent.index()));
+        return entry.is_some_and(|entry| {
+            entry.generation() == parent.generation()
+                && matches!(entry.state(), State::Joining(_) | State::Live(_))
+        });
+    }
     let container = || pool.shared(BlockId::from_bits(carrier.block)?, carrier.generation);
     let carries = container().is_some_and(|object| match Kind::of(object.kind) {
-        Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
-            queue::carries(pool, object, carrier.position)
-        }
+        Some(
+            Kind::Bytes
+            | Kind::Objects
+            | Kind::BytesChannel
+            | Kind::ObjectsChannel
+            | Kind::Owners
+            | Kind::OwnersChannel,
+        ) => queue::carries(pool, object, carrier.position),
         Some(
             Kind::Queue
             | Kind::PlainChannel
@@ -76,7 +98,10 @@ pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
             | Kind::Spsc
             | Kind::Value
             | Kind::Event
-            | Kind::Parcel,
+            | Kind::Parcel
+            | Kind::Boxed
+            | Kind::Slice
+            | Kind::Text,
         )
         | None => false,
     });

@@ -4,7 +4,7 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, View};
 use crate::models::queue::{self, Calls, Close};
-use crate::models::{event, lock, parcel, queue::Watch, value};
+use crate::models::{boxes, event, lock, parcel, queue::Watch, value};
 use crate::primitive::AtomicU64;
 use crate::queue::OnReceiverDeath;
 use crate::ring::position::{Phase, Position, SlotWord, ahead};
@@ -430,8 +430,7 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
         ),
     ];
     models.extend(
-        parcel::controls()
-            .into_iter()
+        (parcel::controls().into_iter().chain(boxes::controls()))
             .map(|(model, what, expected)| (renamed(model, what), expected)),
     );
     models

@@ -1,5 +1,6 @@
 //! What is explored: each object, in configurations small enough to visit every state.
 
+pub mod boxes;
 pub mod controls;
 pub mod event;
 pub mod found;

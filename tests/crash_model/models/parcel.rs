@@ -480,7 +480,7 @@ fn send_mistaken(
         words[..3].copy_from_slice(&[LEN as u64, owned.id.to_bits(), generation]);
         let carry = || {
             for (index, value) in
-                [HANDLE.block, HANDLE.generation, position].into_iter().enumerate()
+                [HANDLE.block, HANDLE.generation, !position].into_iter().enumerate()
             {
                 write(word + CARRIER + 8 * index, value);
             }
@@ -545,6 +545,7 @@ fn reap_mistaken(process: usize, mistake: Mistake) {
             pool.clear(
                 dead,
                 me,
+                |carrier| block::carries(&pool, carrier),
                 |object| block::recover(&pool, object, dead.owner()),
                 |object| block::empty(&pool, object, me.owner()),
             );
@@ -607,7 +608,10 @@ impl Watch {
     fn carrier(&self, read: &dyn Fn(usize) -> u64, block: u64) -> Option<(usize, SlotWord)> {
         let [queue, generation, position] =
             [0, 8, 16].map(|field| read(header(block) + CARRIER + field));
-        let position = Position::from_bits(position);
+        if position == 0 {
+            return None;
+        }
+        let position = Position::from_bits(!position);
         if !self.is_there(read) || queue != self.queue.block || generation != self.queue.generation
         {
             return None;

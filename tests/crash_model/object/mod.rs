@@ -5,6 +5,8 @@
 pub(crate) mod attempt;
 #[path = "../../../src/object/block/mod.rs"]
 pub(crate) mod block;
+#[path = "../../../src/object/carry.rs"]
+pub(crate) mod carry;
 #[path = "../../../src/object/cast.rs"]
 pub(crate) mod cast;
 pub(crate) mod ends;

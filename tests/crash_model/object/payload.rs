@@ -30,6 +30,9 @@ impl<T: Shm> Payload<T> {
     /// # Safety
     /// As in the crate.
     pub(crate) unsafe fn write(self, value: &T) {
+        if is_envelope::<T>() {
+            world::open_envelope(self.address);
+        }
         // SAFETY: the caller's promise.
         unsafe { self.value.write(value) };
     }

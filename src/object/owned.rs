@@ -1,0 +1,334 @@
+//! A block that one process owns, filled with values of one type: the memory of a box.
+//!
+//! # Peer death
+//! The block is `OWNED` by the process, and given back with all that a dead process owned. On its way
+//! to another process it is part of a message: see [`carry`](super::carry).
+//!
+//! # Fork
+//! A forked child has a copy of the handle. As for guards, one load shows that this is another
+//! process: the identity of a process in the segment stands on a page that the kernel wipes in a
+//! child. Whether the child may use the block, the block's word says:
+//! - If the closure of the child captured the box, the parent drops its own handle while the child
+//!   waits ([`ends`](super::ends)). That drop makes the block the child's, by one swap. The child finds
+//!   this at its first use, and where the block lies in its own mapping.
+//! - Every other copy is inert, as the word names the parent.
+#![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::heap::pool::{Carried, Owned};
+use crate::heap::{BlockId, Pool};
+use crate::object::block::MOST_ALIGN;
+use crate::object::carry::{Arrival, Departure, Name};
+use crate::object::error::CreateError;
+#[cfg(test)]
+use crate::object::handle::Handle;
+use crate::object::{ends, holding, reap};
+use crate::peer::{Fault, PeerId, identity};
+use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
+use crate::segment::Shm;
+use crate::segment::region::{Mapping, Region};
+use crate::sys;
+
+/// A block with room for `count` values, which belongs to this handle.
+///
+/// # Invariants
+/// - In the process that is `me` in the segment, `start` is aligned for a `T`, and `count` values lie
+///   there, in `mapping`. The block's word is `OWNED` by it in `generation`, and no other handle there
+///   has this block and generation; so the values are those of this handle alone. That holds until
+///   the handle is dropped, or `is_packed`.
+pub(crate) struct OwnedBlock<T> {
+    mapping: Arc<Mapping>,
+    /// The word that says who this process is; it lives as long as `mapping`.
+    identity: NonNull<AtomicU64>,
+    /// This process, as bits; written after `start`.
+    me: AtomicU64,
+    block: BlockId,
+    generation: u32,
+    start: AtomicPtr<T>,
+    count: usize,
+    /// Whether the block is part of a message. It belongs to the handle no more, also if this process
+    /// has received it.
+    is_packed: bool,
+    /// Which one, among all that this process and those it was forked from have made.
+    serial: u64,
+    values: PhantomData<T>,
+}
+
+// SAFETY: the values belong to the handle, and may be used by each thread that has it.
+unsafe impl<T: Send> Send for OwnedBlock<T> {}
+// SAFETY: through a shared handle there are shared references to the values only.
+unsafe impl<T: Sync> Sync for OwnedBlock<T> {}
+
+impl<T: Shm> OwnedBlock<T> {
+    /// A block with room for `count` values; whatever bytes lie there.
+    pub(crate) fn new(
+        mapping: &Arc<Mapping>,
+        kind: u64,
+        count: usize,
+    ) -> Result<OwnedBlock<T>, CreateError> {
+        if align_of::<T>() > MOST_ALIGN {
+            let (align, most) = (align_of::<T>(), MOST_ALIGN);
+            return Err(CreateError::Alignment { align, most });
+        }
+        let len = bytes_of::<T>(count).ok_or(CreateError::OutOfMemory {
+            requested: u64::MAX,
+            available: mapping.layout().budget(),
+        })?;
+        let me = holding::arrive(mapping)?;
+        let region = mapping.region().ok_or(Fault::Corrupt)?;
+        let pool = Pool::new(mapping, region);
+        let owned = match pool.allocate(me, kind, len) {
+            // What dead processes have left may be room enough.
+            Err(error) if reap::make_room(mapping, me, &error) => pool.allocate(me, kind, len)?,
+            other => other?,
+        };
+        let block = OwnedBlock::of(mapping, region, me, &owned, count);
+        if block.is_none() {
+            pool.give_back(&owned);
+        }
+        Ok(block.ok_or(Fault::Corrupt)?)
+    }
+
+    /// The handle of a block with room for `count` values, which `me` has just come to own.
+    fn of(
+        mapping: &Arc<Mapping>,
+        region: Region<'_>,
+        me: PeerId,
+        owned: &Owned,
+        count: usize,
+    ) -> Option<OwnedBlock<T>> {
+        let start = region.bytes(owned.offset, bytes_of::<T>(count)?, align_of::<T>())?;
+        // INVARIANT: `bytes` has checked range and alignment, and the caller has the block.
+        Some(OwnedBlock {
+            identity: mapping.identity(),
+            mapping: Arc::clone(mapping),
+            me: AtomicU64::new(me.to_bits()),
+            block: owned.id,
+            generation: owned.generation(),
+            start: AtomicPtr::new(start.cast().as_ptr()),
+            count,
+            is_packed: false,
+            serial: ends::next_serial(),
+            values: PhantomData,
+        })
+    }
+
+    /// The segment that the block lies in.
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// Forgets that there is room for more than `count` values.
+    pub(crate) fn shrink_to(&mut self, count: usize) {
+        // INVARIANT: a part of what was there.
+        self.count = self.count.min(count);
+    }
+
+    /// How many values there is room for.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The values.
+    ///
+    /// # Panics
+    /// If this process is not the owner.
+    #[inline]
+    pub(crate) fn values(&self) -> &[T] {
+        let start = self.start();
+        // SAFETY: by the invariant, as this is the process; any bits are a valid `T: Shm`. The borrow
+        // of the handle lets nobody write.
+        unsafe { std::slice::from_raw_parts(start, self.count) }
+    }
+
+    /// The values, to be changed.
+    ///
+    /// # Panics
+    /// If this process is not the owner.
+    #[inline]
+    pub(crate) fn values_mut(&mut self) -> &mut [T] {
+        let start = self.start();
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(start, self.count) }
+    }
+
+    /// Fills the block with zeros.
+    pub(crate) fn zero(&mut self) {
+        let start = self.start();
+        // SAFETY: by the invariant, as above; zeros are a valid `T: Shm`.
+        unsafe { start.write_bytes(0, self.count) };
+    }
+
+    /// Makes the block part of a message, of which `len` values count.
+    ///
+    /// # Panics
+    /// If this process is not the owner.
+    pub(crate) fn pack(&mut self, len: usize, departure: &Departure<'_>) -> Result<Name, Fault> {
+        self.start();
+        if departure.mapping.file_id() != self.mapping.file_id() {
+            return Err(Fault::OtherSegment);
+        }
+        let (pool, owned) = self.owned().ok_or(Fault::Corrupt)?;
+        let carried = pool.carry(&owned, departure.carrier).ok_or(Fault::Corrupt)?;
+        self.is_packed = true;
+        self.generation = carried.generation;
+        let generation = carried.generation.into();
+        Ok(Name { block: carried.id.to_bits(), generation, len: len as u64 })
+    }
+
+    /// Takes the block back if it was made part of a message, which is not sent.
+    pub(crate) fn restore(&mut self) {
+        if let (Some(me), Some(region)) = (identity::own(&self.mapping), self.mapping.region()) {
+            let carried = Carried { id: self.block, generation: self.generation };
+            let pool = Pool::new(&self.mapping, region);
+            if !self.is_packed {
+                return;
+            }
+            if pool.take_back(carried, me.owner()).is_some() {
+                // INVARIANT: the block is ours again, in the generation that the handle has.
+                self.is_packed = false;
+            } else {
+                // Somebody has written over its word. The handle is that of no process.
+                *self.me.get_mut() = NOBODY;
+            }
+        }
+    }
+
+    /// Takes the block out of a message. It must be of this kind; gives the number of values in it
+    /// that count.
+    pub(crate) fn unpack(
+        name: Name,
+        kind: u64,
+        arrival: &Arrival<'_>,
+    ) -> Result<(OwnedBlock<T>, usize), Fault> {
+        let id = BlockId::from_bits(name.block).ok_or(Fault::Corrupt)?;
+        let generation = u32::try_from(name.generation).map_err(|_| Fault::Corrupt)?;
+        let Arrival { holder, carrier } = arrival;
+        let carried = Carried { id, generation };
+        let pool = holder.pool();
+        let taken = pool.take(carried, *carrier, holder.me.owner()).ok_or(Fault::Corrupt)?;
+        let count = (taken.len / size_of::<T>().max(1) as u64) as usize;
+        let count = if size_of::<T>() == 0 { usize::MAX } else { count };
+        let fits = taken.kind == kind && name.len <= count as u64;
+        let block = OwnedBlock::of(holder.mapping(), holder.region, holder.me, &taken.owned, count);
+        match block.filter(|_| fits) {
+            Some(block) => Ok((block, name.len as usize)),
+            None => {
+                pool.give_back(&taken.owned);
+                Err(if taken.kind == kind { Fault::Corrupt } else { Fault::WrongType })
+            }
+        }
+    }
+}
+
+impl<T> OwnedBlock<T> {
+    /// Whether this process owns the block.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.is_known() || self.adopt()
+    }
+
+    /// Whether this is the process that was found to be the owner.
+    #[inline]
+    fn is_known(&self) -> bool {
+        // SAFETY: it lives as long as the mapping.
+        let identity = unsafe { self.identity.as_ref() };
+        // Acquire pairs with the Release store of the identity: a thread that sees it sees the
+        // mapping. And with that of `me`: it sees `start`.
+        identity.load(Ordering::Acquire) == self.me.load(Ordering::Acquire)
+    }
+
+    /// Where the values lie.
+    ///
+    /// # Panics
+    /// If this process is not the owner.
+    #[inline]
+    fn start(&self) -> *mut T {
+        if !self.is_known() && !self.adopt() {
+            not_ours();
+        }
+        // Relaxed: see `is_known`.
+        self.start.load(Ordering::Relaxed)
+    }
+
+    /// Finds out, in a forked child, whether the block is its own by now, and where it lies.
+    #[cold]
+    #[inline(never)]
+    fn adopt(&self) -> bool {
+        // A process that the parent did not fork by this crate got nothing, and does not attach only
+        // to find that out.
+        let may_be = identity::own(&self.mapping).is_some()
+            || identity::reserved(&self.mapping, sys::process::pid()).is_some();
+        if !may_be {
+            return false;
+        }
+        let found = holding::arrive(&self.mapping).ok().and_then(|me| {
+            let region = self.mapping.region()?;
+            let pool = Pool::new(&self.mapping, region);
+            let owned = pool.owned(self.block, self.generation, me.owner())?;
+            let start = region.bytes(owned.offset, bytes_of::<T>(self.count)?, align_of::<T>())?;
+            Some((me, start))
+        });
+        let Some((me, start)) = found else { return false };
+        // INVARIANT: the word names this process, and `bytes` has checked range and alignment. Another
+        // thread that is here finds the same.
+        self.start.store(start.cast().as_ptr(), Ordering::Relaxed);
+        // Release pairs with the Acquire in `is_known`.
+        self.me.store(me.to_bits(), Ordering::Release);
+        true
+    }
+
+    /// The block, as a name.
+    #[cfg(test)]
+    pub(crate) fn handle(&self) -> Handle {
+        let (segment, generation) = (self.mapping.id(), self.generation.into());
+        Handle { segment, block: self.block.to_bits(), generation }
+    }
+
+    /// The block as the heap knows it, if this process owns it.
+    fn owned(&self) -> Option<(Pool<'_>, Owned)> {
+        if self.is_packed || !self.is_ours() {
+            return None;
+        }
+        let me = identity::own(&self.mapping)?;
+        let pool = Pool::new(&self.mapping, self.mapping.region()?);
+        Some((pool, pool.owned(self.block, self.generation, me.owner())?))
+    }
+}
+
+impl<T> Drop for OwnedBlock<T> {
+    fn drop(&mut self) {
+        let Some((pool, owned)) = self.owned() else {
+            return;
+        };
+        match ends::heir_in(self.mapping.file_id(), self.serial) {
+            Some(heir) => drop(pool.pass(&owned, heir)),
+            None => pool.give_back(&owned),
+        }
+    }
+}
+
+impl<T> fmt::Debug for OwnedBlock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedBlock").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// The bits of no id.
+const NOBODY: u64 = u64::MAX;
+
+/// Bytes of so many values; `None` if that is more than a slice can have.
+fn bytes_of<T>(count: usize) -> Option<u64> {
+    let len = count.checked_mul(size_of::<T>())?;
+    isize::try_from(len).ok().map(|_| len as u64)
+}
+
+#[cold]
+#[inline(never)]
+fn not_ours() -> ! {
+    panic!("a box was used that another process owns: its handle was copied by a fork")
+}

@@ -1,0 +1,157 @@
+//! What the closure of a child may return: values that serde encodes, and boxes, which move.
+
+use std::mem::ManuallyDrop;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::boxed::{Boxable, ShmBox, ShmStr, ShmVec};
+use crate::object::carry::Transfer;
+use crate::object::lineage::Lineage;
+use crate::object::result;
+use crate::process::outcome::{Outcome, OutcomeFile};
+use crate::segment::Shm;
+use crate::sys::error::OsError;
+
+/// A value that the closure of a child can return: see [`fork`](crate::fork()).
+///
+/// Every owned [`serde`] value is one; it is encoded. A [`ShmBox`], [`ShmVec`] or [`ShmStr`] is one,
+/// too; it moves to the parent, and its bytes stay where they are. For another value that owns
+/// memory of a segment there is [`Moved`].
+///
+/// Only this crate implements it.
+#[diagnostic::on_unimplemented(
+    message = "a child cannot return `{Self}`",
+    label = "implements neither `serde::Serialize` and `DeserializeOwned` nor `offspring::Transfer`",
+    note = "a struct or an enum of your own: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "an error: return `Result<_, offspring::Failure>`, into which `?` converts every error",
+    note = "a struct that owns boxes: wrap it in `offspring::Moved`"
+)]
+pub trait Return: Sized + 'static {
+    /// Writes the value, or why it cannot be sent; false if that failed too.
+    #[doc(hidden)]
+    fn send(value: &mut ManuallyDrop<Self>, way: Way<'_>) -> bool;
+
+    /// Reads the value that the dead child has sent.
+    #[doc(hidden)]
+    fn receive(way: Way<'_>) -> Answer<Self>;
+
+    /// Whether values may own memory that is freed if nobody receives them.
+    #[doc(hidden)]
+    const OWNS: bool;
+}
+
+/// From a child to its parent.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    pub(super) outcome: &'a OutcomeFile,
+    pub(super) lineage: &'a Lineage,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Answer<T>(pub(super) Result<Option<Outcome<T>>, OsError>);
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + 'static> Return for T {
+    const OWNS: bool = false;
+
+    fn send(value: &mut ManuallyDrop<T>, way: Way<'_>) -> bool {
+        way.outcome.send(&**value)
+    }
+
+    fn receive(way: Way<'_>) -> Answer<T> {
+        Answer(way.outcome.read())
+    }
+}
+
+/// A value with memory of its own, as a child returns it to its parent.
+///
+/// It is needed only where a [`ShmBox`] is part of a struct: a box itself can be returned as it is.
+///
+/// # Examples
+/// ```
+/// use offspring::{Moved, ShmBox};
+///
+/// let child = offspring::fork(|| Moved(ShmBox::new(7_u64).unwrap()))?;
+/// let Moved(value) = child.join()?;
+/// assert_eq!(*value, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub struct Moved<T: Transfer>(pub T);
+
+impl<T: Transfer> Return for Moved<T> {
+    const OWNS: bool = true;
+
+    fn send(value: &mut ManuallyDrop<Moved<T>>, way: Way<'_>) -> bool {
+        send(&mut value.0, way)
+    }
+
+    fn receive(way: Way<'_>) -> Answer<Moved<T>> {
+        receive(way, Moved)
+    }
+}
+
+impl<T: Boxable + ?Sized + 'static> Return for ShmBox<T> {
+    const OWNS: bool = true;
+
+    fn send(value: &mut ManuallyDrop<ShmBox<T>>, way: Way<'_>) -> bool {
+        send(&mut **value, way)
+    }
+
+    fn receive(way: Way<'_>) -> Answer<ShmBox<T>> {
+        receive(way, |value| value)
+    }
+}
+
+impl<T: Shm> Return for ShmVec<T> {
+    const OWNS: bool = true;
+
+    fn send(value: &mut ManuallyDrop<ShmVec<T>>, way: Way<'_>) -> bool {
+        send(&mut **value, way)
+    }
+
+    fn receive(way: Way<'_>) -> Answer<ShmVec<T>> {
+        receive(way, |value| value)
+    }
+}
+
+impl Return for ShmStr {
+    const OWNS: bool = true;
+
+    fn send(value: &mut ManuallyDrop<ShmStr>, way: Way<'_>) -> bool {
+        send(&mut **value, way)
+    }
+
+    fn receive(way: Way<'_>) -> Answer<ShmStr> {
+        receive(way, |value| value)
+    }
+}
+
+fn send<T: Transfer>(value: &mut T, way: Way<'_>) -> bool {
+    match result::pack(value, way.lineage) {
+        Ok(message) => way.outcome.send(&message),
+        Err(fault) => way.outcome.send_unsendable(&fault.to_string()),
+    }
+}
+
+fn receive<T: Transfer, R>(way: Way<'_>, wrap: impl FnOnce(T) -> R) -> Answer<R> {
+    let read = way.outcome.read::<Vec<u64>>();
+    let answer = read.map(|outcome| {
+        Some(match outcome? {
+            Outcome::Value(message) => match result::unpack(&message, way.lineage) {
+                Ok(value) => Outcome::Value(wrap(value)),
+                Err(fault) => Outcome::Undecodable(fault.to_string()),
+            },
+            Outcome::Panicked(panic) => Outcome::Panicked(panic),
+            Outcome::Unsendable(why) => Outcome::Unsendable(why),
+            Outcome::Undecodable(why) => Outcome::Undecodable(why),
+            Outcome::NotStarted(why) => Outcome::NotStarted(why),
+        })
+    });
+    if answer.is_ok() {
+        result::discard(way.lineage);
+    }
+    Answer(answer)
+}
