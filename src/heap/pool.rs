@@ -853,7 +853,7 @@ mod tests {
         let header = pool.header(owned.id).expect("a block");
         header.holders.remove(dead.index());
         assert_eq!(pool.blocks_in_use(), 1);
-        pool.clear(dead, me, |_| panic!("it held nothing"), |_| ());
+        pool.clear(dead, me, |_| false, |_| panic!("it held nothing"), |_| ());
         assert_eq!(pool.blocks_in_use(), 0);
     }
 }
