@@ -211,6 +211,18 @@ fn what_is_not_a_regular_file_is_refused() {
 }
 
 #[test]
+fn a_file_that_can_only_be_read_is_refused_and_says_so() {
+    // Nobody may write to a program that runs, not even root.
+    assert!(matches!(reason(Segment::open_file("/proc/self/exe")), Err(SegmentError::ReadOnly)));
+    // A folder can be read, too, but that is not what is wrong with it.
+    let folder = tempfile::tempdir().expect("a folder");
+    assert!(matches!(
+        reason(Segment::open_file(folder.path())),
+        Err(SegmentError::Os { call: "open", .. })
+    ));
+}
+
+#[test]
 fn an_unsealed_memfd_is_refused_and_a_sealed_one_is_foreign_if_empty() {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
     let fd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memfd");

@@ -856,3 +856,26 @@ pub(crate) struct Attached {
     pub(crate) offset: u64,
     pub(crate) len: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Segment;
+
+    /// The last holder is killed between the end of its hold and the freeing of the block. Its
+    /// reaper is not told by any bit that this block was the dead one's.
+    #[test]
+    fn a_block_that_its_last_holder_did_not_come_to_free_is_freed_by_a_reaper() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let mapping = segment.mapping();
+        let pool = Pool::new(mapping, mapping.region().expect("mapped"));
+        let [me, dead] = [1, 2].map(|index| PeerId::new(index, 1));
+        let owned = pool.allocate(dead, 7, 100).expect("room");
+        assert!(pool.share(&owned, dead));
+        let header = pool.header(owned.id).expect("a block");
+        header.holders.remove(dead.index());
+        assert_eq!(pool.blocks_in_use(), 1);
+        pool.clear(dead, me, |_| false, |_| panic!("it held nothing"), |_| ());
+        assert_eq!(pool.blocks_in_use(), 0);
+    }
+}

@@ -268,6 +268,19 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_that_another_program_sends_for_its_own_purposes_is_not_taken() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let fds = [segment.anonymous().expect("anonymous")];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        let bytes = [IoSlice::new(b"GREETING")];
+        sendmsg(&ours, &bytes, &mut ancillary, SendFlags::empty()).expect("sent");
+        assert!(matches!(Segment::receive(&theirs), Err(SegmentError::NotSent)));
+    }
+
+    #[test]
     fn what_is_passed_is_read_back_and_nonsense_is_not() {
         let file = FileId::of(tempfile::tempfile().expect("a file").as_fd()).expect("fstat");
         let Passed { fd, file: found } =

@@ -131,6 +131,7 @@ pub(crate) mod word {
         fn a_word_is_kept_once_and_only_so_many_are() {
             assert!(std::ptr::eq(read("open"), read("open")));
             assert_eq!(read(&"x".repeat(LONGEST + 1)), UNKNOWN);
+            assert_eq!(read(&"y".repeat(LONGEST)).len(), LONGEST);
             for number in 0..2 * MOST {
                 read(&number.to_string());
             }

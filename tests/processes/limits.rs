@@ -32,6 +32,16 @@ fn a_limited_address_space_gives_smaller_commons() {
 }
 
 #[apply(fresh)]
+fn where_not_even_small_commons_fit_that_is_an_error() {
+    let limit = Rlimit { current: Some(1 << 14), maximum: getrlimit(Resource::Fsize).maximum };
+    setrlimit(Resource::Fsize, limit).expect("setrlimit");
+    let error = Segment::commons().expect_err("no room");
+    let SegmentError::NoRoom { size, source, .. } = error else { panic!("{error:?}") };
+    assert!(size > 1 << 24, "the size of the smallest that were tried: {size}");
+    assert_eq!(source.raw_os_error(), Some(libc::EFBIG));
+}
+
+#[apply(fresh)]
 fn a_limited_file_size_gives_smaller_commons() {
     let limit = Rlimit { current: Some(1 << 28), maximum: getrlimit(Resource::Fsize).maximum };
     setrlimit(Resource::Fsize, limit).expect("setrlimit");

@@ -597,4 +597,34 @@ mod tests {
         let slot = SlotLayout { payload: 8, stride: u64::MAX };
         assert_eq!(Shape::with(1, OnReaderDeath::Drop, false, slot), None);
     }
+
+    /// Its slots would lie in the blocks of others, or overlap.
+    #[test]
+    fn a_queue_that_does_not_fit_into_its_block_is_not_opened() {
+        let segment = crate::Segment::create(1 << 16).expect("a segment");
+        let region = segment.mapping().region().expect("mapped");
+        // A block that nobody has.
+        let offset = segment.mapping().layout().classes().last().expect("a class").base;
+        let header: &Header = region.at(offset).expect("within the segment");
+        let read = |capacity, payload, stride, len| {
+            header.geometry.capacity.store(capacity, Ordering::Relaxed);
+            header.geometry.payload.store(payload, Ordering::Relaxed);
+            header.geometry.stride.store(stride, Ordering::Relaxed);
+            header.geometry.policy.store(POLICY_REDELIVER, Ordering::Relaxed);
+            Shape::read_any(region, offset, len)
+        };
+        let shape = Shape::of::<u64>(8, OnReaderDeath::Redeliver, false).expect("a shape");
+        assert_eq!(read(8, 8, 16, shape.len), Ok(shape));
+        for (capacity, payload, stride, len) in [
+            (8, 8, 16, shape.len - 1),
+            (9, 8, 16, shape.len),
+            (8, 8, 20, u64::MAX),
+            (8, 12, 24, u64::MAX),
+            (0, 8, 16, u64::MAX),
+            ((1 << 24) + 1, 8, 16, u64::MAX),
+        ] {
+            let refused = read(capacity, payload, stride, len);
+            assert_eq!(refused, Err(Fault::Corrupt), "{capacity} of {payload}, {stride} in {len}");
+        }
+    }
 }

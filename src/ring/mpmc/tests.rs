@@ -504,6 +504,186 @@ fn an_unknown_phase_is_corrupt() {
     }
 }
 
+/// In a larger ring a walk could go on behind such a word, by what it says of the lap.
+#[test]
+fn nobody_goes_on_behind_an_unknown_phase() {
+    let unknown = |lap| SlotWord::new(lap, Phase::Unknown, 0).to_bits();
+    let start = Position::new(0, 0).to_bits();
+
+    // In this lap, and the slot behind it is free.
+    let memory = Memory::new(2, OnReaderDeath::Drop);
+    memory.words[0].store(unknown(0), Ordering::Relaxed);
+    assert_eq!(memory.send(1), Err(Refused::Corrupt));
+
+    // A lap later than the hint, with a free slot and with a message behind it.
+    let memory = Memory::starting_at(Position::new(1, 0), 2, OnReaderDeath::Drop);
+    memory.words[0].store(unknown(1), Ordering::Relaxed);
+    memory.tail.store(start, Ordering::Relaxed);
+    assert_eq!(memory.send(1), Err(Refused::Corrupt));
+    let full = SlotWord::new(1, Phase::Full, 0).to_bits();
+    memory.words[1].store(full, Ordering::Relaxed);
+    memory.words[0].store(unknown(2), Ordering::Relaxed);
+    memory.head.store(start, Ordering::Relaxed);
+    assert_eq!(memory.recv(), Err(Refused::Corrupt));
+
+    // It does not prove that a message was read, either.
+    let memory = Memory::new(2, OnReaderDeath::Redeliver);
+    memory.words[0].store(unknown(1), Ordering::Relaxed);
+    memory.ring().keep_done();
+    assert!(!memory.ring().find_orphan());
+    assert_eq!(memory.done.load(Ordering::Relaxed), start);
+}
+
+/// A walk goes through a lap, however large, if all that is known is a hint from before it.
+#[test]
+fn a_hint_that_lags_by_a_large_lap_does_no_harm() {
+    const CAPACITY: u64 = 5000;
+    let memory = Memory::new(CAPACITY, OnReaderDeath::Drop);
+    let start = Position::new(0, 0).to_bits();
+    for value in 0..CAPACITY - 1 {
+        memory.send(value).unwrap();
+    }
+    memory.tail.store(start, Ordering::Relaxed);
+    assert_eq!(memory.send(CAPACITY - 1), Ok(()));
+    let held: Vec<Claim> =
+        (0..CAPACITY - 1).map(|_| memory.ring().claim_read(OTHER).unwrap()).collect();
+    memory.head.store(start, Ordering::Relaxed);
+    assert_eq!(memory.recv(), Ok(CAPACITY - 1));
+    held.into_iter().for_each(|claim| memory.ring().release(claim));
+}
+
+/// Slots in which something happens when somebody looks at a slot for the n-th time.
+struct Meddled<'a, F: Fn()> {
+    words: &'a [AtomicU64],
+    looks: std::cell::Cell<u32>,
+    at: u32,
+    happens: F,
+}
+
+impl<F: Fn()> Slots for Meddled<'_, F> {
+    fn count(&self) -> u64 {
+        self.words.len() as u64
+    }
+
+    fn word(&self, index: u64) -> &AtomicU64 {
+        if self.looks.replace(self.looks.get() + 1) == self.at {
+            (self.happens)();
+        }
+        &self.words[index as usize]
+    }
+}
+
+/// A memory's ring with other slots.
+fn ring_with<S: Slots>(memory: &Memory, slots: S) -> Ring<'_, S> {
+    Ring {
+        tail: &memory.tail,
+        head: &memory.head,
+        done: &memory.done,
+        orphans: &memory.orphans,
+        closed: &memory.closed,
+        lost: &memory.lost,
+        slots,
+        policy: memory.policy,
+    }
+}
+
+/// Two receivers die, and a third finds that out, at each moment of a fourth one's look. It gets
+/// one message now, or is told to look again, and then has both.
+#[test]
+fn messages_that_come_back_during_a_look_for_them_are_found() {
+    for (at, close, flagged) in (0..40).flat_map(|at| {
+        [(true, true), (true, false), (false, true)].map(|(close, flagged)| (at, close, flagged))
+    }) {
+        let memory = Memory::new(3, OnReaderDeath::Redeliver);
+        memory.send(0).unwrap();
+        memory.send(1).unwrap();
+        let [_, _] = [(); 2].map(|()| memory.ring().claim_read(OTHER).unwrap());
+        if close {
+            memory.ring().close();
+        }
+        // Whoever recovered them last time was killed before it was done.
+        memory.orphans.store(1, Ordering::Relaxed);
+        let dies = || {
+            for index in [0, 1] {
+                assert!(memory.ring().recover(memory.held(index)));
+            }
+            if !flagged {
+                memory.orphans.store(0, Ordering::Relaxed);
+            }
+        };
+        let slots =
+            Meddled { words: &memory.words, looks: std::cell::Cell::new(0), at, happens: dies };
+        let ring = ring_with(&memory, slots);
+        let mut got = Vec::new();
+        match ring.claim_read(ME) {
+            Ok(claim) => {
+                assert!(claim.redelivered);
+                got.push(memory.read(&claim));
+                memory.ring().release(claim);
+            }
+            // Whoever is named as the owner is asked whether it is alive.
+            Err(Refused::NotNow(Some(held))) => assert_eq!(held.owner(), OTHER),
+            Err(Refused::NotNow(None)) => {}
+            refused => panic!("at look {at}: {refused:?}"),
+        }
+        if ring.slots.looks.get() <= at {
+            // It was done before anybody died.
+            continue;
+        }
+        while got.len() < 2 {
+            let (value, redelivered) = memory.recv_as(ME).unwrap_or_else(|refused| {
+                panic!("at look {at}, close {close}, flag {flagged}: {refused:?} after {got:?}")
+            });
+            assert!(redelivered);
+            got.push(value);
+        }
+        got.sort_unstable();
+        assert_eq!(got, [0, 1]);
+    }
+}
+
+/// A sender that had passed the flag publishes between a receiver's look at the slot and the seal.
+#[test]
+fn a_ring_is_not_at_its_end_if_a_message_came_before_the_seal() {
+    for policy in POLICIES {
+        let memory = Memory::new(2, policy);
+        let mut late = Some(memory.ring().claim_write(OTHER).unwrap());
+        let at = late.as_ref().unwrap().at;
+        let seen = SlotWord::at(at, Phase::Empty, 0);
+        memory.ring().close();
+        memory.ring().publish(late.take().unwrap());
+        assert!(matches!(memory.ring().conclude(ME, at, seen), Conclusion::LookAgain));
+        assert_eq!(memory.ring().len(), 1);
+    }
+}
+
+#[test]
+fn what_a_receiver_itself_reads_does_not_keep_a_closed_ring_from_its_end() {
+    let memory = Memory::new(2, OnReaderDeath::Redeliver);
+    memory.send(7).unwrap();
+    let mine = memory.ring().claim_read(ME).unwrap();
+    memory.ring().close();
+    assert_eq!(memory.recv_as(ME), Err(Refused::Closed));
+    assert_eq!(owner_in_the_way(memory.recv_as(OTHER)), ME);
+    memory.ring().release(mine);
+    assert_eq!(memory.recv_as(OTHER), Err(Refused::Closed));
+}
+
+#[test]
+fn only_messages_that_living_others_may_be_reading_are_read_by_others() {
+    let memory = Memory::new(3, OnReaderDeath::Redeliver);
+    for value in 0..3 {
+        memory.send(value).unwrap();
+    }
+    let [dead, mine, theirs] =
+        [OTHER, ME, OTHER].map(|reader| memory.ring().claim_read(reader).unwrap());
+    assert!(memory.ring().recover(memory.held(dead.index())));
+    let read: Vec<u64> = memory.ring().read_by_others(ME).map(|held| held.index).collect();
+    assert_eq!(read, [theirs.index()]);
+    let read: Vec<u64> = memory.ring().read_by_others(OTHER).map(|held| held.index).collect();
+    assert_eq!(read, [mine.index()]);
+}
+
 /// A million slots, and how often somebody has looked at one.
 struct Counted<'a>(&'a [AtomicU64], &'a std::cell::Cell<u64>);
 
