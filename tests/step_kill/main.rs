@@ -42,6 +42,8 @@ mod peers;
 #[cfg(target_arch = "x86_64")]
 mod queue;
 #[cfg(target_arch = "x86_64")]
+mod results;
+#[cfg(target_arch = "x86_64")]
 mod run;
 #[cfg(target_arch = "x86_64")]
 mod spsc;
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     plans.extend(heap::plans(full));
     plans.extend(messages::plans(full));
     plans.extend(boxes::plans(full));
+    plans.extend(results::plans());
     plans.extend(lock::plans());
     plans.extend(value::plans());
     plans.extend(event::plans());
