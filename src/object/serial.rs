@@ -19,6 +19,7 @@
 //! all is encoded.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use serde::de::Error as _;
@@ -78,28 +79,27 @@ enum Trip {
 }
 
 thread_local! {
-    /// `None` outside of messages and of what a child returns.
-    static TRIP: RefCell<Option<Trip>> = const { RefCell::new(None) };
+    /// `None` outside of messages and of what a child returns. [`Restore`] drops what it puts here, so
+    /// the variable has no destructor. To enter one with the thread takes memory, and a child would
+    /// pay for that with a copied page for each value that it returns.
+    static TRIP: RefCell<Option<ManuallyDrop<Trip>>> = const { RefCell::new(None) };
 }
-
-/// What a thread says that has dropped its variables.
-const ENDING: &str = "a handle cannot be sent or received by a thread that is ending";
 
 /// Puts back what was there before, also if there is a panic.
 struct Restore {
-    /// `None` if the thread has dropped its variables.
-    outer: Option<Option<Trip>>,
+    /// `None` once it is put back.
+    outer: Option<Option<ManuallyDrop<Trip>>>,
 }
 
 impl Restore {
     fn replace(trip: Option<Trip>) -> Restore {
-        Restore { outer: TRIP.try_with(|variable| variable.replace(trip)).ok() }
+        Restore { outer: Some(TRIP.replace(trip.map(ManuallyDrop::new))) }
     }
 
     /// Gives what was there meanwhile.
     fn end(&mut self) -> Option<Trip> {
         let outer = self.outer.take()?;
-        TRIP.try_with(|variable| variable.replace(outer)).ok().flatten()
+        TRIP.replace(outer).map(ManuallyDrop::into_inner)
     }
 }
 
@@ -189,8 +189,8 @@ fn board<B: Block, K: Send + Sync + 'static>(
     keep: &Arc<K>,
     role: u32,
 ) -> Option<Result<u64, String>> {
-    let board = |trip: &mut Option<Trip>| {
-        let Some(Trip::Packing { only, loads, refused }) = trip else { return None };
+    TRIP.with_borrow_mut(|trip| {
+        let Some(Trip::Packing { only, loads, refused }) = trip.as_deref_mut() else { return None };
         let boarded = passenger(object, keep, role, *only).map(|passenger| {
             let (file, _, _) = object.key();
             let flight = loads.iter().position(|load| load.file == file).unwrap_or(loads.len());
@@ -203,8 +203,7 @@ fn board<B: Block, K: Send + Sync + 'static>(
         });
         // The encoder forgets the text.
         Some(boarded.inspect_err(|why| *refused = Some(why.clone())))
-    };
-    TRIP.try_with(|trip| board(&mut trip.borrow_mut())).unwrap_or(Some(Err(ENDING.to_owned())))
+    })
 }
 
 fn passenger<B: Block, K: Send + Sync + 'static>(
@@ -255,8 +254,8 @@ pub(crate) fn deserialize<'de, T, D: Deserializer<'de>>(
     };
     opened.map_err(|why| {
         // The decoder forgets the text.
-        let _ = TRIP.try_with(|trip| {
-            if let Some(Trip::Unpacking { refused, .. }) = &mut *trip.borrow_mut() {
+        TRIP.with_borrow_mut(|trip| {
+            if let Some(Trip::Unpacking { refused, .. }) = trip.as_deref_mut() {
                 *refused = Some(why.clone());
             }
         });
@@ -276,7 +275,7 @@ fn by_name(handle: Handle) -> Result<Segment, String> {
 
 /// The object with this number in the value that is being decoded.
 fn look_up(number: u64) -> Result<(Segment, Name), String> {
-    let look_up = |trip: &Option<Trip>| match trip {
+    TRIP.with_borrow(|trip| match trip.as_deref() {
         Some(Trip::Unpacking { flights, .. }) => {
             let (flight, index) = ((number >> 32) as usize, number as u32 as usize);
             let object = flights
@@ -285,6 +284,5 @@ fn look_up(number: u64) -> Result<(Segment, Name), String> {
             object.ok_or_else(|| format!("the message holds no object with number {number}"))
         }
         _ => Err("a handle that only its message can hold was taken out of it as bytes".to_owned()),
-    };
-    TRIP.try_with(|trip| look_up(&trip.borrow())).unwrap_or_else(|_| Err(ENDING.to_owned()))
+    })
 }
