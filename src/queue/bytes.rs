@@ -776,12 +776,14 @@ impl Drop for Message<'_> {
     }
 }
 
+/// Prints no byte of the message, and does not panic in a forked child.
 impl fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message")
-            .field("len", &self.len())
-            .field("redelivered", &self.redelivered())
-            .finish_non_exhaustive()
+        let mut printed = f.debug_struct("Message");
+        if self.received.as_ref().is_some_and(Received::is_ours) {
+            printed.field("len", &self.len());
+        }
+        printed.field("redelivered", &self.redelivered()).finish_non_exhaustive()
     }
 }
 

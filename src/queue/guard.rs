@@ -203,8 +203,9 @@ impl<T: Shm> Drop for Received<'_, T> {
     }
 }
 
+/// Prints the value, or in a forked child that there is none.
 impl<T: Shm + fmt::Debug> fmt::Debug for Received<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
+        if self.is_ours() { (**self).fmt(f) } else { f.write_str("<of the parent>") }
     }
 }

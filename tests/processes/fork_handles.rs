@@ -74,6 +74,8 @@ fn ring_guards_of_the_parent_are_inert_after_a_raw_fork() {
         3
     );
     assert_eq!(raw_fork(|| **message.as_ref().expect("a guard") as i32), 99);
+    // To print one is not to use it: the text may be that of a panic.
+    assert_eq!(raw_fork(|| format!("{message:?} {slot:?}").len().min(4) as i32), 4);
     assert_eq!(
         raw_fork(|| {
             slot.take().expect("a guard").commit();
