@@ -139,6 +139,7 @@ impl<T: Shm> OwnedBlock<T> {
     /// # Panics
     /// If this process is not the owner.
     #[inline]
+    #[track_caller]
     pub(crate) fn values(&self) -> &[T] {
         let start = self.start();
         // SAFETY: by the invariant, as this is the process; any bits are a valid `T: Shm`. The borrow
@@ -151,6 +152,7 @@ impl<T: Shm> OwnedBlock<T> {
     /// # Panics
     /// If this process is not the owner.
     #[inline]
+    #[track_caller]
     pub(crate) fn values_mut(&mut self) -> &mut [T] {
         let start = self.start();
         // SAFETY: as above, and the borrow is exclusive.
@@ -247,6 +249,7 @@ impl<T> OwnedBlock<T> {
     /// # Panics
     /// If this process is not the owner.
     #[inline]
+    #[track_caller]
     fn start(&self) -> *mut T {
         if !self.is_known() && !self.adopt() {
             not_ours();
@@ -329,6 +332,7 @@ fn bytes_of<T>(count: usize) -> Option<u64> {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn not_ours() -> ! {
     panic!("a box was used that another process owns: its handle was copied by a fork")
 }

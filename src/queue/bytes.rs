@@ -635,6 +635,7 @@ impl Loan {
         self.queue.envelopes.shared.object.is_me(self.maker)
     }
 
+    #[track_caller]
     fn check(&self) {
         assert!(self.is_ours(), "a loan of the parent's was used in a forked child");
     }
@@ -643,6 +644,7 @@ impl Loan {
 impl Deref for Loan {
     type Target = [u8];
 
+    #[track_caller]
     fn deref(&self) -> &[u8] {
         self.check();
         match &self.bytes {
@@ -654,6 +656,7 @@ impl Deref for Loan {
 }
 
 impl DerefMut for Loan {
+    #[track_caller]
     fn deref_mut(&mut self) -> &mut [u8] {
         self.check();
         match &mut self.bytes {
@@ -743,6 +746,7 @@ impl Message<'_> {
 impl Deref for Message<'_> {
     type Target = [u8];
 
+    #[track_caller]
     fn deref(&self) -> &[u8] {
         let bytes = self.received.as_ref().and_then(|received| match &self.contents {
             Place::Short { has_flight, len } => Some(received.short(*has_flight, *len)),

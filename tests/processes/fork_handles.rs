@@ -54,6 +54,8 @@ fn a_lock_guard_of_the_parent_is_inert_after_a_raw_fork() {
     // Using the copy panics.
     let used = raw_fork(|| **guard.as_ref().expect("a guard") as i32);
     assert_eq!(used, 99);
+    // To print it is not to use it.
+    assert_eq!(raw_fork(|| format!("{guard:?}").contains("of the parent").into()), 1);
     assert!(guard.is_some());
     drop(guard);
     drop(lock.lock().expect("clean"));

@@ -29,6 +29,7 @@ mod boxes;
 mod common;
 #[cfg(target_arch = "x86_64")]
 mod event;
+mod flights;
 #[cfg(target_arch = "x86_64")]
 mod heap;
 #[cfg(target_arch = "x86_64")]
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
     plans.extend(heap::plans(full));
     plans.extend(messages::plans(full));
     plans.extend(boxes::plans(full));
+    plans.extend(flights::plans());
     plans.extend(lock::plans());
     plans.extend(value::plans());
     plans.extend(event::plans());
