@@ -9,7 +9,7 @@
 //! process: the identity of a process in the segment stands on a page that the kernel wipes in a
 //! child. Whether the child may use the block, the block's word says:
 //! - If the closure of the child captured the box, the parent drops its own handle while the child
-//!   waits ([`ends`](super::ends)). That drop makes the block the child's, by one swap. The child finds
+//!   waits ([`ends`]). That drop makes the block the child's, by one swap. The child finds
 //!   this at its first use, and where the block lies in its own mapping.
 //! - Every other copy is inert, as the word names the parent.
 #![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
