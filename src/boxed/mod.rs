@@ -273,6 +273,7 @@ impl<T: Boxable + ?Sized> Deref for ShmBox<T> {
     type Target = T;
 
     #[inline]
+    #[track_caller]
     fn deref(&self) -> &T {
         T::of(self.block.values())
     }
@@ -280,6 +281,7 @@ impl<T: Boxable + ?Sized> Deref for ShmBox<T> {
 
 impl<T: Boxable + ?Sized> DerefMut for ShmBox<T> {
     #[inline]
+    #[track_caller]
     fn deref_mut(&mut self) -> &mut T {
         T::of_mut(self.block.values_mut())
     }

@@ -64,6 +64,7 @@ impl Deref for ShmStr {
     type Target = str;
 
     #[inline]
+    #[track_caller]
     fn deref(&self) -> &str {
         // SAFETY: it was checked, and has been this process's own since.
         unsafe { std::str::from_utf8_unchecked(self.block.values()) }

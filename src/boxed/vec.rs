@@ -136,6 +136,7 @@ impl<T: Shm> Deref for ShmVec<T> {
     type Target = [T];
 
     #[inline]
+    #[track_caller]
     fn deref(&self) -> &[T] {
         &self.block.values()[..self.len]
     }
@@ -143,6 +144,7 @@ impl<T: Shm> Deref for ShmVec<T> {
 
 impl<T: Shm> DerefMut for ShmVec<T> {
     #[inline]
+    #[track_caller]
     fn deref_mut(&mut self) -> &mut [T] {
         &mut self.block.values_mut()[..self.len]
     }

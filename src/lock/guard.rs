@@ -45,6 +45,7 @@ impl<'a, T: Shm> LockGuard<'a, T> {
     }
 
     #[inline]
+    #[track_caller]
     fn check(&self) {
         if !self.place.is_ours() {
             in_a_child();
@@ -54,6 +55,7 @@ impl<'a, T: Shm> LockGuard<'a, T> {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn in_a_child() -> ! {
     panic!("a guard of the parent's was used in a forked child: lock again in the child")
 }
@@ -62,6 +64,7 @@ impl<T: Shm> Deref for LockGuard<'_, T> {
     type Target = T;
 
     #[inline]
+    #[track_caller]
     fn deref(&self) -> &T {
         self.check();
         self.place.seat().block.get(&self.locked)
@@ -70,6 +73,7 @@ impl<T: Shm> Deref for LockGuard<'_, T> {
 
 impl<T: Shm> DerefMut for LockGuard<'_, T> {
     #[inline]
+    #[track_caller]
     fn deref_mut(&mut self) -> &mut T {
         self.check();
         self.place.seat().block.get_mut(&mut self.locked)
@@ -111,9 +115,10 @@ fn unlock_unusually<T: Shm>(place: &Place<LockBlock<T>>, leaves: LockState, was_
     }
 }
 
+/// As the value. In a forked child, whose parent has the lock, it says so.
 impl<T: Shm + fmt::Debug> fmt::Debug for LockGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
+        if self.place.is_ours() { (**self).fmt(f) } else { f.write_str("<of the parent>") }
     }
 }
 
@@ -157,12 +162,14 @@ impl<'a, T: Shm> RecoveryGuard<'a, T> {
 impl<T: Shm> Deref for RecoveryGuard<'_, T> {
     type Target = T;
 
+    #[track_caller]
     fn deref(&self) -> &T {
         &self.guard
     }
 }
 
 impl<T: Shm> DerefMut for RecoveryGuard<'_, T> {
+    #[track_caller]
     fn deref_mut(&mut self) -> &mut T {
         &mut self.guard
     }
@@ -172,7 +179,7 @@ impl<T: Shm + fmt::Debug> fmt::Debug for RecoveryGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecoveryGuard")
             .field("state", &self.state())
-            .field("value", &**self)
+            .field("value", &self.guard)
             .finish()
     }
 }

@@ -9,7 +9,7 @@
 //! process: the identity of a process in the segment stands on a page that the kernel wipes in a
 //! child. Whether the child may use the block, the block's word says:
 //! - If the closure of the child captured the box, the parent drops its own handle while the child
-//!   waits ([`ends`](super::ends)). That drop makes the block the child's, by one swap. The child finds
+//!   waits ([`ends`]). That drop makes the block the child's, by one swap. The child finds
 //!   this at its first use, and where the block lies in its own mapping.
 //! - Every other copy is inert, as the word names the parent.
 #![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
@@ -139,6 +139,7 @@ impl<T: Shm> OwnedBlock<T> {
     /// # Panics
     /// If this process is not the owner.
     #[inline]
+    #[track_caller]
     pub(crate) fn values(&self) -> &[T] {
         let start = self.start();
         // SAFETY: by the invariant, as this is the process; any bits are a valid `T: Shm`. The borrow
@@ -151,6 +152,7 @@ impl<T: Shm> OwnedBlock<T> {
     /// # Panics
     /// If this process is not the owner.
     #[inline]
+    #[track_caller]
     pub(crate) fn values_mut(&mut self) -> &mut [T] {
         let start = self.start();
         // SAFETY: as above, and the borrow is exclusive.
@@ -247,6 +249,7 @@ impl<T> OwnedBlock<T> {
     /// # Panics
     /// If this process is not the owner.
     #[inline]
+    #[track_caller]
     fn start(&self) -> *mut T {
         if !self.is_known() && !self.adopt() {
             not_ours();
@@ -329,6 +332,7 @@ fn bytes_of<T>(count: usize) -> Option<u64> {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn not_ours() -> ! {
     panic!("a box was used that another process owns: its handle was copied by a fork")
 }

@@ -41,7 +41,7 @@ pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arr
         if let Some(me) = identity::own(mapping) {
             return Ok(Arrival::Present(me));
         }
-        let process = Identity::own();
+        let process = Identity::own()?;
         let me = Attached {
             identity: process,
             home: mapping.home().to_bits(),

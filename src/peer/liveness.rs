@@ -112,7 +112,7 @@ mod tests {
     fn an_entry_is_judged_by_who_has_it() {
         /// A process that had the pid of this one before it. The bits say where the two starts differ.
         fn predecessor(bits: u64) -> Identity {
-            let own = Identity::own();
+            let own = Identity::own().expect("getpid");
             let start = match own.start {
                 Start::Inode(inode) => Start::Inode(inode ^ bits),
                 Start::Ticks { ticks, time_namespace } => {
@@ -136,7 +136,7 @@ mod tests {
             table.introduce(reserved, parent, &child);
             reserved
         };
-        let alive = Identity::own();
+        let alive = Identity::own().expect("getpid");
         // Nobody asks about himself, so that his own home does not matter.
         let me = join(alive, home + 1);
         let living = join(alive, home);

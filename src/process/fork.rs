@@ -222,6 +222,7 @@ where
 {
     children::reap_dropped();
     let alone = OnlyThread::ask()?;
+    let parent = sys::own_pid()?;
 
     let lifeline = Lifeline::new()?;
     let outcome = OutcomeFile::create()?;
@@ -243,7 +244,6 @@ where
         }
     };
     let has_inherited_children = children::before_fork(own);
-    let parent = sys::pid();
     let start = Start { parent, lineage, outcome, lifeline, roll, has_inherited_children };
     let forked = match sys::fork(&alone) {
         Ok(Side::Child) => exit::run_child(closure, &start, &wrapped),

@@ -636,6 +636,7 @@ impl Loan {
         self.queue.envelopes.shared.object.is_me(self.maker)
     }
 
+    #[track_caller]
     fn check(&self) {
         assert!(self.is_ours(), "a loan of the parent's was used in a forked child");
     }
@@ -644,6 +645,7 @@ impl Loan {
 impl Deref for Loan {
     type Target = [u8];
 
+    #[track_caller]
     fn deref(&self) -> &[u8] {
         self.check();
         match &self.bytes {
@@ -655,6 +657,7 @@ impl Deref for Loan {
 }
 
 impl DerefMut for Loan {
+    #[track_caller]
     fn deref_mut(&mut self) -> &mut [u8] {
         self.check();
         match &mut self.bytes {
@@ -744,6 +747,7 @@ impl Message<'_> {
 impl Deref for Message<'_> {
     type Target = [u8];
 
+    #[track_caller]
     fn deref(&self) -> &[u8] {
         let bytes = self.received.as_ref().and_then(|received| match &self.contents {
             Place::Short { has_flight, len } => Some(received.short(*has_flight, *len)),
@@ -777,12 +781,14 @@ impl Drop for Message<'_> {
     }
 }
 
+/// Prints no byte of the message, and does not panic in a forked child.
 impl fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message")
-            .field("len", &self.len())
-            .field("redelivered", &self.redelivered())
-            .finish_non_exhaustive()
+        let mut printed = f.debug_struct("Message");
+        if self.received.as_ref().is_some_and(Received::is_ours) {
+            printed.field("len", &self.len());
+        }
+        printed.field("redelivered", &self.redelivered()).finish_non_exhaustive()
     }
 }
 

@@ -23,6 +23,7 @@ struct Slot<'a, T: Shm> {
 impl<T: Shm> Slot<'_, T> {
     /// The claim, in the process that made it.
     #[inline]
+    #[track_caller]
     fn claim(&self) -> &Claim {
         match &self.claim {
             Some(claim) if self.place.is_ours() => claim,
@@ -32,6 +33,7 @@ impl<T: Shm> Slot<'_, T> {
 
     /// As [`Slot::claim`], to change what was claimed.
     #[inline]
+    #[track_caller]
     fn claim_mut(&mut self) -> &mut Claim {
         match &mut self.claim {
             Some(claim) if self.place.is_ours() => claim,
@@ -48,6 +50,7 @@ impl<T: Shm> Slot<'_, T> {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn in_a_child() -> ! {
     panic!("a guard of the parent's was used in a forked child: claim a slot of the child's own")
 }
@@ -113,6 +116,7 @@ impl<T: Shm> Deref for Reservation<'_, T> {
     type Target = T;
 
     #[inline]
+    #[track_caller]
     fn deref(&self) -> &T {
         self.slot.place.seat().block.get(self.slot.claim())
     }
@@ -120,6 +124,7 @@ impl<T: Shm> Deref for Reservation<'_, T> {
 
 impl<T: Shm> DerefMut for Reservation<'_, T> {
     #[inline]
+    #[track_caller]
     fn deref_mut(&mut self) -> &mut T {
         let block = self.slot.place.seat().block;
         block.get_mut(self.slot.claim_mut())
@@ -172,6 +177,7 @@ impl<'a, T: Shm> Received<'a, T> {
     }
 
     /// The claim of the slot.
+    #[track_caller]
     pub(crate) fn claim(&self) -> &Claim {
         self.slot.claim()
     }
@@ -187,6 +193,7 @@ impl<T: Shm> Deref for Received<'_, T> {
     type Target = T;
 
     #[inline]
+    #[track_caller]
     fn deref(&self) -> &T {
         self.slot.place.seat().block.get(self.slot.claim())
     }
@@ -203,8 +210,9 @@ impl<T: Shm> Drop for Received<'_, T> {
     }
 }
 
+/// Prints the value, or in a forked child that there is none.
 impl<T: Shm + fmt::Debug> fmt::Debug for Received<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
+        if self.is_ours() { (**self).fmt(f) } else { f.write_str("<of the parent>") }
     }
 }

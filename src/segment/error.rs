@@ -147,7 +147,7 @@ pub enum SegmentError {
     #[error("the path contains a NUL byte")]
     PathWithNul,
     /// There is not enough room for a segment of this size.
-    #[error("no room for a segment of {size} bytes of address space: {call} failed")]
+    #[error("no room for a segment of {size} bytes of address space: {}", no_room(call))]
     NoRoom {
         /// Requested address space in bytes.
         size: u64,
@@ -232,6 +232,13 @@ impl SegmentError {
             }
             _ => refused.into(),
         }
+    }
+}
+
+fn no_room(call: &str) -> String {
+    match call {
+        "getrlimit" => String::from("a limit of this process (see `ulimit -a`) is below that"),
+        call => format!("{call} failed"),
     }
 }
 

@@ -25,6 +25,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::sys::descriptor::{self, FileId, OwnFile, beyond_stdio};
 use crate::sys::error::OsError;
+use crate::sys::process::own_pid;
 
 /// `f_type` of the pidfd file system.
 const PID_FS_MAGIC: i64 = 0x5049_4446;
@@ -91,8 +92,8 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// This process.
-    pub(crate) fn own() -> Identity {
-        let pid = std::process::id();
+    pub(crate) fn own() -> Result<Identity, OsError> {
+        let pid = own_pid()?;
         let pidfd = match open(pid) {
             Err(OsError { errno: Errno::NOSYS, .. }) => open_own_by_socket().ok(),
             other => other.ok(),
@@ -100,7 +101,7 @@ impl Identity {
         let start = pidfd
             .and_then(|pidfd| OwnFile::new(pidfd).ok())
             .map_or(Start::Unknown, |pidfd| start_of(&pidfd));
-        Identity { pid, start }
+        Ok(Identity { pid, start })
     }
 
     /// The process behind a pidfd.
@@ -301,7 +302,7 @@ mod tests {
 
     #[test]
     fn this_process_is_alive_and_has_a_start() {
-        let own = Identity::own();
+        let own = Identity::own().expect("getpid");
         assert!(!own.has_ended());
         assert_ne!(own.start, Start::Unknown);
         assert!(!own.start.differs_from(own.start));
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn another_start_under_the_same_pid_has_ended() {
-        let own = Identity::own();
+        let own = Identity::own().expect("getpid");
         let other = match own.start {
             Start::Inode(inode) => Start::Inode(inode ^ 1),
             Start::Ticks { ticks, time_namespace } => {
@@ -331,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compared_is_no_evidence() {
-        let own = Identity::own();
+        let own = Identity::own().expect("getpid");
         let foreign = match own.start {
             Start::Inode(_) => Start::Ticks { ticks: 1, time_namespace: 0 },
             _ => Start::Inode(1),
@@ -387,7 +388,7 @@ mod tests {
         assert_eq!(is_there(tid), Ok(false));
         // The process that had this number has ended, although the kernel does not say that nobody
         // has it.
-        assert!(Identity { pid: tid, start: Identity::own().start }.has_ended());
+        assert!(Identity { pid: tid, start: Identity::own().expect("getpid").start }.has_ended());
         drop(stop);
         thread.join().expect("it ends");
     }

@@ -77,6 +77,19 @@ pub(crate) fn pid() -> u32 {
     std::process::id()
 }
 
+/// Process id of the caller, where a wrong one would do harm: in a signal, or in memory that others
+/// read. A sandbox that refuses the call answers with a negative number, which stands for a process
+/// group, and -1 for every process that this one may signal.
+pub(crate) fn own_pid() -> Result<u32, OsError> {
+    // SAFETY: takes no pointer. The call always succeeds, so libc does not look for an error.
+    let pid = unsafe { libc::getpid() };
+    if pid <= 0 {
+        let errno = Errno::from_raw_os_error(pid.wrapping_neg());
+        return Err(OsError { call: "getpid", errno });
+    }
+    Ok(pid.cast_unsigned())
+}
+
 /// Errors that the kernel can give.
 const LARGEST_ERROR: u32 = 4095;
 
@@ -405,8 +418,10 @@ fn note_forker() {
 /// Handler of the parent-death signal; see the module's text. Calls nothing that is not
 /// async-signal-safe, and leaves `errno` alone.
 extern "C" fn parent_or_its_thread_ended(_signal: libc::c_int) {
-    // SAFETY: takes no pointer, cannot fail.
-    let own = unsafe { libc::getpid() };
+    // Who cannot find out whether its parent is alive goes on.
+    let Ok(own) = own_pid().map(u32::cast_signed) else {
+        return;
+    };
     let forker = FORKER.load(Ordering::Relaxed);
     let parent = if forker == own { FORKER_BEFORE.load(Ordering::Relaxed) } else { forker };
     if parent_pid().is_some_and(|now| now != parent) {
@@ -422,11 +437,12 @@ fn parent_pid() -> Option<i32> {
 }
 
 fn kill_self() -> ! {
-    // SAFETY: takes no pointer, cannot fail.
-    let own = unsafe { libc::getpid() };
-    // SAFETY: takes no pointer; a process may always kill itself.
-    unsafe { libc::kill(own, libc::SIGKILL) };
-    // The first process of a pid namespace is immune to its own signals.
+    if let Ok(own) = own_pid() {
+        // SAFETY: takes no pointer; a process may always kill itself.
+        unsafe { libc::kill(own.cast_signed(), libc::SIGKILL) };
+    }
+    // The first process of a pid namespace is immune to its own signals, and a sandbox may refuse
+    // the calls.
     exit_now(128 + libc::SIGKILL)
 }
 
@@ -537,7 +553,7 @@ pub(crate) fn end_without_parent(parent: u32) -> Option<i32> {
 
 /// Sets up both again in a child that has changed its user; see the module's text.
 pub(crate) fn end_with_parent(childs_end: BorrowedFd<'_>) -> Result<(), OsError> {
-    control(childs_end, libc::F_SETOWN, pid().into())?;
+    control(childs_end, libc::F_SETOWN, own_pid()?.into())?;
     rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT))
         .map_err(OsError::in_call("prctl"))?;
     // The parent may have died before.

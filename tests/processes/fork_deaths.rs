@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTRAP};
 use nix::sys::wait::{WaitStatus, waitpid};
-use offspring::{Child, JoinError, fork};
+use offspring::{Child, Event, JoinError, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::common::raw::{Board, Errand};
 use crate::common::{
-    self, PATIENCE, raw, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead,
+    self, PATIENCE, raw, sandbox, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead,
     wait_until_stopped,
 };
 use crate::harness::{apply, test};
@@ -627,6 +628,47 @@ fn lose_both() {
     rustix::process::set_parent_process_death_signal(None).expect("prctl");
     // SAFETY: takes no pointer.
     assert_eq!(unsafe { libc::fcntl(lifeline(), libc::F_SETOWN, 0) }, 0);
+}
+
+/// A sandbox that refuses `getpid` makes it answer -1, and a signal to -1 is for every process that
+/// this one may signal. A child that compared its parent with that ended itself so, and with it all
+/// that its user had running. Here `kill` is refused as well, and later the change of an owner, so
+/// that nobody is hit.
+#[apply(test)]
+fn a_process_that_cannot_find_out_its_pid_signals_nobody() {
+    let sandboxed = || sandbox::refuse(&[libc::SYS_getpid, libc::SYS_kill], libc::EPERM);
+    let forks = Errand::send(|| {
+        sandboxed();
+        match fork(|| ()) {
+            Err(error) => error.to_string(),
+            Ok(child) => format!("a child that ended with {:?}", child.join()),
+        }
+    });
+    assert_eq!(forks.answer(), "getpid failed");
+    let attaches = Errand::send(|| {
+        sandboxed();
+        match Event::new() {
+            Err(error) => error.to_string(),
+            Ok(_) => "attached".to_string(),
+        }
+    });
+    let refused = attaches.answer();
+    assert!(refused.contains("getpid"), "{refused}");
+    let board = Board::new();
+    let child = fork(move || {
+        sandboxed();
+        let owner = Some((1, u32::MAX, libc::F_SETOWN.cast_unsigned()));
+        sandbox::install(&[sandbox::Rule {
+            call: libc::SYS_fcntl,
+            only: owner,
+            errno: libc::EXDEV,
+        }]);
+        let refused = offspring::end_with_parent().expect_err("no owner could be named");
+        board.say(&format!("{:?}", refused.raw_os_error()));
+    });
+    // It cannot send a value, as it cannot tell whether it is the child or a copy of it.
+    let _ = child.expect("fork").join();
+    assert_eq!(board.text(), "Some(1)", "what `getpid` says, and not what naming an owner does");
 }
 
 #[apply(test)]

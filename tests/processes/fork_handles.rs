@@ -54,6 +54,8 @@ fn a_lock_guard_of_the_parent_is_inert_after_a_raw_fork() {
     // Using the copy panics.
     let used = raw_fork(|| **guard.as_ref().expect("a guard") as i32);
     assert_eq!(used, 99);
+    // To print it is not to use it.
+    assert_eq!(raw_fork(|| format!("{guard:?}").contains("of the parent").into()), 1);
     assert!(guard.is_some());
     drop(guard);
     drop(lock.lock().expect("clean"));
@@ -74,6 +76,8 @@ fn ring_guards_of_the_parent_are_inert_after_a_raw_fork() {
         3
     );
     assert_eq!(raw_fork(|| **message.as_ref().expect("a guard") as i32), 99);
+    // To print one is not to use it: the text may be that of a panic.
+    assert_eq!(raw_fork(|| format!("{message:?} {slot:?}").len().min(4) as i32), 4);
     assert_eq!(
         raw_fork(|| {
             slot.take().expect("a guard").commit();

@@ -573,6 +573,9 @@ fn guards_of_the_parents_are_inert_in_a_child() {
                 .into_iter()
                 .for_each(|bytes| drop(bytes.to_vec()))));
             assert!(panics(&mut || loan.as_mut().expect("there")[0] = 9));
+            assert!(!panics(&mut || {
+                let _ = format!("{received:?} {loan:?}");
+            }));
             assert!(panics(&mut || drop(loan.take().expect("there").send())));
         });
         assert_eq!(using.wait(), Ended::Exited(0));

@@ -212,7 +212,7 @@ pub fn out_of_scope(call: &Call) -> Option<&'static str> {
         }
         libc::SYS_exit | libc::SYS_exit_group => Some("does not return"),
         libc::SYS_getpid | libc::SYS_gettid => {
-            Some("the standard library's way to tell a process and a thread; cannot fail")
+            Some("the standard library's way to tell a process and a thread; see `fork_deaths`")
         }
         libc::SYS_sched_yield => Some("the standard library's; its result says nothing"),
         libc::SYS_write if first <= 2 => Some("standard streams, by the standard library"),

@@ -29,6 +29,7 @@ mod boxes;
 mod common;
 #[cfg(target_arch = "x86_64")]
 mod event;
+mod flights;
 #[cfg(target_arch = "x86_64")]
 mod heap;
 #[cfg(target_arch = "x86_64")]
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
     plans.extend(heap::plans(full));
     plans.extend(messages::plans(full));
     plans.extend(boxes::plans(full));
+    plans.extend(flights::plans());
     plans.extend(results::plans());
     plans.extend(lock::plans());
     plans.extend(value::plans());

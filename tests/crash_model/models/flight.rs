@@ -354,7 +354,7 @@ impl Watch {
         let word = SlotWord::from_bits(read(SLOT));
         let is_sent = matches!(word.phase(), Phase::Full | Phase::Reading | Phase::Orphan);
         let is_carried = (2..4).any(|block| {
-            let position = Position::from_bits(read(header(block) + CARRIER + 16));
+            let position = Position::from_bits(!read(header(block) + CARRIER + 16));
             decode(read(header(block))).1 == CARRIED && position.lap() == word.lap()
         });
         state == SHARED && generation == HANDLE.generation && is_sent && is_carried
@@ -392,7 +392,8 @@ impl Monitor for Watch {
                     (OWNED, CARRIED) => index_of(before) as usize == touch.process,
                     (CARRIED, OWNED) => {
                         let word = SlotWord::from_bits(view.read(SLOT));
-                        let position = Position::from_bits(view.read(header(block) + CARRIER + 16));
+                        let position =
+                            Position::from_bits(!view.read(header(block) + CARRIER + 16));
                         word.lap() != position.lap()
                             || matches!(word.phase(), Phase::Empty)
                             || decode(view.read(header(HANDLE.block))).1 != SHARED

@@ -187,7 +187,7 @@ fn child(parent: usize, _: Local) -> Option<Local> {
         return (!world::is_dead(parent)).then_some([0; 4]);
     }
     let mapping = Mapping::new(0);
-    mapping.keep_reserved_peer(promised, Identity::own().pid);
+    mapping.keep_reserved_peer(promised, Identity::own().expect("getpid").pid);
     let region = mapping.region()?;
     let arrival = attach::attach(&mapping, |dead| reap::clear(&mapping, region, dead, dead));
     let Ok(Arrival::Adopted(me) | Arrival::New(me)) = arrival else {

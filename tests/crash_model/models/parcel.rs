@@ -538,9 +538,9 @@ fn reap_mistaken(process: usize, mistake: Mistake) {
             if mistake == Mistake::SweepsFirst {
                 pool.sweep(me, carries);
             }
-            let carries = |carrier| block::carries(&pool, carrier);
+            let taken = |carrier| block::carries(&pool, carrier);
             let recover = |object| block::recover(&pool, object, dead.owner());
-            flight::settle(&pool, me, |empty| pool.clear(dead, me, carries, recover, empty));
+            flight::settle(&pool, me, |empty| pool.clear(dead, me, taken, recover, empty));
             if mistake != Mistake::SweepsFirst {
                 pool.sweep(me, carries);
             }

@@ -53,8 +53,8 @@ impl Identity {
         Identity { pid: FIRST + process as u32, start: start_of(process) }
     }
 
-    pub(crate) fn own() -> Identity {
-        Identity::of_process(world::me())
+    pub(crate) fn own() -> Result<Identity, OsError> {
+        Ok(Identity::of_process(world::me()))
     }
 
     pub(crate) fn of(pidfd: &Pidfd, pid: u32) -> Identity {
