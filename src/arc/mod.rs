@@ -301,7 +301,8 @@ impl<T: Shareable + fmt::Debug + ?Sized> fmt::Debug for ShmArc<T> {
     }
 }
 
-/// In a message of this crate, a handle that holds the memory. Elsewhere its [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the memory.
+/// Elsewhere its [`Handle`].
 impl<T: Shareable + ?Sized + 'static> Serialize for ShmArc<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serial::serialize(&self.object, &self.object, 0, serializer)

@@ -217,8 +217,8 @@ impl Receiver {
 
 ended::receiver!([] Receiver, for<'a> [] Message<'a>, by Iter<'a>);
 
-/// In a message of this crate, an end that counts until the message is received. Elsewhere the
-/// channel's [`Handle`](crate::Handle), which holds nothing.
+/// In a message of this crate, and in what a child returns, an end that counts until the receiver
+/// or the parent has it. Elsewhere the channel's [`Handle`](crate::Handle), which holds nothing.
 impl Serialize for Sender {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.ended.serialize(serializer)
@@ -237,8 +237,8 @@ impl<'de> Deserialize<'de> for Sender {
     }
 }
 
-/// In a message of this crate, an end that counts until the message is received. Elsewhere the
-/// channel's [`Handle`](crate::Handle), which holds nothing.
+/// In a message of this crate, and in what a child returns, an end that counts until the receiver
+/// or the parent has it. Elsewhere the channel's [`Handle`](crate::Handle), which holds nothing.
 impl Serialize for Receiver {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.ended.serialize(serializer)

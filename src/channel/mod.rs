@@ -43,6 +43,8 @@ use crate::segment::Segment;
 /// message carries it, and afterwards for the receiver. If the message is lost, so is the end. Both
 /// channels must lie in the same segment.
 ///
+/// A child can return an end, too, alone or as part of a value. It counts until the parent has it.
+///
 /// An end in a message of its own channel counts, too. So receivers that have only such senders left
 /// wait until one of them takes the end out.
 ///
@@ -257,8 +259,8 @@ impl<T: Serialize + DeserializeOwned> Receiver<T> {
 
 ended::receiver!([T] Receiver<T>, for<'a> [T: Serialize + DeserializeOwned] T, by ReceiverIter<'a, T>);
 
-/// In a message of this crate, an end that counts until the message is received. Elsewhere the
-/// channel's [`Handle`](crate::Handle), which holds nothing.
+/// In a message of this crate, and in what a child returns, an end that counts until the receiver
+/// or the parent has it. Elsewhere the channel's [`Handle`](crate::Handle), which holds nothing.
 impl<T> Serialize for Sender<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.ended.serialize(serializer)
@@ -277,8 +279,8 @@ impl<'de, T> Deserialize<'de> for Sender<T> {
     }
 }
 
-/// In a message of this crate, an end that counts until the message is received. Elsewhere the
-/// channel's [`Handle`](crate::Handle), which holds nothing.
+/// In a message of this crate, and in what a child returns, an end that counts until the receiver
+/// or the parent has it. Elsewhere the channel's [`Handle`](crate::Handle), which holds nothing.
 impl<T> Serialize for Receiver<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.ended.serialize(serializer)

@@ -184,8 +184,8 @@ impl<T: Transfer> Receiver<T> {
 
 ended::receiver!([T: Transfer] Receiver<T>, for<'a> [T: Transfer] T, by Iter<'a, T>);
 
-/// In a message of this crate, an end that counts until the message is received. Elsewhere the
-/// channel's [`Handle`](crate::Handle), which holds nothing.
+/// In a message of this crate, and in what a child returns, an end that counts until the receiver
+/// or the parent has it. Elsewhere the channel's [`Handle`](crate::Handle), which holds nothing.
 impl<T: Transfer> Serialize for Sender<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.ended.serialize(serializer)
@@ -204,8 +204,8 @@ impl<'de, T: Transfer> Deserialize<'de> for Sender<T> {
     }
 }
 
-/// In a message of this crate, an end that counts until the message is received. Elsewhere the
-/// channel's [`Handle`](crate::Handle), which holds nothing.
+/// In a message of this crate, and in what a child returns, an end that counts until the receiver
+/// or the parent has it. Elsewhere the channel's [`Handle`](crate::Handle), which holds nothing.
 impl<T: Transfer> Serialize for Receiver<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.ended.serialize(serializer)

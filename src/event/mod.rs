@@ -523,7 +523,8 @@ impl Clone for Event {
     }
 }
 
-/// In a message of this crate, a handle that holds the event. Elsewhere the event's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the event. Elsewhere
+/// the event's [`Handle`].
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serial::serialize(&self.shared.object, &self.shared, 0, serializer)

@@ -1,5 +1,5 @@
 //! Blocks that hold other blocks. A message with handles of shared objects carries one: a *flight*,
-//! which lists these objects.
+//! which lists these objects. So does what a child returns.
 //!
 //! # Layout
 //! ```text

@@ -307,17 +307,21 @@ impl<'a> Pool<'a> {
         Some(Owned { id: carried.id, offset: self.offset(carried.id)?, word })
     }
 
-    /// Gives back every block of which the carrier belongs to `me` alone, as `is_mine` says.
-    pub(crate) fn discard_all(&self, me: u32, is_mine: impl Fn(Carrier) -> bool) {
+    /// Gives back every block of which the carrier belongs to `me` alone, as `is_mine` says. Gives
+    /// whether flights are among them: what they held may be [unheld](Pool::free_unheld) now.
+    pub(crate) fn discard_all(&self, me: u32, is_mine: impl Fn(Carrier) -> bool) -> bool {
+        let mut flights = false;
         self.walk(|id, header| {
             let word = header.load();
             if word.state() == State::Carried
                 && header.carrier().is_some_and(&is_mine)
                 && let Some(owned) = header.own(word, me)
             {
+                flights |= header.is_flight();
                 self.tear_down(id, header, owned, Pages::Keep);
             }
         });
+        flights
     }
 
     /// Gives back every block that is part of no message any more. `carries` says whether a slot

@@ -379,7 +379,8 @@ impl<T: Shm> Clone for Lock<T> {
     }
 }
 
-/// In a message of this crate, a handle that holds the lock. Elsewhere the lock's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the lock. Elsewhere
+/// the lock's [`Handle`].
 impl<T: Shm> Serialize for Lock<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serial::serialize(&self.shared.object, &self.shared, 0, serializer)

@@ -9,6 +9,8 @@
 //!   drop its handles                                  the flight is stranded: OWNED(r) -> FREE
 //!                                                     free what is unheld now
 //! ```
+//! What a child [returns](super::result) carries its flights in place of a slot.
+//!
 //! A flight is a block of the message like a [parcel](super::parcel), and what is said there of
 //! deaths is true of it as well. Why an object lives as long as a flight lists it is said in
 //! [`heap::flight`](crate::heap::flight).

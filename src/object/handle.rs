@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// A name does not keep the object alive: the sender must keep the object until the receiver has
 /// opened it. The objects themselves ([`Queue`](crate::Queue), [`Lock`](crate::Lock) and so on) can
-/// also be sent through an [`ObjectQueue`](crate::ObjectQueue) or a
-/// [`channel`](crate::channel()), whose messages keep them alive.
+/// also be sent through an [`ObjectQueue`](crate::ObjectQueue) or a [`channel`](crate::channel()),
+/// or returned from a child. The message or the child's result keeps them alive.
 ///
 /// # Examples
 /// ```

@@ -54,6 +54,12 @@ impl Lineage {
         Ok(lineage)
     }
 
+    /// That of a child which was never expected: nothing is reserved.
+    #[cfg(test)]
+    pub(crate) fn none() -> Lineage {
+        Lineage { promises: Vec::new() }
+    }
+
     /// Takes note of what was reserved. For the child, the process `pid`, before it uses anything
     /// of ours. Makes no system call.
     pub(crate) fn adopt(&self, pid: u32) {

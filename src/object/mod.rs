@@ -11,13 +11,13 @@
 //! - [`carry`]: values that own memory, on their way through a queue. [`owned`]: that memory.
 //! - [`holding`]: an object as this process holds it.
 //! - [`flight`]: the objects that a message holds.
-//! - [`serial`]: handles as serde values: in messages, and everywhere else.
+//! - [`serial`]: handles as serde values: in messages, in what a child returns, and everywhere else.
 //! - [`place`]: where it lies; every operation starts there.
 //! - [`attempt`]: the slow path of an operation that does not succeed at once.
 //! - [`transfer`]: the errors of sending and receiving.
 //! - [`reap`]: gives back the holds and claims of a dead process.
 //! - [`lineage`]: what a forked child gets from its parent.
-//! - [`result`]: values that own memory, on their way from a child to its parent.
+//! - [`result`]: values that own memory, and handles, on their way from a child to its parent.
 //! - `segment`: a segment and its objects.
 //! - `stats`: what a segment holds, in numbers.
 

@@ -1,4 +1,4 @@
-//! Values that own memory, on their way from a child to its parent.
+//! Values that own memory, and handles of shared objects, on their way from a child to its parent.
 //!
 //! ```text
 //! child                                             parent
@@ -9,24 +9,51 @@
 //!                                                       CARRIED(g) -> OWNED(p, g)
 //!                                                     free what else that child has returned
 //! ```
+//! For handles the blocks are [flights](super::flight), one for each segment, as in a message. The
+//! parent does not take a flight: it opens the objects while the flight holds them, and frees it
+//! with what else the child has returned.
+//! ```text
+//!   encode the value; keep each object in it
+//!   make the flights: OWNED(c)
+//!   each flight: CARRIED
+//!   write the names into the outcome; exit            wait for the child, clear up after it: its bits
+//!                                                     each name: a flight CARRIED by (me; that child)?
+//!                                                     decode the value; open the objects: my bits
+//!                                                     free the flights; look at the objects in them
+//! ```
 //! The carrier names the parent's entry in the peer table, with its generation, in place of a slot. So
 //! a process that clears up after the child leaves the blocks alone, for as long as the parent is
 //! attached. It names the child, too, with its generation: by that the parent knows what it never
 //! took.
 //!
 //! # Peer death
-//! - A child killed before the outcome is complete has returned nothing. What it had made `CARRIED` by
-//!   then the parent frees when it joins the child or has let go of it.
-//! - Killed after it, everything.
-//! - If the parent is killed, nobody carries the blocks: stranded, freed. A block that it had taken was
-//!   its own.
+//! A child killed before the outcome is complete has returned nothing; after that, everything. A
+//! sweep never asks for the outcome. It asks only whether the parent is there, so it leaves alone what
+//! the parent may still read, and what a killed child had `CARRIED` for nothing is its parent's to
+//! free.
+//!
+//! | killed | left | outcome |
+//! |---|---|---|
+//! | the child, before `CARRIED` | `OWNED(c)` | freed with what it owned, then the objects |
+//! | the child, before the outcome is complete | `CARRIED`, of some or all | not returned: freed by the parent when it joins the child, or has dropped the handle and waits for the child |
+//! | the child, after that | `CARRIED`, outcome | returned |
+//! | the parent, before it joins the child | `CARRIED` by an entry that is gone | stranded, freed, then the objects |
+//! | the parent, while it takes blocks or opens objects | `OWNED(p)` or bits of `p`, `CARRIED` | the same, with what it owned and held |
+//! | the parent, after a flight is freed | objects without holders | freed by the process that clears up |
 
-use crate::heap::Pool;
+use std::sync::Arc;
+
+use crate::heap::pool::Carried;
+use crate::heap::{BlockId, Pool};
 use crate::object::carry::{Arrival, Departure, Transfer};
+use crate::object::error::CreateError;
+use crate::object::flight::{self, Flight};
 use crate::object::holding;
 use crate::object::lineage::Lineage;
 use crate::object::payload::{set_word, word_of, words, zeroed};
+use crate::object::serial::{Listed, Load};
 use crate::peer::Fault;
+use crate::segment::Segment;
 
 /// Hands over what `value` owns to the parent. For the child. Gives the words that name it: the
 /// segment, then what would lie in a slot.
@@ -63,11 +90,58 @@ pub(crate) fn unpack<T: Transfer>(message: &[u64], lineage: &Lineage) -> Result<
     T::unpack(wire, &Arrival { holder: holding::holder(mapping)?, carrier })
 }
 
+/// Hands over the objects in a value to the parent. For the child, which has encoded the value and
+/// keeps the objects until this is done. Gives the words that name the flights.
+pub(crate) fn send_off(loads: &[Load], lineage: &Lineage) -> Result<Vec<u64>, String> {
+    // All are made before the first is carried, so that what fails for want of memory leaves nothing.
+    let mut flights = Vec::with_capacity(loads.len());
+    for load in loads {
+        let mut segments = lineage.results().enumerate();
+        let (index, (mapping, carrier)) =
+            segments.find(|(_, (mapping, _))| mapping.file_id() == load.file).ok_or_else(|| {
+                "a child can return objects of segments that its parent had open at the fork, and \
+                 this one lies in another: make it in the commons, or return its `handle()` and \
+                 keep the object elsewhere"
+                    .to_owned()
+            })?;
+        let holder = holding::holder(mapping).map_err(|fault| fault.to_string())?;
+        let names: Vec<_> = load.passengers.iter().map(|passenger| passenger.name).collect();
+        let flight =
+            Flight::new(&holder, &names).map_err(|error| CreateError::from(error).to_string())?;
+        flights.push((index, carrier, flight));
+    }
+    let mut words = Vec::with_capacity(flights.len() * WORDS);
+    for (index, carrier, flight) in flights {
+        let carried = flight.carry(carrier).ok_or_else(|| Fault::Corrupt.to_string())?;
+        words.extend([index as u64, carried.id.to_bits(), carried.generation.into()]);
+    }
+    Ok(words)
+}
+
+/// Words that name a flight: which segment of the lineage, block, generation.
+const WORDS: usize = 3;
+
+/// Finds the flights that these words name. For the parent, after it has cleared up after the child.
+pub(crate) fn arrive(words: &[u64], lineage: &Lineage) -> Result<Vec<Listed>, Fault> {
+    let find = |name: &[u64]| {
+        let &[index, block, generation] = name else { return None };
+        let (mapping, carrier) = lineage.results().nth(usize::try_from(index).ok()?)?;
+        let id = BlockId::from_bits(block)?;
+        let carried = Carried { id, generation: u32::try_from(generation).ok()? };
+        let names = holding::holder(mapping).ok()?.pool().flight(carried, carrier)?;
+        Some((Segment::from(Arc::clone(mapping)), names))
+    };
+    words.chunks(WORDS).map(|name| find(name).ok_or(Fault::Corrupt)).collect()
+}
+
 /// Frees what the child has returned and nobody has taken. For the parent, once the child is dead.
 pub(crate) fn discard(lineage: &Lineage) {
     for (mapping, carrier) in lineage.results() {
         if let (Ok(me), Some(region)) = (holding::arrive(mapping), mapping.region()) {
-            Pool::new(mapping, region).discard_all(me.owner(), |other| other == carrier);
+            let pool = Pool::new(mapping, region);
+            if pool.discard_all(me.owner(), |other| other == carrier) {
+                flight::settle_all(&pool, me);
+            }
         }
     }
 }

@@ -1,21 +1,25 @@
 //! Handles of objects as serde values.
 //!
-//! In a message of this crate a handle is a number: which object in the message's
-//! [flight](super::flight). The flight holds the objects, so the receiver can open them whatever has
-//! become of the sender. Everywhere else, and always as text, a handle is the object's name
-//! ([`Handle`]), which holds nothing.
+//! In a message of this crate, and in what a child returns, a handle is a number: which object in
+//! which [flight](super::flight). The flight holds the objects, so the receiver can open them
+//! whatever has become of the sender. Everywhere else, and always as text, a handle is the object's
+//! name ([`Handle`]), which holds nothing.
 //!
-//! Whether a value is encoded for a message, its `Serialize` cannot be told. So the queue says it
-//! beside the call, in a variable of the thread:
+//! A message has one flight, in its queue's segment. What a child [returns](super::result) has one
+//! for each segment of which it contains objects.
+//!
+//! A `Serialize` is not told what its value is encoded for. So the caller says it in a variable of
+//! the thread:
 //! ```text
 //! pack(f):    f serializes; each handle that it meets is added to a list and kept
-//! unpack(f):  f deserializes; each number is looked up in the list of the message and opened
+//! unpack(f):  f deserializes; each number is looked up in the lists of the flights and opened
 //! ```
 //! Both put back what was there before, also if `f` panics. So a `Serialize` that sends or receives
 //! another message does no harm, and one that fails halfway has taken nothing: a flight is made when
 //! all is encoded.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use serde::de::Error as _;
@@ -35,8 +39,8 @@ use crate::sys::descriptor::FileId;
 enum Encoded {
     /// Its name.
     Name(Handle),
-    /// Which object in the flight of the message.
-    InFlight(u32),
+    /// Which object in which flight: `flight:32 | object:32`.
+    InFlight(u64),
 }
 
 /// An object in a message that is being encoded.
@@ -46,39 +50,56 @@ pub(crate) struct Passenger {
     _keep: Arc<dyn Keep>,
 }
 
+/// The objects of one segment in a value that is being encoded, in the order of their numbers.
+pub(crate) struct Load {
+    /// The segment's file.
+    pub(crate) file: FileId,
+    pub(crate) passengers: Vec<Passenger>,
+}
+
+/// A flight of the value that is being decoded: the segment, and the objects in the flight.
+pub(crate) type Listed = (Segment, Vec<Name>);
+
 /// Anything, as it is only to be kept.
 trait Keep: Send + Sync {}
 impl<T: Send + Sync> Keep for T {}
 
 /// What this thread is encoding or decoding.
 enum Trip {
-    Packing { file: FileId, passengers: Vec<Passenger>, refused: Option<String> },
-    Unpacking { segment: Segment, names: Vec<Name>, refused: Option<String> },
+    /// `only` is the segment of the message's queue; `None` in what a child returns.
+    Packing {
+        only: Option<FileId>,
+        loads: Vec<Load>,
+        refused: Option<String>,
+    },
+    Unpacking {
+        flights: Vec<Listed>,
+        refused: Option<String>,
+    },
 }
 
 thread_local! {
-    /// `None` outside of messages.
-    static TRIP: RefCell<Option<Trip>> = const { RefCell::new(None) };
+    /// `None` outside of messages and of what a child returns. [`Restore`] drops what it puts here, so
+    /// the variable has no destructor. To enter one with the thread takes memory, and a child would
+    /// pay for that with a copied page for each value that it returns.
+    static TRIP: RefCell<Option<ManuallyDrop<Trip>>> = const { RefCell::new(None) };
 }
-
-/// What a thread says that has dropped its variables.
-const ENDING: &str = "a handle cannot be sent or received by a thread that is ending";
 
 /// Puts back what was there before, also if there is a panic.
 struct Restore {
-    /// `None` if the thread has dropped its variables.
-    outer: Option<Option<Trip>>,
+    /// `None` once it is put back.
+    outer: Option<Option<ManuallyDrop<Trip>>>,
 }
 
 impl Restore {
     fn replace(trip: Option<Trip>) -> Restore {
-        Restore { outer: TRIP.try_with(|variable| variable.replace(trip)).ok() }
+        Restore { outer: Some(TRIP.replace(trip.map(ManuallyDrop::new))) }
     }
 
     /// Gives what was there meanwhile.
     fn end(&mut self) -> Option<Trip> {
         let outer = self.outer.take()?;
-        TRIP.try_with(|variable| variable.replace(outer)).ok().flatten()
+        TRIP.replace(outer).map(ManuallyDrop::into_inner)
     }
 }
 
@@ -95,11 +116,25 @@ pub(crate) fn pack<B: Block, T>(
     encode: impl FnOnce() -> T,
 ) -> (T, Vec<Passenger>, Option<String>) {
     let (file, _, _) = queue.key();
-    let trip = Trip::Packing { file, passengers: Vec::new(), refused: None };
+    let (done, mut loads, refused) = pack_loads(Some(file), encode);
+    (done, loads.pop().map_or_else(Vec::new, |load| load.passengers), refused)
+}
+
+/// Encodes a value that a child returns. Gives what `encode` gives, the objects that it met, and why
+/// one of them cannot be returned.
+pub(crate) fn pack_result<T>(encode: impl FnOnce() -> T) -> (T, Vec<Load>, Option<String>) {
+    pack_loads(None, encode)
+}
+
+fn pack_loads<T>(
+    only: Option<FileId>,
+    encode: impl FnOnce() -> T,
+) -> (T, Vec<Load>, Option<String>) {
+    let trip = Trip::Packing { only, loads: Vec::new(), refused: None };
     let mut restore = Restore::replace(Some(trip));
     let done = encode();
     match restore.end() {
-        Some(Trip::Packing { passengers, refused, .. }) => (done, passengers, refused),
+        Some(Trip::Packing { loads, refused, .. }) => (done, loads, refused),
         _ => (done, Vec::new(), None),
     }
 }
@@ -111,11 +146,17 @@ pub(crate) fn unpack<B: Block, T>(
     names: &[Name],
     decode: impl FnOnce() -> T,
 ) -> (T, Option<String>) {
-    let trip = (!names.is_empty()).then(|| Trip::Unpacking {
-        segment: queue.segment(),
-        names: names.to_vec(),
-        refused: None,
-    });
+    let flight = (!names.is_empty()).then(|| (queue.segment(), names.to_vec()));
+    unpack_result(flight.into_iter().collect(), decode)
+}
+
+/// Decodes a value from what a child has returned, which has these flights. Gives what `decode`
+/// gives, and why one of the objects cannot be opened.
+pub(crate) fn unpack_result<T>(
+    flights: Vec<Listed>,
+    decode: impl FnOnce() -> T,
+) -> (T, Option<String>) {
+    let trip = (!flights.is_empty()).then_some(Trip::Unpacking { flights, refused: None });
     let mut restore = Restore::replace(trip);
     let done = decode();
     match restore.end() {
@@ -136,38 +177,44 @@ pub(crate) fn serialize<B: Block, K: Send + Sync + 'static, S: Serializer>(
     }
     match board(object, keep, role) {
         None => Encoded::Name(object.handle()).serialize(serializer),
-        Some(Ok(index)) => Encoded::InFlight(index).serialize(serializer),
+        Some(Ok(number)) => Encoded::InFlight(number).serialize(serializer),
         Some(Err(why)) => Err(S::Error::custom(why)),
     }
 }
 
-/// Adds an object to the message that is being encoded; `None` if there is none.
+/// Adds an object to the value that is being encoded, and gives its number; `None` if there is no
+/// such value.
 fn board<B: Block, K: Send + Sync + 'static>(
     object: &Object<B>,
     keep: &Arc<K>,
     role: u32,
-) -> Option<Result<u32, String>> {
-    let board = |trip: &mut Option<Trip>| {
-        let Some(Trip::Packing { file, passengers, refused }) = trip else { return None };
-        let boarded = passenger(object, keep, role, *file).map(|passenger| {
+) -> Option<Result<u64, String>> {
+    TRIP.with_borrow_mut(|trip| {
+        let Some(Trip::Packing { only, loads, refused }) = trip.as_deref_mut() else { return None };
+        let boarded = passenger(object, keep, role, *only).map(|passenger| {
+            let (file, _, _) = object.key();
+            let flight = loads.iter().position(|load| load.file == file).unwrap_or(loads.len());
+            if flight == loads.len() {
+                loads.push(Load { file, passengers: Vec::new() });
+            }
+            let passengers = &mut loads[flight].passengers;
             passengers.push(passenger);
-            passengers.len() as u32 - 1
+            (flight as u64) << 32 | (passengers.len() as u64 - 1)
         });
         // The encoder forgets the text.
         Some(boarded.inspect_err(|why| *refused = Some(why.clone())))
-    };
-    TRIP.try_with(|trip| board(&mut trip.borrow_mut())).unwrap_or(Some(Err(ENDING.to_owned())))
+    })
 }
 
 fn passenger<B: Block, K: Send + Sync + 'static>(
     object: &Object<B>,
     keep: &Arc<K>,
     role: u32,
-    file: FileId,
+    only: Option<FileId>,
 ) -> Result<Passenger, String> {
     // After a fork the process may not hold the object yet.
     object.enter().map_err(|fault| fault.to_string())?;
-    if object.key().0 != file {
+    if only.is_some_and(|only| object.key().0 != only) {
         return Err(
             "a message can hold objects of its queue's segment, and this one lies in another: make \
              both in the same segment, or send the object's `handle()` and keep the object"
@@ -194,8 +241,8 @@ pub(crate) fn deserialize<'de, T, D: Deserializer<'de>>(
     let opened = match encoded {
         Encoded::Name(handle) => by_name(handle)
             .and_then(|segment| open(&segment, handle, 0).map_err(|fault| fault.to_string())),
-        Encoded::InFlight(index) => {
-            look_up(index).and_then(|(segment, Name { id, generation, role })| {
+        Encoded::InFlight(number) => {
+            look_up(number).and_then(|(segment, Name { id, generation, role })| {
                 let handle = Handle {
                     segment: segment.id(),
                     block: id.to_bits(),
@@ -207,8 +254,8 @@ pub(crate) fn deserialize<'de, T, D: Deserializer<'de>>(
     };
     opened.map_err(|why| {
         // The decoder forgets the text.
-        let _ = TRIP.try_with(|trip| {
-            if let Some(Trip::Unpacking { refused, .. }) = &mut *trip.borrow_mut() {
+        TRIP.with_borrow_mut(|trip| {
+            if let Some(Trip::Unpacking { refused, .. }) = trip.as_deref_mut() {
                 *refused = Some(why.clone());
             }
         });
@@ -226,14 +273,16 @@ fn by_name(handle: Handle) -> Result<Segment, String> {
     })
 }
 
-/// The object with this number in the message that is being decoded.
-fn look_up(index: u32) -> Result<(Segment, Name), String> {
-    let look_up = |trip: &Option<Trip>| match trip {
-        Some(Trip::Unpacking { segment, names, .. }) => match names.get(index as usize) {
-            Some(&name) => Ok((segment.clone(), name)),
-            None => Err(format!("the message holds no object with number {index}")),
-        },
+/// The object with this number in the value that is being decoded.
+fn look_up(number: u64) -> Result<(Segment, Name), String> {
+    TRIP.with_borrow(|trip| match trip.as_deref() {
+        Some(Trip::Unpacking { flights, .. }) => {
+            let (flight, index) = ((number >> 32) as usize, number as u32 as usize);
+            let object = flights
+                .get(flight)
+                .and_then(|(segment, names)| Some((segment.clone(), *names.get(index)?)));
+            object.ok_or_else(|| format!("the message holds no object with number {number}"))
+        }
         _ => Err("a handle that only its message can hold was taken out of it as bytes".to_owned()),
-    };
-    TRIP.try_with(|trip| look_up(&trip.borrow())).unwrap_or_else(|_| Err(ENDING.to_owned()))
+    })
 }

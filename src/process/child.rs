@@ -301,7 +301,8 @@ pub enum JoinError {
     #[error("the child was killed by signal {0}{name}", name = signal_name(*.0))]
     Killed(i32),
     /// The closure returned or panicked, but its value could not be encoded, or the kernel refused
-    /// to write the value or the panic.
+    /// to write the value or the panic. Or the value contains a handle of an object in a segment
+    /// that the parent did not have open at the fork.
     #[error("the child could not send its value: {0}")]
     Unsendable(String),
     /// The child sent a value, but it could not be decoded as a `T`.

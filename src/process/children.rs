@@ -96,6 +96,7 @@ impl ChildProcess {
             Err(refused) => {
                 sys::kill_unseen(pid);
                 lineage.reap(pid);
+                result::discard(&lineage);
                 return Err(refused);
             }
         };
@@ -131,9 +132,7 @@ impl ChildProcess {
 
     /// Frees what the dead child has returned, as nobody will join it.
     fn discard(&self) {
-        if self.owns.load(Ordering::Relaxed) {
-            result::discard(&self.lineage);
-        }
+        self.way().discard(self.owns.load(Ordering::Relaxed));
     }
 
     /// Whether this process is the parent, and not a copy of it that inherited the handle.

@@ -118,6 +118,13 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// parent, and no byte of it is copied. It must lie in the commons or in another segment that the
 /// parent had open at the fork. If nobody joins the child, it is freed.
 ///
+/// Handles of shared objects ([`Queue`](crate::Queue), [`Lock`](crate::Lock), an end of a
+/// [`channel`](crate::channel()) and so on) can be part of any serde value, also of an error. The
+/// result holds these objects, so they work in the parent although the child has ended, and an end
+/// counts for its role until then. They must lie in the commons or in another segment that the
+/// parent had open at the fork; otherwise the result is [`JoinError::Unsendable`](crate::JoinError).
+/// If nobody joins the child, the result lets go of them.
+///
 /// To use `?` in the closure, let it return `Result<_,` [`Failure`](crate::Failure)`>`: every error
 /// converts into a `Failure`. Most errors of this crate can also be returned as they are.
 ///
@@ -182,6 +189,20 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// let mut bytes = child.join()?;
 /// assert_eq!((bytes.len(), bytes[77]), (1 << 20, 77));
 /// bytes.fill(0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A queue that a child has made and filled:
+/// ```
+/// use offspring::{Failure, Queue};
+///
+/// let child = offspring::fork(|| {
+///     let queue = Queue::<u64>::with_capacity(8)?;
+///     queue.send(7)?;
+///     Ok::<_, Failure>(queue)
+/// })?;
+/// let queue = child.join()??;
+/// assert_eq!(queue.recv()?, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///

@@ -7,10 +7,14 @@
 //! ```text
 //! offset  size  field
 //!      0     8  kind     1 a value, 2 a panic, 3 a value that could not be sent, 4 the child could
-//!                        not begin, 5 a value that is its own bytes (`plain.rs`)
+//!                        not begin, 5 a value that is its own bytes (`plain.rs`), 6 a value with
+//!                        handles of shared objects
 //!      8     8  len      bytes that follow, up to the end of the file
 //!     16   len  payload  postcard of `T`, of `PanicInfo`, UTF-8, or the bytes of `T`
 //! ```
+//! Behind a value with handles are the words that name their flights
+//! ([`result`](crate::object::result)), and last the number of these words.
+//!
 //!
 //! A value of at most six bytes (most have none) leaves the file empty. It is stored in the file's
 //! *position*, which parent and child share since the fork and which takes no memory: allocating a
@@ -43,6 +47,10 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::object::lineage::Lineage;
+use crate::object::result;
+use crate::object::serial::{self, Listed};
+use crate::peer::Fault;
 use crate::process::panic_info::PanicInfo;
 use crate::process::plain;
 use crate::sys::descriptor::{self, FdName, OwnFile};
@@ -55,6 +63,7 @@ const KIND_PANIC: u64 = 2;
 const KIND_UNSENDABLE: u64 = 3;
 const KIND_NOT_STARTED: u64 = 4;
 const KIND_BYTES: u64 = 5;
+const KIND_HANDLES: u64 = 6;
 
 /// Longest payload in a position.
 const MAX_IN_POSITION: usize = 6;
@@ -101,6 +110,8 @@ pub(super) struct Record<'a> {
     long: Vec<u8>,
     /// Where each chunk of the payload is written; if `None` all of it stays in memory.
     spill: Option<Spill<'a>>,
+    /// 0 until it is finished.
+    kind: u64,
 }
 
 /// The part of a payload that is already in the file.
@@ -150,7 +161,7 @@ impl<'a> Record<'a> {
 
     fn begin(file: Option<&'a OutcomeFile>) -> Record<'a> {
         let spill = file.map(|file| Spill { file, process: sys::pid(), len: 0, refused: None });
-        Record { short: [0; SHORT], short_len: HEADER_LEN, long: Vec::new(), spill }
+        Record { short: [0; SHORT], short_len: HEADER_LEN, long: Vec::new(), spill, kind: 0 }
     }
 
     #[inline]
@@ -184,6 +195,14 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
+    /// Appends the words that name the flights, and their number.
+    fn append_words(&mut self, words: &[u64]) -> Result<(), OsError> {
+        words.iter().chain([&(words.len() as u64)]).try_for_each(|word| {
+            let word = word.to_ne_bytes();
+            self.extend(&word)
+        })
+    }
+
     /// Writes the collected part of the payload into the file.
     fn write_collected(&mut self) -> Result<(), OsError> {
         let Some(spill) = &mut self.spill else { return Ok(()) };
@@ -201,6 +220,7 @@ impl<'a> Record<'a> {
 
     /// Fills in the header, unless the payload is partly in the file.
     fn finish(mut self, kind: u64) -> Record<'a> {
+        self.kind = kind;
         if self.spilled() == 0 {
             let bytes = if self.long.is_empty() {
                 &mut self.short[..self.short_len]
@@ -215,9 +235,8 @@ impl<'a> Record<'a> {
 
     /// The whole record as a position of the file, if it is a short enough value.
     fn as_position(&self) -> Option<u64> {
-        let (kind, rest) = self.bytes().split_first_chunk::<8>()?;
-        let payload = &rest[8..];
-        if u64::from_ne_bytes(*kind) != KIND_VALUE || payload.len() > MAX_IN_POSITION {
+        let payload = self.bytes().get(HEADER_LEN..)?;
+        if self.kind != KIND_VALUE || payload.len() > MAX_IN_POSITION {
             return None;
         }
         let bits = payload.iter().rev().fold(0, |bits, &byte| bits << 8 | u64::from(byte));
@@ -231,10 +250,6 @@ impl<'a> Record<'a> {
         } else {
             &self.long
         }
-    }
-
-    fn kind(&self) -> u64 {
-        self.bytes().first_chunk::<8>().map_or(0, |kind| u64::from_ne_bytes(*kind))
     }
 }
 
@@ -324,8 +339,8 @@ impl OutcomeFile {
     }
 
     /// Writes the record of a value, or of why the value cannot be encoded. Returns false if that
-    /// failed too.
-    pub(super) fn send<T: Serialize + 'static>(&self, value: &T) -> bool {
+    /// failed too. The objects of which it contains handles are handed over to the parent before.
+    pub(super) fn send<T: Serialize + 'static>(&self, value: &T, lineage: &Lineage) -> bool {
         if let Some(bytes) = plain::bytes_of(value) {
             sys::block_file_size_signal();
             return self.is_open()
@@ -336,7 +351,9 @@ impl OutcomeFile {
         }
         let process = sys::pid();
         let mut record = Record::begin(Some(self));
-        let encoded = postcard::serialize_with_flavor(value, &mut record);
+        // The objects are kept until their flights hold them.
+        let (encoded, loads, why) =
+            serial::pack_result(|| postcard::serialize_with_flavor(value, &mut record));
         if sys::pid() != process {
             // The encoder has forked, and this is the copy. It must not write.
             return false;
@@ -344,9 +361,17 @@ impl OutcomeFile {
         if let Some(refused) = record.spill.as_ref().and_then(|spill| spill.refused) {
             return self.is_open() && self.write_or_report(KIND_VALUE, || Err(refused));
         }
-        match encoded {
-            Ok(()) => self.write(&record.finish(KIND_VALUE)),
-            Err(error) => self.write(&Record::unsendable(&format!("cannot be encoded: {error}"))),
+        let words = match encoded {
+            Ok(()) if loads.is_empty() => return self.write(&record.finish(KIND_VALUE)),
+            Ok(()) => result::send_off(&loads, lineage),
+            Err(error) => Err(why.unwrap_or_else(|| error.to_string())),
+        };
+        match words.map(|words| record.append_words(&words)) {
+            Ok(Ok(())) => self.write(&record.finish(KIND_HANDLES)),
+            Ok(Err(refused)) => {
+                self.is_open() && self.write_or_report(KIND_HANDLES, || Err(refused))
+            }
+            Err(why) => self.write(&Record::unsendable(&format!("cannot be encoded: {why}"))),
         }
     }
 
@@ -364,9 +389,9 @@ impl OutcomeFile {
         }
         if record.spilled() > 0 {
             let len = record.spilled() + record.bytes().len() as u64;
-            return self.write_or_report(KIND_VALUE, || {
+            return self.write_or_report(record.kind, || {
                 self.write_at(record.bytes(), HEADER_LEN as u64 + record.spilled())?;
-                self.write_at(&header(KIND_VALUE, len), 0)
+                self.write_at(&header(record.kind, len), 0)
             });
         }
         if let Some(position) = record.as_position()
@@ -375,10 +400,10 @@ impl OutcomeFile {
             return true;
         }
         sys::block_file_size_signal();
-        self.write_or_report(record.kind(), || {
+        self.write_or_report(record.kind, || {
             // If the encoder of a value failed in the middle, the beginning of the value is in the
             // file.
-            if record.kind() != KIND_VALUE
+            if !matches!(record.kind, KIND_VALUE | KIND_HANDLES)
                 && rustix::fs::fstat(&self.0).is_ok_and(|stat| stat.st_size > 0)
             {
                 rustix::fs::ftruncate(&self.0, 0).map_err(OsError::in_call("ftruncate"))?;
@@ -412,9 +437,11 @@ impl OutcomeFile {
         each_piece("pwrite", bytes, |rest, done| rustix::io::pwrite(&self.0, rest, at + done))
     }
 
-    /// Reads the record; `None` if it is missing or incomplete.
+    /// Reads the record; `None` if it is missing or incomplete. Opens the objects of which the value
+    /// contains handles. What was handed over with them is left to be freed.
     pub(super) fn read<T: DeserializeOwned + 'static>(
         &self,
+        lineage: &Lineage,
     ) -> Result<Option<Outcome<T>>, OsError> {
         self.0.checked()?;
         let position = rustix::fs::tell(&self.0).map_err(OsError::in_call("lseek"))?;
@@ -425,7 +452,7 @@ impl OutcomeFile {
         let mut short = [0; SHORT + 1];
         let len = self.read_some(&mut short, 0)?;
         if len < short.len() {
-            return Ok(parse(&short[..len]));
+            return Ok(parse(&short[..len], lineage));
         }
         let size = rustix::fs::fstat(&self.0).map_err(OsError::in_call("fstat"))?.st_size;
         let size =
@@ -438,7 +465,21 @@ impl OutcomeFile {
         }
         let mut bytes = plain::zeroed_vec::<u8>(size)?;
         self.read_exact(&mut bytes, 0)?;
-        Ok(parse(&bytes))
+        Ok(parse(&bytes, lineage))
+    }
+
+    /// Whether the record is complete and that of a value without handles.
+    pub(super) fn has_no_handles(&self) -> bool {
+        let Ok(position) = rustix::fs::tell(&self.0) else { return false };
+        if position & IN_POSITION_BIT != 0 {
+            return position >> LEN_SHIFT & LEN_MASK != NOT_WRITTEN;
+        }
+        let mut found = [0; HEADER_LEN];
+        let len = rustix::fs::fstat(&self.0).map_or(0, |stat| stat.st_size.cast_unsigned());
+        self.read_exact(&mut found, 0).is_ok()
+            && [KIND_VALUE, KIND_BYTES]
+                .iter()
+                .any(|&kind| found == header(kind, len.saturating_sub(HEADER_LEN as u64)))
     }
 
     fn read_exact(&self, bytes: &mut [u8], at: usize) -> Result<(), OsError> {
@@ -478,7 +519,7 @@ fn each_piece(
 
 /// Decodes a record; `None` if it is incomplete. Nothing in it is trusted, because the child may
 /// have overwritten it with anything.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
+fn parse<T: DeserializeOwned>(bytes: &[u8], lineage: &Lineage) -> Option<Outcome<T>> {
     let (kind, rest) = bytes.split_first_chunk::<8>()?;
     let (len, payload) = rest.split_first_chunk::<8>()?;
     if payload.len() as u64 != u64::from_ne_bytes(*len) {
@@ -486,6 +527,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<Outcome<T>> {
     }
     Some(match u64::from_ne_bytes(*kind) {
         KIND_VALUE => decode(payload, Outcome::Value),
+        KIND_HANDLES => decode_with_handles(payload, lineage),
         KIND_PANIC => decode(payload, Outcome::Panicked),
         KIND_UNSENDABLE => Outcome::Unsendable(String::from_utf8_lossy(payload).into_owned()),
         KIND_NOT_STARTED => Outcome::NotStarted(String::from_utf8_lossy(payload).into_owned()),
@@ -502,7 +544,7 @@ fn parse_position<T: DeserializeOwned>(position: u64) -> Option<Outcome<T>> {
         let reason = format!("{call} failed: {error}");
         return match position >> KIND_SHIFT & KIND_MASK {
             KIND_NOT_STARTED => Some(Outcome::NotStarted(reason)),
-            KIND_VALUE | KIND_PANIC | KIND_UNSENDABLE | KIND_BYTES => {
+            KIND_VALUE | KIND_PANIC | KIND_UNSENDABLE | KIND_BYTES | KIND_HANDLES => {
                 Some(Outcome::Unsendable(reason))
             }
             _ => None,
@@ -518,8 +560,29 @@ fn decode<V: DeserializeOwned, T>(
     payload: &[u8],
     outcome: impl FnOnce(V) -> Outcome<T>,
 ) -> Outcome<T> {
-    postcard::from_bytes(payload)
-        .map_or_else(|error| Outcome::Undecodable(error.to_string()), outcome)
+    decode_in(Vec::new(), payload).map_or_else(Outcome::Undecodable, outcome)
+}
+
+/// Decodes a value from a payload that ends with the words that name the flights of its handles.
+fn decode_with_handles<T: DeserializeOwned>(payload: &[u8], lineage: &Lineage) -> Outcome<T> {
+    let split = || {
+        let (rest, count) = payload.split_last_chunk::<8>()?;
+        let len = usize::try_from(u64::from_ne_bytes(*count)).ok()?.checked_mul(8)?;
+        let (value, words) = rest.split_at_checked(rest.len().checked_sub(len)?)?;
+        let (words, _) = words.as_chunks::<8>();
+        Some((value, words.iter().map(|&word| u64::from_ne_bytes(word)).collect::<Vec<_>>()))
+    };
+    split()
+        .ok_or(Fault::Corrupt)
+        .and_then(|(value, words)| Ok((value, result::arrive(&words, lineage)?)))
+        .map_err(|fault| fault.to_string())
+        .and_then(|(value, flights)| decode_in(flights, value))
+        .map_or_else(Outcome::Undecodable, Outcome::Value)
+}
+
+fn decode_in<V: DeserializeOwned>(flights: Vec<Listed>, payload: &[u8]) -> Result<V, String> {
+    let (decoded, why) = serial::unpack_result(flights, || postcard::from_bytes(payload));
+    decoded.map_err(|error| why.unwrap_or_else(|| error.to_string()))
 }
 
 #[cfg(test)]
@@ -539,7 +602,7 @@ mod tests {
 
     fn file_with<T: Serialize + 'static>(value: &T) -> OutcomeFile {
         let file = OutcomeFile::create().expect("a file");
-        assert!(file.send(value));
+        assert!(file.send(value, &Lineage::none()));
         file
     }
 
@@ -579,20 +642,24 @@ mod tests {
         let record = record_of(&vec![7_u64, 8, 9]);
         let bytes = record.bytes();
         for len in 0..bytes.len() {
-            assert!(parse::<Vec<u64>>(&bytes[..len]).is_none(), "{len} of {} bytes", bytes.len());
+            assert!(
+                parse::<Vec<u64>>(&bytes[..len], &Lineage::none()).is_none(),
+                "{len} of {} bytes",
+                bytes.len()
+            );
         }
         assert!(
-            matches!(parse::<Vec<u64>>(bytes), Some(Outcome::Value(value)) if value == [7, 8, 9])
+            matches!(parse::<Vec<u64>>(bytes, &Lineage::none()), Some(Outcome::Value(value)) if value == [7, 8, 9])
         );
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         let file = OutcomeFile::create().expect("a file");
-        assert!(file.read::<String>().expect("readable").is_none());
-        assert!(file.send(&"seven"));
+        assert!(file.read::<String>(&Lineage::none()).expect("readable").is_none());
+        assert!(file.send(&"seven", &Lineage::none()));
         assert!(
-            matches!(file.read::<String>(), Ok(Some(Outcome::Value(value))) if value == "seven")
+            matches!(file.read::<String>(&Lineage::none()), Ok(Some(Outcome::Value(value))) if value == "seven")
         );
     }
 
@@ -602,14 +669,14 @@ mod tests {
         for len in (0..3 * SHORT).chain(lens) {
             let value: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let is = |value: &Vec<u8>| {
-                matches!(file_with(value).read::<Vec<u8>>(), Ok(Some(Outcome::Value(read)))
+                matches!(file_with(value).read::<Vec<u8>>(&Lineage::none()), Ok(Some(Outcome::Value(read)))
                 if read == *value)
             };
             assert!(is(&value), "{len} bytes");
             // Encoded one by one, with something before and after, and in pieces of some length.
             let text: String = value.iter().map(|byte| char::from(byte & 0x7f)).collect();
             let value = (7_u8, value, vec![text; 3], 8_u8);
-            let read = file_with(&value).read::<(u8, Vec<u8>, Vec<String>, u8)>();
+            let read = file_with(&value).read::<(u8, Vec<u8>, Vec<String>, u8)>(&Lineage::none());
             assert!(matches!(read, Ok(Some(Outcome::Value(read))) if read == value), "{len} bytes");
         }
     }
@@ -622,7 +689,9 @@ mod tests {
         ) {
             let file = file_with(&value);
             assert_eq!(size(&file), (HEADER_LEN + len) as u64, "not as it is");
-            assert!(matches!(file.read::<T>(), Ok(Some(Outcome::Value(read))) if read == value));
+            assert!(
+                matches!(file.read::<T>(&Lineage::none()), Ok(Some(Outcome::Value(read))) if read == value)
+            );
         }
         fn both<T: Serialize + DeserializeOwned + Clone + PartialEq + Debug + 'static>(
             value: T,
@@ -647,7 +716,7 @@ mod tests {
         both((0..10_000_u16).map(f64::from).collect::<Vec<_>>(), 80_000);
         both("häßlich".repeat(1000), 9000);
         let failure = Err::<Vec<u8>, _>(Failure::new("no numbers").context("asked"));
-        let read = file_with(&failure).read::<Result<Vec<u8>, Failure>>();
+        let read = file_with(&failure).read::<Result<Vec<u8>, Failure>>(&Lineage::none());
         assert!(matches!(read, Ok(Some(Outcome::Value(read))) if read == failure));
     }
 
@@ -658,10 +727,10 @@ mod tests {
             for cut in [1, 2, 1000, 99_000, size(&file) - 17, size(&file) - 16, size(&file)] {
                 let file = file_with(&value);
                 rustix::fs::ftruncate(&file.0, size(&file) - cut).expect("it can be cut");
-                assert!(matches!(file.read::<T>(), Ok(None)), "{cut} bytes short");
+                assert!(matches!(file.read::<T>(&Lineage::none()), Ok(None)), "{cut} bytes short");
             }
             rustix::io::pwrite(&file.0, &[0; HEADER_LEN], 0).expect("it can be written");
-            assert!(matches!(file.read::<T>(), Ok(None)));
+            assert!(matches!(file.read::<T>(&Lineage::none()), Ok(None)));
         }
         check(vec![7_u8; 100_000]);
         check((7_u8, vec![7_u8; 100_000]));
@@ -672,7 +741,7 @@ mod tests {
     fn an_encoder_that_stops_halfway_leaves_nothing_of_the_value() {
         for after in [0, 100, CHUNK - 1, CHUNK, 10 * CHUNK] {
             let file = file_with(&Breaks { after, panics: false });
-            let read = file.read::<Vec<u8>>();
+            let read = file.read::<Vec<u8>>(&Lineage::none());
             assert!(
                 matches!(&read, Ok(Some(Outcome::Unsendable(reason)))
                     if reason.starts_with("cannot be encoded")),
@@ -681,12 +750,12 @@ mod tests {
 
             let file = OutcomeFile::create().expect("a file");
             let breaks = Breaks { after, panics: true };
-            let send = std::panic::AssertUnwindSafe(|| file.send(&breaks));
+            let send = std::panic::AssertUnwindSafe(|| file.send(&breaks, &Lineage::none()));
             std::panic::catch_unwind(send).expect_err("it panics");
-            assert!(matches!(file.read::<Vec<u8>>(), Ok(None)));
+            assert!(matches!(file.read::<Vec<u8>>(&Lineage::none()), Ok(None)));
             let panic = PanicInfo { message: "no".into(), location: None, backtrace: "".into() };
             assert!(file.write(&Record::panic(&panic)));
-            let read = file.read::<Vec<u8>>();
+            let read = file.read::<Vec<u8>>(&Lineage::none());
             assert!(matches!(read, Ok(Some(Outcome::Panicked(read))) if read == panic));
         }
     }
@@ -697,17 +766,17 @@ mod tests {
         for len in 0..=MAX_IN_POSITION {
             let file = OutcomeFile::create().expect("a file");
             let text = &"\u{7f}7\0\0\u{7f}\0"[..len];
-            assert!(file.send(&text.to_owned()));
+            assert!(file.send(&text.to_owned(), &Lineage::none()));
             let has_page = rustix::fs::fstat(&file.0).expect("a file").st_size > 0;
             assert_eq!(has_page, len == MAX_IN_POSITION, "{len} bytes and their length");
             assert!(
-                matches!(file.read::<String>(), Ok(Some(Outcome::Value(read))) if read == text),
+                matches!(file.read::<String>(&Lineage::none()), Ok(Some(Outcome::Value(read))) if read == text),
                 "{len} bytes"
             );
         }
         let file = OutcomeFile::create().expect("a file");
-        assert!(file.send(&()));
-        assert!(matches!(file.read::<()>(), Ok(Some(Outcome::Value(())))));
+        assert!(file.send(&(), &Lineage::none()));
+        assert!(matches!(file.read::<()>(&Lineage::none()), Ok(Some(Outcome::Value(())))));
     }
 
     #[test]
@@ -715,10 +784,10 @@ mod tests {
         let file = OutcomeFile::create().expect("a file");
         for position in [1, 16, IN_POSITION_BIT | LEN_MASK << LEN_SHIFT, i64::MAX as u64] {
             rustix::fs::seek(&file.0, SeekFrom::Start(position)).expect("a position");
-            assert!(matches!(file.read::<u64>(), Ok(None)), "{position:#x}");
+            assert!(matches!(file.read::<u64>(&Lineage::none()), Ok(None)), "{position:#x}");
         }
         rustix::fs::seek(&file.0, SeekFrom::Start(IN_POSITION_BIT)).expect("a position");
-        assert!(matches!(file.read::<u64>(), Ok(Some(Outcome::Undecodable(_)))));
+        assert!(matches!(file.read::<u64>(&Lineage::none()), Ok(Some(Outcome::Undecodable(_)))));
     }
 
     #[test]
@@ -728,12 +797,12 @@ mod tests {
             rustix::fs::seek(
                 &file.0,
                 SeekFrom::Start(refusal(
-                    record.kind(),
+                    record.kind,
                     OsError { call: "ftruncate", errno: Errno::PERM },
                 )),
             )
             .expect("a position");
-            file.read::<()>().expect("readable").expect("a record")
+            file.read::<()>(&Lineage::none()).expect("readable").expect("a record")
         };
         let is_clear = |reason: &str| {
             reason.starts_with("ftruncate failed: ") && reason.contains("os error 1)")
@@ -750,19 +819,21 @@ mod tests {
         let location = Some(Location { file: "a.rs".into(), line: 1, column: 2 });
         let panic = PanicInfo { message: "no".into(), location, backtrace: "0: main".into() };
         assert_eq!(panic.to_string(), "no at a.rs:1:2");
-        assert!(matches!(parse::<()>(Record::panic(&panic).bytes()), Some(Outcome::Panicked(read))
-                if read == panic));
+        assert!(
+            matches!(parse::<()>(Record::panic(&panic).bytes(), &Lineage::none()), Some(Outcome::Panicked(read))
+                if read == panic)
+        );
     }
 
     #[test]
     fn a_foreign_or_scribbled_record_is_an_error_and_no_panic() {
         assert!(matches!(
-            parse::<String>(record_of(&u8::MAX).bytes()),
+            parse::<String>(record_of(&u8::MAX).bytes(), &Lineage::none()),
             Some(Outcome::Undecodable(_))
         ));
         let mut bytes = record_of(&1_u8).bytes().to_vec();
         bytes[0] ^= 0x40;
-        assert!(matches!(parse::<u8>(&bytes), Some(Outcome::Undecodable(_))));
+        assert!(matches!(parse::<u8>(&bytes, &Lineage::none()), Some(Outcome::Undecodable(_))));
     }
 
     #[test]
@@ -773,10 +844,11 @@ mod tests {
             record_of(&vec![Some(String::from("seven")), None]),
             Record::panic(&panic),
             Record::unsendable("why"),
+            handles_record(&[0, 1 << 32, 1]),
         ];
         let mut below = random();
         for round in 0..100_000 {
-            let mut bytes = records[round % 3].bytes().to_vec();
+            let mut bytes = records[round % 4].bytes().to_vec();
             for _ in 0..=below(3) {
                 let at = below(bytes.len());
                 bytes[at] = below(256) as u8;
@@ -787,7 +859,7 @@ mod tests {
                 let len = (bytes.len() - HEADER_LEN) as u64;
                 bytes[8..HEADER_LEN].copy_from_slice(&len.to_ne_bytes());
             }
-            let _ = parse::<Vec<Option<String>>>(&bytes);
+            let _ = parse::<Vec<Option<String>>>(&bytes, &Lineage::none());
         }
     }
 
@@ -805,30 +877,96 @@ mod tests {
                 rustix::io::pwrite(&file.0, &[below(256) as u8], at as u64).expect("writable");
             }
             if below(2) == 0 {
-                let kind = [KIND_VALUE, KIND_PANIC, KIND_UNSENDABLE, KIND_BYTES][below(4)];
+                let kinds = [KIND_VALUE, KIND_PANIC, KIND_UNSENDABLE, KIND_BYTES, KIND_HANDLES];
+                let kind = kinds[below(5)];
                 let len = below(6000);
                 rustix::fs::ftruncate(&file.0, (HEADER_LEN + len) as u64).expect("writable");
                 rustix::io::pwrite(&file.0, &header(kind, len as u64), 0).expect("writable");
             }
-            let _ = file.read::<Vec<u64>>();
-            let _ = file.read::<String>();
-            let _ = file.read::<Result<Vec<u16>, Failure>>();
-            let _ = file.read::<(u8, Vec<u8>)>();
-            let _ = file.read::<()>();
+            let _ = file.read::<Vec<u64>>(&Lineage::none());
+            let _ = file.read::<String>(&Lineage::none());
+            let _ = file.read::<Result<Vec<u16>, Failure>>(&Lineage::none());
+            let _ = file.read::<(u8, Vec<u8>)>(&Lineage::none());
+            let _ = file.read::<()>(&Lineage::none());
         }
+    }
+
+    /// The record of a value with handles of which these words name the flights.
+    fn handles_record(words: &[u64]) -> Record<'static> {
+        let mut record = Record::begin(None);
+        postcard::serialize_with_flavor(&vec![None, Some("seven")], &mut record).expect("encoded");
+        record.append_words(words).expect("there is room");
+        record.finish(KIND_HANDLES)
+    }
+
+    #[test]
+    fn flights_that_nobody_handed_over_are_an_error() {
+        let read = |record: &Record<'_>| {
+            parse::<Vec<Option<String>>>(record.bytes(), &Lineage::none()).expect("complete")
+        };
+        assert!(matches!(read(&handles_record(&[])), Outcome::Value(value) if value.len() == 2));
+        for words in [vec![0, 1 << 32, 1], vec![u64::MAX; 3], vec![0], vec![0; 4]] {
+            let found = read(&handles_record(&words));
+            assert!(matches!(found, Outcome::Undecodable(_)), "{words:?}: {found:?}");
+        }
+        // A number of words that are not there.
+        for count in [1, 2, 1 << 61, u64::MAX] {
+            let mut record = Record::begin(None);
+            record.append_words(&[]).expect("there is room");
+            record.short[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&u64::to_ne_bytes(count));
+            let found = read(&record.finish(KIND_HANDLES));
+            assert!(matches!(found, Outcome::Undecodable(_)), "{count}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_complete_value_says_that_there_are_no_handles() {
+        let none = Lineage::none();
+        let file = OutcomeFile::create().expect("a file");
+        assert!(!file.has_no_handles(), "not written");
+        for len in [0, 3, 60, 5000, 3 * CHUNK] {
+            let file = file_with(&vec![7_u8; len]);
+            assert!(file.has_no_handles(), "{len}");
+            let file = file_with(&(7_u8, vec![7_u8; len]));
+            assert!(file.has_no_handles(), "{len}");
+            if size(&file) > 0 {
+                rustix::fs::ftruncate(&file.0, size(&file) - 1).expect("it can be cut");
+                assert!(!file.has_no_handles(), "{len}");
+            }
+        }
+        let file = OutcomeFile::create().expect("a file");
+        assert!(file.write(&handles_record(&[])));
+        assert!(
+            !file.has_no_handles()
+                && matches!(file.read::<Vec<Option<String>>>(&none), Ok(Some(Outcome::Value(_))))
+        );
+        let file = OutcomeFile::create().expect("a file");
+        assert!(
+            file.write_or_report(KIND_VALUE, || Err(OsError {
+                call: "write",
+                errno: Errno::NOSPC
+            }))
+        );
+        assert!(!file.has_no_handles(), "refused");
     }
 
     #[test]
     fn bytes_that_are_no_such_value_are_an_error() {
         let file = file_with(&vec![0xff_u8; 4099]);
-        assert!(matches!(file.read::<String>(), Ok(Some(Outcome::Undecodable(_)))));
-        assert!(matches!(file.read::<Vec<u64>>(), Ok(Some(Outcome::Undecodable(_)))));
-        assert!(matches!(file.read::<(u8, Vec<u8>)>(), Ok(Some(Outcome::Undecodable(_)))));
+        assert!(matches!(file.read::<String>(&Lineage::none()), Ok(Some(Outcome::Undecodable(_)))));
+        assert!(matches!(
+            file.read::<Vec<u64>>(&Lineage::none()),
+            Ok(Some(Outcome::Undecodable(_)))
+        ));
+        assert!(matches!(
+            file.read::<(u8, Vec<u8>)>(&Lineage::none()),
+            Ok(Some(Outcome::Undecodable(_)))
+        ));
     }
 
     #[test]
     fn a_value_without_an_encoding_is_told() {
-        let read = file_with(&Breaks { after: 0, panics: false }).read::<()>();
+        let read = file_with(&Breaks { after: 0, panics: false }).read::<()>(&Lineage::none());
         assert!(matches!(read, Ok(Some(Outcome::Unsendable(reason)))
                 if reason.starts_with("cannot be encoded")));
     }

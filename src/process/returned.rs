@@ -1,4 +1,5 @@
-//! What the closure of a child may return: values that serde encodes, and boxes, which move.
+//! What the closure of a child may return: values that serde encodes, with handles of shared objects
+//! in them, and boxes, which move.
 
 use std::mem::ManuallyDrop;
 
@@ -15,7 +16,8 @@ use crate::sys::error::OsError;
 
 /// A value that the closure of a child can return: see [`fork`](crate::fork()).
 ///
-/// Every owned [`serde`] value is one; it is encoded. A [`ShmBox`], [`ShmVec`] or [`ShmStr`] is one,
+/// Every owned [`serde`] value is one; it is encoded. Handles in it hold their objects until the
+/// parent has them. A [`ShmBox`], [`ShmVec`] or [`ShmStr`] is one,
 /// too; it moves to the parent, and its bytes stay where they are. For another value that owns
 /// memory of a segment there is [`Moved`].
 ///
@@ -48,6 +50,17 @@ pub struct Way<'a> {
     pub(super) lineage: &'a Lineage,
 }
 
+impl Way<'_> {
+    /// Frees what the dead child has handed over and nobody has taken. `owns` says whether its value
+    /// may own memory.
+    pub(super) fn discard(self, owns: bool) {
+        // A child that was killed may have handed over the objects of a value that it did not send.
+        if owns || !self.outcome.has_no_handles() {
+            result::discard(self.lineage);
+        }
+    }
+}
+
 /// What was read.
 #[derive(Debug)]
 pub struct Answer<T>(pub(super) Result<Option<Outcome<T>>, OsError>);
@@ -57,11 +70,15 @@ impl<T: Serialize + DeserializeOwned + 'static> Return for T {
     const OWNS: bool = false;
 
     fn send(value: &mut ManuallyDrop<T>, way: Way<'_>) -> bool {
-        way.outcome.send(&**value)
+        way.outcome.send(&**value, way.lineage)
     }
 
     fn receive(way: Way<'_>) -> Answer<T> {
-        Answer(way.outcome.read())
+        let answer = way.outcome.read(way.lineage);
+        if answer.is_ok() {
+            way.discard(false);
+        }
+        Answer(answer)
     }
 }
 
@@ -131,13 +148,13 @@ impl Return for ShmStr {
 
 fn send<T: Transfer>(value: &mut T, way: Way<'_>) -> bool {
     match result::pack(value, way.lineage) {
-        Ok(message) => way.outcome.send(&message),
+        Ok(message) => way.outcome.send(&message, way.lineage),
         Err(fault) => way.outcome.send_unsendable(&fault.to_string()),
     }
 }
 
 fn receive<T: Transfer, R>(way: Way<'_>, wrap: impl FnOnce(T) -> R) -> Answer<R> {
-    let read = way.outcome.read::<Vec<u64>>();
+    let read = way.outcome.read::<Vec<u64>>(way.lineage);
     let answer = read.map(|outcome| {
         Some(match outcome? {
             Outcome::Value(message) => match result::unpack(&message, way.lineage) {
@@ -151,7 +168,7 @@ fn receive<T: Transfer, R>(way: Way<'_>, wrap: impl FnOnce(T) -> R) -> Answer<R>
         })
     });
     if answer.is_ok() {
-        result::discard(way.lineage);
+        way.discard(true);
     }
     Answer(answer)
 }

@@ -479,7 +479,8 @@ impl Clone for ByteQueue {
     }
 }
 
-/// In a message of this crate, a handle that holds the queue. Elsewhere the queue's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the queue. Elsewhere
+/// the queue's [`Handle`].
 impl Serialize for ByteQueue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.envelopes.serialize(serializer)

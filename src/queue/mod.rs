@@ -606,7 +606,8 @@ impl<T: Transfer> Clone for Queue<T> {
     }
 }
 
-/// In a message of this crate, a handle that holds the queue. Elsewhere the queue's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the queue. Elsewhere
+/// the queue's [`Handle`].
 impl<T: Transfer> Serialize for Queue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serial::serialize(&self.shared.object, &self.shared, 0, serializer)

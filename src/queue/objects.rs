@@ -531,7 +531,8 @@ impl<T> Clone for ObjectQueue<T> {
     }
 }
 
-/// In a message of this crate, a handle that holds the queue. Elsewhere the queue's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the queue. Elsewhere
+/// the queue's [`Handle`].
 impl<T> Serialize for ObjectQueue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.bytes.serialize(serializer)

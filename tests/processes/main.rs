@@ -42,6 +42,7 @@ mod queue_processes;
 mod recovery_time;
 #[cfg(target_arch = "x86_64")]
 mod regressions_step_kill;
+mod results;
 mod scribble;
 mod stdio;
 #[cfg(not(target_env = "musl"))]

@@ -43,6 +43,8 @@ mod peers;
 #[cfg(target_arch = "x86_64")]
 mod queue;
 #[cfg(target_arch = "x86_64")]
+mod results;
+#[cfg(target_arch = "x86_64")]
 mod run;
 #[cfg(target_arch = "x86_64")]
 mod spsc;
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
     plans.extend(messages::plans(full));
     plans.extend(boxes::plans(full));
     plans.extend(flights::plans());
+    plans.extend(results::plans());
     plans.extend(lock::plans());
     plans.extend(value::plans());
     plans.extend(event::plans());

@@ -54,12 +54,9 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
             queue::empty(pool, object, owner)
         }
         // Where in a slot the names are, only the type of the values knows.
-        Some(Kind::Owners | Kind::OwnersChannel) => {
-            pool.discard_all(owner, |carrier| {
-                carrier.block == object.id.to_bits() && carrier.generation == object.generation
-            });
-            false
-        }
+        Some(Kind::Owners | Kind::OwnersChannel) => pool.discard_all(owner, |carrier| {
+            carrier.block == object.id.to_bits() && carrier.generation == object.generation
+        }),
         Some(
             Kind::Queue
             | Kind::PlainChannel
