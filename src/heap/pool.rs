@@ -619,7 +619,8 @@ impl<'a> Pool<'a> {
         // Before the pages go: a process killed in between must not leave a block that claims pages
         // which it does not have.
         header.set_pages(0);
-        self.mapping.punch(offset, len);
+        // All of the block: a process killed in `back` has left pages that the header does not know.
+        self.mapping.punch(offset, class.block_size);
     }
 
     /// Takes a free block of the smallest class that has one of `len` bytes.

@@ -3,6 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::heap::Pool;
+use crate::primitive::{AtomicU64, Ordering};
+use crate::segment::layout::BLOCK_HEADER_SIZE;
 use crate::{
     CreateError, Handle, Lock, Queue, RecvError, Segment, TryUpdateError, UpdateTimeoutError,
     Value, spsc,
@@ -58,6 +60,23 @@ fn memory_follows_use_and_falls_again() {
     let during = pages_in_use(&segment);
     assert!(during >= before + (16 << 20), "backed when it is made");
     assert!(during <= before + (18 << 20), "and not much more: {}", during - before);
+    drop(queue);
+    assert!(pages_in_use(&segment) < before + (1 << 20));
+}
+
+/// As a process leaves them that is killed when the kernel has given it pages and before it has
+/// noted how many.
+#[test]
+fn pages_that_no_header_knows_of_go_back_with_their_block() {
+    let segment = Segment::create(1 << 28).expect("a segment");
+    let before = pages_in_use(&segment);
+    let queue = Queue::<[u8; 4096]>::with_capacity_in(&segment, 4096).expect("16 MiB of slots");
+    let (class, index) = (queue.handle().block >> 32, queue.handle().block & 0xffff_ffff);
+    let headers = segment.mapping().layout().classes()[class as usize].headers;
+    let region = segment.mapping().region().expect("mapped");
+    let pages: &AtomicU64 =
+        region.at(headers + index * BLOCK_HEADER_SIZE + 24).expect("within the segment");
+    assert!(pages.swap(0, Ordering::Relaxed) & 0xffff_ffff > 4096, "pages of this block");
     drop(queue);
     assert!(pages_in_use(&segment) < before + (1 << 20));
 }

@@ -237,7 +237,7 @@ impl SegmentError {
 
 fn no_room(call: &str) -> String {
     match call {
-        "getrlimit" => String::from("a limit of this process (see `ulimit -a`) is below that"),
+        "getrlimit" => String::from("by getrlimit this process may have less (see `ulimit -a`)"),
         call => format!("{call} failed"),
     }
 }

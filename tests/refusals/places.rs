@@ -51,7 +51,7 @@ const NO_PROC: &[&str] = &["/proc"];
 const NO_FILES: &[&str] = &["/proc", "open failed: No such file or directory"];
 const NO_DESCRIPTOR: &[&str] = &["Too many open files"];
 const NO_RIGHT: &[&str] = &["Permission denied", "belongs to user"];
-const NO_ROOM: &[&str] = &["mmap failed", "getrlimit failed"];
+const NO_ROOM: &[&str] = &["mmap failed", "by getrlimit"];
 const TOO_LARGE: &[&str] = &["File too large"];
 const NAMESPACE: &[&str] = &["namespace"];
 
