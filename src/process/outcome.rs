@@ -13,7 +13,7 @@
 //!     16   len  payload  postcard of `T`, of `PanicInfo`, UTF-8, or the bytes of `T`
 //! ```
 //! Behind a value with handles are the words that name their flights
-//! ([`result`](crate::object::result)), and last the number of these words.
+//! ([`result`]), and last the number of these words.
 //!
 //!
 //! A value of at most six bytes (most have none) leaves the file empty. It is stored in the file's
