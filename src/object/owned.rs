@@ -28,7 +28,8 @@ use crate::object::carry::{Arrival, Departure, Name};
 use crate::object::error::CreateError;
 #[cfg(test)]
 use crate::object::handle::Handle;
-use crate::object::{ends, holding, reap};
+use crate::object::holding::{self, Holding};
+use crate::object::{ends, reap};
 use crate::peer::{Fault, PeerId, identity};
 use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Shm;
@@ -183,6 +184,14 @@ impl<T: Shm> OwnedBlock<T> {
         self.generation = carried.generation;
         let generation = carried.generation.into();
         Ok(Name { block: carried.id.to_bits(), generation, len: len as u64 })
+    }
+
+    /// Makes the block an object that other processes can open. Nobody writes its values any more.
+    pub(crate) fn share(self) -> Result<Holding, Fault> {
+        let (_, owned) = self.owned().ok_or(Fault::Corrupt)?;
+        let len = bytes_of::<T>(self.count).ok_or(Fault::Corrupt)?;
+        // This handle is dropped after that, and finds that the block is its own no more.
+        Holding::share(&self.mapping, &owned, len)
     }
 
     /// Takes the block back if it was made part of a message, which is not sent.
