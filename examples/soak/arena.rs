@@ -99,11 +99,13 @@ pub struct Station {
     pub part: Part,
 }
 
-/// What is left of a new ring's two ends.
+/// What is left of a new ring's two ends. The first workers take those that are used.
 #[derive(Debug)]
 pub struct RingEnds {
     pub producer: Option<spsc::Producer<Message>>,
     pub consumer: Option<spsc::Consumer<Message>>,
+    /// Stand by in the supervisor, so that neither role is gone when its worker is dead.
+    _spare: (spsc::Producer<Message>, spsc::Consumer<Message>),
 }
 
 /// All objects of a round, in the hands of the supervisor and of every worker.
@@ -139,6 +141,7 @@ impl Arena {
         let path = folder.path().join(format!("round-{round}"));
         let file = Segment::create_file(&path, FILE_LEN)?;
         let (producer, consumer) = spsc::ring(of_ring)?;
+        let _spare = (producer.standby()?, consumer.standby()?);
         let redelivering = QueueOptions::new()
             .capacity(of_redelivering)
             .on_receiver_death(OnReceiverDeath::Redeliver)
@@ -155,7 +158,11 @@ impl Arena {
             bytes: long.create_bytes()?,
             letters: ObjectQueue::with_capacity(1 << random.below(5))?,
             ring: producer.handle(),
-            ring_ends: Mutex::new(RingEnds { producer: Some(producer), consumer: Some(consumer) }),
+            ring_ends: Mutex::new(RingEnds {
+                producer: Some(producer),
+                consumer: Some(consumer),
+                _spare,
+            }),
             lock: Lock::new(Account::of(1))?,
             value: Value::new(Account::of(1))?,
             turns: [Event::auto_reset()?, Event::auto_reset()?],

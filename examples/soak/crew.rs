@@ -156,16 +156,9 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// The ring vanishes with the last one who has an end of it.
+    /// Whether it does not kill itself.
     fn may_die(&self, victim: usize) -> bool {
-        let has_end = |worker: &Worker| {
-            worker.station.object == Object::Ring
-                && self.arena.ledger.rows[worker.row].has_role.load(Ordering::SeqCst) == 1
-        };
-        let worker = &self.workers[victim];
-        let others = self.workers.iter().filter(|other| other.row != worker.row);
-        worker.fate == Fate::Signal
-            && (worker.station.object != Object::Ring || others.into_iter().any(has_end))
+        self.workers[victim].fate == Fate::Signal
     }
 
     fn kill(&mut self, victim: usize) -> Result<(), Box<dyn Error>> {

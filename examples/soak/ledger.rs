@@ -34,8 +34,6 @@ pub struct Row {
     pub doing: AtomicU64,
     /// Messages that it may have taken from a queue and not noted yet.
     pub in_hand: AtomicU64,
-    /// 1 once it has its end of the ring.
-    pub has_role: AtomicU64,
 }
 
 /// Messages of one sender: how many it began and ended to send, and one bit for each that was

@@ -1,7 +1,6 @@
 //! The two ends of a ring, and workers that wait to replace a dead one.
 //!
-//! A ring lives as long as a process has an end of it, so the supervisor never kills the last one
-//! that has.
+//! A role is gone when nobody has an end of it, so the supervisor has one of each that stands by.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,17 +17,11 @@ use crate::post::Post;
 fn take<E>(post: &Post, open: impl Fn() -> Result<E, Fault>) -> Option<E> {
     loop {
         match post.run("open", &open) {
-            Ok(end) => {
-                post.row().has_role.store(1, Ordering::SeqCst);
-                return Some(end);
-            }
+            Ok(end) => return Some(end),
             Err(Fault::RoleTaken) if post.ledger().stop.load(Ordering::Acquire) == 2 => {
                 return None;
             }
             Err(Fault::RoleTaken) => std::thread::sleep(Duration::from_millis(1)),
-            // The sender saw the empty ring at the end of the round and left; what was still in it
-            // would be missed by the accounts.
-            Err(Fault::Stale) if post.is_stopping() => return None,
             Err(fault) => panic!("{fault}"),
         }
     }
@@ -63,7 +56,6 @@ pub fn send(post: &mut Post, first: Option<Producer<Message>>) {
         };
         if result {
             sent.end(1);
-            post.row().has_role.store(1, Ordering::Relaxed);
         }
     }
     while post.run("drain", || !end.is_empty()) {
@@ -97,7 +89,6 @@ pub fn receive(post: &mut Post, first: Option<Consumer<Message>>) {
         match message {
             Some(message) => {
                 received.note(&message, false);
-                post.row().has_role.store(1, Ordering::Relaxed);
             }
             None if last => return,
             None => {}

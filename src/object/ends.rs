@@ -1,4 +1,4 @@
-//! The ends of channels that this process has, and what becomes of them at a fork.
+//! The ends of channels, and of rings of two, that this process has, and what becomes of them at a fork.
 //!
 //! The segment knows which processes have ends of a role ([`block::ends`](super::block::ends)).
 //! Which ends those are, this file knows, in private memory: an end *counts* in one process, the one

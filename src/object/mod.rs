@@ -5,7 +5,7 @@
 //! - [`kind`]: the kind of an object, which its block records.
 //! - [`block`]: the bytes of each kind, and its recovery after an owner died.
 //! - [`cast`]: a value of any type as a `Vec<u8>`, if it is one.
-//! - [`ends`]: the ends of channels that this process has.
+//! - [`ends`]: the ends of channels and rings that this process has.
 //! - [`payload`]: typed values in blocks.
 //! - [`parcel`]: messages of any length: in the slot, or in a block of their own.
 //! - [`carry`]: values that own memory, on their way through a queue. [`owned`]: that memory.
@@ -18,6 +18,7 @@
 //! - [`reap`]: gives back the holds and claims of a dead process.
 //! - [`lineage`]: what a forked child gets from its parent.
 //! - [`result`]: values that own memory, and handles, on their way from a child to its parent.
+//! - [`witness`]: whether anybody has the other end.
 //! - `segment`: a segment and its objects.
 //! - `stats`: what a segment holds, in numbers.
 
@@ -44,6 +45,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;
+pub(crate) mod witness;
 
 pub use error::CreateError;
 pub use handle::{Handle, ParseHandleError};

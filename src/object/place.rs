@@ -244,6 +244,16 @@ impl<B: Block, O: HasObject<B>> Near<B, O> {
         &self.owner
     }
 
+    /// The owner, to be shared.
+    pub(crate) fn shared(&self) -> &Arc<O> {
+        &self.owner
+    }
+
+    /// Forgets the place, so that [`Near::seat`] has none until the next [`Near::approach`].
+    pub(crate) fn leave(&mut self) {
+        self.unfenced = NOBODY;
+    }
+
     /// Looks the place up in this process.
     pub(crate) fn approach(&mut self) -> Result<(), Fault> {
         let place = self.owner.object().enter()?;

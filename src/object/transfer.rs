@@ -27,7 +27,7 @@ const TIMEOUT: &str = "timed out";
 pub enum SendError<T, E = Never> {
     /// The object was closed; no later attempt can succeed.
     Closed(T),
-    /// Every receiver of the channel is gone; no later attempt can succeed.
+    /// Every receiver of the channel or ring is gone; no later attempt can succeed.
     Disconnected(T),
     /// The object cannot be used.
     Broken(T, Fault),
@@ -43,7 +43,7 @@ pub enum TrySendError<T, E = Never> {
     Full(T),
     /// The object was closed; no later attempt can succeed.
     Closed(T),
-    /// Every receiver of the channel is gone; no later attempt can succeed.
+    /// Every receiver of the channel or ring is gone; no later attempt can succeed.
     Disconnected(T),
     /// The object cannot be used.
     Broken(T, Fault),
@@ -59,7 +59,7 @@ pub enum SendTimeoutError<T, E = Never> {
     Timeout(T),
     /// The object was closed; no later attempt can succeed.
     Closed(T),
-    /// Every receiver of the channel is gone; no later attempt can succeed.
+    /// Every receiver of the channel or ring is gone; no later attempt can succeed.
     Disconnected(T),
     /// The object cannot be used.
     Broken(T, Fault),
@@ -84,7 +84,7 @@ pub struct SendManyError<E> {
 pub enum RecvError<E = Never> {
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// Every sender of the channel is gone and nothing is left in it; no later attempt can succeed.
+    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can succeed.
     Disconnected,
     /// The object cannot be used.
     Broken(Fault),
@@ -100,7 +100,7 @@ pub enum TryRecvError<E = Never> {
     Empty,
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// Every sender of the channel is gone and nothing is left in it; no later attempt can succeed.
+    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can succeed.
     Disconnected,
     /// The object cannot be used.
     Broken(Fault),
@@ -116,7 +116,7 @@ pub enum RecvTimeoutError<E = Never> {
     Timeout,
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// Every sender of the channel is gone and nothing is left in it; no later attempt can succeed.
+    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can succeed.
     Disconnected,
     /// The object cannot be used.
     Broken(Fault),
@@ -140,7 +140,7 @@ impl<T, E> SendError<T, E> {
         matches!(self, SendError::Closed(_))
     }
 
-    /// Whether every receiver of the channel is gone.
+    /// Whether every receiver of the channel or ring is gone.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, SendError::Disconnected(_))
     }
@@ -168,7 +168,7 @@ impl<T, E> TrySendError<T, E> {
         matches!(self, TrySendError::Closed(_))
     }
 
-    /// Whether every receiver of the channel is gone.
+    /// Whether every receiver of the channel or ring is gone.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, TrySendError::Disconnected(_))
     }
@@ -196,7 +196,7 @@ impl<T, E> SendTimeoutError<T, E> {
         matches!(self, SendTimeoutError::Closed(_))
     }
 
-    /// Whether every receiver of the channel is gone.
+    /// Whether every receiver of the channel or ring is gone.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, SendTimeoutError::Disconnected(_))
     }
@@ -208,7 +208,7 @@ impl<E> RecvError<E> {
         matches!(self, RecvError::Closed)
     }
 
-    /// Whether every sender of the channel is gone and nothing is left in it.
+    /// Whether every sender of the channel or ring is gone and nothing is left.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, RecvError::Disconnected)
     }
@@ -225,7 +225,7 @@ impl<E> TryRecvError<E> {
         matches!(self, TryRecvError::Closed)
     }
 
-    /// Whether every sender of the channel is gone and nothing is left in it.
+    /// Whether every sender of the channel or ring is gone and nothing is left.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, TryRecvError::Disconnected)
     }
@@ -242,7 +242,7 @@ impl<E> RecvTimeoutError<E> {
         matches!(self, RecvTimeoutError::Closed)
     }
 
-    /// Whether every sender of the channel is gone and nothing is left in it.
+    /// Whether every sender of the channel or ring is gone and nothing is left.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, RecvTimeoutError::Disconnected)
     }

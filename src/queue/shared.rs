@@ -6,18 +6,14 @@
 //! had to keep what it had looked up for the other path, and took one and a half times as many
 //! instructions.
 
-use crate::heap::BlockId;
-use crate::heap::flight::Name;
-use crate::object::Handle;
 use crate::object::attempt::{self, Attempt, Blocked, Never, Until, Waiting};
 use crate::object::block::ends::{Ends, Role};
 use crate::object::block::queue::QueueBlock;
 use crate::object::ends::{Channel, ChannelKey};
-use crate::object::holding::Holder;
 use crate::object::place::{Object, Place, Seat};
 use crate::object::transfer::Stop;
+use crate::object::witness::{self, Witness};
 use crate::peer::{Fault, PeerId};
-use crate::primitive::{AtomicU32, Ordering};
 use crate::ring::mpmc::{Claim, ClaimedSlot, Refused};
 use crate::segment::Shm;
 use crate::sync::Wait;
@@ -30,8 +26,8 @@ pub(crate) struct Shared<T: Shm> {
     senders: Waiting,
     /// Of receivers that wait for a message.
     receivers: Waiting,
-    /// In a channel: a peer that had the other end when somebody last asked.
-    witness: AtomicU32,
+    /// In a channel.
+    witness: Witness,
 }
 
 /// Where the queue lies.
@@ -58,7 +54,8 @@ impl<T: Shm> Channel for Shared<T> {
     }
 
     fn is_in_flight(&self, role: Role) -> bool {
-        self.object.holder().is_ok_and(|holder| is_in_flight(&self.object, &holder, role))
+        let Ok(holder) = self.object.holder() else { return false };
+        witness::is_in_flight(&self.object, &holder, role)
     }
 
     fn close(&self) {
@@ -68,20 +65,11 @@ impl<T: Shm> Channel for Shared<T> {
     }
 }
 
-/// Whether a message holds an end of this channel.
-fn is_in_flight<T: Shm>(object: &Object<QueueBlock<T>>, holder: &Holder<'_>, role: Role) -> bool {
-    let Handle { block, generation, .. } = object.handle();
-    BlockId::from_bits(block).is_some_and(|id| {
-        let end = Name { id, generation: generation as u32, role: role.in_flight() };
-        holder.pool().has_flight(end)
-    })
-}
-
 impl<T: Shm> Shared<T> {
     pub(crate) fn new(object: Object<QueueBlock<T>>) -> Shared<T> {
         let senders = Waiting::new(Patience::for_space(object.shape().capacity()));
         let receivers = Waiting::new(Patience::new());
-        Shared { object, senders, receivers, witness: AtomicU32::new(0) }
+        Shared { object, senders, receivers, witness: Witness::new() }
     }
 
     /// Claims a slot; waits for one as `until` and `wait` say.
@@ -223,7 +211,7 @@ pub(crate) fn notify_both<T: Shm>(seat: QueueSeat<T>) {
 /// Claims a slot after the claim at the hint has failed.
 struct Claiming<'a, T: Shm> {
     object: &'a Object<QueueBlock<T>>,
-    witness: &'a AtomicU32,
+    witness: &'a Witness,
     seat: QueueSeat<T>,
     end: End,
 }
@@ -295,33 +283,12 @@ impl<T: Shm> Claiming<'_, T> {
     /// Whether nobody has the other end of this channel any more. Asks the kernel about one process
     /// that has, however many there are.
     fn others_have_gone(&self) -> bool {
-        let (Some(ends), Ok(holder)) = (self.seat.block.ends(), self.object.holder()) else {
-            return false;
-        };
+        let Some(ends) = self.seat.block.ends() else { return false };
         let others = match self.end {
             End::Write => Role::Receiver,
             End::Read => Role::Sender,
         };
-        // Relaxed: a hint.
-        let witness = self.witness.load(Ordering::Relaxed);
-        let is_there = |peer| ends.has(others, peer) && !holder.is_dead_peer(peer);
-        if is_there(witness) {
-            return false;
-        }
-        for peer in ends.peers(others) {
-            if is_there(peer) {
-                self.witness.store(peer, Ordering::Relaxed);
-                return false;
-            }
-            // Clears its bits, among all else that it has left.
-            holder.reap(peer);
-        }
-        let is_in_flight = || is_in_flight(self.object, &holder, others);
-        if is_in_flight() {
-            // All who could receive it may be dead, or all who hold the queue that it is in.
-            holder.reap_messages();
-        }
-        let gone = ends.conclude(others, is_in_flight);
+        let gone = self.witness.others_have_gone(self.object, ends, others);
         if gone {
             close(self.seat);
         }

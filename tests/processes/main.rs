@@ -43,6 +43,7 @@ mod recovery_time;
 #[cfg(target_arch = "x86_64")]
 mod regressions_step_kill;
 mod results;
+mod ring_ends;
 mod scribble;
 mod stdio;
 #[cfg(not(target_env = "musl"))]

@@ -265,6 +265,7 @@ fn a_segment_full_of_what_the_dead_left_has_room_again() {
 fn a_ring_of_two_is_taken_over_from_the_dead() {
     let (mut sender, receiver) = spsc::ring::<u64>(4).expect("a ring");
     let handle = receiver.handle();
+    let _spare = receiver.standby().expect("another end");
     let ready = Queue::<u64>::with_capacity(1).expect("a queue");
     let theirs = ready.clone();
     let child = fork(move || {

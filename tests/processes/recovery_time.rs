@@ -9,8 +9,8 @@
 use std::time::{Duration, Instant};
 
 use offspring::{
-    Child, Fault, Lock, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError,
-    Segment, SendTimeoutError, fork, spsc,
+    Child, Lock, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, RecvError,
+    RecvTimeoutError, SendError, SendTimeoutError, fork, spsc,
 };
 use rustix::event::{PollFd, PollFlags};
 
@@ -201,7 +201,8 @@ fn all_waiters_behind_a_killed_owner_go_on() {
 fn a_sender_of_a_ring_whose_receiver_was_replaced_goes_on() {
     measure("receiver of a ring killed, sender behind it, with a successor", || {
         let (mut sender, receiver) = spsc::ring::<u64>(1).expect("a ring");
-        let handle = receiver.handle();
+        // The successor has an end before the reader is dead.
+        let spare = receiver.standby().expect("another end");
         sender.send(1).expect("room");
         let reader = child_that(move |ready| {
             let mut receiver = receiver;
@@ -209,21 +210,43 @@ fn a_sender_of_a_ring_whose_receiver_was_replaced_goes_on() {
             common::sleep_for_ever();
         });
         sender.send(2).expect("room");
-        let work = move || sender.send(3).expect("a ring");
-        let blocked = survivor(work);
-        // The successor asks again and again: nobody wakes those who want a place.
         let successor = survivor(move || {
-            let segment = Segment::commons().expect("the commons");
-            let mut receiver = loop {
-                match spsc::Consumer::<u64>::open(&segment, handle) {
-                    Ok(receiver) => break receiver,
-                    Err(error) => assert_eq!(error, Fault::RoleTaken),
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            };
+            let mut receiver = spare;
             assert_eq!((receiver.recv(), receiver.recv()), (Ok(2), Ok(3)));
         });
+        let blocked = survivor(move || sender.send(3).expect("a ring"));
         (reader, vec![blocked, successor])
+    });
+}
+
+#[apply(test)]
+fn both_sides_of_a_ring_learn_of_the_death_of_the_other() {
+    let of = || spsc::ring::<u64>(1).expect("a ring");
+    measure("sender of a ring killed, receiver asleep", || {
+        let (mut sender, mut receiver) = of();
+        let victim = child_that(move |ready| {
+            sender.send(1).expect("room");
+            ready.send(0).expect("open");
+            common::sleep_for_ever();
+        });
+        let work = move || {
+            assert_eq!(receiver.recv(), Ok(1));
+            assert_eq!(receiver.recv(), Err(RecvError::Disconnected));
+        };
+        (victim, vec![survivor(work)])
+    });
+    measure("receiver of a ring killed, sender asleep", || {
+        let (mut sender, mut receiver) = of();
+        sender.send(1).expect("room");
+        let victim = child_that(move |ready| {
+            ready.send(receiver.recv().expect("a message")).expect("open");
+            common::sleep_for_ever();
+        });
+        let work = move || {
+            sender.send(2).expect("room");
+            assert_eq!(sender.send(3), Err(SendError::Disconnected(3)));
+        };
+        (victim, vec![survivor(work)])
     });
 }
 

@@ -587,7 +587,7 @@ fn a_corrupt_ring_says_so_every_time() {
     for n in 0..777 {
         producer.send(n).expect("room");
     }
-    let handle = producer.handle();
+    let (handle, _spare) = (producer.handle(), producer.standby().expect("another end"));
     drop((producer, consumer.len()));
     let bytes = Bytes::of(&segment);
     let tail = bytes

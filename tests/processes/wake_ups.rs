@@ -247,7 +247,7 @@ fn sleeping_ends_of_a_ring_are_woken_by_each_other() {
         [|sender| sender.send(7).expect("a ring"), |sender| sender.try_send(7).expect("room")];
     for act in acts {
         let (mut sender, receiver) = spsc::ring_in::<u64>(&segment, 2).expect("a ring");
-        let handle = sender.handle();
+        let (handle, _spare) = (sender.handle(), receiver.standby().expect("another end"));
         drop(receiver);
         let sleeper = Sleeper::until_woken(|| {
             let mut receiver =
@@ -264,7 +264,7 @@ fn sleeping_ends_of_a_ring_are_woken_by_each_other() {
     ];
     for act in acts {
         let (mut sender, mut receiver) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
-        let handle = sender.handle();
+        let (handle, _spare) = (sender.handle(), sender.standby().expect("another end"));
         sender.try_send(1).expect("room");
         drop(sender);
         let sleeper = Sleeper::until_woken(|| {
@@ -276,6 +276,56 @@ fn sleeping_ends_of_a_ring_are_woken_by_each_other() {
         act(&mut receiver);
         sleeper.goes_on_when_woken("the receiver");
     }
+}
+
+/// By a drop or a close of the other side, and an end that stands by when it gets its role.
+#[apply(test)]
+fn the_end_of_one_side_of_a_ring_wakes_the_other() {
+    let segment = segment();
+    for closes in [false, true] {
+        let error = if closes { RecvError::Closed } else { RecvError::Disconnected };
+        let (mut sender, receiver) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
+        let (handle, _spare) = (sender.handle(), receiver.standby().expect("another end"));
+        drop(receiver);
+        let sleeper = Sleeper::until_woken(|| {
+            let mut receiver =
+                spsc::Consumer::<u64>::open(&segment, handle).expect("the role is free");
+            receiver.set_wait(Wait::Sleep);
+            assert_eq!(receiver.recv(), Err(error));
+        });
+        if closes {
+            sender.close();
+        }
+        drop(sender);
+        sleeper.goes_on_when_woken("the end of the sender");
+    }
+    for closes in [false, true] {
+        let error = if closes { SendError::Closed(2) } else { SendError::Disconnected(2) };
+        let (mut sender, mut receiver) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
+        let (handle, _spare) = (sender.handle(), sender.standby().expect("another end"));
+        sender.try_send(1).expect("room");
+        drop(sender);
+        let sleeper = Sleeper::until_woken(|| {
+            let mut sender =
+                spsc::Producer::<u64>::open(&segment, handle).expect("the role is free");
+            sender.set_wait(Wait::Sleep);
+            assert_eq!(sender.send(2), Err(error));
+        });
+        if closes {
+            receiver.close();
+        }
+        drop(receiver);
+        sleeper.goes_on_when_woken("the end of the receiver");
+    }
+    let (sender, mut receiver) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
+    let sleeper = Sleeper::until_woken(|| {
+        let mut spare = sender.standby().expect("another end");
+        spare.set_wait(Wait::Sleep);
+        spare.send(7).expect("a ring");
+    });
+    drop(sender);
+    sleeper.goes_on_when_woken("the one that had the role");
+    assert_eq!(receiver.recv(), Ok(7));
 }
 
 #[apply(test)]
@@ -383,7 +433,7 @@ fn no_sleep_is_longer_than_a_slice() {
     let lock = Lock::new_in(&segment, 5_u64).expect("a lock").with_wait(Wait::Sleep);
     let _guard = lock.lock().expect("free");
     let (sender, receiver) = spsc::ring_in::<u64>(&segment, 1).expect("a ring");
-    let handle = sender.handle();
+    let (handle, _spare) = (sender.handle(), receiver.standby().expect("another end"));
     drop(receiver);
     let (gate, turn) = (manual(&segment), auto(&segment));
     let sleepers: [(&str, &dyn Fn()); 8] = [

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use offspring::plain;
-use offspring::spsc::{Producer, ring_in};
+use offspring::spsc::{Consumer, Producer, ring_in};
 use offspring::{
     ByteQueue, Child, CreateError, EncodeError, Event, Fault, ForkError, Handle, JoinError, Lock,
     LockTimeoutError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment,
@@ -222,6 +222,16 @@ pub const SCENES: &[Scene] = &[
         at: "verdict",
         name: "take the role of the dead",
         prepare: || take_role(Owner::Zombie),
+    },
+    Scene {
+        at: "verdict",
+        name: "wait for the living sender of a ring",
+        prepare: || behind_sender_of_ring(Owner::Lives),
+    },
+    Scene {
+        at: "verdict",
+        name: "wait for the dead sender of a ring",
+        prepare: || behind_sender_of_ring(Owner::Zombie),
     },
     Scene {
         at: "verdict",
@@ -899,8 +909,10 @@ fn behind_receiver(whose: Owner) -> Ready {
 
 fn take_role(whose: Owner) -> Ready {
     let segment = Segment::commons().expect("the commons");
-    let (sender, receiver) = ring_in::<u64>(&segment, 4).expect("a ring");
+    let (sender, receiver) = ring_in_commons();
     let handle = sender.handle();
+    // Keeps the role from being gone, whatever becomes of its user.
+    let spare = sender.standby().expect("another end");
     drop(sender);
     let name = handle;
     owner(whose, || {
@@ -909,13 +921,41 @@ fn take_role(whose: Owner) -> Ready {
         )
     });
     attached(move || {
-        let _receiver = receiver;
+        let _ends = (receiver, spare);
         match Producer::<u64>::open(&segment, handle) {
             Ok(_) => judged(whose, true),
             Err(Fault::RoleTaken) => judged(whose, false),
             Err(fault) => refused(fault),
         }
     })
+}
+
+/// As [`behind_sender`].
+fn behind_sender_of_ring(whose: Owner) -> Ready {
+    let (sender, mut receiver) = ring_in_commons();
+    let (name, spare) = (sender.handle(), sender.standby().expect("another end"));
+    drop(sender);
+    owner(whose, || {
+        let segment = Segment::commons().expect("the commons");
+        let mut sender = Producer::<u64>::open(&segment, name).expect("free");
+        sender.send(7).expect("room");
+        std::mem::forget(sender);
+    });
+    drop(spare);
+    let wait = if whose.lives() { SHORT } else { DEAD };
+    attached(move || {
+        assert_eq!(receiver.recv(), Ok(7));
+        match receiver.recv_timeout(wait) {
+            Err(RecvTimeoutError::Disconnected) => judged(whose, true),
+            Err(RecvTimeoutError::Timeout) => judged(whose, false),
+            Err(RecvTimeoutError::Broken(fault)) => refused(fault),
+            other => panic!("{other:?}"),
+        }
+    })
+}
+
+fn ring_in_commons() -> (Producer<u64>, Consumer<u64>) {
+    ring_in(&Segment::commons().expect("the commons"), 4).expect("a ring")
 }
 
 fn reap(whose: Owner) -> Ready {

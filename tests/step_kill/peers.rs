@@ -70,7 +70,7 @@ impl Estate {
             let mut guard = estate.lock.lock().expect("free");
             guard[0] = 7;
             std::mem::forget(guard);
-            std::hint::black_box((sender.len(), receiver.len()));
+            std::mem::forget((sender.standby(), receiver.standby()));
             let own = Queue::<Message>::with_capacity_in(segment, 100).expect("a queue");
             (own, Lock::new_in(segment, 0_u64).expect("a lock"))
         });
@@ -85,8 +85,9 @@ impl Estate {
             Producer::<Message>::open(segment, self.ring),
             Consumer::<Message>::open(segment, self.ring),
         );
-        // A ring that only the dead held is gone once somebody has cleared up after them.
-        assert_eq!(ring.0.is_ok(), ring.1.is_ok());
+        // A ring of which only the dead had ends is gone once somebody has cleared up after them: the
+        // sender first.
+        assert!(ring.0.is_err() || ring.1.is_ok());
         drop(ring);
         let reaped = if how == How::Reaped { segment.reap().expect("attached") } else { 0 };
         assert!(how == How::Alone || reaped >= 1, "the victim is dead");

@@ -1,10 +1,10 @@
-//! Cases of the ring with one sender and one receiver: its operations and the roles that are taken,
-//! given up and taken over.
+//! Cases of the ring with one sender and one receiver: its operations, the roles that are taken, given
+//! up and taken over, and the other side that learns that a role is gone.
 
 use std::time::Duration;
 
 use offspring::spsc::{Consumer, Producer, ring_in};
-use offspring::{Fault, Handle, Segment, TryRecvError, TrySendError, Wait};
+use offspring::{Fault, Handle, RecvTimeoutError, Segment, TryRecvError, TrySendError, Wait};
 
 use crate::Plan;
 use crate::common::fd::SegmentFd;
@@ -12,6 +12,9 @@ use crate::common::trace::{Tracee, mark, mark_telling};
 use crate::line::{Heir, Line};
 use crate::queue::{Message, number_of, sealed};
 use crate::stage::{BOTH, Helper, How, Scene, Tally, found};
+
+/// A survivor that waits for longer does so in vain.
+const LONG: Duration = Duration::from_secs(20);
 
 /// The ring as the victim finds it.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +121,11 @@ impl Op {
         }
     }
 
+    /// Whether it is one of the sender.
+    fn sends(self) -> bool {
+        matches!(self, Op::TrySend | Op::Send | Op::OpenProducer | Op::DropProducer)
+    }
+
     fn expected(self, start: &Start) -> Vec<String> {
         let mut messages: Vec<u64> = (1..=start.fill).collect();
         let mut list = vec![format!("{messages:?}")];
@@ -132,7 +140,7 @@ impl Op {
 }
 
 /// Makes the ring. This process keeps no end of it: both roles are free, and a helper that idles
-/// holds the object.
+/// has ends that stand by, so that neither is gone.
 fn set_up(segment: &Segment, start: &Start, op: Op) -> (Handle, Vec<Helper>) {
     let (mut sender, mut receiver) = ring_in::<Message>(segment, start.capacity).expect("a ring");
     for number in 0..start.offset {
@@ -141,12 +149,12 @@ fn set_up(segment: &Segment, start: &Start, op: Op) -> (Handle, Vec<Helper>) {
     }
     (1..=start.fill).for_each(|number| sender.try_send(sealed(number)).expect("room"));
     let handle = sender.handle();
-    // The first use in the helper's process makes it a holder.
-    let helpers = vec![Helper::start(|| std::hint::black_box(receiver.len()))];
+    let helpers = vec![Helper::start(|| {
+        (sender.standby().expect("another end"), receiver.standby().expect("another end"))
+    })];
     drop((sender, receiver));
     if start.role_of_the_dead {
-        let sends = matches!(op, Op::TrySend | Op::Send | Op::OpenProducer | Op::DropProducer);
-        let dead = if sends {
+        let dead = if op.sends() {
             Helper::start(|| Producer::<Message>::open(segment, handle).expect("the role is free"))
         } else {
             Helper::start(|| Consumer::<Message>::open(segment, handle).expect("the role is free"))
@@ -182,6 +190,67 @@ fn check(segment: &Segment, handle: Handle, how: How) -> String {
         assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
     }
     format!("{messages:?}")
+}
+
+/// All who had ends are dead. Whoever comes to the other side finds what is there, and then that
+/// nobody is left.
+fn check_end(segment: &Segment, handle: Handle, how: How, sends: bool) -> String {
+    let reap = || {
+        if how == How::Reaped {
+            segment.reap().expect("attached");
+        }
+    };
+    let mut messages = Vec::new();
+    if sends {
+        let mut receiver =
+            Consumer::<Message>::open(segment, handle).expect("the role of the dead");
+        reap();
+        let end = loop {
+            match receiver.recv_timeout(LONG) {
+                Ok(message) => messages.push(number_of(&message)),
+                Err(end) => break end,
+            }
+        };
+        assert_eq!(end, RecvTimeoutError::Disconnected);
+        assert!(receiver.is_disconnected());
+        assert!(matches!(Producer::<Message>::open(segment, handle), Err(Fault::Stale)));
+    } else {
+        let mut sender = Producer::<Message>::open(segment, handle).expect("the role of the dead");
+        reap();
+        // Nobody receives them any more. Which ones they are, is seen from their number.
+        messages.extend(3 - sender.len() as u64..3);
+        let mut sent = 0;
+        let end = loop {
+            match sender.send_timeout(sealed(0), LONG) {
+                Ok(()) => sent += 1,
+                Err(end) => break end,
+            }
+        };
+        assert!(end.is_disconnected() && sender.is_disconnected(), "{end:?}");
+        assert!(sent <= sender.capacity(), "more than there is room for");
+        assert!(matches!(Consumer::<Message>::open(segment, handle), Err(Fault::Stale)));
+    }
+    format!("{messages:?}")
+}
+
+/// A victim that is the last of its role.
+fn plan_of_the_end(op: Op) -> Plan {
+    let start = Start { capacity: 2, offset: 1, fill: 2, role_of_the_dead: false };
+    let start = Start { fill: if op == Op::TrySend { 1 } else { start.fill }, ..start };
+    Plan::new("spsc ring: the end", op.name(), format!("{start:?}"), move |tally: &mut Tally| {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let (handle, helpers) = set_up(&segment, &start, op);
+        let scene = Scene {
+            segment: segment.as_fd(),
+            victim: &|| Tracee::start(|| op.perform(&segment, handle)),
+            expected: found(op.expected(&start)),
+            check: &|how| check_end(&segment, handle, how, op.sends()),
+            beside: None,
+            helpers,
+            hows: BOTH,
+        };
+        scene.visit(tally, None);
+    })
 }
 
 fn plan(op: Op, start: Start, real: bool) -> Plan {
@@ -306,7 +375,8 @@ pub fn lines(full: bool) -> Vec<Plan> {
 
 /// All cases; fewer unless `full`.
 pub fn plans(full: bool) -> Vec<Plan> {
-    let mut plans = Vec::new();
+    let ends = Op::ALL.into_iter().filter(|op| full || (*op as u8) >= 4);
+    let mut plans: Vec<Plan> = ends.map(plan_of_the_end).collect();
     for capacity in if full { 1..=4 } else { 2..=2 } {
         for offset in 0..=capacity as u64 {
             for fill in 0..=capacity as u64 {

@@ -1,4 +1,4 @@
-//! Who has the ends of a channel: one bit per process in each of two roles.
+//! Who has the ends of a channel, or of a ring of two: one bit per process in each of two roles.
 //!
 //! # Layout
 //! ```text
@@ -30,7 +30,10 @@
 //! its bit and its swap has a bit, which is cleared likewise. Killed between the last bit and the
 //! conclusion: whoever waits looks at the bits once per slice, and concludes.
 
+use crate::heap::Pool;
+use crate::heap::flight::Name;
 use crate::heap::holders::Holders;
+use crate::heap::pool::Attached;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::PEERS;
 use crate::segment::region::Shared;
@@ -54,6 +57,14 @@ pub(crate) enum Role {
 
 impl Role {
     pub(crate) const BOTH: [Role; 2] = [Role::Sender, Role::Receiver];
+
+    /// The role of those at the other end.
+    pub(crate) fn other(self) -> Role {
+        match self {
+            Role::Sender => Role::Receiver,
+            Role::Receiver => Role::Sender,
+        }
+    }
 
     /// How the flight of a message names an end of this role. 0 stands for the object alone.
     pub(crate) fn in_flight(self) -> u32 {
@@ -140,6 +151,27 @@ impl Ends {
                 return true;
             }
         }
+    }
+
+    /// Whether that was concluded before: nobody has ends of this role, and nobody ever will. What the
+    /// last of them published is visible.
+    #[inline]
+    pub(crate) fn is_gone(&self, role: Role) -> bool {
+        // Acquire pairs with the SeqCst swap of `conclude`, which comes after the last release.
+        self.role(role).state.load(Ordering::Acquire) & GONE != 0
+    }
+
+    /// As [`Ends::conclude`], for both roles of the object that these words belong to; true if one of
+    /// them is gone. For use after an end was given up that was in a message, or a dead process's.
+    pub(super) fn conclude_both(&self, pool: &Pool<'_>, object: Attached) -> bool {
+        let Attached { id, generation, .. } = object;
+        let in_flight =
+            |role: Role| pool.has_flight(Name { id, generation, role: role.in_flight() });
+        let mut gone = false;
+        for role in Role::BOTH {
+            gone |= self.conclude(role, || in_flight(role));
+        }
+        gone
     }
 
     /// Whether the peer has ends of this role.

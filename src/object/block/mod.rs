@@ -34,9 +34,7 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
             | Kind::OwnersChannel,
         ) => queue::recover(pool, object, owner),
         Some(Kind::Lock) => lock::recover(pool, object, owner),
-        // The next process takes over a dead one's role, and a ring that publishes by one store has
-        // nothing to recover.
-        Some(Kind::Spsc) => {}
+        Some(Kind::Spsc) => spsc::recover(pool, object, owner),
         // Never shared.
         Some(Kind::Parcel | Kind::Flight | Kind::Boxed | Kind::Slice | Kind::Text) => {}
         Some(Kind::Value) => value::recover(pool, object, owner),
@@ -76,8 +74,8 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     }
 }
 
-/// Closes a channel if nobody has the ends of a role any more. For use after an end in a message was
-/// given up.
+/// Ends a channel or a ring of two if nobody has the ends of a role any more. For use after an end in a
+/// message was given up.
 pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
     match Kind::of(object.kind) {
         Some(
@@ -85,13 +83,13 @@ pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
         ) => {
             queue::conclude(pool, object);
         }
+        Some(Kind::Spsc) => spsc::conclude(pool, object),
         Some(
             Kind::Queue
             | Kind::Bytes
             | Kind::Objects
             | Kind::Owners
             | Kind::Lock
-            | Kind::Spsc
             | Kind::Value
             | Kind::Event
             | Kind::Parcel

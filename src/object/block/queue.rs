@@ -26,10 +26,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use crate::heap::Pool;
 use crate::heap::block::Carrier;
-use crate::heap::flight::Name;
 use crate::heap::pool::Attached;
-use crate::heap::{BlockId, Pool};
 use crate::object::parcel::Envelope;
 use crate::object::payload::Payload;
 use crate::object::place::Block;
@@ -480,20 +479,12 @@ pub(super) fn conclude(pool: &Pool<'_>, object: Attached) -> bool {
     else {
         return false;
     };
-    let mut gone = false;
-    for role in Role::BOTH {
-        gone |= ends.conclude(role, || is_in_flight(pool, object.id, object.generation, role));
-    }
+    let gone = ends.conclude_both(pool, object);
     if gone {
         header.ring(slots, shape.policy).close();
         wake_all(header);
     }
     gone
-}
-
-/// Whether a message holds an end of this channel.
-pub(crate) fn is_in_flight(pool: &Pool<'_>, id: BlockId, generation: u32, role: Role) -> bool {
-    pool.has_flight(Name { id, generation, role: role.in_flight() })
 }
 
 /// Waiters behind a recovered slot find out at the end of their slice at the latest. To ask whether

@@ -11,30 +11,42 @@
 //!    256     8  head      receiver, Release        sender, Acquire
 //!    264     8  receiver  a process that takes it  the other side, to see whether it is taken
 //!    384     4  items     sleeping receiver        sender, to see whether to wake
+//!    388     4  closed    a process that closes    both, when they have run out of slots
 //!    512     4  space     sleeping sender          receiver, to see whether to wake
-//!    640     -  slot[0] .. slot[capacity - 1], each of `stride` bytes
+//!    640   512  ends      see `ends`               both, when they have run out of slots
+//!   1152     -  slot[0] .. slot[capacity - 1], each of `stride` bytes
 //! ```
-//! A role is held by one process; its word is 0, or names the process by
-//! [`PeerId`](crate::peer::PeerId).
+//! A role is *used* by one process; its word is 0, or names the process by
+//! [`PeerId`](crate::peer::PeerId). Any number of processes may *have ends* of the role, one of which
+//! uses it: a bit in `ends` for each. The word is taken only by a process that has its bit.
+//!
+//! `closed` is 0, `CLOSED`, or `CLOSED | DRAINED` once a receiver has been told that nothing is left.
 #![expect(unsafe_code, reason = "the slots lie behind the header, and values in slots")]
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use crate::heap::Pool;
+use crate::heap::pool::Attached;
 use crate::object::payload::Payload;
 use crate::object::place::Block;
-use crate::peer::Fault;
-use crate::primitive::{AtomicU64, Ordering};
+use crate::peer::{self, Fault};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::ring::position::is_capacity;
 use crate::ring::spsc::Turn;
 use crate::segment::Shm;
 use crate::segment::region::{Region, Shared};
 use crate::sync::event::Event;
 
+use super::ends::{ENDS_LEN, Ends, Role};
 use super::line::{Line, MOST_ALIGN};
 
-const SLOTS_OFFSET: u64 = 640;
+const SLOTS_OFFSET: u64 = 640 + ENDS_LEN;
+
+const CLOSED_BIT: u32 = 1 << 0;
+/// A receiver was told that the ring is closed and nothing is left. Nobody receives anything then.
+const DRAINED_BIT: u32 = 1 << 1;
 
 #[derive(Debug)]
 #[repr(C)]
@@ -55,12 +67,20 @@ pub(crate) struct SideWords {
 
 #[derive(Debug)]
 #[repr(C)]
+struct Signals {
+    items: Event,
+    closed: AtomicU32,
+}
+
+#[derive(Debug)]
+#[repr(C)]
 struct Header {
     geometry: Line<Geometry>,
     sender: Line<SideWords>,
     receiver: Line<SideWords>,
-    items: Line<Event>,
+    signals: Line<Signals>,
     space: Line<Event>,
+    ends: Ends,
 }
 
 const _: () = {
@@ -72,8 +92,11 @@ const _: () = {
     assert!(offset_of!(SideWords, index) == 0);
     assert!(offset_of!(SideWords, role) == 8);
     assert!(offset_of!(Header, receiver) == 256);
-    assert!(offset_of!(Header, items) == 384);
+    assert!(offset_of!(Header, signals) == 384);
+    assert!(offset_of!(Signals, items) == 0);
+    assert!(offset_of!(Signals, closed) == 4);
     assert!(offset_of!(Header, space) == 512);
+    assert!(offset_of!(Header, ends) == 640);
     assert!(size_of::<Header>() as u64 == SLOTS_OFFSET);
     assert!(SLOTS_OFFSET.is_multiple_of(MOST_ALIGN as u64));
 };
@@ -148,7 +171,7 @@ impl<T: Shm> Block for SpscBlock<T> {
 impl<T: Shm> SpscBlock<T> {
     /// Writes an empty ring into a block that belongs to this process alone.
     pub(crate) fn build(&self) {
-        let Header { geometry, sender, receiver, items, space } = self.header();
+        let Header { geometry, sender, receiver, signals, space, ends } = self.header();
         // Relaxed throughout: published with the block's word.
         geometry.capacity.store(self.capacity, Ordering::Relaxed);
         geometry.stride.store(size_of::<T>() as u64, Ordering::Relaxed);
@@ -156,8 +179,10 @@ impl<T: Shm> SpscBlock<T> {
             side.index.store(0, Ordering::Relaxed);
             side.role.store(0, Ordering::Relaxed);
         }
-        items.reset();
+        signals.items.reset();
+        signals.closed.store(0, Ordering::Relaxed);
         space.reset();
+        ends.reset();
     }
 
     #[inline]
@@ -184,13 +209,53 @@ impl<T: Shm> SpscBlock<T> {
     /// Notified when a message was sent.
     #[inline]
     pub(crate) fn items(&self) -> &Event {
-        &self.header().items
+        &self.header().signals.items
     }
 
     /// Notified when a slot came free.
     #[inline]
     pub(crate) fn space(&self) -> &Event {
         &self.header().space
+    }
+
+    /// Who has ends of the roles.
+    #[inline]
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.header().ends
+    }
+
+    /// Closes the ring. What was sent before is still received.
+    pub(crate) fn close(&self) {
+        // Release pairs with the Acquire in `closed`: who sees it sees what the closer has published.
+        self.header().signals.closed.fetch_or(CLOSED_BIT, Ordering::AcqRel);
+    }
+
+    /// Takes note that a receiver has been told that nothing is left in the closed ring.
+    pub(crate) fn set_drained(&self) {
+        self.header().signals.closed.fetch_or(DRAINED_BIT, Ordering::AcqRel);
+    }
+
+    /// Acquire: as [`SpscBlock::close`] says.
+    #[inline]
+    fn closed(&self) -> u32 {
+        self.header().signals.closed.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed() & CLOSED_BIT != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.closed() & DRAINED_BIT != 0
+    }
+
+    /// Whether every message that is published has been released. A snapshot.
+    pub(crate) fn is_empty(&self) -> bool {
+        // Acquire pairs with the stores of both sides.
+        let head = self.receiver().index.load(Ordering::Acquire);
+        self.sender().index.load(Ordering::Acquire) == head
     }
 
     #[inline]
@@ -217,6 +282,37 @@ impl<T: Shm> SpscBlock<T> {
     pub(crate) fn read(&self, turn: &Turn<'_>) -> T {
         // SAFETY: a published slot is the receiver's until it releases. As above.
         unsafe { self.payload(turn).read() }
+    }
+}
+
+/// The header of a ring, whatever its values are.
+fn view<'a>(pool: &Pool<'a>, object: Attached) -> Option<&'a Header> {
+    if object.len < SLOTS_OFFSET {
+        return None;
+    }
+    pool.region().at(object.offset)
+}
+
+/// Takes every end from the dead `owner`. The role that it used is left to its successor, who finds
+/// in the words all that it had published or released.
+pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
+    if let Some(header) = view(pool, object) {
+        for role in Role::BOTH {
+            header.ends.release(role, peer::id::index_of(owner));
+        }
+        conclude(pool, object);
+    }
+}
+
+/// Wakes everybody if nobody has the ends of a role any more. For use after an end was given up that
+/// was in a message, or a dead process's.
+pub(super) fn conclude(pool: &Pool<'_>, object: Attached) {
+    if let Some(Header { signals, space, ends, .. }) = view(pool, object)
+        && ends.conclude_both(pool, object)
+    {
+        // Without asking whether anybody sleeps, as for a queue.
+        signals.items.wake_all_unasked();
+        space.wake_all_unasked();
     }
 }
 

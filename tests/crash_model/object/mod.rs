@@ -28,6 +28,8 @@ pub(crate) mod reap;
 pub(crate) mod serial;
 #[path = "../../../src/object/transfer.rs"]
 pub(crate) mod transfer;
+#[path = "../../../src/object/witness.rs"]
+pub(crate) mod witness;
 
 pub(crate) use error::CreateError;
 pub(crate) use handle::{Handle, ParseHandleError};

@@ -175,6 +175,7 @@ impl<B: Block> Object<B> {
 /// As in the crate, but that it looks the place up each time.
 pub(crate) struct Near<B: Block, O> {
     owner: Arc<O>,
+    has_left: bool,
     block: PhantomData<B>,
 }
 
@@ -185,18 +186,30 @@ pub(crate) trait HasObject<B: Block> {
 impl<B: Block, O: HasObject<B>> Near<B, O> {
     pub(crate) fn new(owner: Arc<O>) -> Result<Near<B, O>, Fault> {
         owner.object().enter()?;
-        Ok(Near { owner, block: PhantomData })
+        Ok(Near { owner, has_left: false, block: PhantomData })
     }
 
     pub(crate) fn owner(&self) -> &O {
         &self.owner
     }
 
+    pub(crate) fn shared(&self) -> &Arc<O> {
+        &self.owner
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.has_left = true;
+    }
+
     pub(crate) fn approach(&mut self) -> Result<(), Fault> {
+        self.has_left = false;
         self.owner.object().enter().map(|_| ())
     }
 
     pub(crate) fn seat(&self) -> Option<Seat<B>> {
+        if self.has_left {
+            return None;
+        }
         self.owner.object().known_unfenced()
     }
 }
