@@ -127,16 +127,6 @@ thread_local! {
 unsafe impl Transfer for Cargo {
     type Wire = Envelope;
 
-    const OWNS: bool = true;
-
-    fn as_wire(&self) -> Option<&Envelope> {
-        None
-    }
-
-    fn from_wire(_wire: Envelope) -> Option<Cargo> {
-        None
-    }
-
     fn pack(&mut self, departure: &Departure<'_>) -> Result<Envelope, Fault> {
         let owned = self.owned();
         with(world::me(), |mapping, region, _| {
