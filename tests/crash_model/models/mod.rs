@@ -1,6 +1,7 @@
 //! What is explored: each object, in configurations small enough to visit every state.
 
 pub mod boxes;
+pub mod carried;
 pub mod controls;
 pub mod event;
 pub mod flight;
