@@ -195,7 +195,7 @@ pub use {
 #[cfg(not(loom))]
 pub use offspring_derive::Shm;
 
-/// Makes a struct of your own [`Transfer`](trait@Transfer)(trait@Transfer), so that it can be sent through a
+/// Makes a struct of your own [`Transfer`](trait@Transfer), so that it can be sent through a
 /// [`Queue`], with the boxes that it contains.
 ///
 /// The type of each field is `Transfer`: plain data that is [`Shm`](trait@Shm), boxes, or other such

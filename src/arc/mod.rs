@@ -1,5 +1,4 @@
 //! A value or a slice that many processes read.
-#![expect(unsafe_code, reason = "a new block is filled before anybody else knows it")]
 
 #[cfg(test)]
 mod tests;
@@ -10,9 +9,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::object::block::MOST_ALIGN;
 use crate::object::block::arc::{ArcBlock, Shape};
 use crate::object::kind::Kind;
+use crate::object::owned::OwnedBlock;
 use crate::object::place::Object;
 use crate::object::{CreateError, Handle, serial};
 use crate::peer::Fault;
@@ -204,21 +203,14 @@ impl<T: Shareable + ?Sized> ShmArc<T> {
         count: usize,
         mut value: impl FnMut(usize) -> T::Item,
     ) -> Result<ShmArc<T>, CreateError> {
-        if align_of::<T::Item>() > MOST_ALIGN {
-            let (align, most) = (align_of::<T::Item>(), MOST_ALIGN);
-            return Err(CreateError::Alignment { align, most });
-        }
-        let too_large = CreateError::OutOfMemory { requested: u64::MAX, available: segment.len() };
-        let shape = Shape::of::<T::Item>(count).ok_or(too_large)?;
-        let object = Object::create(segment, T::kind(), shape, |_: &ArcBlock<T::Item>| ())?;
-        let mut block = object.enter()?.seat().block;
-        // SAFETY: it was made here, and its name is not known before this function returns. If
-        // `value` panics or forks, the handle is dropped, or stays in this frame.
-        let places = unsafe { block.places() };
-        for (index, place) in places.iter_mut().enumerate() {
+        // The program makes the values, and may do anything meanwhile. Nobody can open the block before
+        // it is shared; if `value` panics, it is given back.
+        let mut block = OwnedBlock::new(segment.mapping(), T::kind(), count)?;
+        for (index, place) in block.values_mut().iter_mut().enumerate() {
             *place = value(index);
         }
-        Ok(ShmArc { object: Arc::new(object) })
+        let shape = Shape::of::<T::Item>(count).ok_or(Fault::Corrupt)?;
+        Ok(ShmArc { object: Arc::new(Object::new(block.share()?, shape)?) })
     }
 
     /// Opens the value or slice that `handle` names, in `segment`.

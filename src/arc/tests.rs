@@ -40,6 +40,30 @@ fn it_is_opened_as_what_it_is_only() {
     assert_eq!(ShmArc::<[u32]>::open(&segment, handle).err(), Some(Fault::Stale));
 }
 
+/// A name can be read from text, so a program can guess it. A slice that was opened while it was
+/// filled once showed its values change.
+#[test]
+fn nobody_can_open_what_is_still_being_filled() {
+    let segment = segment();
+    let Handle { segment: id, block, generation } =
+        ShmArc::from_slice_in(&segment, &[7_u64; 4]).expect("room").handle();
+    let guesses: Vec<Handle> = (generation..generation + 4)
+        .map(|generation| format!("{id:016x}-{block:x}-{generation:x}").parse().expect("a name"))
+        .collect();
+    let filled = ShmArc::from_fn_in(&segment, 4, |index| {
+        for &guess in &guesses {
+            let opened = ShmArc::<[u64]>::open(&segment, guess);
+            assert_eq!(opened.err(), Some(Fault::Stale), "{guess}");
+        }
+        index as u64
+    });
+    let filled = filled.expect("room");
+    assert!(guesses.contains(&filled.handle()), "it was guessed");
+    assert_eq!(*filled, [0, 1, 2, 3]);
+    drop(filled);
+    assert_eq!(blocks(&segment), 0);
+}
+
 #[test]
 fn values_that_are_made_may_make_others_or_panic() {
     let segment = segment();

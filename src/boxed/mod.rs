@@ -116,10 +116,12 @@ mod sealed {
 /// [`OnReceiverDeath`](crate::OnReceiverDeath) says whether it goes to another one or is freed.
 ///
 /// # Fork
-/// A box that the closure of [`fork`](crate::fork()) captured belongs to the child. In all other cases it
-/// stays with the process that made or received it, and the copy of the handle in a forked child is
-/// inert: using it panics, and dropping it does nothing. That is also so if the closure captured an
-/// `Arc` of the box and the parent has another.
+/// A box that the closure of [`fork`](crate::fork()) captured belongs to the child, as the parent
+/// drops it with the closure. If a captured value has a `Drop` of its own that takes the box out, the
+/// parent keeps the box, and it is inert in the child. In all other cases it stays with the process
+/// that made or received it, and the copy of the handle in a forked child is inert: using it panics,
+/// and dropping it does nothing. That is also so if the closure captured an `Arc` of the box and the
+/// parent has another.
 ///
 /// # Panics
 /// Every use in a process that does not own the box panics.

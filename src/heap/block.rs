@@ -9,7 +9,9 @@
 //!     16     8  len      the owner: bytes in use, from the start of the block
 //!     24     8  pages    the owner: how many pages are backed, and the same number inverted
 //!     32    24  carrier  the owner, before CARRIED: block, generation and inverted position of the
-//!                        slot; no position (0) in a free block and while the rest is written
+//!                        slot; no position (0) in a free block and while the rest is written.
+//!                        A parent, before it passes the block to its child: no position, and
+//!                        the inverted number of the handle in place of the block
 //!     56     8  marks    the owner, or a holder: see `flight`
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
@@ -221,11 +223,20 @@ impl BlockHeader {
         self.advance(from, owned).then_some(owned)
     }
 
-    /// Makes a block another process's that this one owns.
-    pub(crate) fn pass(&self, owned: BlockWord, heir: u32) -> bool {
-        // Relaxed: published by the word. It may have been returned to this process by a child.
-        self.carrier[2].store(NOWHERE, Ordering::Relaxed);
+    /// Makes a block another process's that this one owns: that of the copy of a handle which has
+    /// this number, not 0, and which no other handle in that process has.
+    pub(crate) fn pass(&self, owned: BlockWord, heir: u32, handle: u64) -> bool {
+        // In this order, as in `carry`. It may have been returned to this process by a child.
+        self.carrier[2].store(NOWHERE, Ordering::Release);
+        self.carrier[0].store(!handle, Ordering::Release);
         self.own(owned, heir).is_some()
+    }
+
+    /// Whether the block was passed to this handle, and has been in no message and not free since.
+    /// Only for the owner.
+    pub(crate) fn was_passed_to(&self, handle: u64) -> bool {
+        // Relaxed: ordered by the word. No block has such a number, and what a child returns neither.
+        self.carrier[0].load(Ordering::Relaxed) == !handle
     }
 
     /// Shows a built block to its holders.
@@ -266,8 +277,10 @@ impl BlockHeader {
 
     /// Gives an owned block back. Nothing in it may be used after this.
     pub(crate) fn free(&self, owned: BlockWord) -> bool {
-        // Relaxed: published by the word. Its next owner has taken it from no message.
-        self.carrier[2].store(NOWHERE, Ordering::Relaxed);
+        // Published by the word. Its next owner has taken it from no message, and got it from no
+        // parent. In this order, as in `carry`.
+        self.carrier[2].store(NOWHERE, Ordering::Release);
+        self.carrier[0].store(0, Ordering::Release);
         self.advance(owned, owned.next_generation())
     }
 

@@ -218,9 +218,10 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Makes an owned block that of `heir`, a child which does not run yet.
-    pub(crate) fn pass(&self, owned: &Owned, heir: PeerId) -> bool {
-        self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner()))
+    /// Makes an owned block that of `heir`, a child which does not run yet, and there that of the
+    /// handle with this number.
+    pub(crate) fn pass(&self, owned: &Owned, heir: PeerId, handle: u64) -> bool {
+        self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner(), handle))
     }
 
     /// Makes an owned block part of the message in a slot that `carrier` names, which the caller has
@@ -261,6 +262,18 @@ impl<'a> Pool<'a> {
         let word = self.header(id)?.load();
         let is_owned = word.state() == State::Owned(owner) && word.generation() == generation;
         if is_owned { Some(Owned { id, offset: self.offset(id)?, word }) } else { None }
+    }
+
+    /// As [`Pool::owned`], if the block was passed to the handle with this number.
+    pub(crate) fn passed(
+        &self,
+        id: BlockId,
+        generation: u32,
+        owner: u32,
+        handle: u64,
+    ) -> Option<Owned> {
+        let owned = self.owned(id, generation, owner)?;
+        self.header(id)?.was_passed_to(handle).then_some(owned)
     }
 
     /// Takes a block out of the message in the slot of `carrier`, which `me` has claimed for reading.

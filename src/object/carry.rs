@@ -16,7 +16,8 @@
 //! process receives the block again.
 //!
 //! If a block cannot be carried (somebody has written over its word, or it lies in another segment),
-//! the sender takes back those before it, gives the slot up, and has its value again. If a name is
+//! the sender takes back those before it, gives the slot up, and has its value again. If it belongs to
+//! another process, that is a panic, and what was taken back is freed with the value. If a name is
 //! wrong, the receiver gives back what it has taken so far, and the slot: the message is gone, and
 //! the next one is not affected.
 //!
@@ -160,6 +161,23 @@ pub struct Departure<'a> {
 pub struct Arrival<'a> {
     pub(crate) holder: Holder<'a>,
     pub(crate) carrier: Carrier,
+}
+
+/// A value that is being sent. Dropped before [`Unsent::sent`], also by a panic of a box that belongs
+/// to another process, it takes back what it has handed over.
+pub(crate) struct Unsent<'a, T: Transfer>(pub(crate) &'a mut T);
+
+impl<T: Transfer> Unsent<'_, T> {
+    /// The message with the value is about to be published.
+    pub(crate) fn sent(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<T: Transfer> Drop for Unsent<'_, T> {
+    fn drop(&mut self) {
+        self.0.restore();
+    }
 }
 
 /// What lies in a slot of a block that the message carries.

@@ -15,6 +15,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::heap::pool::Owned;
 use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block;
 use crate::object::error::CreateError;
@@ -125,17 +126,36 @@ impl Holding {
             pool.give_back(&owned);
             return Err(Fault::Corrupt.into());
         }
-        if !pool.share(&owned, me) {
-            return Err(Fault::Corrupt.into());
+        Ok(Holding::first(&mut held, &mapping, me, &owned, len)?)
+    }
+
+    /// Makes an object of a block that this process owns and has filled with `len` bytes. Nobody
+    /// could open the block before.
+    pub(crate) fn share(mapping: &Arc<Mapping>, owned: &Owned, len: u64) -> Result<Holding, Fault> {
+        let mut held = held();
+        let me = arrive_with(&held, mapping)?;
+        Holding::first(&mut held, mapping, me, owned, len)
+    }
+
+    /// Shows the object to other processes, with `me` as its first holder.
+    fn first(
+        held: &mut BTreeMap<Key, usize>,
+        mapping: &Arc<Mapping>,
+        me: PeerId,
+        owned: &Owned,
+        len: u64,
+    ) -> Result<Holding, Fault> {
+        let pool = Pool::new(mapping, mapping.region().ok_or(Fault::Corrupt)?);
+        if !pool.share(owned, me) {
+            return Err(Fault::Corrupt);
         }
         *held.entry((mapping.file_id(), owned.id.to_bits(), owned.generation())).or_default() += 1;
-        drop(held);
         Ok(Holding {
+            mapping: Arc::clone(mapping),
             block: owned.id,
             generation: owned.generation(),
             offset: owned.offset,
             len,
-            mapping,
         })
     }
 

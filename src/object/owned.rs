@@ -9,9 +9,11 @@
 //! process: the identity of a process in the segment stands on a page that the kernel wipes in a
 //! child. Whether the child may use the block, the block's word says:
 //! - If the closure of the child captured the box, the parent drops its own handle while the child
-//!   waits ([`ends`]). That drop makes the block the child's, by one swap. The child finds
-//!   this at its first use, and where the block lies in its own mapping.
-//! - Every other copy is inert, as the word names the parent.
+//!   waits ([`ends`]). That drop makes the block the child's, by one swap, and says for which
+//!   handle. The child finds this at its first use, and where the block lies in its own mapping.
+//! - Every other copy is inert, as the word names the parent. It may lie there for as long as the
+//!   child lives, and so even until the block's generations have come round and the child owns the
+//!   block in the same one. It stays inert, as the block was not passed to it.
 #![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
 
 use std::fmt;
@@ -26,7 +28,8 @@ use crate::object::carry::{Arrival, Departure, Name};
 use crate::object::error::CreateError;
 #[cfg(test)]
 use crate::object::handle::Handle;
-use crate::object::{ends, holding, reap};
+use crate::object::holding::{self, Holding};
+use crate::object::{ends, reap};
 use crate::peer::{Fault, PeerId, identity};
 use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Shm;
@@ -183,6 +186,14 @@ impl<T: Shm> OwnedBlock<T> {
         Ok(Name { block: carried.id.to_bits(), generation, len: len as u64 })
     }
 
+    /// Makes the block an object that other processes can open. Nobody writes its values any more.
+    pub(crate) fn share(self) -> Result<Holding, Fault> {
+        let (_, owned) = self.owned().ok_or(Fault::Corrupt)?;
+        let len = bytes_of::<T>(self.count).ok_or(Fault::Corrupt)?;
+        // This handle is dropped after that, and finds that the block is its own no more.
+        Holding::share(&self.mapping, &owned, len)
+    }
+
     /// Takes the block back if it was made part of a message, which is not sent.
     pub(crate) fn restore(&mut self) {
         if let (Some(me), Some(region)) = (identity::own(&self.mapping), self.mapping.region()) {
@@ -272,7 +283,7 @@ impl<T> OwnedBlock<T> {
         let found = holding::arrive(&self.mapping).ok().and_then(|me| {
             let region = self.mapping.region()?;
             let pool = Pool::new(&self.mapping, region);
-            let owned = pool.owned(self.block, self.generation, me.owner())?;
+            let owned = pool.passed(self.block, self.generation, me.owner(), self.serial)?;
             let start = region.bytes(owned.offset, bytes_of::<T>(self.count)?, align_of::<T>())?;
             Some((me, start))
         });
@@ -309,7 +320,7 @@ impl<T> Drop for OwnedBlock<T> {
             return;
         };
         match ends::heir_in(self.mapping.file_id(), self.serial) {
-            Some(heir) => drop(pool.pass(&owned, heir)),
+            Some(heir) => drop(pool.pass(&owned, heir, self.serial)),
             None => pool.give_back(&owned),
         }
     }

@@ -112,7 +112,8 @@ impl<B: Block> Object<B> {
         Object::new(holding, shape)
     }
 
-    fn new(holding: Holding, shape: B::Shape) -> Result<Object<B>, Fault> {
+    /// An object that this process holds already, of this shape.
+    pub(crate) fn new(holding: Holding, shape: B::Shape) -> Result<Object<B>, Fault> {
         let place = Place::look_up(&holding, &shape)?;
         // INVARIANT: given up by its box, in the mapping of `holding`.
         Ok(Object { holding, shape, place: AtomicPtr::new(Box::into_raw(Box::new(place))) })

@@ -38,7 +38,7 @@ use crate::object::attempt::{Forever, Never, Once, Until};
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::ends::Role;
 use crate::object::block::queue::{QueueBlock, Shape};
-use crate::object::carry::{self, Arrival, Departure, Transfer};
+use crate::object::carry::{self, Arrival, Departure, Transfer, Unsent};
 use crate::object::ends::Channel;
 use crate::object::place::{Object, Place};
 use crate::object::transfer::{
@@ -416,17 +416,12 @@ impl<T: Transfer> Queue<T> {
         let holder = self.shared.object.holder().map_err(Stop::Broken)?;
         let carrier = self.carrier(slot.position());
         let departure = Departure { mapping: holder.mapping(), carrier };
-        match value.pack(&departure) {
-            Ok(wire) => {
-                slot.write(wire);
-                slot.commit();
-                Ok(())
-            }
-            Err(fault) => {
-                value.restore();
-                Err(Stop::Broken(fault))
-            }
-        }
+        // Dropped before the slot, which carries what is taken back.
+        let unsent = Unsent(value);
+        slot.write(unsent.0.pack(&departure).map_err(Stop::Broken)?);
+        unsent.sent();
+        slot.commit();
+        Ok(())
     }
 
     #[inline(always)]

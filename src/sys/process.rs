@@ -61,6 +61,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -122,11 +123,16 @@ pub(crate) enum NotAlone {
     Unknown(OsError),
 }
 
-/// Number of looks after which threads that are ending, and never gone, count as running. Each look
-/// yields to others.
-const MOST_LOOKS: u32 = 10_000;
-/// The same, where the running threads cannot be listed.
+/// Number of looks after which threads that are ending, and never gone, count as running. That is
+/// after somewhat more than half a second.
+const MOST_LOOKS: u32 = 1000;
+/// The same, where the running threads cannot be listed. Each look yields to others.
 const LOOKS_WITHOUT_PROC: u32 = 1000;
+/// Number of looks in close succession, which yield to others. A thread that was joined a moment
+/// ago is gone by then, unless many others want the processors.
+const LOOKS_THAT_YIELD: u32 = 300;
+/// How long this thread sleeps between two later looks.
+const BETWEEN_LATER_LOOKS: Duration = Duration::from_millis(1);
 
 impl OnlyThread {
     /// Asks the kernel whether the calling thread is the only one that will ever again run in this
@@ -173,7 +179,11 @@ impl OnlyThread {
                     return Err(NotAlone::Threads(running));
                 }
             }
-            std::thread::yield_now();
+            if look < LOOKS_THAT_YIELD {
+                std::thread::yield_now();
+            } else {
+                clock::sleep(BETWEEN_LATER_LOOKS);
+            }
         }
         Err(NotAlone::Threads(2))
     }
@@ -517,7 +527,7 @@ impl Lifeline {
 /// are further apart.
 const QUICK_LOOKS: u32 = 1000;
 /// How long a new child sleeps between two looks at what its parent does.
-pub(crate) const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_micros(100);
+pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_micros(100);
 
 /// Makes sure that this new child, the process `own`, ends with the process `parent`. If the parent
 /// is dead already, ends the child here. See the module's text. The handler of the parent-death
@@ -621,10 +631,7 @@ fn wait_with(child: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<End
 
 /// Waits until one of the descriptors is readable, for at most `timeout`, and says which are. A
 /// signal ends the wait early.
-pub(crate) fn readable<F: AsFd>(
-    fds: &[F],
-    timeout: std::time::Duration,
-) -> Result<Vec<bool>, OsError> {
+pub(crate) fn readable<F: AsFd>(fds: &[F], timeout: Duration) -> Result<Vec<bool>, OsError> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let timeout = Timespec {
         tv_sec: timeout.as_secs().cast_signed(),

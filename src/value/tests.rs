@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
+use crate::heap::pool::BlockId;
+use crate::object::block;
 
 /// More than a word, and no multiple of one.
 type Large = [u8; 21];
@@ -241,4 +243,29 @@ fn errors_go_wherever_a_question_mark_sends_them() {
         assert_eq!(UpdateTimeoutError::from(fault).to_string(), fault.to_string());
         assert_eq!(format!("{:?}", UpdateError::from(fault)), fault.to_string());
     }
+}
+
+#[test]
+fn the_reaper_ends_the_turn_of_a_dead_writer() {
+    let value = Value::new([1_u64; 2]).expect("a value");
+    let place = value.shared.object.enter().expect("it was just made");
+    let holder = value.shared.object.holder().expect("as above");
+    let pool = holder.pool();
+    let Parts::Copies(copies) = place.block().parts() else { panic!("two words, two copies") };
+    let writer = |peer| Owner { peer, thread: 1 };
+    let dead = place.peer().owner() + 1;
+    assert!(copies.writer.lock_free(writer(dead)).is_some(), "nobody writes");
+    let handle = value.handle();
+    let id = BlockId::from_bits(handle.block).expect("a block");
+    let object = pool.shared(id, handle.generation as u32).expect("it is held");
+
+    block::recover(&pool, object, dead + 1);
+    let refused = copies.writer.try_lock(writer(place.peer().owner()));
+    assert!(matches!(refused, Err(Refused::Held(held)) if held.owner() == dead), "of another");
+
+    block::recover(&pool, object, dead);
+    let refused = copies.writer.try_lock(writer(place.peer().owner()));
+    assert!(matches!(refused, Err(Refused::Unclean(LockState::OwnerDied))), "{refused:?}");
+    value.set([2; 2]).expect("what was half written nobody reads");
+    assert_eq!(value.get(), Ok([2; 2]));
 }

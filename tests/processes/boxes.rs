@@ -1,7 +1,9 @@
 //! Boxes between processes: each is one process's at a time, moves whole, and its memory is to be
 //! had again whatever becomes of those who had it.
 
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use offspring::{
@@ -10,7 +12,7 @@ use offspring::{
 };
 
 use crate::common;
-use crate::common::blocks::in_use;
+use crate::common::blocks::{Block, blocks, file, in_use, word};
 use crate::common::raw::Board;
 use crate::harness::{apply, test};
 
@@ -174,8 +176,8 @@ fn a_box_that_finds_no_room_leaves_what_there_is() {
 fn a_copy_of_a_box_in_a_child_is_inert() {
     let segment = segment(8);
     let queue = queue_in(&segment, 4, OnReceiverDeath::Drop);
-    let shared = std::sync::Arc::new(std::sync::Mutex::new(Some(frame(&segment, 1, 100))));
-    let copy = std::sync::Arc::clone(&shared);
+    let shared = Arc::new(Mutex::new(Some(frame(&segment, 1, 100))));
+    let copy = Arc::clone(&shared);
     let theirs = queue.clone();
     let child = fork(move || {
         let mut copy = copy.lock().expect("no panic");
@@ -193,6 +195,78 @@ fn a_copy_of_a_box_in_a_child_is_inert() {
     assert_eq!(number(&kept), 1);
     assert_eq!(number(&queue.recv_timeout(LIMIT).expect("sent")), 2);
     assert!(matches!(queue.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout)));
+}
+
+/// A copy that lies in a child for long enough sees the generation of its block again, in a block
+/// that the child has by another way: from a message, or made anew. Two handles of one block would
+/// be two `&mut` to the same bytes.
+#[apply(test)]
+fn a_copy_of_a_box_stays_inert_when_the_generations_have_come_round() {
+    let segment = segment(8);
+    let queue = queue_in(&segment, 1, OnReceiverDeath::Drop);
+    for is_sent in [true, false] {
+        let others = blocks(&segment);
+        let shared = Arc::new(Mutex::new(Some(frame(&segment, 1, 100))));
+        let mut made = blocks(&segment);
+        made.retain(|block| !others.contains(block));
+        let &[Block { header, .. }] = &*made else { panic!("one block: {made:?}") };
+        let generation = word(&file(&segment), header) >> 34;
+
+        let (copy, theirs, its) = (Arc::clone(&shared), queue.clone(), segment.clone());
+        let go = Queue::<u8>::with_capacity(1).expect("a queue");
+        let may_go = go.clone();
+        let child = fork(move || {
+            may_go.recv_timeout(LIMIT).expect("all is set");
+            let own = if is_sent {
+                theirs.recv_timeout(LIMIT).expect("sent")
+            } else {
+                frame(&its, 2, 100)
+            };
+            let mut copy = copy.lock().expect("no panic").take().expect("a copy");
+            let word = word(&file(&its), header);
+            let changed = catch_unwind(AssertUnwindSafe(|| copy[0] = 7));
+            (word >> 34, changed.is_err(), number(&own))
+        });
+        let child = child.expect("fork");
+        drop(shared.lock().expect("no panic").take());
+        // As it is after almost 2^30 messages. One that is sent makes it one more.
+        let before = generation.wrapping_sub(is_sent.into()) & ((1 << 30) - 1);
+        let free = (before << 34).to_ne_bytes();
+        file(&segment).write_all_at(&free, header).expect("within the segment");
+        if is_sent {
+            queue.send(frame(&segment, 2, 100)).expect("open");
+        }
+        go.send(0).expect("open");
+        let outcome = child.join().expect("no panic");
+        assert_eq!(outcome, (generation, true, 2), "is sent: {is_sent}");
+    }
+}
+
+/// What was handed over before it is found that another box is not ours goes back.
+#[apply(test)]
+fn a_send_that_panics_in_the_middle_leaves_nothing() {
+    #[derive(offspring::Transfer)]
+    struct Two(Frame, Frame);
+
+    let segment = segment(8);
+    let its = segment.clone();
+    let shared = Arc::new(Mutex::new(Some(frame(&segment, 1, 100))));
+    let copy = Arc::clone(&shared);
+    let child = fork(move || {
+        let queue = Queue::<Two>::with_capacity_in(&its, 1).expect("room");
+        let before = in_use(&its);
+        let copy = copy.lock().expect("no panic").take().expect("a copy");
+        let two = Two(frame(&its, 2, 100), copy);
+        let sent = catch_unwind(AssertUnwindSafe(|| queue.send(two)));
+        sent.expect_err("one of them is the parent's");
+        assert_eq!(in_use(&its), before);
+        let two = Two(frame(&its, 3, 100), frame(&its, 4, 100));
+        assert!(queue.try_send(two).is_ok());
+        let Two(first, second) = queue.try_recv().expect("sent");
+        (number(&first), number(&second))
+    });
+    assert_eq!(child.expect("fork").join().expect("as it should be"), (3, 4));
+    assert!(shared.lock().expect("no panic").is_some());
 }
 
 #[apply(test)]

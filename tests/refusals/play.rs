@@ -18,8 +18,9 @@ use crate::raw::{end_within, raw_fork};
 use crate::scenes::{Outcome, Ready, SCENES, Scene};
 use crate::tracer::{Refusal, Who, follow, mark};
 
-/// Seconds after which a scene is taken for hanging. None waits for more than a few.
-pub const HANGING: u32 = 30;
+/// Seconds after which a scene is taken for hanging. None waits for more than a few, but the tracer
+/// stops it at each of its calls, and others may have the processors.
+pub const HANGING: u32 = 120;
 /// Seconds after which the whole run is.
 const ALL_HANGING: u32 = 3000;
 

@@ -1,5 +1,7 @@
 //! The block of a shared value or slice: its values, one behind the other, and nothing else. They are
-//! written before anybody else knows the name of the block, and never again.
+//! written while the block is `OWNED` by the process that makes it, and never after it is `SHARED`.
+//! A name is no secret: it can be read from text, and so it can be guessed. So the values must not
+//! change while a name opens the block.
 #![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
 
 use std::fmt;
@@ -31,8 +33,7 @@ impl Shape {
 ///
 /// # Invariants
 /// `start` is the address of `count` values, aligned for a `T`, in a mapping of the process that uses
-/// this. Nobody writes them, but for the process that has made them, before it has given the name of
-/// the block to anybody.
+/// this. The block is `SHARED`, and nobody writes them any more.
 pub(crate) struct ArcBlock<T> {
     start: NonNull<u8>,
     count: usize,
@@ -60,17 +61,6 @@ impl<T: Shm> ArcBlock<T> {
         let start: NonNull<T> = self.start.cast();
         // SAFETY: by the invariant; any bits are a valid `T: Shm`, and nobody writes them.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), self.count) }
-    }
-
-    /// The place of each value, to be written once.
-    ///
-    /// # Safety
-    /// The caller has made the block, nobody else knows its name, and no other borrow of the values
-    /// lives.
-    pub(crate) unsafe fn places(&mut self) -> &mut [T] {
-        let start: NonNull<T> = self.start.cast();
-        // SAFETY: by the invariant, and the caller's promise; any bits are a valid `T: Shm`.
-        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.count) }
     }
 }
 
