@@ -44,9 +44,9 @@ pub enum Mistake {
 }
 
 /// A value that owns up to two blocks. It does nothing when it is dropped.
-struct Cargo {
-    number: u64,
-    blocks: [Option<Carried>; 2],
+pub(super) struct Cargo {
+    pub(super) number: u64,
+    pub(super) blocks: [Option<Carried>; 2],
 }
 
 /// As a slot has it.
@@ -59,13 +59,13 @@ fn to_word(block: Option<Carried>) -> u64 {
     })
 }
 
-fn from_word(word: u64) -> Option<Carried> {
+pub(super) fn from_word(word: u64) -> Option<Carried> {
     let id = BlockId::from_bits(word & 15)?;
     (word != NONE).then_some(Carried { id, generation: (word >> 4) as u32 })
 }
 
 impl Cargo {
-    fn to_envelope(&self) -> Envelope {
+    pub(super) fn to_envelope(&self) -> Envelope {
         let mut envelope: Envelope = bytemuck::Zeroable::zeroed();
         let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut envelope));
         let [first, second] = self.blocks.map(to_word);
@@ -87,7 +87,7 @@ impl Cargo {
         })
     }
 
-    fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         for owned in self.owned().into_iter().flatten() {
             with(world::me(), |mapping, region, _| Pool::new(mapping, region).give_back(&owned));
         }
@@ -291,7 +291,7 @@ fn queue(len: u64) -> Queue<Cargo> {
 }
 
 /// Makes a value; `None` if there is no memory.
-fn load(number: u64, blocks: usize) -> Option<Cargo> {
+pub(super) fn load(number: u64, blocks: usize) -> Option<Cargo> {
     let mut cargo = Cargo { number, blocks: [None; 2] };
     for place in &mut cargo.blocks[..blocks] {
         let owned = with(world::me(), |mapping, region, me| {

@@ -11,6 +11,7 @@ pub mod lock;
 pub mod parcel;
 pub mod peers;
 pub mod queue;
+pub mod result;
 pub mod spsc;
 pub mod value;
 
