@@ -152,7 +152,9 @@ impl<T: Transfer> Queue<T> {
             Role::Sender => End::Write,
             Role::Receiver => End::Read,
         };
-        matches!(self.shared.over(end), Some(Stop::Disconnected))
+        // A channel that is gone has no ends: all holders have dropped it before a process that
+        // other code made came to use its copy.
+        matches!(self.shared.over(end), Some(Stop::Disconnected | Stop::Broken(Fault::Stale)))
     }
 
     /// The queue as its ends see it, if it is that of a channel.

@@ -2,6 +2,7 @@
 //! whatever runs while the closure is dropped in the parent.
 
 use std::cell::RefCell;
+use std::io::{Read, Write};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -546,6 +547,22 @@ fn a_copy_that_is_dropped_in_a_raw_fork_does_not_enter_the_segment() {
     assert_eq!(receiver.recv(), Ok(7));
     drop(sender);
     is_disconnected(&receiver);
+}
+
+/// A process that other code made, and that comes to use its copies when the channel is gone, hears
+/// the same from `is_disconnected` as from the operations.
+#[apply(test)]
+fn a_raw_fork_learns_that_the_channel_is_gone() {
+    let (sender, receiver) = pair(4);
+    let (mut told, mut tell) = std::io::pipe().expect("a pipe");
+    // This process drops what the closure has.
+    let child = raw::fork(move || {
+        told.read_exact(&mut [0]).expect("the parent tells");
+        assert!(sender.is_disconnected() && receiver.is_disconnected());
+        assert!(matches!(receiver.try_recv(), Err(TryRecvError::Broken(_))));
+    });
+    tell.write_all(&[0]).expect("the child listens");
+    child.join();
 }
 
 /// Threads of one process share its bit.
