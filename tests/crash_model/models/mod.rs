@@ -3,6 +3,7 @@
 pub mod boxes;
 pub mod carried;
 pub mod controls;
+pub mod ends;
 pub mod event;
 pub mod flight;
 pub mod found;
