@@ -127,7 +127,7 @@ pub fn lines(full: bool) -> Vec<Plan> {
     vec![
         of("two victims", Op::Send, false, &[4]),
         of("two victims", Op::Receive, false, &[4]),
-        of("two victims", Op::Send, true, &[2]),
+        of("two victims", Op::Send, true, &[1]),
         of("three victims", Op::Receive, false, &[2, 2]),
     ]
 }

@@ -434,12 +434,11 @@ pub fn models(all: bool) -> Vec<Model> {
             settings.push(of());
             let preemptions = Some(if all { 3 } else { 2 });
             settings.push(Setting { reapers: 1, preemptions, ..of() });
-            if all && value == Value::Object {
-                settings.push(Setting { holder: true, ..of() });
-                settings.push(Setting { holder: true, reapers: 1, preemptions, ..of() });
-            }
             if all {
-                settings.push(Setting { reapers: 2, preemptions: Some(2), ..of() });
+                settings.push(match value {
+                    Value::Object => Setting { holder: true, ..of() },
+                    Value::Box => Setting { reapers: 2, preemptions: Some(2), ..of() },
+                });
             }
         }
     }
