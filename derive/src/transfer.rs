@@ -57,16 +57,6 @@ pub(super) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         unsafe impl #impl_generics #offspring::Transfer for #name #type_generics #where_clause {
             type Wire = #wire_type;
 
-            const OWNS: bool = true;
-
-            fn as_wire(&self) -> ::core::option::Option<&Self::Wire> {
-                ::core::option::Option::None
-            }
-
-            fn from_wire(_: Self::Wire) -> ::core::option::Option<Self> {
-                ::core::option::Option::None
-            }
-
             fn pack(
                 &mut self,
                 #departure: &#offspring::__private::Departure<'_>,

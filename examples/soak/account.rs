@@ -31,6 +31,8 @@ pub struct Figures {
     pub failed: u64,
     /// Messages that dead receivers may have had in hand.
     pub in_hand: u64,
+    /// Messages that were noted as received.
+    pub received: u64,
 }
 
 impl Figures {
@@ -41,13 +43,28 @@ impl Figures {
 }
 
 /// What a run cannot do without.
-pub fn idle(account: &Account) -> impl Iterator<Item = &'static str> {
+pub fn idle(account: &Account) -> impl Iterator<Item = String> {
     let sum = |figure: fn(&Figures) -> u64| account.iter().map(figure).sum::<u64>();
     let figures = [
         (sum(|figures| figures.operations), "nothing was done"),
         (sum(|figures| figures.kills), "nobody was killed"),
     ];
-    figures.into_iter().filter(|&(sum, _)| sum == 0).map(|(_, what)| what)
+    let none = figures.into_iter().filter(|&(sum, _)| sum == 0).map(|(_, what)| what.to_owned());
+    // Who was at work at an object with ends must have received something there.
+    let unreceived = Object::ALL.into_iter().zip(account).filter(|(object, figures)| {
+        object.has_ends() && figures.operations > 0 && figures.received == 0
+    });
+    none.chain(unreceived.map(|(object, _)| format!("{}: nothing was received", object.name())))
+}
+
+/// Whether each of these objects was worked at, and somebody was killed there.
+pub fn unvisited(account: &Account, objects: &[Object]) -> impl Iterator<Item = String> {
+    let visited = |object: Object| {
+        let Figures { operations, kills, .. } = account[object as usize];
+        operations > 0 && kills > 0
+    };
+    let unvisited = objects.iter().filter(move |&&object| !visited(object));
+    unvisited.map(|object| format!("{}: nobody worked or was killed there", object.name()))
 }
 
 impl AddAssign for Figures {
@@ -66,6 +83,7 @@ impl AddAssign for Figures {
         self.hung += other.hung;
         self.failed += other.failed;
         self.in_hand += other.in_hand;
+        self.received += other.received;
     }
 }
 
@@ -101,8 +119,9 @@ pub fn close(arena: &Arena, account: &mut Account) {
             continue;
         };
         if object.has_ends() {
-            let (unreceived, holes) = check(stretch);
+            let Checked { missing: unreceived, holes, received } = check(stretch);
             missing[object as usize] += unreceived;
+            account[object as usize].received += received;
             account[object as usize].torn += if object == Object::Redeliver { holes } else { 0 };
         }
     }
@@ -114,6 +133,8 @@ pub fn close(arena: &Arena, account: &mut Account) {
             Object::File => arena.in_file.lost(),
             Object::Bytes => arena.bytes.lost(),
             Object::Letters => arena.letters.lost(),
+            Object::Packages => arena.packages.lost(),
+            Object::Parcels => arena.parcels.lost(),
             _ => 0,
         };
         figures.lost += lost;
@@ -124,9 +145,16 @@ pub fn close(arena: &Arena, account: &mut Account) {
     }
 }
 
-/// How many messages did not come that were sent for certain; and how many came of a batch that was
-/// cut short although an earlier one of it did not.
-fn check(stretch: &Stretch) -> (u64, u64) {
+/// What came of the messages of a stretch.
+struct Checked {
+    /// They did not come, and were sent for certain.
+    missing: u64,
+    /// They came of a batch that was cut short, although an earlier one of it did not.
+    holes: u64,
+    received: u64,
+}
+
+fn check(stretch: &Stretch) -> Checked {
     let (published, started) =
         (stretch.published.load(Ordering::Relaxed), stretch.started.load(Ordering::Relaxed));
     let missing = (0..published).filter(|&sequence| !stretch.was_received(sequence)).count();
@@ -134,5 +162,6 @@ fn check(stretch: &Stretch) -> (u64, u64) {
     let prefix =
         begun.clone().take_while(|&sequence| stretch.was_received(sequence)).count() as u64;
     let holes = begun.filter(|&sequence| stretch.was_received(sequence)).count() as u64 - prefix;
-    (missing as u64, holes)
+    let came = (0..published).filter(|&sequence| stretch.was_received(sequence)).count() as u64;
+    Checked { missing: missing as u64, holes, received: came + prefix + holes }
 }

@@ -10,6 +10,7 @@ use offspring::{
 };
 use tempfile::TempDir;
 
+use crate::carry_work::{Package, Parcel};
 use crate::churn_work::Name;
 use crate::ledger::Ledger;
 use crate::lock_work::Account;
@@ -48,6 +49,10 @@ objects! {
     Bytes = "bytes, redeliver",
     /// A queue of values that are encoded, which drops that.
     Letters = "objects, drop",
+    /// A queue of boxes, which drops what its receiver is killed with.
+    Packages = "boxes, drop",
+    /// A queue of handles that only their messages hold, which drops that.
+    Parcels = "handles, drop",
     /// A ring of one sender and one receiver, whose places are taken over.
     Ring = "spsc ring",
     /// A lock over several words that must agree.
@@ -74,6 +79,8 @@ impl Object {
                 | Object::File
                 | Object::Bytes
                 | Object::Letters
+                | Object::Packages
+                | Object::Parcels
                 | Object::Ring
         )
     }
@@ -118,6 +125,8 @@ pub struct Arena {
     pub path: PathBuf,
     pub bytes: ByteQueue,
     pub letters: ObjectQueue<Letter>,
+    pub packages: Queue<Package>,
+    pub parcels: ObjectQueue<Parcel>,
     pub ring: Handle,
     /// The ends of the ring, until the first workers take them.
     pub ring_ends: Mutex<RingEnds>,
@@ -157,6 +166,8 @@ impl Arena {
             path,
             bytes: long.create_bytes()?,
             letters: ObjectQueue::with_capacity(1 << random.below(5))?,
+            packages: Queue::with_capacity(1 << random.below(5))?,
+            parcels: ObjectQueue::with_capacity(1 << random.below(5))?,
             ring: producer.handle(),
             ring_ends: Mutex::new(RingEnds {
                 producer: Some(producer),
@@ -177,17 +188,24 @@ impl Arena {
         self.in_file.close();
         self.bytes.close();
         self.letters.close();
+        self.packages.close();
+        self.parcels.close();
     }
 }
 
-/// Deals `processes` stations at some of the objects: those that were dealt longest ago.
-pub fn deal(random: &mut Random, deck: &mut Vec<Object>, processes: usize) -> Vec<Station> {
-    let most = (processes / 2).clamp(1, Object::ALL.len());
+/// Deals `processes` stations at some of these objects: those that were dealt longest ago.
+pub fn deal(
+    random: &mut Random,
+    all: &[Object],
+    deck: &mut Vec<Object>,
+    processes: usize,
+) -> Vec<Station> {
+    let most = (processes / 2).clamp(1, all.len());
     let count = 1 + random.below(most as u64) as usize;
     let mut objects = Vec::new();
     while objects.len() < count {
         if deck.is_empty() {
-            deck.extend(Object::ALL);
+            deck.extend(all);
             random.shuffle(deck);
         }
         let object = deck.pop().expect("it was filled");

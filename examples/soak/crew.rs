@@ -14,8 +14,8 @@ use crate::ledger::{ROWS, now};
 use crate::post::{self, Post};
 use crate::random::Random;
 use crate::{
-    channel_work, churn_work, event_work, fork_work, lock_work, message_work, queue_work,
-    ring_work, value_work,
+    carry_work, channel_work, churn_work, event_work, fork_work, lock_work, message_work,
+    queue_work, ring_work, value_work,
 };
 
 const SIGSTOP: i32 = 19;
@@ -108,6 +108,10 @@ impl<'a> Crew<'a> {
                 Object::Bytes => message_work::receive_bytes(&mut post),
                 Object::Letters if sends => message_work::send_letters(&mut post),
                 Object::Letters => message_work::receive_letters(&mut post),
+                Object::Packages if sends => carry_work::send_packages(&mut post),
+                Object::Packages => carry_work::receive_packages(&mut post),
+                Object::Parcels if sends => carry_work::send_parcels(&mut post),
+                Object::Parcels => carry_work::receive_parcels(&mut post),
                 Object::Ring if sends => ring_work::send(&mut post, producer),
                 Object::Ring => ring_work::receive(&mut post, consumer),
                 Object::Lock => lock_work::work(&mut post),
@@ -300,6 +304,7 @@ impl<'a> Crew<'a> {
         self.await_all(|_| true)?;
         queue_work::drain(&self.arena);
         message_work::drain(&self.arena);
+        carry_work::drain(&self.arena);
         crate::account::close(&self.arena, &mut self.account);
         Ok((self.account, self.complaints))
     }

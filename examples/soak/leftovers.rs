@@ -17,6 +17,8 @@ pub struct Before {
     shared_files: BTreeSet<String>,
     /// Slots of the largest queue that fits into the commons.
     room: usize,
+    /// Blocks of the commons in use.
+    blocks: u64,
 }
 
 impl Before {
@@ -25,7 +27,8 @@ impl Before {
     pub fn look() -> Result<Before, Box<dyn Error>> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let room = room()?;
-        Ok(Before { descriptors: descriptors()?, shared_files: names("/dev/shm")?, room })
+        let (descriptors, shared_files) = (descriptors()?, names("/dev/shm")?);
+        Ok(Before { descriptors, shared_files, room, blocks: blocks()? })
     }
 
     /// What is there now and was not before, in words.
@@ -37,6 +40,13 @@ impl Before {
         };
         found.extend(new("descriptor", descriptors()?, &self.descriptors));
         found.extend(new("file in /dev/shm", names("/dev/shm")?, &self.shared_files));
+        let blocks = blocks()?;
+        if blocks != self.blocks {
+            found.push(format!(
+                "{blocks} blocks of the commons are in use, and {} were; reaped {dead}",
+                self.blocks
+            ));
+        }
         let room = room()?;
         if room < self.room {
             found.push(format!(
@@ -77,6 +87,11 @@ fn room() -> Result<usize, Box<dyn Error>> {
         }
     }
     Ok(fits)
+}
+
+/// Blocks of the commons in use.
+fn blocks() -> Result<u64, Box<dyn Error>> {
+    Ok(Segment::commons()?.stats()?.in_use.blocks)
 }
 
 fn names(folder: impl AsRef<Path>) -> Result<BTreeSet<String>, Box<dyn Error>> {

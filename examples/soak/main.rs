@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `arena.rs` | the objects of a round, and which worker uses which |
 //! | `crew.rs` | the supervisor |
-//! | `queue_work.rs`, `message_work.rs`, `ring_work.rs`, `lock_work.rs`, `value_work.rs`, `event_work.rs`, `channel_work.rs`, `churn_work.rs`, `fork_work.rs` | the workers |
+//! | `queue_work.rs`, `message_work.rs`, `carry_work.rs`, `ring_work.rs`, `lock_work.rs`, `value_work.rs`, `event_work.rs`, `channel_work.rs`, `churn_work.rs`, `fork_work.rs` | the workers |
 //! | `post.rs`, `fate.rs` | what all workers have; deaths by a limit |
 //! | `message.rs`, `notes.rs`, `ledger.rs` | what is sent, and what is recorded of it where no kill can destroy it |
 //! | `account.rs`, `leftovers.rs` | what is checked at the end of a round |
@@ -19,6 +19,7 @@
 
 mod account;
 mod arena;
+mod carry_work;
 mod channel_work;
 mod churn_work;
 mod crew;
@@ -72,6 +73,20 @@ struct Options {
     /// same order, but not at the same instructions.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// Only the objects that contain this in their name; several times for several. Each of them
+    /// must have been worked at in the end, and somebody killed there.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+}
+
+impl Options {
+    /// The objects that are worked at.
+    fn objects(&self) -> Vec<Object> {
+        let is_wanted = |object: &Object| {
+            self.only.is_empty() || self.only.iter().any(|name| object.name().contains(name))
+        };
+        Object::ALL.into_iter().filter(is_wanted).collect()
+    }
 }
 
 /// Objects that the commons hold.
@@ -104,6 +119,10 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let seed = options.seed.unwrap_or_else(ledger::now);
     let mut random = Random::new(seed);
+    let objects = options.objects();
+    if objects.is_empty() {
+        return Err(format!("no object is called {:?}", options.only).into());
+    }
     SegmentOptions::new().len(COMMONS_LEN).commons()?;
     // The first fork makes what stays: lazily opened descriptors of the library.
     offspring::fork(|| ())?.join()?;
@@ -120,7 +139,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         round += 1;
         let rounds_end = end.min(Instant::now() + LONGEST_ROUND);
         let arena = Arena::new(&folder, round, &mut random)?;
-        let stations = arena::deal(&mut random, &mut deck, options.processes.into());
+        let stations = arena::deal(&mut random, &objects, &mut deck, options.processes.into());
         let mut crew = Crew::new(Arc::clone(&arena), &stations, &mut random)?;
         while Instant::now() < rounds_end && crew.has_rows() {
             let rest = Duration::from_micros(crew.rest(LONGEST_REST_MICROS));
@@ -170,6 +189,9 @@ fn report(options: &Options, seed: u64, rounds: u64, findings: Findings) -> bool
     let Findings { account, samples, overslept, mut complaints } = findings;
     complaints
         .extend(account::idle(&account).map(|what| format!("{what}: this run has shown nothing")));
+    if !options.only.is_empty() {
+        complaints.extend(account::unvisited(&account, &options.objects()));
+    }
     println!(
         "{} seconds, {} processes, {rounds} rounds, seed {seed}\n",
         options.seconds, options.processes

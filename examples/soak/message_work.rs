@@ -29,14 +29,14 @@ pub struct Letter {
 }
 
 impl Letter {
-    fn new(message: &Message, words: usize) -> Letter {
+    pub fn new(message: &Message, words: usize) -> Letter {
         let Message { stretch, sequence, .. } = *message;
         let body = (0..words).map(|index| word(stretch, sequence, index)).collect();
         Letter { stretch, sequence, body }
     }
 
     /// The message that it stands for; one that is torn if this one is.
-    fn to_message(&self) -> Message {
+    pub fn to_message(&self) -> Message {
         let words = self.body.iter().enumerate();
         let whole = words
             .into_iter()

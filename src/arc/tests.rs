@@ -3,16 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::heap::Pool;
 use crate::queue::ObjectQueue;
 
 fn segment() -> Segment {
     Segment::create(1 << 20).expect("a segment")
-}
-
-fn blocks(segment: &Segment) -> usize {
-    let mapping = segment.mapping();
-    Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
 }
 
 #[test]
@@ -26,7 +20,7 @@ fn what_is_filled_in_is_read_by_every_handle() {
         let expected: Vec<u8> = (0..len).map(|index| index as u8).collect();
         assert_eq!((&*another, &*opened), (&*expected, &*expected));
         drop((another, opened));
-        assert_eq!(blocks(&segment), 0, "{len} bytes");
+        assert_eq!(segment.blocks_in_use(), 0, "{len} bytes");
     }
     let value = ShmArc::new_in(&segment, [7_u64; 3]).expect("room");
     assert_eq!(format!("{value:?}"), "[7, 7, 7]");
@@ -67,7 +61,7 @@ fn nobody_can_open_what_is_still_being_filled() {
     assert!(guesses.contains(&filled.handle()), "it was guessed");
     assert_eq!(*filled, [0, 1, 2, 3]);
     drop(filled);
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -79,7 +73,7 @@ fn values_that_are_made_may_make_others_or_panic() {
     assert_eq!(*outer.expect("room"), [1, 2, 3]);
     let panics = || ShmArc::from_fn_in(&segment, 3, |index| 7 / (2 - index as u64)).is_ok();
     assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -93,5 +87,5 @@ fn a_message_holds_it() {
     let (bytes, number) = queue.recv().expect("sent");
     assert!(bytes.len() == 50_000 && bytes.iter().all(|&byte| byte == 7) && *number == 9);
     drop((bytes, number));
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }

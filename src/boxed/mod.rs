@@ -323,16 +323,6 @@ const INERT: &str = "<owned by another process>";
 unsafe impl<T: Boxable + ?Sized + 'static> Transfer for ShmBox<T> {
     type Wire = Name;
 
-    const OWNS: bool = true;
-
-    fn as_wire(&self) -> Option<&Name> {
-        None
-    }
-
-    fn from_wire(_wire: Name) -> Option<Self> {
-        None
-    }
-
     fn pack(&mut self, departure: &Departure<'_>) -> Result<Name, Fault> {
         self.block.pack(self.block.count(), departure)
     }

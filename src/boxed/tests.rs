@@ -14,11 +14,6 @@ fn segment() -> Segment {
     Segment::create(1 << 20).expect("a segment")
 }
 
-fn in_use(segment: &Segment) -> usize {
-    let mapping = segment.mapping();
-    Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
-}
-
 fn used(segment: &Segment) -> u64 {
     let mapping = segment.mapping();
     let pool = Pool::new(mapping, mapping.region().expect("mapped"));
@@ -43,9 +38,9 @@ fn a_box_owns_its_memory_until_it_is_dropped() {
     let none = ShmBox::<[u64]>::from_slice_in(&segment, &[]).expect("room");
     let nothing = ShmBox::from_slice_in(&segment, &[(), ()]).expect("room");
     assert_eq!((*one, slice[999], none.len(), nothing.len()), (8, 999, 0, 2));
-    assert_eq!((in_use(&segment), used(&segment)), (4, 8 + 4000));
+    assert_eq!((segment.blocks_in_use(), used(&segment)), (4, 8 + 4000));
     drop((one, slice, none, nothing));
-    assert_eq!((in_use(&segment), used(&segment)), (0, 0));
+    assert_eq!((segment.blocks_in_use(), used(&segment)), (0, 0));
 }
 
 #[test]
@@ -63,7 +58,7 @@ fn a_panic_in_the_middle_gives_the_memory_back() {
     let segment = segment();
     let make = || ShmBox::from_fn_in(&segment, 10, |index| [1_u8, 2, 3][index]);
     catch_unwind(AssertUnwindSafe(make)).expect_err("an index beyond the end");
-    assert_eq!(in_use(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -85,7 +80,7 @@ fn what_cannot_lie_there_is_refused() {
     assert!(matches!(vec.reserve(usize::MAX), Err(CreateError::OutOfMemory { .. })));
     assert_eq!(*vec, [1, 2, 3]);
     drop(vec);
-    assert_eq!((in_use(&segment), used(&segment)), (0, 0));
+    assert_eq!((segment.blocks_in_use(), used(&segment)), (0, 0));
 }
 
 #[test]
@@ -98,7 +93,7 @@ fn a_vector_grows_and_shrinks() {
         twin.push(number);
         assert!(vec.capacity() >= vec.len() && *vec == *twin);
     }
-    assert_eq!(in_use(&segment), 1, "the smaller ones went back");
+    assert_eq!(segment.blocks_in_use(), 1, "the smaller ones went back");
     assert_eq!(vec.pop(), Some(999));
     vec.truncate(3);
     vec[1] = 77;
@@ -113,7 +108,7 @@ fn a_box_comes_out_as_it_went_in_and_no_byte_is_copied() {
     let segment = segment();
     let (boxes, slices, vecs, texts) =
         (queue(&segment), queue(&segment), queue(&segment), queue(&segment));
-    let baseline = in_use(&segment);
+    let baseline = segment.blocks_in_use();
     for round in 0..5_u64 {
         let one = ShmBox::new_in(&segment, round).expect("room");
         let slice = ShmBox::from_slice_in(&segment, &[round; 100]).expect("room");
@@ -130,7 +125,7 @@ fn a_box_comes_out_as_it_went_in_and_no_byte_is_copied() {
         slices.send(slice).expect("room");
         vecs.send(vec).expect("room");
         texts.send(text).expect("room");
-        assert_eq!(in_use(&segment), baseline + 4);
+        assert_eq!(segment.blocks_in_use(), baseline + 4);
         let (one, mut slice, mut vec, text) = (
             boxes.recv().expect("sent"),
             slices.try_recv().expect("sent"),
@@ -152,7 +147,7 @@ fn a_box_comes_out_as_it_went_in_and_no_byte_is_copied() {
         vec.push(7).expect("room");
         slice.fill(0);
         drop((one, slice, vec, text));
-        assert_eq!(in_use(&segment), baseline);
+        assert_eq!(segment.blocks_in_use(), baseline);
     }
 }
 
@@ -175,7 +170,7 @@ fn a_box_that_is_not_sent_comes_back_whole() {
     assert_eq!(*queue.recv().expect("sent"), [2; 300]);
     assert_eq!(queue.recv().expect("sent")[0], 7);
     assert!(matches!(queue.recv(), Err(RecvError::Closed)));
-    assert_eq!(in_use(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -204,13 +199,13 @@ fn a_queue_that_goes_frees_what_is_in_it() {
     }
     other.send(ShmBox::new_in(&segment, 5_u8).expect("room")).expect("room");
     drop(queue);
-    assert_eq!(in_use(&segment), 2, "the other queue and its box");
+    assert_eq!(segment.blocks_in_use(), 2, "the other queue and its box");
     assert_eq!(*other.recv().expect("sent"), 5);
     let (sender, receiver) =
         QueueOptions::new().capacity(3).create_plain_channel_in(&segment).expect("room");
     sender.send(ShmStr::new_in(&segment, "left").expect("room")).expect("room");
     drop((sender, receiver));
-    assert_eq!(in_use(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -265,7 +260,7 @@ fn a_wrong_name_is_an_error_and_the_next_message_is_fine() {
     assert_eq!(queue.try_recv().unwrap_err(), TryRecvError::Broken(Fault::Corrupt), "elsewhere");
     // What is in no slot any more comes back at the latest when memory runs short.
     let all = ShmBox::<[u8]>::zeroed_in(&segment, (1 << 20) - 1000).expect("all but the queue");
-    assert_eq!((all.len(), in_use(&segment)), ((1 << 20) - 1000, 2));
+    assert_eq!((all.len(), segment.blocks_in_use()), ((1 << 20) - 1000, 2));
 }
 
 /// Writes over how many values there are, in the one slot of a queue.
@@ -285,13 +280,13 @@ fn a_box_of_another_length_is_given_back() {
     let bytes = Queue::<ShmBox<[u8]>>::with_capacity_in(&segment, 1).expect("room");
     let texts = Queue::<ShmStr>::with_capacity_in(&segment, 1).expect("room");
     let values = Queue::<ShmBox<u64>>::with_capacity_in(&segment, 1).expect("room");
-    let baseline = in_use(&segment);
+    let baseline = segment.blocks_in_use();
     let send = |len| bytes.send(ShmBox::from_slice_in(&segment, &vec![1; len]).expect("room"));
     for (len, claimed) in [(100, 101), (100, u64::MAX), (0, 1)] {
         send(len).expect("room");
         overwrite_len(&segment, bytes.handle(), claimed);
         assert!(matches!(bytes.recv(), Err(RecvError::Broken(Fault::Corrupt))), "{claimed}");
-        assert_eq!(in_use(&segment), baseline, "{claimed} of {len}");
+        assert_eq!(segment.blocks_in_use(), baseline, "{claimed} of {len}");
     }
     // Shorter than it is: a part of what the sender gave away.
     send(100).expect("room");
@@ -306,7 +301,7 @@ fn a_box_of_another_length_is_given_back() {
         overwrite_len(&segment, values.handle(), len);
         assert!(matches!(values.recv(), Err(RecvError::Broken(Fault::Corrupt))));
     }
-    assert_eq!(in_use(&segment), baseline);
+    assert_eq!(segment.blocks_in_use(), baseline);
 }
 
 #[test]
@@ -324,7 +319,7 @@ fn a_box_of_another_kind_is_given_back() {
     }
     bytes.send(ShmBox::from_slice_in(&segment, &[6]).expect("room")).expect("room");
     assert_eq!(*bytes.recv().expect("the next is fine"), [6]);
-    assert_eq!(in_use(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 /// A struct that travels field by field.
@@ -360,13 +355,13 @@ fn a_struct_travels_with_all_that_it_owns() {
     let queue = queue::<Job<u16>>(&segment);
     for number in 0..5 {
         queue.send(Job::new(&segment, number)).expect("room");
-        assert_eq!(in_use(&segment), 4);
+        assert_eq!(segment.blocks_in_use(), 4);
         assert_eq!(queue.recv().expect("sent"), Job::new(&segment, number));
-        assert_eq!(in_use(&segment), 1);
+        assert_eq!(segment.blocks_in_use(), 1);
     }
     queue.send(Job::new(&segment, 7)).expect("room");
     drop(queue);
-    assert_eq!(in_use(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 /// What was handed over before the part that cannot go is taken back, and can be sent again.
@@ -381,8 +376,8 @@ fn a_struct_of_which_a_part_cannot_go_comes_back_whole() {
     };
     back.values[0] = 9;
     back.inner = Job::new(&here, 7).inner;
-    assert_eq!((&*back.text, in_use(&here), in_use(&there)), ("a job", 4, 0));
+    assert_eq!((&*back.text, here.blocks_in_use(), there.blocks_in_use()), ("a job", 4, 0));
     queue.send(back).expect("room");
     assert_eq!(queue.recv().expect("sent").values[..2], [9, 7]);
-    assert_eq!(in_use(&here), 1);
+    assert_eq!(here.blocks_in_use(), 1);
 }

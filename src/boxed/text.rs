@@ -102,16 +102,6 @@ impl fmt::Display for ShmStr {
 unsafe impl Transfer for ShmStr {
     type Wire = Name;
 
-    const OWNS: bool = true;
-
-    fn as_wire(&self) -> Option<&Name> {
-        None
-    }
-
-    fn from_wire(_wire: Name) -> Option<Self> {
-        None
-    }
-
     fn pack(&mut self, departure: &Departure<'_>) -> Result<Name, Fault> {
         self.block.pack(self.block.count(), departure)
     }

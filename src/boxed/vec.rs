@@ -169,16 +169,6 @@ impl<T: Shm + fmt::Debug> fmt::Debug for ShmVec<T> {
 unsafe impl<T: Shm> Transfer for ShmVec<T> {
     type Wire = Name;
 
-    const OWNS: bool = true;
-
-    fn as_wire(&self) -> Option<&Name> {
-        None
-    }
-
-    fn from_wire(_wire: Name) -> Option<Self> {
-        None
-    }
-
     fn pack(&mut self, departure: &Departure<'_>) -> Result<Name, Fault> {
         self.block.pack(self.len, departure)
     }

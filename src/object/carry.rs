@@ -80,15 +80,19 @@ pub unsafe trait Transfer: Sized + Send + 'static {
 
     /// Whether a value may own blocks. If not, it is its own `Wire`.
     #[doc(hidden)]
-    const OWNS: bool;
+    const OWNS: bool = true;
 
     /// A value that owns nothing, as it lies in the slot; `None` if `OWNS`.
     #[doc(hidden)]
-    fn as_wire(&self) -> Option<&Self::Wire>;
+    fn as_wire(&self) -> Option<&Self::Wire> {
+        None
+    }
 
     /// The inverse of `as_wire`.
     #[doc(hidden)]
-    fn from_wire(wire: Self::Wire) -> Option<Self>;
+    fn from_wire(_wire: Self::Wire) -> Option<Self> {
+        None
+    }
 
     /// Hands over what the value owns to the message. The value owns nothing then, and is only dropped
     /// or restored. After an error, `restore` takes back what was handed over before it.

@@ -62,7 +62,49 @@ kinds! {
 
 const SHIFT: u32 = 56;
 
+/// What a queue's slots hold beside the bytes in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cargo {
+    Nothing,
+    /// The blocks that the slots' envelopes name.
+    Messages,
+    /// Blocks that only the type of the values finds.
+    Values,
+}
+
+/// What is different from one kind of queue to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queue {
+    pub(crate) cargo: Cargo,
+    /// Whether it is that of a channel.
+    pub(crate) has_ends: bool,
+}
+
 impl Kind {
+    /// What kind of queue this is, if it is one.
+    pub(crate) fn queue(self) -> Option<Queue> {
+        let (cargo, has_ends) = match self {
+            Kind::Queue => (Cargo::Nothing, false),
+            Kind::Bytes | Kind::Objects => (Cargo::Messages, false),
+            Kind::Owners => (Cargo::Values, false),
+            Kind::PlainChannel => (Cargo::Nothing, true),
+            Kind::BytesChannel | Kind::ObjectsChannel => (Cargo::Messages, true),
+            Kind::OwnersChannel => (Cargo::Values, true),
+            Kind::Lock
+            | Kind::Spsc
+            | Kind::Value
+            | Kind::Event
+            | Kind::Parcel
+            | Kind::Boxed
+            | Kind::Slice
+            | Kind::Text
+            | Kind::Flight
+            | Kind::Arc
+            | Kind::ArcSlice => return None,
+        };
+        Some(Queue { cargo, has_ends })
+    }
+
     /// The kind word of an object with values of type `T`: the kind's number, and below it a hash
     /// of the type.
     pub(crate) fn with<T: Shm>(self) -> u64 {

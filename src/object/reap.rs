@@ -1,5 +1,6 @@
 //! Gives back the claims and holds of a dead process.
 
+use crate::heap::block::Carrier;
 use crate::heap::{AllocError, Pool};
 use crate::object::{block, flight};
 use crate::peer::{PeerId, attach, reaper};
@@ -26,9 +27,13 @@ pub(crate) fn reap_one(mapping: &Mapping, me: PeerId, index: u32) {
 /// more. Blocks are freed in the name of `me`.
 pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: PeerId) {
     let pool = Pool::new(mapping, region);
-    let carries = |carrier| block::carries(&pool, carrier);
+    // Nobody takes again what a child was about to return. Its parent may even have freed already
+    // what the child has returned, and would not come back for this.
+    let comes_again =
+        |carrier: Carrier| carrier.receiver().is_none() && block::carries(&pool, carrier);
     let recover = |object| block::recover(&pool, object, dead.owner());
-    let unheld = flight::settle(&pool, me, |empty| pool.clear(dead, me, carries, recover, empty));
+    let unheld =
+        flight::settle(&pool, me, |empty| pool.clear(dead, me, comes_again, recover, empty));
     // Only now: a slot that the dead process had claimed carries until it is recovered. A block is
     // stranded by a living process, which frees it next, or by a death, after which somebody comes
     // here. Only a message that a process forgot, to let go of the queue, waits for the next death,

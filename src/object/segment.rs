@@ -1,5 +1,7 @@
 //! A segment and its objects.
 
+#[cfg(test)]
+use crate::heap::Pool;
 use crate::object::{Handle, holding, reap};
 use crate::peer::Fault;
 use crate::segment::{Segment, registry};
@@ -25,6 +27,13 @@ impl Segment {
     pub fn reap(&self) -> Result<usize, Fault> {
         let me = holding::arrive(self.mapping())?;
         Ok(reap::reap_all(self.mapping(), me))
+    }
+
+    /// Number of blocks that are not free.
+    #[cfg(test)]
+    pub(crate) fn blocks_in_use(&self) -> usize {
+        let mapping = self.mapping();
+        Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
     }
 }
 

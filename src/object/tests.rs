@@ -2,18 +2,12 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::heap::Pool;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::BLOCK_HEADER_SIZE;
 use crate::{
     CreateError, Handle, Lock, Queue, RecvError, Segment, TryUpdateError, UpdateTimeoutError,
     Value, spsc,
 };
-
-fn blocks_in_use(segment: &Segment) -> usize {
-    let mapping = segment.mapping();
-    Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
-}
 
 fn pages_in_use(segment: &Segment) -> u64 {
     let file = std::fs::File::from(
@@ -30,11 +24,11 @@ fn dropped_objects_leave_no_block() {
     let opened = Queue::<u64>::open(&segment, queue.handle()).expect("the queue");
     let lock = Lock::new_in(&segment, 1_u8).expect("a lock");
     let ring = spsc::ring_in::<u8>(&segment, 9).expect("a ring");
-    assert_eq!(blocks_in_use(&segment), 3);
+    assert_eq!(segment.blocks_in_use(), 3);
     drop((queue, clone));
-    assert_eq!(blocks_in_use(&segment), 3, "one handle is left");
+    assert_eq!(segment.blocks_in_use(), 3, "one handle is left");
     drop((opened, lock, ring));
-    assert_eq!(blocks_in_use(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -49,7 +43,7 @@ fn many_objects_live_side_by_side() {
         assert_eq!(queue.recv(), Ok(n as u64));
     }
     drop(queues);
-    assert_eq!(blocks_in_use(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -86,7 +80,7 @@ fn a_refused_object_takes_nothing() {
     let segment = Segment::create(1 << 20).expect("a segment");
     let most = Queue::<u8>::with_capacity_in(&segment, 40_000).expect("most of the segment");
     assert!(Queue::<u8>::with_capacity_in(&segment, 40_000).is_err());
-    assert_eq!(blocks_in_use(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
     drop(most);
     for _ in 0..10 {
         drop(Queue::<u8>::with_capacity_in(&segment, 40_000).expect("room"));
@@ -121,7 +115,7 @@ fn handles_that_nobody_made_are_stale() {
         );
     }
     queue.send(1).expect("not disturbed");
-    assert_eq!(blocks_in_use(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -134,7 +128,7 @@ fn the_copy_of_a_segment_file_holds_objects_of_its_own() {
     let copy = Segment::open_file(&paths[1]).expect("the same segment id, in another file");
     let copied = Lock::<u64>::open(&copy, lock.handle()).expect("copied with the file");
     drop(lock);
-    assert_eq!(blocks_in_use(&original), 0, "nobody holds the original");
+    assert_eq!(original.blocks_in_use(), 0, "nobody holds the original");
     assert_eq!(*copied.lock().expect("free"), 7);
 }
 

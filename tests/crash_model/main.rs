@@ -139,6 +139,8 @@ const MODELS: &[Make] = &[
     || clean(models::parcel::models(ALL)),
     || clean(models::boxes::models(ALL)),
     || clean(models::flight::models(ALL)),
+    || clean(models::ends::models(ALL)),
+    || clean(models::result::models(ALL)),
     || clean(models::peers::models(ALL)),
     || clean(models::found::models()),
     models::controls::models,

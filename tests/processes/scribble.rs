@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use memmap2::MmapOptions;
 use offspring::{
     ByteQueue, Child, CreateError, Event, Fault, Lock, ObjectQueue, OnReceiverDeath, Queue,
-    QueueOptions, RecvError, RecvTimeoutError, Segment, SendTimeoutError, ShmBox, ShmVec,
-    TryRecvError, Value, Wait, spsc,
+    QueueOptions, RecvError, RecvTimeoutError, Segment, SendTimeoutError, Sender, ShmArc, ShmBox,
+    ShmVec, TryRecvError, Value, Wait, spsc,
 };
 use rustix::fs::SeekFrom;
 
@@ -151,6 +151,18 @@ struct Objects {
     bytes: ByteQueue,
     texts: ObjectQueue<Vec<String>>,
     boxes: Queue<ShmBox<[u64]>>,
+    handles: ObjectQueue<Handles>,
+}
+
+/// Objects that a message holds.
+type Handles = (Queue<u64>, Sender<u64>, ShmArc<u64>);
+
+/// A queue with a number in it, a sender without a receiver, and the number once more.
+fn some_handles(segment: &Segment, number: u64) -> Result<Handles, CreateError> {
+    let queue = Queue::with_capacity_in(segment, 2)?;
+    returned(queue.try_send(number));
+    let (sender, _) = QueueOptions::new().capacity(2).create_channel_in(segment)?;
+    Ok((queue, sender, ShmArc::new_in(segment, number)?))
 }
 
 type Ends = (spsc::Producer<u64>, spsc::Consumer<u64>);
@@ -171,6 +183,7 @@ impl Objects {
             bytes: ByteQueue::with_capacity_in(&segment, 3).expect("a queue"),
             texts: redelivering.create_objects_in(&segment).expect("a queue"),
             boxes: redelivering.create_in(&segment).expect("a queue"),
+            handles: redelivering.create_objects_in(&segment).expect("a queue"),
             segment,
         };
         objects.queue.send(1).expect("room");
@@ -179,6 +192,8 @@ impl Objects {
         objects.texts.send(vec!["text".repeat(99)]).expect("room");
         let one = ShmBox::from_slice_in(&objects.segment, &[1; 50]).expect("room");
         objects.boxes.send(one).expect("room");
+        let handles = some_handles(&objects.segment, 4).expect("room");
+        objects.handles.send(handles).expect("room");
         let ends = spsc::ring_in(&objects.segment, 3).expect("a ring");
         (objects, ends)
     }
@@ -187,7 +202,7 @@ impl Objects {
     fn operate(&self, random: &mut Random, timeout: Duration) {
         let Objects { segment, queue, redelivering, lock, count, value, gate, turn, .. } = self;
         let timeout = if random.chance(2) { Duration::ZERO } else { timeout };
-        match random.below(32) {
+        match random.below(36) {
             0 => returned(queue.send_timeout(random.next(), timeout)),
             1 => returned(queue.recv_timeout(timeout)),
             2 => returned(redelivering.send_timeout([random.next(); 3], timeout)),
@@ -261,6 +276,7 @@ impl Objects {
             22..27 => self.pass_messages(random, timeout),
             27 => returned(segment.reap()),
             28..31 => self.pass_boxes(random, timeout),
+            31..35 => self.pass_handles(random, timeout),
             _ => returned(
                 spsc::ring_in::<u64>(segment, 2)
                     .map(|(mut producer, _consumer)| producer.try_send(5)),
@@ -293,6 +309,31 @@ impl Objects {
                 returned(again.map(|again| again.try_recv()));
                 let vec = ShmVec::with_capacity_in(segment, 3);
                 returned(vec.map(|mut vec| vec.extend_from_slice(&vec![7_u8; len])));
+            }
+        }
+    }
+
+    /// Some operation with objects that only a message holds.
+    fn pass_handles(&self, random: &mut Random, timeout: Duration) {
+        let Objects { segment, handles, .. } = self;
+        match random.below(4) {
+            0 | 1 => {
+                if let Ok(made) = some_handles(segment, random.next()) {
+                    returned(handles.send_timeout(made, timeout));
+                }
+            }
+            2 => {
+                if let Ok((queue, sender, number)) = handles.recv_timeout(timeout) {
+                    returned((queue.try_recv(), sender.try_send(*number)));
+                    returned(sender.is_disconnected());
+                    if random.chance(2) {
+                        returned(handles.try_send((queue, sender, number)));
+                    }
+                }
+            }
+            _ => {
+                let again = ObjectQueue::<Handles>::open(segment, handles.handle());
+                returned(again.map(|again| again.try_recv().is_ok()));
             }
         }
     }
@@ -349,9 +390,10 @@ impl std::fmt::Debug for Objects {
             bytes,
             texts,
             boxes,
+            handles,
         } = self;
         write!(f, "{queue:?} {redelivering:?} {lock:?} {count:?} {value:?} {gate:?} {turn:?} ")?;
-        write!(f, "{bytes:?} {texts:?} {boxes:?}")
+        write!(f, "{bytes:?} {texts:?} {boxes:?} {handles:?}")
     }
 }
 

@@ -1,4 +1,5 @@
-//! A thousand processes make, use and drop objects and are killed at random. Afterwards nothing is
+//! A thousand processes make, use and drop objects, send boxes and handles, and are killed at
+//! random. Afterwards nothing is
 //! left of them: no block of the segments, no page, no descriptor, no file, no entry in the peer
 //! table.
 
@@ -7,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use offspring::{
-    Child, JoinError, Lock, LockError, OnReceiverDeath, Queue, QueueOptions, Segment,
-    SegmentOptions, fork,
+    Child, JoinError, Lock, LockError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, Receiver,
+    Segment, SegmentOptions, Sender, ShmArc, ShmBox, fork,
 };
 
 use crate::common;
@@ -32,7 +33,14 @@ struct Shared {
     jobs: Queue<u64>,
     answers: Queue<u64>,
     sum: Lock<[u64; 2]>,
+    boxes: Queue<ShmBox<[u64]>>,
+    handles: ObjectQueue<Handles>,
+    ends: (Sender<u64>, Receiver<u64>),
 }
+
+/// Objects that only their message holds: a queue with a number in it, both ends of a channel, and
+/// the number once more.
+type Handles = (Queue<u64>, Sender<u64>, Receiver<u64>, ShmArc<u64>);
 
 impl Shared {
     fn new(segment: Segment) -> Shared {
@@ -42,9 +50,36 @@ impl Shared {
             jobs: Queue::with_capacity(8).expect("a queue"),
             answers: redelivers.create_in(&segment).expect("a queue"),
             sum: Lock::new_in(&segment, [0; 2]).expect("a lock"),
+            boxes: redelivers.create_in(&segment).expect("a queue"),
+            handles: redelivers.create_objects_in(&segment).expect("a queue"),
+            ends: redelivers.create_channel_in(&segment).expect("a channel"),
             segment,
         }
     }
+}
+
+/// Sends what is more than bytes, and takes what is there.
+fn carry(shared: &Shared, round: u64) {
+    let segment = &shared.segment;
+    let numbers = vec![round; 1 + (round % 500) as usize];
+    let _ = shared.boxes.try_send(ShmBox::from_slice_in(segment, &numbers).expect("room"));
+    if let Ok(numbers) = shared.boxes.try_recv() {
+        assert!(numbers.iter().all(|&number| number == numbers[0]), "somebody else's");
+    }
+    let queue = Queue::with_capacity_in(segment, 1).expect("room");
+    queue.send(round).expect("room");
+    let (sender, receiver) =
+        QueueOptions::new().capacity(1).create_channel_in(segment).expect("room");
+    let again = ShmArc::new_in(segment, round).expect("room");
+    let _ = shared.handles.try_send((queue, sender, receiver, again));
+    if let Ok((queue, sender, receiver, again)) = shared.handles.try_recv() {
+        assert_eq!(queue.try_recv(), Ok(*again));
+        sender.send(*again).expect("there is a receiver");
+        drop(sender);
+        assert!(receiver.iter().all(|number| number == *again), "somebody else's");
+    }
+    let _ = shared.ends.0.try_send(round);
+    let _ = shared.ends.1.try_recv();
 }
 
 /// What each process does until it is killed.
@@ -60,6 +95,7 @@ fn live(shared: &Shared, number: u64) -> ! {
         let opened = Lock::<u64>::open(&Segment::commons().expect("the commons"), lock.handle())
             .expect("it is there");
         assert_eq!(*opened.lock().expect("clean"), round);
+        carry(shared, round);
         let _ = shared.jobs.try_send(round);
         let _ = shared.jobs.try_recv();
         let _ = shared.answers.send_timeout(round, Duration::from_millis(1));
@@ -113,6 +149,12 @@ fn nothing_is_left_of_a_thousand_processes() {
         // What they shared still works.
         while shared.jobs.try_recv().is_ok() {}
         while shared.answers.try_recv().is_ok() {}
+        println!(
+            "left for others: {} boxes, {} messages with handles, {} in the channel",
+            shared.boxes.len(),
+            shared.handles.len(),
+            shared.ends.1.len()
+        );
         for n in 0..20 {
             shared.jobs.try_send(n).expect("room");
             assert_eq!(shared.jobs.try_recv(), Ok(n));
@@ -128,6 +170,9 @@ fn nothing_is_left_of_a_thousand_processes() {
     }
     assert_eq!(commons.reap().expect("attached"), 0, "joining had cleared up everything");
     assert_eq!(segment.reap().expect("attached"), 0, "joining had cleared up everything");
+    for segment in [&commons, &segment] {
+        assert_eq!(segment.stats().expect("attached").in_use.blocks, 0, "of the dead");
+    }
     let pages_after = self::pages(&commons);
     println!("pages of the commons: {pages} bytes before, {pages_after} after");
     assert!(pages_after <= pages + KEPT_PAGES, "{pages} bytes before, {pages_after} after");

@@ -1,20 +1,12 @@
 //! Cases of boxes. Whatever a kill leaves, a box is its sender's, its message's or its receiver's, and
 //! all of the memory can be had again.
 
-use std::time::Duration;
-
-use offspring::{OnReceiverDeath, Queue, QueueOptions, Segment, ShmBox, ShmVec, TryRecvError};
+use offspring::{OnReceiverDeath, Queue, Segment, ShmBox, ShmVec};
 
 use crate::Plan;
-use crate::common::fd::SegmentFd;
-use crate::common::room::room;
-use crate::common::trace::{Errand, Tracee, mark};
-use crate::stage::{BOTH, Found, Helper, How, Scene, Tally, found};
-
-const LONG: Duration = Duration::from_secs(20);
-
-/// What the last box says, by which survivors know that nothing more comes.
-const SENTINEL: u8 = 99;
+use crate::common::trace::mark;
+use crate::post::{Post, boxed, line};
+use crate::stage::{Found, Helper, Tally, found};
 
 type Bytes = ShmBox<[u8]>;
 
@@ -48,11 +40,9 @@ impl Op {
     }
 
     fn perform(self, segment: &Segment, queue: &Queue<Bytes>) {
-        // Attached from here on.
-        std::hint::black_box(queue.len());
         match self {
             Op::Send => {
-                let bytes = made(segment, 2);
+                let bytes = boxed(segment, 2);
                 mark();
                 queue.send(bytes).expect("room");
             }
@@ -62,10 +52,10 @@ impl Op {
             }
             Op::Make => {
                 mark();
-                std::mem::forget(made(segment, 7));
+                std::mem::forget(boxed(segment, 7));
             }
             Op::Drop => {
-                let bytes = made(segment, 7);
+                let bytes = boxed(segment, 7);
                 mark();
                 drop(bytes);
             }
@@ -78,8 +68,8 @@ impl Op {
             }
             Op::DropLast => {
                 let last = Queue::with_capacity_in(segment, 3).expect("room");
-                last.send(made(segment, 7)).expect("room");
-                last.send(made(segment, 8)).expect("room");
+                last.send(boxed(segment, 7)).expect("room");
+                last.send(boxed(segment, 8)).expect("room");
                 mark();
                 drop(last);
             }
@@ -88,90 +78,6 @@ impl Op {
                 assert_eq!(segment.reap(), Ok(1));
             }
         }
-        mark();
-    }
-}
-
-fn made(segment: &Segment, number: u8) -> Bytes {
-    ShmBox::from_slice_in(segment, &[number; 300]).expect("room")
-}
-
-/// The number of a box, in which all bytes must be the same.
-fn number_of(bytes: &Bytes) -> u8 {
-    let number = bytes[0];
-    assert!(bytes.len() == 300 && bytes.iter().all(|&byte| byte == number), "torn: {bytes:?}");
-    number
-}
-
-/// A segment with a queue, in which box 1 is, and what memory there was without it.
-struct Post {
-    segment: Segment,
-    queue: Queue<Bytes>,
-    baseline: String,
-}
-
-impl Post {
-    fn new(op: Op, policy: OnReceiverDeath) -> Post {
-        let segment = Segment::create(1 << 15).expect("a segment");
-        let options = QueueOptions::new().capacity(2).on_receiver_death(policy).clone();
-        let queue = options.create_in(&segment).expect("a queue");
-        let baseline = Errand::send(30, || room(&segment)).answer().expect("a number");
-        segment.reap().expect("attached");
-        queue.send(made(&segment, 1)).expect("room");
-        if op == Op::Reap {
-            Helper::start(|| {
-                let other = Queue::with_capacity_in(&segment, 2).expect("room");
-                other.send(made(&segment, 9)).expect("room");
-                std::mem::forget(made(&segment, 8));
-                other
-            })
-            .kill();
-        }
-        Post { segment, queue, baseline }
-    }
-
-    /// Receives everything, fills the queue and drains it twice, and counts the memory.
-    fn check(&self, how: How) -> String {
-        let queue = &self.queue;
-        if how == How::Reaped {
-            self.segment.reap().expect("attached");
-        }
-        let mut text = String::new();
-        let mut sentinel_is_in = false;
-        loop {
-            match queue.try_recv() {
-                Ok(bytes) if number_of(&bytes) == SENTINEL => break,
-                Ok(bytes) => text += &format!("{}, ", number_of(&bytes)),
-                Err(TryRecvError::Empty) if !sentinel_is_in => {
-                    let sentinel = made(&self.segment, SENTINEL);
-                    let sent = queue.send_timeout(sentinel, Duration::from_millis(3));
-                    sentinel_is_in = sent.is_ok();
-                }
-                Err(TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(1)),
-                Err(other) => panic!("{other}"),
-            }
-        }
-        // What comes back from the dead keeps no order.
-        while let Ok(bytes) = queue.recv_timeout(Duration::from_millis(1)) {
-            text += &format!("{}, ", number_of(&bytes));
-        }
-        for _ in 0..2 {
-            for number in 0..queue.capacity() {
-                let bytes = made(&self.segment, number as u8);
-                match how {
-                    How::Alone => queue.send_timeout(bytes, LONG).expect("the whole capacity"),
-                    How::Reaped => queue.try_send(bytes).expect("the whole capacity"),
-                }
-            }
-            assert!(queue.try_send(made(&self.segment, 0)).expect_err("no more").is_full());
-            for number in 0..queue.capacity() {
-                assert_eq!(number_of(&queue.try_recv().expect("in order")), number as u8);
-            }
-        }
-        assert!(queue.is_empty());
-        let room = room(&self.segment);
-        assert_eq!(room, self.baseline, "after {text}");
-        text + &format!("{} lost", queue.lost())
     }
 }
 
@@ -188,18 +94,42 @@ fn expected(op: Op, policy: OnReceiverDeath) -> Vec<Found> {
 
 fn plan(op: Op, policy: OnReceiverDeath) -> Plan {
     Plan::new("box", op.name(), format!("{policy:?}"), move |tally: &mut Tally| {
-        let post = Post::new(op, policy);
-        let scene = Scene {
-            segment: post.segment.as_fd(),
-            victim: &|| Tracee::start(|| op.perform(&post.segment, &post.queue)),
-            expected: expected(op, policy),
-            check: &|how| post.check(how),
-            beside: None,
-            helpers: Vec::new(),
-            hows: BOTH,
-        };
-        scene.visit(tally, None);
+        let post = Post::<Queue<Bytes>>::new(policy, 2);
+        if op == Op::Reap {
+            Helper::start(|| {
+                let other = Queue::with_capacity_in(&post.segment, 2).expect("room");
+                other.send(boxed(&post.segment, 9)).expect("room");
+                std::mem::forget(boxed(&post.segment, 8));
+                other
+            })
+            .kill();
+        }
+        post.visit(tally, &|segment, queue| op.perform(segment, queue), expected(op, policy));
     })
+}
+
+/// Lines of victims: one sends or receives a box, and those who come after it send one or clear up.
+pub fn lines(full: bool) -> Vec<Plan> {
+    let of = |object, op: Op, reaps, samples| {
+        let operation = if reaps { "box: reap" } else { "box: send" };
+        line(
+            object,
+            operation,
+            op.name(),
+            move |segment, queue| op.perform(segment, queue),
+            reaps,
+            samples,
+        )
+    };
+    if !full {
+        return vec![of("two victims", Op::Receive, false, &[2])];
+    }
+    vec![
+        of("two victims", Op::Send, false, &[4]),
+        of("two victims", Op::Receive, false, &[4]),
+        of("two victims", Op::Send, true, &[1]),
+        of("three victims", Op::Receive, false, &[2, 2]),
+    ]
 }
 
 /// All cases. What does not touch the queue is the same with either policy.

@@ -29,6 +29,7 @@ mod boxes;
 mod common;
 #[cfg(target_arch = "x86_64")]
 mod event;
+#[cfg(target_arch = "x86_64")]
 mod flights;
 #[cfg(target_arch = "x86_64")]
 mod heap;
@@ -40,6 +41,8 @@ mod lock;
 mod messages;
 #[cfg(target_arch = "x86_64")]
 mod peers;
+#[cfg(target_arch = "x86_64")]
+mod post;
 #[cfg(target_arch = "x86_64")]
 mod queue;
 #[cfg(target_arch = "x86_64")]
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
     plans.extend(peers::lines(full));
     plans.extend(heap::lines(full));
     plans.extend(messages::lines(full));
+    plans.extend(boxes::lines(full));
     plans.extend(lock::lines(full));
     plans.extend(value::lines(full));
     plans.extend(event::lines(full));

@@ -14,7 +14,7 @@ pub(crate) mod value;
 use crate::heap::block::Carrier;
 use crate::heap::pool::Attached;
 use crate::heap::{BlockId, Pool};
-use crate::object::kind::Kind;
+use crate::object::kind::{self, Cargo, Kind};
 use crate::peer::table::State;
 
 pub(crate) use line::MOST_ALIGN;
@@ -44,63 +44,30 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     }
 }
 
+/// What kind of queue an object is, if it is one.
+fn queue_of(object: Attached) -> Option<kind::Queue> {
+    Kind::of(object.kind)?.queue()
+}
+
 /// Frees what an object holds that is about to be freed itself, in the name of `owner`. True if
 /// flights were among it, so that what they held may be unheld now.
 pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
-    match Kind::of(object.kind) {
-        Some(Kind::Bytes | Kind::Objects | Kind::BytesChannel | Kind::ObjectsChannel) => {
-            queue::empty(pool, object, owner)
-        }
-        // Where in a slot the names are, only the type of the values knows.
-        Some(Kind::Owners | Kind::OwnersChannel) => pool.discard_all(owner, |carrier| {
+    match queue_of(object).map(|queue| queue.cargo) {
+        Some(Cargo::Messages) => queue::empty(pool, object, owner),
+        Some(Cargo::Values) => pool.discard_all(owner, |carrier| {
             carrier.block == object.id.to_bits() && carrier.generation == object.generation
         }),
-        Some(
-            Kind::Queue
-            | Kind::PlainChannel
-            | Kind::Lock
-            | Kind::Spsc
-            | Kind::Value
-            | Kind::Event
-            | Kind::Parcel
-            | Kind::Boxed
-            | Kind::Slice
-            | Kind::Text
-            | Kind::Flight
-            | Kind::Arc
-            | Kind::ArcSlice,
-        )
-        | None => false,
+        Some(Cargo::Nothing) | None => false,
     }
 }
 
 /// Ends a channel or a ring of two if nobody has the ends of a role any more. For use after an end in a
 /// message was given up.
 pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
-    match Kind::of(object.kind) {
-        Some(
-            Kind::PlainChannel | Kind::BytesChannel | Kind::ObjectsChannel | Kind::OwnersChannel,
-        ) => {
-            queue::conclude(pool, object);
-        }
-        Some(Kind::Spsc) => spsc::conclude(pool, object),
-        Some(
-            Kind::Queue
-            | Kind::Bytes
-            | Kind::Objects
-            | Kind::Owners
-            | Kind::Lock
-            | Kind::Value
-            | Kind::Event
-            | Kind::Parcel
-            | Kind::Boxed
-            | Kind::Slice
-            | Kind::Text
-            | Kind::Flight
-            | Kind::Arc
-            | Kind::ArcSlice,
-        )
-        | None => {}
+    if queue_of(object).is_some_and(|queue| queue.has_ends) {
+        queue::conclude(pool, object);
+    } else if Kind::of(object.kind) == Some(Kind::Spsc) {
+        spsc::conclude(pool, object);
     }
 }
 
@@ -115,31 +82,9 @@ pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
         });
     }
     let container = || pool.shared(BlockId::from_bits(carrier.block)?, carrier.generation);
-    let carries = container().is_some_and(|object| match Kind::of(object.kind) {
-        Some(
-            Kind::Bytes
-            | Kind::Objects
-            | Kind::BytesChannel
-            | Kind::ObjectsChannel
-            | Kind::Owners
-            | Kind::OwnersChannel,
-        ) => queue::carries(pool, object, carrier.position),
-        Some(
-            Kind::Queue
-            | Kind::PlainChannel
-            | Kind::Lock
-            | Kind::Spsc
-            | Kind::Value
-            | Kind::Event
-            | Kind::Parcel
-            | Kind::Boxed
-            | Kind::Slice
-            | Kind::Text
-            | Kind::Flight
-            | Kind::Arc
-            | Kind::ArcSlice,
-        )
-        | None => false,
+    let carries = container().is_some_and(|object| {
+        queue_of(object).is_some_and(|queue| queue.cargo != Cargo::Nothing)
+            && queue::carries(pool, object, carrier.position)
     });
     // The container last: if it is gone by now, then what was read as its slot was none.
     carries && container().is_some()

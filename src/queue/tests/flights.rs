@@ -4,7 +4,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::event::Event;
-use crate::heap::Pool;
 use crate::lock::Lock;
 use crate::object::Handle;
 use crate::object::transfer::{RecvError, SendError};
@@ -15,11 +14,6 @@ use crate::value::Value;
 
 fn segment() -> Segment {
     Segment::create(1 << 20).expect("a segment")
-}
-
-fn blocks(segment: &Segment) -> usize {
-    let mapping = segment.mapping();
-    Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
 }
 
 fn objects<T>(segment: &Segment) -> ObjectQueue<T> {
@@ -44,12 +38,12 @@ fn a_message_holds_its_objects_when_the_sender_has_dropped_them() {
     let segment = segment();
     let queue = objects::<Queue<u64>>(&segment);
     queue.send(numbers(&segment, 7)).expect("room");
-    assert_eq!(blocks(&segment), 3, "the queue, its message and that one's flight");
+    assert_eq!(segment.blocks_in_use(), 3, "the queue, its message and that one's flight");
     let received = queue.recv().expect("sent");
     assert_eq!(received.recv(), Ok(7));
-    assert_eq!(blocks(&segment), 2);
+    assert_eq!(segment.blocks_in_use(), 2);
     drop(received);
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -71,7 +65,7 @@ fn every_kind_of_object_travels() {
     let event = there_and_back(&segment, event);
     assert!(event.is_auto_reset() && event.is_set() == Ok(true));
     drop((bytes, lock, value, event));
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -89,7 +83,7 @@ fn a_message_of_any_length_holds_any_number_of_objects() {
                 assert_eq!(received.try_recv(), Ok(number as u64), "{count}, {len}");
             }
             drop(received);
-            assert_eq!(blocks(&segment), 1, "{count} objects and {len} bytes");
+            assert_eq!(segment.blocks_in_use(), 1, "{count} objects and {len} bytes");
         }
     }
 }
@@ -100,9 +94,9 @@ fn a_queue_that_goes_frees_what_its_messages_hold() {
     let queue = objects::<(Queue<u64>, String)>(&segment);
     queue.send((numbers(&segment, 1), String::new())).expect("room");
     queue.send((numbers(&segment, 2), "long".repeat(100))).expect("room");
-    assert_eq!(blocks(&segment), 6);
+    assert_eq!(segment.blocks_in_use(), 6);
     drop(queue);
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 /// A queue whose messages hold queues of the same kind.
@@ -118,9 +112,9 @@ fn a_long_chain_of_queues_in_messages_is_freed_without_a_deep_stack() {
         next.send(Nest(outer)).map_err(|error| error.to_string()).expect("room");
         outer = next;
     }
-    assert_eq!(blocks(&segment), 601);
+    assert_eq!(segment.blocks_in_use(), 601);
     drop(outer);
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -130,11 +124,11 @@ fn a_queue_in_its_own_message_stays_until_it_is_taken_out() {
     queue.send(Nest(queue.clone())).map_err(|error| error.to_string()).expect("room");
     let handle = queue.handle();
     drop(queue);
-    assert_eq!(blocks(&segment), 2, "it holds itself");
+    assert_eq!(segment.blocks_in_use(), 2, "it holds itself");
     let again = ObjectQueue::<Nest>::open(&segment, handle).expect("there");
     drop(again.recv().expect("sent"));
     drop(again);
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -146,14 +140,14 @@ fn the_same_object_may_be_in_a_message_twice_and_in_several() {
         queue.send([made.clone(), made.clone()]).expect("room");
     }
     drop(made);
-    assert_eq!(blocks(&segment), 5);
+    assert_eq!(segment.blocks_in_use(), 5);
     let first = queue.recv().expect("sent");
     assert_eq!(first[0].handle(), first[1].handle());
     drop(first);
     drop(queue.recv().expect("sent"));
-    assert_eq!(blocks(&segment), 3);
+    assert_eq!(segment.blocks_in_use(), 3);
     assert_eq!(queue.recv().expect("sent")[1].recv(), Ok(7));
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -166,9 +160,9 @@ fn what_is_not_sent_comes_back_and_holds_nothing() {
     let closed = queue.send(full).expect_err("closed").into_inner();
     assert_eq!(closed.recv(), Ok(2));
     drop(closed);
-    assert_eq!(blocks(&segment), 3);
+    assert_eq!(segment.blocks_in_use(), 3);
     assert_eq!(queue.recv().expect("sent").recv(), Ok(1));
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -187,7 +181,7 @@ fn a_full_segment_gives_the_value_back() {
     queue.send(made).expect("room");
     drop(fill);
     assert_eq!(queue.recv().expect("sent").recv(), Ok(7));
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 /// Fails, or panics, after it has encoded its queue.
@@ -221,7 +215,7 @@ fn an_encoder_that_stops_halfway_holds_nothing() {
     let value = Breaks(numbers(&segment, 7), true);
     let send = std::panic::AssertUnwindSafe(|| queue.send(value).is_ok());
     assert!(std::panic::catch_unwind(send).is_err(), "it panics");
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
     // And the thread is not in a message any more.
     let made = numbers(&segment, 7);
     let text = serde_json::to_string(&made).expect("text");
@@ -270,7 +264,7 @@ fn a_message_in_the_middle_of_another_does_no_harm() {
     let received = there_and_back(&segment, Meanwhile { other, own });
     assert_eq!(received.own.recv(), Ok(7));
     drop(received);
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -295,7 +289,7 @@ fn outside_of_messages_a_handle_is_a_name() {
     let wrong = serde_json::from_str::<Queue<u32>>(&text).expect_err("of another type");
     assert!(wrong.to_string().contains(&Fault::WrongType.to_string()), "{wrong}");
     drop((opened, made));
-    assert_eq!(blocks(&segment), 0, "a name holds nothing");
+    assert_eq!(segment.blocks_in_use(), 0, "a name holds nothing");
     let gone = serde_json::from_str::<Queue<u64>>(&text).expect_err("gone");
     assert!(gone.to_string().contains("the object is gone"), "{gone}");
     assert!(postcard::from_bytes::<Queue<u64>>(&bytes).is_err());
@@ -331,7 +325,7 @@ fn text_in_a_message_carries_names() {
     let (InText(first), second) = queue.recv().expect("sent");
     assert_eq!((first.recv(), second.recv()), (Ok(1), Ok(2)));
     drop((named, first, second));
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -346,7 +340,7 @@ fn a_message_of_another_type_is_an_error_and_leaves_nothing() {
     let RecvError::Rejected(error) = error else { panic!("{error}") };
     assert_eq!(error.cause, Fault::WrongType.to_string());
     assert_eq!(queue.recv().expect("not affected").recv(), Ok(2));
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -358,7 +352,7 @@ fn bytes_that_pretend_to_be_a_handle_are_an_error() {
     assert!(matches!(queue.recv(), Err(RecvError::Rejected(_))));
     queue.send_encoded(&[0, 9, 9, 9]).expect("room");
     assert!(matches!(queue.recv(), Err(RecvError::Rejected(_))));
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 #[test]
@@ -368,5 +362,5 @@ fn a_handle_that_the_type_leaves_out_is_let_go_of() {
     queue.send((numbers(&segment, 1), 7)).expect("room");
     let other = ObjectQueue::<(u8, u8, u8)>::from_bytes(queue.bytes().clone());
     assert_eq!(other.recv().expect("three bytes"), (1, 0, 7));
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::heap::Pool;
 use crate::object::CreateError;
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
@@ -20,11 +19,6 @@ fn segment() -> Segment {
     Segment::create(1 << 20).expect("a segment")
 }
 
-fn blocks(segment: &Segment) -> usize {
-    let mapping = segment.mapping();
-    Pool::new(mapping, mapping.region().expect("mapped")).blocks_in_use()
-}
-
 #[test]
 fn messages_of_every_length_arrive_whole_and_leave_nothing() {
     let segment = segment();
@@ -33,9 +27,9 @@ fn messages_of_every_length_arrive_whole_and_leave_nothing() {
         for len in [0, 1, 111, 112, 113, 256, 4095, 4096, 4097, 65_535, 65_536, 300_000] {
             let bytes: Vec<u8> = (0..len).map(|index| index as u8 ^ round).collect();
             queue.send(&bytes).expect("room");
-            assert_eq!(blocks(&segment), 1 + usize::from(len > 112));
+            assert_eq!(segment.blocks_in_use(), 1 + usize::from(len > 112));
             assert_eq!(*queue.recv().expect("a message"), *bytes);
-            assert_eq!(blocks(&segment), 1, "{len} bytes");
+            assert_eq!(segment.blocks_in_use(), 1, "{len} bytes");
         }
     }
 }
@@ -55,7 +49,7 @@ fn a_loan_that_is_not_sent_gives_its_memory_back() {
     drop(queue.recv().expect("a message"));
     loan.send().expect("room");
     assert_eq!(*queue.recv().expect("a message"), [9; 1000]);
-    assert_eq!(blocks(&segment), 1);
+    assert_eq!(segment.blocks_in_use(), 1);
 }
 
 /// It once borrowed its queue, and an error with it could not be returned.
@@ -95,7 +89,7 @@ fn a_loan_is_filled_and_dropped_in_other_threads() {
         std::thread::spawn(move || drop(unused)).join().expect("no panic");
         std::thread::spawn(move || loan.send().expect("room")).join().expect("no panic");
         assert_eq!(*queue.recv().expect("a message"), vec![7; len]);
-        assert_eq!(blocks(&segment), 1, "{len} bytes");
+        assert_eq!(segment.blocks_in_use(), 1, "{len} bytes");
     }
 }
 
@@ -109,13 +103,13 @@ fn a_loan_outlives_all_handles_of_its_queue() {
             drop(queue);
             loan.fill(7);
             assert_eq!(*loan, vec![7; len]);
-            assert_eq!(blocks(&segment), 1 + usize::from(len > 112), "it keeps the queue");
+            assert_eq!(segment.blocks_in_use(), 1 + usize::from(len > 112), "it keeps the queue");
             if is_sent {
                 loan.send().expect("room, though nobody receives it");
             } else {
                 std::thread::spawn(move || drop(loan)).join().expect("no panic");
             }
-            assert_eq!(blocks(&segment), 0, "{len} bytes, sent: {is_sent}");
+            assert_eq!(segment.blocks_in_use(), 0, "{len} bytes, sent: {is_sent}");
         }
     }
     let queue = ByteQueue::with_capacity_in(&segment(), 4).expect("a queue");
@@ -163,7 +157,7 @@ fn a_forgotten_message_costs_a_slot_and_memory_until_its_queue_is_gone() {
     drop(queue);
     let queue = ByteQueue::with_capacity_in(&segment, 2).expect("a queue");
     queue.send(&[2; 900_000]).expect("the memory of the forgotten one");
-    assert_eq!(blocks(&segment), 2);
+    assert_eq!(segment.blocks_in_use(), 2);
 }
 
 #[test]
@@ -174,10 +168,10 @@ fn a_queue_that_goes_takes_its_messages_with_it() {
         queue.send(&vec![1; len]).expect("room");
     }
     let message = queue.recv().expect("a message");
-    assert_eq!(blocks(&segment), 3);
+    assert_eq!(segment.blocks_in_use(), 3);
     drop(message);
     drop(queue);
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -248,7 +242,7 @@ fn values_of_any_type_arrive() {
     maps.send(map.clone()).expect("room");
     assert_eq!(maps.recv().expect("a map"), map);
     drop(maps);
-    assert_eq!(blocks(&segment), 0);
+    assert_eq!(segment.blocks_in_use(), 0);
 }
 
 #[test]
@@ -298,7 +292,7 @@ fn what_cannot_be_sent_is_the_senders_error_and_changes_nothing() {
     let error = queue.send(vec![7_u8; 2 << 20]).expect_err("too large");
     assert!(matches!(&error, SendError::Rejected(_, EncodeError::Memory(_))), "{error}");
     assert_eq!(error.into_inner(), vec![7_u8; 2 << 20], "the value comes back");
-    assert_eq!(blocks(&segment), 3, "the queues");
+    assert_eq!(segment.blocks_in_use(), 3, "the queues");
 }
 
 #[test]

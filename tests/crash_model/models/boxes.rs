@@ -9,7 +9,11 @@ use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::block::Carrier;
 use crate::heap::pool::{Carried, Owned};
 use crate::heap::{BlockId, Pool};
-use crate::models::heap::{self, FREE, OWNED, SHARED, attached, decode, peer, with};
+use crate::models::carried::{
+    self, CARRIED, after_the_last, drain, header, is_occupied, is_there, mistaken_reaper, slot,
+    slot_at, within_block, within_header,
+};
+use crate::models::heap::{self, FREE, OWNED, SHARED, decode, with};
 use crate::object::carry::{self, Arrival, Departure, Transfer};
 use crate::object::kind::Kind;
 use crate::object::parcel::Envelope;
@@ -17,24 +21,15 @@ use crate::object::place::{self, HANDLE};
 use crate::object::transfer::{TryRecvError, TrySendError};
 use crate::object::{Handle, block, flight, reap};
 use crate::peer::id::index_of;
-use crate::peer::table::Table;
-use crate::peer::{Fault, attach, reaper};
+use crate::peer::{Fault, PeerId};
 use crate::queue::{OnReceiverDeath, Queue, QueueOptions};
-use crate::ring::position::{Phase, Position, SlotWord};
+use crate::ring::position::{Phase, SlotWord};
 use crate::segment::Segment;
-use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, HEADERS};
-use crate::segment::region::{self, Mapping};
+use crate::segment::layout::{BLOCK, BLOCKS};
 use crate::world::{self, Fate, Local, Note, read, write};
 
 /// What a block holds while it is being written.
 const TORN: u64 = u64::MAX;
-const CARRIED: u64 = 3;
-
-// Where the words lie; `src/object/block/queue.rs` and `src/heap/block.rs` assert it.
-const SLOTS: usize = BLOCKS as usize + 640;
-const STRIDE: usize = 128;
-const CARRIER: usize = 32;
-const HOLDERS: usize = 64;
 
 /// What is done otherwise than in the crate. Controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +44,9 @@ pub enum Mistake {
 }
 
 /// A value that owns up to two blocks. It does nothing when it is dropped.
-struct Cargo {
-    number: u64,
-    blocks: [Option<Carried>; 2],
+pub(super) struct Cargo {
+    pub(super) number: u64,
+    pub(super) blocks: [Option<Carried>; 2],
 }
 
 /// As a slot has it.
@@ -64,13 +59,13 @@ fn to_word(block: Option<Carried>) -> u64 {
     })
 }
 
-fn from_word(word: u64) -> Option<Carried> {
+pub(super) fn from_word(word: u64) -> Option<Carried> {
     let id = BlockId::from_bits(word & 15)?;
     (word != NONE).then_some(Carried { id, generation: (word >> 4) as u32 })
 }
 
 impl Cargo {
-    fn to_envelope(&self) -> Envelope {
+    pub(super) fn to_envelope(&self) -> Envelope {
         let mut envelope: Envelope = bytemuck::Zeroable::zeroed();
         let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut envelope));
         let [first, second] = self.blocks.map(to_word);
@@ -92,7 +87,7 @@ impl Cargo {
         })
     }
 
-    fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         for owned in self.owned().into_iter().flatten() {
             with(world::me(), |mapping, region, _| Pool::new(mapping, region).give_back(&owned));
         }
@@ -126,16 +121,6 @@ thread_local! {
 // SAFETY: only the model uses it.
 unsafe impl Transfer for Cargo {
     type Wire = Envelope;
-
-    const OWNS: bool = true;
-
-    fn as_wire(&self) -> Option<&Envelope> {
-        None
-    }
-
-    fn from_wire(_wire: Envelope) -> Option<Cargo> {
-        None
-    }
 
     fn pack(&mut self, departure: &Departure<'_>) -> Result<Envelope, Fault> {
         let owned = self.owned();
@@ -221,13 +206,7 @@ impl Setting {
         if self.alone {
             text += ", alone";
         }
-        if self.reapers > 0 {
-            text += &format!(", {} reapers", self.reapers);
-        }
-        text += &format!(", {} die", self.deaths);
-        if let Some(preemptions) = self.preemptions {
-            text += &format!(", {preemptions} preemptions");
-        }
+        text += &carried::limits(self.reapers, self.deaths, self.preemptions);
         let processes = self.processes();
         let monitor = Watch { capacity: self.capacity, policy: self.policy, there: self.there > 0 };
         let Setting { deaths, preemptions, .. } = self;
@@ -241,41 +220,19 @@ impl Setting {
     }
 
     fn len(&self) -> u64 {
-        640 + (self.capacity * STRIDE) as u64
+        carried::len(self.capacity)
     }
 
     fn set_up(&self) {
         MISTAKE.set(self.mistake);
-        // The processes, and whoever makes the last checks.
         let last = self.processes().len();
-        region::lay_out(ALL, last + 1);
-        let mapping = Mapping::new(0);
-        let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers())
-            .expect("a table");
-        for process in 0..=last {
-            table.join(&attached(process)).expect("room");
-        }
-        with(0, |mapping, region, me| {
-            let pool = Pool::new(mapping, region);
-            // Every block has its pages, and nothing else.
-            let kind = Kind::Boxed.named::<()>();
-            let blocks: Vec<_> =
-                (0..ALL).map(|_| pool.allocate(me, kind, 1).expect("a block")).collect();
-            blocks.iter().for_each(|owned| pool.give_back(owned));
-            (0..ALL).for_each(|block| write(header(block), 0));
-            let owned = pool
-                .allocate(me, carry::queue_kind::<Cargo>(), self.len())
-                .expect("the first block");
-            assert_eq!(owned.id.to_bits(), HANDLE.block, "the lowest is the next");
-            place::lie_at(BLOCKS, self.len(), HANDLE);
+        carried::set_up(last, ALL, Kind::Boxed.named::<()>());
+        // Whoever makes the last checks has it, too.
+        let others = (1..self.parts.len()).chain((!self.alone).then_some(last));
+        carried::share_queue(carry::queue_kind::<Cargo>(), self.len(), others, || {
             let mut options = QueueOptions::new();
             options.capacity(self.capacity).on_receiver_death(self.policy);
-            drop(options.create::<Cargo>().expect("a queue"));
-            pool.share(&owned, me);
-            let last = if self.alone { 0 } else { last };
-            for process in (1..self.parts.len()).chain((last > 0).then_some(last)) {
-                pool.attach(owned.id, owned.generation(), peer(process), |_| {});
-            }
+            options.create::<Cargo>().expect("a queue")
         });
         if self.there > 0 {
             let cargo = load(1, self.there).expect("room");
@@ -307,25 +264,13 @@ impl Setting {
         let others = self.parts.len();
         for reaper in others..others + self.reapers {
             processes.push(match mistake {
-                Mistake::FreesTaken => Process {
-                    may_run: heap::reaper_of(reaper, others).may_run,
-                    ..Process::new("reaper", move |_| {
-                        reap_mistaken(reaper);
-                        None
-                    })
-                },
+                Mistake::FreesTaken => mistaken_reaper(reaper, others, clear_mistaken),
                 _ => heap::reaper_of(reaper, others),
             });
         }
         if crowded {
-            // If all receivers are gone, somebody else makes room for the senders.
-            let receivers: Vec<bool> = self.parts.iter().map(|part| !is_sender(part)).collect();
-            processes.push(Process::immortal(
-                "drains",
-                move |fates| {
-                    (receivers.iter().zip(fates))
-                        .all(|(receives, &fate)| !receives || fate != Fate::Running)
-                },
+            processes.push(drain(
+                self.parts.iter().map(|part| !is_sender(part)).collect(),
                 move |local| receive(len, Some(senders), Mistake::None, local),
             ));
         }
@@ -339,14 +284,6 @@ impl Part {
     }
 }
 
-fn header(block: u64) -> usize {
-    (HEADERS + block * BLOCK_HEADER_SIZE) as usize
-}
-
-fn slot(index: usize) -> usize {
-    SLOTS + index * STRIDE
-}
-
 fn queue(len: u64) -> Queue<Cargo> {
     place::lie_at(BLOCKS, len, HANDLE);
     let segment = Segment::commons().expect("a segment");
@@ -354,7 +291,7 @@ fn queue(len: u64) -> Queue<Cargo> {
 }
 
 /// Makes a value; `None` if there is no memory.
-fn load(number: u64, blocks: usize) -> Option<Cargo> {
+pub(super) fn load(number: u64, blocks: usize) -> Option<Cargo> {
     let mut cargo = Cargo { number, blocks: [None; 2] };
     for place in &mut cargo.blocks[..blocks] {
         let owned = with(world::me(), |mapping, region, me| {
@@ -420,12 +357,7 @@ fn receive(len: u64, senders: Option<u64>, mistake: Mistake, [ended, ..]: Local)
     };
     let cargo = match received {
         Ok(cargo) => cargo,
-        Err(TryRecvError::Empty) => {
-            return match senders {
-                Some(senders) if ended == 0 => Some([world::have_ended(senders).into(), 0, 0, 0]),
-                _ => None,
-            };
-        }
+        Err(TryRecvError::Empty) => return after_the_last(senders, ended),
         Err(_) => {
             world::note("broken", 0, 0);
             return None;
@@ -456,23 +388,11 @@ fn receive_mistaken(len: u64) -> Result<Cargo, TryRecvError> {
     taken.map(|()| cargo).map_err(TryRecvError::Broken)
 }
 
-/// A reaper of our own, for controls.
-fn reap_mistaken(process: usize) {
-    with(process, |mapping, region, me| {
-        let (_, table) = attach::view(mapping).expect("a table");
-        let pool = Pool::new(mapping, region);
-        for index in table.indices() {
-            reaper::reap(mapping, table, me, index, |dead| {
-                let recover = |object| block::recover(&pool, object, dead.owner());
-                flight::settle(&pool, me, |empty| pool.clear(dead, me, |_| false, recover, empty));
-                pool.sweep(me, |carrier| block::carries(&pool, carrier));
-            });
-        }
-    });
-}
-
-fn is_occupied(word: SlotWord) -> bool {
-    matches!(word.phase(), Phase::Writing | Phase::Full | Phase::Reading | Phase::Orphan)
+/// What a reaper of our own does, for controls.
+fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId) {
+    let recover = |object| block::recover(pool, object, dead.owner());
+    flight::settle(pool, me, |empty| pool.clear(dead, me, |_| false, recover, empty));
+    pool.sweep(me, |carrier| block::carries(pool, carrier));
 }
 
 // What the monitor remembers: sets of messages, with a bit for each.
@@ -491,40 +411,6 @@ struct Watch {
 }
 
 impl Watch {
-    fn block(&self, offset: usize, base: u64, size: u64) -> Option<(u64, usize)> {
-        let within = (offset as u64).checked_sub(base)?;
-        (within / size < ALL).then_some((within / size, (within % size) as usize))
-    }
-
-    /// Which slot's word is here.
-    fn slot(&self, offset: usize) -> Option<usize> {
-        let within = offset.checked_sub(SLOTS)?;
-        (within.is_multiple_of(STRIDE) && within / STRIDE < self.capacity)
-            .then_some(within / STRIDE)
-    }
-
-    /// Whether the queue is there.
-    fn is_there(&self, read: &dyn Fn(usize) -> u64) -> bool {
-        let (generation, state, _) = decode(read(header(HANDLE.block)));
-        state == SHARED && generation == HANDLE.generation
-    }
-
-    /// The slot that carries a block, by everybody's words.
-    fn carrier(&self, view: &View<'_>, block: u64) -> Option<SlotWord> {
-        let [queue, generation, position] =
-            [0, 8, 16].map(|field| view.read(header(block) + CARRIER + field));
-        if !self.is_there(&|offset| view.read(offset))
-            || queue != HANDLE.block
-            || generation != HANDLE.generation
-            || position == 0
-        {
-            return None;
-        }
-        let position = Position::from_bits(!position);
-        let word = SlotWord::from_bits(view.read(slot(position.index() as usize)));
-        (word.lap() == position.lap() && is_occupied(word)).then_some(word)
-    }
-
     /// The bit of the message in a slot.
     fn message(&self, read: &dyn Fn(usize) -> u64, index: usize) -> u64 {
         1_u64.checked_shl((read(slot(index) + 8) >> 32) as u32).unwrap_or(0)
@@ -554,7 +440,7 @@ impl Watch {
     ) -> Result<(), String> {
         let (before, after) = (SlotWord::from_bits(touch.before), SlotWord::from_bits(touch.after));
         let now = |offset| view.read(offset);
-        if !self.is_there(&now) {
+        if !is_there(&now) {
             return Ok(());
         }
         let message = self.message(&now, index);
@@ -606,8 +492,8 @@ impl Watch {
             (OWNED, CARRIED) => h == g + 1 && mine(before) || h == g && is_dead(before),
             (CARRIED, OWNED) => {
                 // Taken by the receiver of its message, or in no message.
-                let carrier = self.carrier(view, block);
-                let received = carrier.is_none_or(|word| {
+                let carrier = carried::carrier(&|offset| view.read(offset), block);
+                let received = carrier.is_none_or(|(_, word)| {
                     word.phase() == Phase::Reading && word.owner() == touch.process as u32
                 });
                 h == g && mine(after) && received
@@ -629,12 +515,12 @@ impl Watch {
 impl Monitor for Watch {
     fn touched(&self, touch: Touch, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
         let changed = touch.before != touch.after;
-        if let Some(index) = self.slot(touch.offset)
+        if let Some(index) = slot_at(self.capacity, touch.offset)
             && changed
         {
             return self.moved(touch, index, view, ghost);
         }
-        if let Some((block, 0)) = self.block(touch.offset, HEADERS, BLOCK_HEADER_SIZE)
+        if let Some((block, 0)) = within_header(ALL, touch.offset)
             && changed
         {
             let now = |offset| view.read(offset);
@@ -643,7 +529,7 @@ impl Monitor for Watch {
             }
             return self.block_moved(touch, block, view);
         }
-        if let Some((block, 0)) = self.block(touch.offset, BLOCKS, BLOCK)
+        if let Some((block, 0)) = within_block(ALL, touch.offset)
             && block != HANDLE.block
         {
             let (_, state, owner) = decode(view.read(header(block)));
@@ -680,13 +566,13 @@ impl Monitor for Watch {
         let mut accounted = ghost[TAKEN] | ghost[GONE];
         let (all, being_read) = self.messages(&read);
         with(fates.len(), |mapping, _, me| reap::reap_all(mapping, me));
-        if !self.is_there(&read) {
+        if !is_there(&read) {
             accounted |= all;
         } else if self.policy == OnReceiverDeath::Drop {
             accounted |= being_read;
         }
-        let queue = queue(640 + (self.capacity * STRIDE) as u64);
-        while self.is_there(&read) {
+        let queue = queue(carried::len(self.capacity));
+        while is_there(&read) {
             match queue.try_recv() {
                 Ok(cargo) => {
                     let message = 1 << cargo.number;
@@ -718,22 +604,7 @@ impl Monitor for Watch {
     }
 
     fn tell(&self, offset: usize, value: u64) -> String {
-        if let Some(index) = self.slot(offset) {
-            let word = SlotWord::from_bits(value);
-            return format!("slot {index}: {:?}({}, {})", word.phase(), word.lap(), word.owner());
-        }
-        match (self.block(offset, HEADERS, BLOCK_HEADER_SIZE), self.block(offset, BLOCKS, BLOCK)) {
-            (Some((block, 0)), _) => {
-                let (generation, state, owner) = decode(value);
-                let state =
-                    ["free", "owned by", "shared", "carried"].get(state as usize).unwrap_or(&"?");
-                format!("block {block}: {state} {owner} ({generation})")
-            }
-            (Some((block, HOLDERS)), _) => format!("holders {block}: {value:#b}"),
-            (Some((block, field)), _) => format!("header {block}+{field}: {value:#x}"),
-            (_, Some((block, field))) => format!("block {block}+{field}: {value:#x}"),
-            _ => super::peers::tell(offset, value),
-        }
+        carried::tell(ALL, self.capacity, offset, value)
     }
 }
 

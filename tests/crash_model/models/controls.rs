@@ -4,7 +4,7 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, View};
 use crate::models::queue::{self, Calls, Close};
-use crate::models::{boxes, event, flight, lock, parcel, queue::Watch, spsc, value};
+use crate::models::{boxes, ends, event, flight, lock, parcel, queue::Watch, result, spsc, value};
 use crate::primitive::AtomicU64;
 use crate::queue::OnReceiverDeath;
 use crate::ring::position::{Phase, Position, SlotWord, ahead};
@@ -435,6 +435,8 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
             .chain(boxes::controls())
             .chain(flight::controls())
             .chain(spsc::controls())
+            .chain(ends::controls())
+            .chain(result::controls())
             .map(|(model, what, expected)| (renamed(model, what), expected)),
     );
     models

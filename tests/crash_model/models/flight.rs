@@ -8,34 +8,25 @@ use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::block::Carrier;
 use crate::heap::flight::Name;
 use crate::heap::{BlockId, Pool};
-use crate::models::heap::{self, FREE, OWNED, SHARED, attached, decode, peer, with};
+use crate::models::carried::{self, CARRIED, CARRIER, HOLDERS, MARKS, header, leave, slot};
+use crate::models::heap::{self, FREE, OWNED, SHARED, decode, peer, with};
+use crate::object::Handle;
 use crate::object::attempt::Once;
 use crate::object::flight::{Flight, settle};
 use crate::object::kind::Kind;
 use crate::object::parcel::Envelope;
 use crate::object::place::{self, HANDLE};
+use crate::object::reap;
 use crate::object::transfer::Stop;
-use crate::object::{block, reap};
-use crate::peer::PeerId;
 use crate::peer::id::index_of;
-use crate::peer::table::Table;
 use crate::queue::{ByteQueue, OnReceiverDeath, Queue, QueueOptions};
 use crate::ring::position::{Phase, Position, SlotWord};
 use crate::segment::Segment;
-use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, HEADERS};
-use crate::segment::region::{self, Mapping};
-use crate::world::{self, Access, Fate, Local, Note, read, write};
+use crate::segment::layout::{BLOCK, BLOCKS};
+use crate::world::{self, Access, Fate, Local, Note, read};
 
 /// The block of the object.
 const OBJECT: u64 = 1;
-const CARRIED: u64 = 3;
-
-// Where the words lie; `src/object/block/queue.rs` and `src/heap/block.rs` assert it.
-const SLOT: usize = BLOCKS as usize + 640;
-const LEN: u64 = 640 + 128;
-const CARRIER: usize = 32;
-const MARKS: usize = 56;
-const HOLDERS: usize = 64;
 
 /// What is done otherwise than in the crate. Controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,13 +86,7 @@ impl Setting {
         if self.there {
             text += ", one there";
         }
-        if self.reapers > 0 {
-            text += &format!(", {} reapers", self.reapers);
-        }
-        text += &format!(", {} die", self.deaths);
-        if let Some(preemptions) = self.preemptions {
-            text += &format!(", {preemptions} preemptions");
-        }
+        text += &carried::limits(self.reapers, self.deaths, self.preemptions);
         let processes = self.processes();
         let holders = self.holders();
         let Setting { deaths, preemptions, .. } = self;
@@ -127,44 +112,16 @@ impl Setting {
     }
 
     fn set_up(&self) {
-        // The processes, and whoever makes the last checks.
-        let last = self.processes().len();
-        region::lay_out(self.blocks(), last + 1);
-        let mapping = Mapping::new(0);
-        let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers())
-            .expect("a table");
-        for process in 0..=last {
-            table.join(&attached(process)).expect("room");
-        }
-        with(0, |mapping, region, me| {
-            let pool = Pool::new(mapping, region);
-            // Every block has its pages.
-            let kind = Kind::Parcel.named::<()>();
-            let blocks: Vec<_> =
-                (0..self.blocks()).map(|_| pool.allocate(me, kind, 1).expect("a block")).collect();
-            blocks.iter().for_each(|owned| pool.give_back(owned));
-            (0..self.blocks()).for_each(|block| write(header(block), 0));
-            // Where the search begins.
-            write(mapping.layout().class_words(0) as usize + 8, 0);
-            let queue = pool.allocate(me, Kind::Bytes.named::<()>(), LEN).expect("a block");
-            assert_eq!(queue.id.to_bits(), HANDLE.block);
-            place::lie_at(BLOCKS, LEN, HANDLE);
+        carried::set_up(self.processes().len(), self.blocks(), Kind::Parcel.named::<()>());
+        let holders = 1..self.parts.len();
+        carried::share_queue(Kind::Bytes.named::<()>(), carried::len(1), holders, || {
             let mut options = QueueOptions::new();
             options.capacity(1).on_receiver_death(self.policy);
-            drop(options.create_bytes().expect("a queue"));
-            pool.share(&queue, me);
-            for process in 1..self.parts.len() {
-                pool.attach(queue.id, queue.generation(), peer(process), |_| {});
-            }
-            let object = pool.allocate(me, Kind::Event.named::<()>(), BLOCK).expect("a block");
-            assert_eq!(object.id.to_bits(), OBJECT);
-            pool.share(&object, me);
-            for (process, _) in self.parts.iter().enumerate() {
-                if self.holders() >> process & 1 != 0 {
-                    pool.attach(object.id, object.generation(), peer(process), |_| {});
-                }
-            }
+            options.create_bytes().expect("a queue")
         });
+        let holders = (0..self.parts.len()).filter(|process| self.holders() >> process & 1 != 0);
+        let object = carried::share(Kind::Event.named::<()>(), BLOCK, holders, |_| {});
+        assert_eq!(object, OBJECT);
         if self.there {
             send(&queue());
         }
@@ -223,16 +180,12 @@ fn play(process: usize, part: Part, mistake: Mistake, [step, ..]: Local) -> Opti
     }
 }
 
-fn header(block: u64) -> usize {
-    (HEADERS + block * BLOCK_HEADER_SIZE) as usize
-}
-
 fn object() -> BlockId {
     BlockId::from_bits(OBJECT).expect("a block")
 }
 
 fn queue() -> ByteQueue {
-    place::lie_at(BLOCKS, LEN, HANDLE);
+    place::lie_at(BLOCKS, carried::len(1), HANDLE);
     ByteQueue::open(&Segment::commons().expect("a segment"), HANDLE).expect("a queue")
 }
 
@@ -295,14 +248,7 @@ fn receive(process: usize, mistake: Mistake) -> bool {
 /// Lets go of the object, as the last handle of a process does.
 fn let_go(process: usize) {
     world::note("lets go", process as u64, 0);
-    with(process, |mapping, region, me| leave(&Pool::new(mapping, region), object(), me));
-}
-
-fn leave(pool: &Pool<'_>, id: BlockId, me: PeerId) {
-    if pool.generation(id) == Some(0) && pool.is_holder(id, me) {
-        let recover = |object| block::recover(pool, object, me.owner());
-        settle(pool, me, |empty| pool.leave(id, me, recover, empty));
-    }
+    leave(process, Handle { segment: 0, block: OBJECT, generation: 0 });
 }
 
 /// As [`let_go`], but the flights are looked at first.
@@ -321,7 +267,7 @@ fn let_go_mistaken(process: usize) {
 
 /// Receives a message and gives it back, and does not look at what it held.
 fn ignore(process: usize) {
-    place::lie_at(BLOCKS, LEN, HANDLE);
+    place::lie_at(BLOCKS, carried::len(1), HANDLE);
     let segment = Segment::commons().expect("a segment");
     let envelopes: Queue<Envelope> = Queue::open(&segment, HANDLE).expect("a queue");
     let Ok(received) = envelopes.try_recv_ref() else {
@@ -351,7 +297,7 @@ impl Watch {
     /// Whether a message that can be received holds the object.
     fn is_in_a_message(&self, read: &dyn Fn(usize) -> u64) -> bool {
         let (generation, state, _) = decode(read(header(HANDLE.block)));
-        let word = SlotWord::from_bits(read(SLOT));
+        let word = SlotWord::from_bits(read(slot(0)));
         let is_sent = matches!(word.phase(), Phase::Full | Phase::Reading | Phase::Orphan);
         let is_carried = (2..4).any(|block| {
             let position = Position::from_bits(!read(header(block) + CARRIER + 16));
@@ -391,7 +337,7 @@ impl Monitor for Watch {
                     (FREE, OWNED) => true,
                     (OWNED, CARRIED) => index_of(before) as usize == touch.process,
                     (CARRIED, OWNED) => {
-                        let word = SlotWord::from_bits(view.read(SLOT));
+                        let word = SlotWord::from_bits(view.read(slot(0)));
                         let position =
                             Position::from_bits(!view.read(header(block) + CARRIER + 16));
                         word.lap() != position.lap()
@@ -433,16 +379,12 @@ impl Monitor for Watch {
                 return Err("nobody died or holds it, and the object is left".into());
             }
         }
-        with(fates.len(), |mapping, region, me| {
-            reap::reap_all(mapping, me);
-            for (process, &fate) in fates.iter().enumerate() {
-                if fate == Fate::Ended {
-                    let queue = BlockId::from_bits(HANDLE.block).expect("a block");
-                    leave(&Pool::new(mapping, region), queue, peer(process));
-                }
+        with(fates.len(), |mapping, _, me| reap::reap_all(mapping, me));
+        for (process, &fate) in fates.iter().enumerate() {
+            if fate == Fate::Ended {
+                leave(process, HANDLE);
             }
-            let _ = me;
-        });
+        }
         match (0..4).find(|&block| !is_free(block)) {
             Some(block) => Err(format!("in the end, block {block} is left")),
             None => Ok(()),
@@ -450,23 +392,7 @@ impl Monitor for Watch {
     }
 
     fn tell(&self, offset: usize, value: u64) -> String {
-        if offset == SLOT {
-            let word = SlotWord::from_bits(value);
-            return format!("slot: {:?}({}, {})", word.phase(), word.lap(), word.owner());
-        }
-        let within = (offset as u64).checked_sub(HEADERS).filter(|at| at / BLOCK_HEADER_SIZE < 4);
-        match within.map(|at| (at / BLOCK_HEADER_SIZE, (at % BLOCK_HEADER_SIZE) as usize)) {
-            Some((block, 0)) => {
-                let (generation, state, owner) = decode(value);
-                let state =
-                    ["free", "owned by", "shared", "carried"].get(state as usize).unwrap_or(&"?");
-                format!("block {block}: {state} {owner} ({generation})")
-            }
-            Some((block, HOLDERS)) => format!("holders {block}: {value:#b}"),
-            Some((block, MARKS)) => format!("marks {block}: {value:#b}"),
-            Some((block, field)) => format!("header {block}+{field}: {value:#x}"),
-            None => super::peers::tell(offset, value),
-        }
+        carried::tell(4, 1, offset, value)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the checker has found in the crate, each in the smallest configuration that shows it.
 
 use crate::engine::{Model, Slices};
-use crate::models::{heap, lock, queue};
+use crate::models::{heap, lock, queue, result};
 use crate::queue::OnReceiverDeath;
 
 fn named(model: Model, what: &str) -> Model {
@@ -30,6 +30,8 @@ pub fn models() -> Vec<Model> {
         slices: Slices::LastResort,
         preemptions: Some(4),
     };
+    let returned =
+        result::Setting { reapers: 1, deaths: 1, ..result::Setting::of(result::Value::Box, true) };
     vec![
         // A sender made a message an orphan and was killed before it said so. Receivers looked for
         // claimed slots of the dead and not for orphans, so in an open queue whose senders had
@@ -52,6 +54,14 @@ pub fn models() -> Vec<Model> {
         named(
             heap::create_and_open(),
             "a creator killed as it shares a block leaves no hold on it",
+        ),
+        // A child was killed between naming its parent as the carrier of a block and handing it over.
+        // A third process began to clear up after it. The parent, which left that to it, freed what
+        // the child had returned, which was nothing; and then the reaper put the block back among
+        // that, as if a receiver had taken it out of a message. It stayed until the parent ended.
+        named(
+            returned.model(),
+            "a child killed as it hands a box over leaves nothing to its parent",
         ),
     ]
 }

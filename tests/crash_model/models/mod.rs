@@ -1,7 +1,9 @@
 //! What is explored: each object, in configurations small enough to visit every state.
 
 pub mod boxes;
+pub mod carried;
 pub mod controls;
+pub mod ends;
 pub mod event;
 pub mod flight;
 pub mod found;
@@ -10,6 +12,7 @@ pub mod lock;
 pub mod parcel;
 pub mod peers;
 pub mod queue;
+pub mod result;
 pub mod spsc;
 pub mod value;
 

@@ -6,34 +6,30 @@
 //! it. Whoever takes a block from its slot must find that nobody can receive it there any more.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
+use crate::heap::block::Carrier;
 use crate::heap::{BlockId, Pool};
-use crate::models::heap::{self, FREE, OWNED, SHARED, attached, decode, peer, with};
+use crate::models::carried::{
+    self, CARRIED, CARRIER, HOLDERS, after_the_last, drain, header, is_occupied, is_there, leave,
+    left, mistaken_reaper, slot, slot_at, within_block, within_header,
+};
+use crate::models::heap::{self, FREE, OWNED, SHARED, decode, with};
 use crate::object::kind::Kind;
 use crate::object::parcel::{Contents, Envelope};
 use crate::object::place::{self, HANDLE};
 use crate::object::transfer::{TryRecvError, TrySendError};
 use crate::object::{CreateError, Handle, block, flight, reap};
+use crate::peer::PeerId;
 use crate::peer::id::index_of;
-use crate::peer::table::Table;
-use crate::peer::{PeerId, attach, reaper};
 use crate::queue::{ByteQueue, OnReceiverDeath, Queue, QueueOptions};
 use crate::ring::position::{Phase, Position, SlotWord};
 use crate::segment::Segment;
-use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, HEADERS};
-use crate::segment::region::{self, Mapping};
+use crate::segment::layout::{BLOCK, BLOCKS};
 use crate::world::{self, Access, Fate, Local, Note, read, write};
 
 /// What a message holds while it is being written.
 const TORN: u64 = u64::MAX;
 /// Bytes of a message.
 const LEN: usize = 200;
-const CARRIED: u64 = 3;
-
-// Where the words lie; `src/object/block/queue.rs` and `src/heap/block.rs` assert it.
-const SLOTS: usize = BLOCKS as usize + 640;
-const STRIDE: usize = 128;
-const CARRIER: usize = 32;
-const HOLDERS: usize = 64;
 
 /// What is done otherwise than in the crate. Controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,19 +118,12 @@ impl Setting {
         if self.leave {
             text += ", leave";
         }
-        if self.reapers > 0 {
-            text += &format!(", {} reapers", self.reapers);
-        }
-        text += &format!(", {} die", self.deaths);
-        if let Some(preemptions) = self.preemptions {
-            text += &format!(", {preemptions} preemptions");
-        }
+        text += &carried::limits(self.reapers, self.deaths, self.preemptions);
         let processes = self.processes();
         let monitor = Watch {
             capacity: self.capacity,
             policy: self.policy,
             blocks: self.blocks,
-            queue: HANDLE,
             there: self.there,
         };
         let Setting { deaths, preemptions, .. } = self;
@@ -148,44 +137,14 @@ impl Setting {
     }
 
     fn len(&self) -> u64 {
-        640 + (self.capacity * STRIDE) as u64
+        carried::len(self.capacity)
     }
 
     fn set_up(&self) {
-        // The processes, and whoever makes the last checks.
-        let last = self.processes().len();
-        region::lay_out(self.blocks, last + 1);
-        let mapping = Mapping::new(0);
-        let table = Table::of(mapping.region().expect("a region"), mapping.layout().peers())
-            .expect("a table");
-        for process in 0..=last {
-            table.join(&attached(process)).expect("room");
-        }
-        with(0, |mapping, region, me| {
-            let pool = Pool::new(mapping, region);
-            // Every block has its pages, and nothing else.
-            let kind = Kind::Parcel.named::<()>();
-            let blocks: Vec<_> =
-                (0..self.blocks).map(|_| pool.allocate(me, kind, 1).expect("a block")).collect();
-            blocks.iter().for_each(|owned| pool.give_back(owned));
-            (0..self.blocks).for_each(|block| write(header(block), 0));
-            // The last one that was given back is where the search begins: at the first.
-            let owned = loop {
-                let owned =
-                    pool.allocate(me, Kind::Bytes.named::<()>(), self.len()).expect("a block");
-                if owned.id.to_bits() == HANDLE.block {
-                    break owned;
-                }
-                pool.give_back(&owned);
-                write(header(owned.id.to_bits()), 0);
-                first_is_next();
-            };
-            place::lie_at(BLOCKS, self.len(), HANDLE);
-            drop(made(self.capacity, self.policy));
-            pool.share(&owned, me);
-            for process in 1..self.parts.len() {
-                pool.attach(owned.id, owned.generation(), peer(process), |_| {});
-            }
+        carried::set_up(self.processes().len(), self.blocks, Kind::Parcel.named::<()>());
+        let holders = 1..self.parts.len();
+        carried::share_queue(Kind::Bytes.named::<()>(), self.len(), holders, || {
+            made(self.capacity, self.policy)
         });
         for number in 1..=self.there {
             let queue = queue(HANDLE, self.len());
@@ -256,27 +215,16 @@ impl Setting {
             processes.push(if !mistake.is_reapers() {
                 heap::reaper_of(reaper, others)
             } else {
-                Process {
-                    may_run: heap::reaper_of(reaper, others).may_run,
-                    ..Process::new("reaper", move |_| {
-                        reap_mistaken(reaper, mistake);
-                        None
-                    })
-                }
+                mistaken_reaper(reaper, others, move |pool, dead, me| {
+                    clear_mistaken(pool, dead, me, mistake);
+                })
             });
         }
         if crowded && senders != 0 {
-            // If all receivers are gone, somebody else makes room for the senders.
             let is_receiver = |part: &Part| matches!(part, Part::Receives | Part::ReceivesOnce);
-            let receivers: Vec<bool> = self.parts.iter().map(is_receiver).collect();
-            processes.push(Process::immortal(
-                "drains",
-                move |fates| {
-                    (receivers.iter().zip(fates))
-                        .all(|(receives, &fate)| !receives || fate != Fate::Running)
-                },
-                move |local| receive(&queue(HANDLE, len), Some(senders), local),
-            ));
+            processes.push(drain(self.parts.iter().map(is_receiver).collect(), move |local| {
+                receive(&queue(HANDLE, len), Some(senders), local)
+            }));
         }
         processes
     }
@@ -300,15 +248,6 @@ impl Part {
             Part::MakesAnother => "maker",
         }
     }
-}
-
-fn header(block: u64) -> usize {
-    (HEADERS + block * BLOCK_HEADER_SIZE) as usize
-}
-
-fn first_is_next() {
-    let mapping = Mapping::new(0);
-    write(mapping.layout().class_words(0) as usize + 8, 0);
 }
 
 fn made(capacity: usize, policy: OnReceiverDeath) -> ByteQueue {
@@ -390,13 +329,6 @@ fn receive(queue: &ByteQueue, senders: Option<u64>, [ended, ..]: Local) -> Optio
     senders.map(|_| [ended, 0, 0, 0])
 }
 
-fn after_the_last(senders: Option<u64>, ended: u64) -> Option<Local> {
-    match senders {
-        Some(senders) if ended == 0 => Some([world::have_ended(senders).into(), 0, 0, 0]),
-        _ => None,
-    }
-}
-
 fn look_into(message: &[u8], redelivered: bool) {
     let offset = world::offset_of(message.as_ptr().addr()).unwrap_or(0);
     let (first, second) = (read(offset), read(offset));
@@ -422,18 +354,6 @@ fn make_another(process: usize, capacity: usize, policy: OnReceiverDeath, len: u
         }
         if queue.try_send(b"x").is_err() {
             world::note("not sent", 0, 0);
-        }
-    });
-}
-
-/// Lets go of the queue, as the last handle of a process does.
-fn leave(process: usize, handle: Handle) {
-    with(process, |mapping, region, me| {
-        let pool = Pool::new(mapping, region);
-        let id = BlockId::from_bits(handle.block).expect("a block");
-        if pool.generation(id) == Some(handle.generation as u32) && pool.is_holder(id, me) {
-            let recover = |object| block::recover(&pool, object, me.owner());
-            flight::settle(&pool, me, |empty| pool.leave(id, me, recover, empty));
         }
     });
 }
@@ -502,7 +422,7 @@ fn receive_mistaken(senders: u64, [ended, ..]: Local) -> Option<Local> {
     };
     with(world::me(), |mapping, region, me| {
         let holder = crate::object::holding::Holder::new(me, region, mapping);
-        let carrier = crate::heap::block::Carrier {
+        let carrier = Carrier {
             block: HANDLE.block,
             generation: HANDLE.generation as u32,
             position: received.claim().position().to_bits(),
@@ -518,45 +438,28 @@ fn receive_mistaken(senders: u64, [ended, ..]: Local) -> Option<Local> {
     Some([ended, 0, 0, 0])
 }
 
-/// A reaper of our own, for controls.
-fn reap_mistaken(process: usize, mistake: Mistake) {
-    with(process, |mapping, region, me| {
-        let (_, table) = attach::view(mapping).expect("a table");
-        let pool = Pool::new(mapping, region);
-        let carries = |carrier: crate::heap::block::Carrier| {
-            if mistake != Mistake::LooksOnce {
-                return block::carries(&pool, carrier);
-            }
-            let id = BlockId::from_bits(carrier.block).expect("a block");
-            let position = Position::from_bits(carrier.position);
-            pool.shared(id, carrier.generation).is_some_and(|_| {
-                let word = SlotWord::from_bits(read(slot(position.index() as usize)));
-                word.lap() == position.lap() && is_occupied(word)
-            })
-        };
-        let clear = |dead: PeerId| {
-            if mistake == Mistake::SweepsFirst {
-                pool.sweep(me, carries);
-            }
-            let taken = |carrier| block::carries(&pool, carrier);
-            let recover = |object| block::recover(&pool, object, dead.owner());
-            flight::settle(&pool, me, |empty| pool.clear(dead, me, taken, recover, empty));
-            if mistake != Mistake::SweepsFirst {
-                pool.sweep(me, carries);
-            }
-        };
-        for index in table.indices() {
-            reaper::reap(mapping, table, me, index, clear);
+/// What a reaper of our own does, for controls.
+fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId, mistake: Mistake) {
+    let carries = |carrier: Carrier| {
+        if mistake != Mistake::LooksOnce {
+            return block::carries(pool, carrier);
         }
-    });
-}
-
-fn slot(index: usize) -> usize {
-    SLOTS + index * STRIDE
-}
-
-fn is_occupied(word: SlotWord) -> bool {
-    matches!(word.phase(), Phase::Writing | Phase::Full | Phase::Reading | Phase::Orphan)
+        let id = BlockId::from_bits(carrier.block).expect("a block");
+        let position = Position::from_bits(carrier.position);
+        pool.shared(id, carrier.generation).is_some_and(|_| {
+            let word = SlotWord::from_bits(read(slot(position.index() as usize)));
+            word.lap() == position.lap() && is_occupied(word)
+        })
+    };
+    if mistake == Mistake::SweepsFirst {
+        pool.sweep(me, carries);
+    }
+    let taken = |carrier| block::carries(pool, carrier);
+    let recover = |object| block::recover(pool, object, dead.owner());
+    flight::settle(pool, me, |empty| pool.clear(dead, me, taken, recover, empty));
+    if mistake != Mistake::SweepsFirst {
+        pool.sweep(me, carries);
+    }
 }
 
 // What the monitor remembers: sets of messages, with a bit for each.
@@ -574,45 +477,11 @@ struct Watch {
     capacity: usize,
     policy: OnReceiverDeath,
     blocks: u64,
-    queue: Handle,
     /// Messages that were there from the beginning.
     there: u64,
 }
 
 impl Watch {
-    fn block(&self, offset: usize, base: u64, size: u64) -> Option<(u64, usize)> {
-        let within = (offset as u64).checked_sub(base)?;
-        (within / size < self.blocks).then_some((within / size, (within % size) as usize))
-    }
-
-    fn slot(&self, offset: usize) -> Option<(usize, bool)> {
-        let index = offset.checked_sub(SLOTS)? / STRIDE;
-        (index < self.capacity).then_some((index, (offset - SLOTS).is_multiple_of(STRIDE)))
-    }
-
-    /// Whether the first queue is there.
-    fn is_there(&self, read: &dyn Fn(usize) -> u64) -> bool {
-        let (generation, state, _) = decode(read(header(self.queue.block)));
-        state == SHARED && generation == self.queue.generation
-    }
-
-    /// The slot that carries a block, by everybody's words.
-    fn carrier(&self, read: &dyn Fn(usize) -> u64, block: u64) -> Option<(usize, SlotWord)> {
-        let [queue, generation, position] =
-            [0, 8, 16].map(|field| read(header(block) + CARRIER + field));
-        if position == 0 {
-            return None;
-        }
-        let position = Position::from_bits(!position);
-        if !self.is_there(read) || queue != self.queue.block || generation != self.queue.generation
-        {
-            return None;
-        }
-        let index = position.index() as usize;
-        let word = SlotWord::from_bits(read(slot(index)));
-        (word.lap() == position.lap() && is_occupied(word)).then_some((index, word))
-    }
-
     /// The bit of the message in a slot.
     fn message(&self, read: &dyn Fn(usize) -> u64, index: usize) -> Result<u64, String> {
         let envelope = read(slot(index) + 8);
@@ -621,7 +490,7 @@ impl Watch {
             return Err(format!("slot {index} names block {block}"));
         }
         let (is, state, _) = decode(read(header(block)));
-        let carrier = self.carrier(read, block).map(|(index, _)| index);
+        let carrier = carried::carrier(read, block).map(|(index, _)| index);
         if state != CARRIED || is != generation || carrier != Some(index) {
             return Err(format!(
                 "slot {index} names block {block}, generation {generation}, and does not carry it"
@@ -644,7 +513,7 @@ impl Watch {
     ) -> Result<(), String> {
         // The words of another queue say nothing of these messages.
         let now = |offset| view.read(offset);
-        if !self.is_there(&now) {
+        if !is_there(&now) {
             return Ok(());
         }
         let (before, after) = (SlotWord::from_bits(touch.before), SlotWord::from_bits(touch.after));
@@ -711,7 +580,7 @@ impl Watch {
                 if let Some(holder) = living {
                     return Err(format!("the queue is taken from {holder}"));
                 }
-                if block == self.queue.block && g == self.queue.generation {
+                if block == HANDLE.block && g == HANDLE.generation {
                     for index in 0..self.capacity {
                         let word = SlotWord::from_bits(view.read(slot(index)));
                         if is_occupied(word) && word.phase() != Phase::Writing {
@@ -724,7 +593,7 @@ impl Watch {
             // In whose name a block is torn down does not matter while the one before is dead.
             (OWNED, OWNED) if h == g && is_dead(before) => Ok(()),
             (OWNED, CARRIED) if mine(before) => Ok(()),
-            (CARRIED, OWNED) if h == g && mine(after) => match self.carrier(&now, block) {
+            (CARRIED, OWNED) if h == g && mine(after) => match carried::carrier(&now, block) {
                 Some((index, word)) => {
                     Err(format!("block {block} is taken from slot {index}, which is {word:?}"))
                 }
@@ -738,35 +607,22 @@ impl Watch {
             )),
         }
     }
-
-    fn all_free(&self, when: &str) -> Result<(), String> {
-        for block in 0..self.blocks {
-            let (_, state, owner) = decode(read(header(block)));
-            let holders = read(header(block) + HOLDERS);
-            if state != FREE || holders != 0 {
-                return Err(format!(
-                    "{when}, block {block} is left in state {state} with {owner}, held by {holders:#b}"
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Monitor for Watch {
     fn touched(&self, touch: Touch, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
-        if let Some((index, true)) = self.slot(touch.offset)
+        if let Some(index) = slot_at(self.capacity, touch.offset)
             && touch.before != touch.after
         {
             return self.moved(touch, index, view, ghost);
         }
-        if let Some((block, 0)) = self.block(touch.offset, HEADERS, BLOCK_HEADER_SIZE)
+        if let Some((block, 0)) = within_header(self.blocks, touch.offset)
             && touch.before != touch.after
         {
             return self.block_moved(touch, block, view, ghost);
         }
-        if let Some((block, 0)) = self.block(touch.offset, BLOCKS, BLOCK)
-            && block != self.queue.block
+        if let Some((block, 0)) = within_block(self.blocks, touch.offset)
+            && block != HANDLE.block
             && decode(view.read(header(block))).1 != SHARED
         {
             let now = |offset| view.read(offset);
@@ -774,7 +630,7 @@ impl Monitor for Watch {
             let owned = state == OWNED && index_of(owner) as usize == touch.process;
             let read = touch.access == Access::Load
                 && state == CARRIED
-                && self.carrier(&now, block).is_some_and(|(_, word)| {
+                && carried::carrier(&now, block).is_some_and(|(_, word)| {
                     word.phase() == Phase::Reading && word.owner() == touch.process as u32
                 });
             if !owned && !read {
@@ -805,17 +661,16 @@ impl Monitor for Watch {
     }
 
     fn at_the_end(&self, fates: &[Fate], ghost: &Ghost) -> Result<(), String> {
-        let len = 640 + (self.capacity * STRIDE) as u64;
         let there = ((1 << self.there) - 1) << 1;
         let sent = ghost[SENT] | there;
         let mut accounted = ghost[TAKEN] | ghost[GONE];
-        if fates.iter().all(|&fate| fate == Fate::Ended) && !self.is_there(&read) {
+        if fates.iter().all(|&fate| fate == Fate::Ended) && !is_there(&read) {
             // Nobody has died, so nobody needs to be cleared up after.
             self.all_of_messages_free()?;
         }
         // What the dead were reading is dropped with them; and everything, if nobody has the queue.
         let (mut read_by_the_dead, mut all) = (0, 0);
-        for index in (0..self.capacity).filter(|_| self.is_there(&read)) {
+        for index in (0..self.capacity).filter(|_| is_there(&read)) {
             let word = SlotWord::from_bits(read(slot(index)));
             if is_occupied(word) && word.phase() != Phase::Writing {
                 let message = self.message(&read, index)?;
@@ -826,10 +681,10 @@ impl Monitor for Watch {
             }
         }
         with(fates.len(), |mapping, _, me| reap::reap_all(mapping, me));
-        accounted |= if self.is_there(&read) { read_by_the_dead } else { all };
+        accounted |= if is_there(&read) { read_by_the_dead } else { all };
         // What is left can be received, and memory be had again.
-        if self.is_there(&read) {
-            let queue = queue(self.queue, len);
+        if is_there(&read) {
+            let queue = queue(HANDLE, carried::len(self.capacity));
             while let Ok(message) = queue.try_recv() {
                 let offset = world::offset_of(message.as_ptr().addr()).unwrap_or(0);
                 let number = read(offset);
@@ -853,26 +708,14 @@ impl Monitor for Watch {
                 }
             }
         }
-        self.all_free("in the end")
+        match left(self.blocks) {
+            Some(block) => Err(format!("in the end, {block}")),
+            None => Ok(()),
+        }
     }
 
     fn tell(&self, offset: usize, value: u64) -> String {
-        if let Some((index, true)) = self.slot(offset) {
-            let word = SlotWord::from_bits(value);
-            return format!("slot {index}: {:?}({}, {})", word.phase(), word.lap(), word.owner());
-        }
-        match (self.block(offset, HEADERS, BLOCK_HEADER_SIZE), self.block(offset, BLOCKS, BLOCK)) {
-            (Some((block, 0)), _) => {
-                let (generation, state, owner) = decode(value);
-                let state =
-                    ["free", "owned by", "shared", "carried"].get(state as usize).unwrap_or(&"?");
-                format!("block {block}: {state} {owner} ({generation})")
-            }
-            (Some((block, HOLDERS)), _) => format!("holders {block}: {value:#b}"),
-            (Some((block, field)), _) => format!("header {block}+{field}: {value:#x}"),
-            (_, Some((block, field))) => format!("block {block}+{field}: {value:#x}"),
-            _ => super::peers::tell(offset, value),
-        }
+        carried::tell(self.blocks, self.capacity, offset, value)
     }
 }
 

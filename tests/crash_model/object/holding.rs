@@ -4,9 +4,20 @@ use std::sync::Arc;
 
 use crate::heap::{AllocError, Pool};
 use crate::object::reap;
+use crate::peer::Fault;
 use crate::peer::PeerId;
 use crate::segment::region::{Mapping, Region};
 use crate::world;
+
+/// The process as one that the mapping knows.
+pub(crate) fn arrive(mapping: &Mapping) -> Result<PeerId, Fault> {
+    PeerId::from_bits(mapping.peer_bits()).ok_or(Fault::Stale)
+}
+
+pub(crate) fn holder(mapping: &Arc<Mapping>) -> Result<Holder<'_>, Fault> {
+    let region = mapping.region().ok_or(Fault::Corrupt)?;
+    Ok(Holder::new(arrive(mapping)?, region, mapping))
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holder<'a> {

@@ -19,12 +19,15 @@ pub(crate) mod handle;
 pub(crate) mod holding;
 #[path = "../../../src/object/kind.rs"]
 pub(crate) mod kind;
+pub(crate) mod lineage;
 #[path = "../../../src/object/parcel.rs"]
 pub(crate) mod parcel;
 pub(crate) mod payload;
 pub(crate) mod place;
 #[path = "../../../src/object/reap.rs"]
 pub(crate) mod reap;
+#[path = "../../../src/object/result.rs"]
+pub(crate) mod result;
 pub(crate) mod serial;
 #[path = "../../../src/object/transfer.rs"]
 pub(crate) mod transfer;

@@ -16,6 +16,13 @@ pub(crate) struct Passenger {
     pub(crate) name: Name,
 }
 
+pub(crate) struct Load {
+    pub(crate) file: u64,
+    pub(crate) passengers: Vec<Passenger>,
+}
+
+pub(crate) type Listed = (Segment, Vec<Name>);
+
 pub(crate) fn pack<B: Block, T>(
     _queue: &Object<B>,
     encode: impl FnOnce() -> T,

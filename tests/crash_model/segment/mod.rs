@@ -20,6 +20,12 @@ pub struct Segment {
     mapping: Arc<Mapping>,
 }
 
+impl From<Arc<Mapping>> for Segment {
+    fn from(mapping: Arc<Mapping>) -> Segment {
+        Segment { mapping }
+    }
+}
+
 impl Segment {
     pub(crate) fn of(mapping: Mapping) -> Segment {
         Segment { mapping: Arc::new(mapping) }

@@ -69,6 +69,14 @@ impl Mapping {
         }
     }
 
+    pub(crate) fn id(&self) -> u64 {
+        0
+    }
+
+    pub(crate) fn file_id(&self) -> u64 {
+        0
+    }
+
     pub(crate) fn region(&self) -> Option<Region<'_>> {
         Some(Region { entries: self.layout.entries, mapping: PhantomData })
     }

@@ -1,0 +1,22 @@
+//! A parent and its child in the one segment: as in the crate, but that both have their entries
+//! already.
+
+use std::sync::Arc;
+
+use crate::heap::block::Carrier;
+use crate::peer::PeerId;
+use crate::segment::region::Mapping;
+
+#[derive(Debug)]
+pub(crate) struct Lineage {
+    /// Of the process that has this value.
+    pub(crate) mapping: Arc<Mapping>,
+    pub(crate) parent: PeerId,
+    pub(crate) child: PeerId,
+}
+
+impl Lineage {
+    pub(crate) fn results(&self) -> impl Iterator<Item = (&Arc<Mapping>, Carrier)> {
+        std::iter::once((&self.mapping, Carrier::of_result(self.parent, self.child)))
+    }
+}
