@@ -555,10 +555,10 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
 }
 
 /// Larger than can be explored without a bound.
-fn bounded(model: Model) -> Model {
+fn bounded(preemptions: u64, model: Model) -> Model {
     Model {
-        configuration: format!("{}, 3 preemptions", model.configuration),
-        preemptions: Some(3),
+        configuration: format!("{}, {preemptions} preemptions", model.configuration),
+        preemptions: Some(preemptions),
         ..model
     }
 }
@@ -569,16 +569,18 @@ pub fn models(all: bool) -> Vec<Model> {
     let mut models = vec![
         Setting { capacity: 1, messages: 3, ..base }.ring(),
         Setting { capacity: 2, messages: 4, ..base }.ring(),
-        bounded(base.ends()),
+        Setting { messages: 1, ..base }.ends(),
         GONE_SMALLEST.model(),
         Gone { messages: 2, received: 0, ..GONE_SMALLEST }.model(),
         Gone { stands_by: true, ..GONE_SMALLEST }.model(),
     ];
     if all {
         models.push(Setting { capacity: 3, messages: 7, ..base }.ring());
-        models.push(bounded(Setting { slices: Slices::Anytime(1), deaths: 1, ..base }.ends()));
-        models.push(bounded(Setting { messages: 3, deaths: 1, ..base }.ends()));
-        models.push(bounded(Setting { capacity: 2, messages: 3, ..base }.ends()));
+        models.push(bounded(2, Setting { deaths: 1, ..base }.ends()));
+        models.push(bounded(1, base.ends()));
+        models.push(bounded(2, Setting { slices: Slices::Anytime(1), deaths: 1, ..base }.ends()));
+        models.push(bounded(2, Setting { messages: 3, deaths: 1, ..base }.ends()));
+        models.push(bounded(1, Setting { capacity: 2, messages: 3, ..base }.ends()));
         let gone = Gone { preemptions: None, ..GONE_SMALLEST };
         models.push(gone.model());
         models.push(Gone { messages: 2, received: 0, ..gone }.model());
@@ -586,7 +588,7 @@ pub fn models(all: bool) -> Vec<Model> {
         models.push(Gone { deaths: 2, ..gone }.model());
         let stands_by = Gone { stands_by: true, ..gone };
         models.push(Gone { messages: 2, ..stands_by }.model());
-        models.push(Gone { messages: 2, deaths: 2, ..stands_by }.model());
+        models.push(Gone { messages: 2, deaths: 2, preemptions: Some(2), ..stands_by }.model());
         models.push(Gone { messages: 2, received: 1, deaths: 2, ..gone }.model());
     }
     models
