@@ -1,6 +1,6 @@
 //! The contents of the block of each kind of object, and their recovery when an owner dies.
 //!
-//! A new kind has its file here, a name in [`kind`](super::kind), and an arm in [`recover`].
+//! A new kind has its file here, a name in [`kind`], and an arm in [`recover`].
 
 pub(crate) mod arc;
 pub(crate) mod ends;
