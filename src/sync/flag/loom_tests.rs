@@ -105,6 +105,29 @@ fn who_finds_the_flag_set_sees_what_was_written_before() {
     });
 }
 
+/// Forbidden: a `set` of a flag that was set already is cleared by one who does not see what was
+/// written before it. Nobody would look for that again.
+#[test]
+fn who_clears_a_set_sees_what_was_written_before() {
+    loom::model(|| {
+        let shared = Shared::new();
+        shared.flag.set();
+        let work = Arc::new(AtomicU32::new(0));
+        let setter = {
+            let (shared, work) = (shared.clone(), work.clone());
+            thread::spawn(move || {
+                // Relaxed: ordered by the flag, which is what the model checks.
+                work.store(7, Ordering::Relaxed);
+                shared.flag.set();
+            })
+        };
+        shared.flag.clear();
+        let seen = work.load(Ordering::Relaxed);
+        setter.join().unwrap();
+        assert!(shared.flag.is_set() || seen == 7, "cleared and not seen");
+    });
+}
+
 /// Two processes write and then set the flag, each by `set`. A third one takes it when both have
 /// done so, and reads what both wrote.
 fn two_sets(set: fn(&Flag)) {
