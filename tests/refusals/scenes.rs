@@ -932,9 +932,15 @@ fn take_role(whose: Owner) -> Ready {
 
 /// As [`behind_sender`].
 fn behind_sender_of_ring(whose: Owner) -> Ready {
-    let (sender, mut receiver) = ring_in_commons();
+    let (sender, receiver) = ring_in_commons();
     let (name, spare) = (sender.handle(), sender.standby().expect("another end"));
     drop(sender);
+    // The process that plays the scene is to have the role, and not its parent.
+    let mut receiver = {
+        let stands_by = receiver.standby().expect("another end");
+        drop(receiver);
+        stands_by
+    };
     owner(whose, || {
         let segment = Segment::commons().expect("the commons");
         let mut sender = Producer::<u64>::open(&segment, name).expect("free");
