@@ -43,8 +43,9 @@
 //! let mut spare = sender.standby()?;
 //! let mut first = sender;
 //! let child = offspring::fork(move || {
-//!     first.send(1).unwrap();
-//!     std::process::abort();
+//!     if first.send(1).is_ok() {
+//!         std::process::abort();
+//!     }
 //! })?;
 //! assert!(child.join().is_err());
 //! spare.send(2)?;
