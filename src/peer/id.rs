@@ -66,11 +66,14 @@ impl PeerId {
         self.0.get()
     }
 
-    /// The inverse of [`PeerId::to_bits`]; `None` for 0.
+    /// The inverse of [`PeerId::to_bits`]; `None` for 0, and for bits that no peer has. To drop those
+    /// would name a peer whose bits are not in the word: no swap from them would ever succeed.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Option<PeerId> {
         let all = PRESENT_BIT.get() | GENERATION_MASK << INDEX_BITS | INDEX_MASK;
-        NonZeroU64::new(bits & all).filter(|_| bits & PRESENT_BIT.get() != 0).map(PeerId)
+        NonZeroU64::new(bits)
+            .filter(|_| bits & PRESENT_BIT.get() != 0 && bits & !all == 0)
+            .map(PeerId)
     }
 }
 
@@ -103,6 +106,8 @@ mod tests {
         for (index, generation) in [(0, 0), (1, 0), (0, 1), (1023, (1 << GENERATION_BITS) - 1)] {
             let id = PeerId::new(index, generation);
             assert_eq!(PeerId::from_bits(id.to_bits()), Some(id));
+            // A waiter once tried for ever to take a role from a word with such a bit.
+            assert_eq!(PeerId::from_bits(id.to_bits() | 1 << 60), None);
             assert_ne!(id.to_bits(), 0);
         }
         assert_eq!(PeerId::from_bits(0), None);

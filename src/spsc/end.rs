@@ -545,6 +545,7 @@ impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
             return self.find();
         }
         let seat = self.place.seat();
+        let mut asked = false;
         loop {
             // Before the look at the slots.
             let over = over::<T, R>(&seat.block);
@@ -566,7 +567,11 @@ impl<T: Shm, R: Role> Attempt for Using<'_, T, R> {
                 Some(_) => Err(blocked),
                 None if !look && blocked == Blocked::Nobody => Err(Blocked::Perhaps),
                 None if !look => Err(blocked),
-                None if self.shared.others_have_gone::<R>(seat) => continue,
+                // Once: words that somebody has written over may never say what was concluded.
+                None if !asked && self.shared.others_have_gone::<R>(seat) => {
+                    asked = true;
+                    continue;
+                }
                 None => Err(blocked),
             };
         }
