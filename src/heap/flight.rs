@@ -29,6 +29,11 @@
 //! So a block moves from a bit to a flight before the bit is cleared, and 3 comes after 2. It moves
 //! from a flight to a bit with a change of the word, so if 2 and 3 saw neither, 4 fails.
 //!
+//! Nobody looks into a block without a hold of it: it may be free by then, and be another object
+//! that looks the same. So a flight that is freed first gives up the *roles* that it holds, and lets
+//! the room above draw its [`conclusion`](Pool::give_up_roles) about each of its blocks, and only
+//! then ends its hold of them.
+//!
 //! The mark is never taken away while the block lives. A block that was never in a message costs one
 //! load more to free, and one that was, a walk over all headers.
 //!
@@ -44,7 +49,7 @@ use std::collections::BTreeSet;
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State};
 use crate::heap::pool::{AllocError, Attached, BlockId, Carried, Owned, Pool};
 use crate::peer::PeerId;
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicU64, Ordering, fence};
 
 /// Bytes of a name in a list.
 const NAME: u64 = 16;
@@ -110,8 +115,34 @@ impl<'a> Pool<'a> {
         })
     }
 
+    /// Takes the roles out of an owned flight, which is about to be freed, and calls `conclude` with
+    /// each block in it, which the flight still holds. Killed in between, the flight is the dead
+    /// process's, and whoever clears up after it does this again.
+    pub(super) fn give_up_roles(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        conclude: impl Fn(Attached),
+    ) {
+        let start = self.offset(id).unwrap_or(0);
+        for (index, name) in self.names(id, header).enumerate() {
+            let at = start + index as u64 * NAME + 8;
+            if let Some(rest) = self.region().at::<AtomicU64>(at) {
+                // SeqCst pairs with the fence in `all_names`: of two that give up the last holds of a
+                // role at once, one sees that the other's is gone.
+                rest.store(name.generation.into(), Ordering::SeqCst);
+            }
+            if let Some(object) = self.shared(name.id, name.generation) {
+                conclude(object);
+            }
+        }
+    }
+
     /// Calls `visit` with what each flight lists, stranded ones too.
     fn all_names(&self, mut visit: impl FnMut(Name)) {
+        // After the bit that the caller has cleared, or found cleared: pairs with the SeqCst swap with
+        // which a flight is freed, and the SeqCst store with which it gives up its roles.
+        fence(Ordering::SeqCst);
         self.walk(|id, header| {
             if header.is_flight()
                 && matches!(header.load().state(), State::Owned(_) | State::Carried)
@@ -137,19 +168,6 @@ impl<'a> Pool<'a> {
             self.all_names(|name| found |= name == wanted);
             found
         }
-    }
-
-    /// Calls `visit` with every shared block that was ever in a flight.
-    pub(crate) fn each_that_may_fly(&self, mut visit: impl FnMut(Attached)) {
-        self.walk(|id, header| {
-            let word = header.load();
-            if word.state() == State::Shared
-                && header.may_fly()
-                && let Some(object) = self.shared(id, word.generation())
-            {
-                visit(object);
-            }
-        });
     }
 
     /// Frees a block that was in a flight, if that was its last hold. `empty` is as in

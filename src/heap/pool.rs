@@ -243,8 +243,15 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives back a block of a message that is done; nothing if somebody else has done so. If it was
-    /// a flight, what it held may be [unheld](Pool::free_unheld) now.
-    pub(crate) fn discard(&self, carried: Carried, carrier: Carrier, me: u32) {
+    /// a flight, what it held may be [unheld](Pool::free_unheld) now; before that, `conclude` is called
+    /// with each object that it held a role of.
+    pub(crate) fn discard(
+        &self,
+        carried: Carried,
+        carrier: Carrier,
+        me: u32,
+        conclude: impl Fn(Attached),
+    ) {
         if let Some(header) = self.header(carried.id) {
             let word = header.load();
             if word.state() == State::Carried
@@ -252,9 +259,27 @@ impl<'a> Pool<'a> {
                 && header.carrier() == Some(carrier)
                 && let Some(owned) = header.own(word, me)
             {
-                self.tear_down(carried.id, header, owned, Pages::Keep);
+                self.end(carried.id, header, owned, Pages::Keep, conclude);
             }
         }
+    }
+
+    /// Gives back an owned block that was part of a message. True if it was a flight, of which
+    /// `conclude` is as in [`Pool::discard`].
+    fn end(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        owned: BlockWord,
+        pages: Pages,
+        conclude: impl Fn(Attached),
+    ) -> bool {
+        let is_flight = header.is_flight();
+        if is_flight {
+            self.give_up_roles(id, header, conclude);
+        }
+        self.tear_down(id, header, owned, pages);
+        is_flight
     }
 
     /// The block `id`, if it belongs to `owner` in this generation.
@@ -322,7 +347,13 @@ impl<'a> Pool<'a> {
 
     /// Gives back every block of which the carrier belongs to `me` alone, as `is_mine` says. Gives
     /// whether flights are among them: what they held may be [unheld](Pool::free_unheld) now.
-    pub(crate) fn discard_all(&self, me: u32, is_mine: impl Fn(Carrier) -> bool) -> bool {
+    /// `conclude` is as in [`Pool::discard`].
+    pub(crate) fn discard_all(
+        &self,
+        me: u32,
+        is_mine: impl Fn(Carrier) -> bool,
+        conclude: impl Fn(Attached),
+    ) -> bool {
         let mut flights = false;
         self.walk(|id, header| {
             let word = header.load();
@@ -330,8 +361,7 @@ impl<'a> Pool<'a> {
                 && header.carrier().is_some_and(&is_mine)
                 && let Some(owned) = header.own(word, me)
             {
-                flights |= header.is_flight();
-                self.tear_down(id, header, owned, Pages::Keep);
+                flights |= self.end(id, header, owned, Pages::Keep, &conclude);
             }
         });
         flights
@@ -339,9 +369,14 @@ impl<'a> Pool<'a> {
 
     /// Gives back every block that is part of no message any more. `carries` says whether a slot
     /// still carries. Gives their number, and whether flights are among them: what they held may be
-    /// [unheld](Pool::free_unheld) now. Counts the kept pages on the way, as the hint may include
-    /// what dead processes had subtracted or not.
-    pub(crate) fn sweep(&self, me: PeerId, carries: impl Fn(Carrier) -> bool) -> (usize, bool) {
+    /// [unheld](Pool::free_unheld) now. `conclude` is as in [`Pool::discard`]. Counts the kept pages on
+    /// the way, as the hint may include what dead processes had subtracted or not.
+    pub(crate) fn sweep(
+        &self,
+        me: PeerId,
+        carries: impl Fn(Carrier) -> bool,
+        conclude: impl Fn(Attached),
+    ) -> (usize, bool) {
         let (mut swept, mut flights) = (0, false);
         let mut kept = 0_u64;
         self.walk(|id, header| {
@@ -351,8 +386,7 @@ impl<'a> Pool<'a> {
                 && !header.carrier().is_some_and(&carries)
                 && let Some(owned) = header.own(word, me.owner())
             {
-                flights |= header.is_flight();
-                self.tear_down(id, header, owned, Pages::Keep);
+                flights |= self.end(id, header, owned, Pages::Keep, &conclude);
                 swept += 1;
             } else if word.state() == State::Free
                 && self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
@@ -485,7 +519,8 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block
-    /// that it held, before its hold ends. `empty` is as in [`Pool::leave`].
+    /// that it held, before its hold ends. `empty` is as in [`Pool::leave`], and `conclude` as in
+    /// [`Pool::discard`].
     ///
     /// What it had taken out of a message that it had not released goes back there. If nobody can
     /// receive that message, [`Pool::sweep`] finds it.
@@ -499,6 +534,7 @@ impl<'a> Pool<'a> {
         carries: impl Fn(Carrier) -> bool,
         recover: impl Fn(Attached),
         empty: impl Fn(Attached),
+        conclude: impl Fn(Attached),
     ) -> bool {
         let later = Cell::new(false);
         let unheld = |id, header: &BlockHeader| {
@@ -518,12 +554,16 @@ impl<'a> Pool<'a> {
                         // If it is gone, the next receiver of the message has it.
                         header.put_back(word);
                     } else if let Some(mine) = header.own(word, me.owner()) {
-                        later.set(later.get() | header.is_flight());
-                        self.tear_down(id, header, mine, Pages::Give);
+                        let is_flight = self.end(id, header, mine, Pages::Give, &conclude);
+                        later.set(later.get() | is_flight);
                     }
                 }
                 State::Shared if header.holders.contains(peer.index()) => {
-                    if let Some(attached) = self.attached(id, header) {
+                    // Its bit may have been set for a moment, in a block that somebody was about to
+                    // free. With the count it is a hold.
+                    if header.count_attachment(word.generation())
+                        && let Some(attached) = self.attached(id, header)
+                    {
                         recover(attached);
                     }
                     header.holders.remove(peer.index());
@@ -893,7 +933,7 @@ mod tests {
         let header = pool.header(owned.id).expect("a block");
         header.holders.remove(dead.index());
         assert_eq!(pool.blocks_in_use(), 1);
-        pool.clear(dead, me, |_| false, |_| panic!("it held nothing"), |_| ());
+        pool.clear(dead, me, |_| false, |_| panic!("it held nothing"), |_| (), |_| ());
         assert_eq!(pool.blocks_in_use(), 0);
     }
 }

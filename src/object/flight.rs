@@ -91,12 +91,10 @@ impl Arrived {
     /// Gives the flight back, after the slot was released, and frees what was held by it alone.
     pub(crate) fn discard(self, holder: &Holder<'_>) {
         let pool = holder.pool();
-        pool.discard(self.carried, self.carrier, holder.me.owner());
+        let conclude = |object| block::conclude(&pool, object);
+        pool.discard(self.carried, self.carrier, holder.me.owner(), conclude);
         settle(&pool, holder.me, |empty| {
             for name in &self.names {
-                if let Some(object) = pool.shared(name.id, name.generation) {
-                    block::conclude(&pool, object);
-                }
                 pool.let_go(*name, holder.me, empty);
             }
         });
@@ -115,18 +113,18 @@ pub(crate) fn settle<T>(
     let done = act(&empty);
     // One after the other, so that a chain of queues in each other's messages needs no stack.
     while flights.take() {
-        look_again(pool, me, &empty);
+        pool.free_unheld(me, empty);
     }
     done
 }
 
-/// Frees what only flights held that are gone by now, and closes channels that had their last ends
-/// there.
+/// Frees what only flights held that are gone by now.
 pub(crate) fn settle_all(pool: &Pool<'_>, me: PeerId) {
-    settle(pool, me, |empty| look_again(pool, me, empty));
+    settle(pool, me, |empty| pool.free_unheld(me, empty));
 }
 
-fn look_again(pool: &Pool<'_>, me: PeerId, empty: &dyn Fn(Attached)) {
-    pool.each_that_may_fly(|object| block::conclude(pool, object));
-    pool.free_unheld(me, empty);
+/// Gives back what messages carried that nobody can receive any more, and gives its number.
+pub(crate) fn sweep(pool: &Pool<'_>, me: PeerId) -> (usize, bool) {
+    let carries = |carrier| block::carries(pool, carrier);
+    pool.sweep(me, carries, |object| block::conclude(pool, object))
 }

@@ -265,7 +265,7 @@ impl<'a> Contents<'a> {
 
     /// Gives the block back, after the slot was released.
     pub(crate) fn discard(self, holder: &Holder<'_>) {
-        holder.pool().discard(self.carried, self.carrier, holder.me.owner());
+        holder.pool().discard(self.carried, self.carrier, holder.me.owner(), |_| {});
     }
 }
 

@@ -32,13 +32,15 @@ pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: Pee
     let comes_again =
         |carrier: Carrier| carrier.receiver().is_none() && block::carries(&pool, carrier);
     let recover = |object| block::recover(&pool, object, dead.owner());
-    let unheld =
-        flight::settle(&pool, me, |empty| pool.clear(dead, me, comes_again, recover, empty));
+    let conclude = |object| block::conclude(&pool, object);
+    let unheld = flight::settle(&pool, me, |empty| {
+        pool.clear(dead, me, comes_again, recover, empty, conclude)
+    });
     // Only now: a slot that the dead process had claimed carries until it is recovered. A block is
     // stranded by a living process, which frees it next, or by a death, after which somebody comes
     // here. Only a message that a process forgot, to let go of the queue, waits for the next death,
     // or until memory runs short.
-    let (_, flights) = pool.sweep(me, |carrier| block::carries(&pool, carrier));
+    let (_, flights) = flight::sweep(&pool, me);
     // And last what was held by those.
     if unheld || flights {
         flight::settle_all(&pool, me);
@@ -51,7 +53,7 @@ pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool
     let reaped = reap_all(mapping, me);
     let swept = mapping.region().map_or(0, |region| {
         let pool = Pool::new(mapping, region);
-        let (swept, flights) = pool.sweep(me, |carrier| block::carries(&pool, carrier));
+        let (swept, flights) = flight::sweep(&pool, me);
         if flights {
             flight::settle_all(&pool, me);
         }
@@ -67,7 +69,7 @@ pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool
 pub(crate) fn reap_messages(mapping: &Mapping, region: Region<'_>, me: PeerId) {
     reap_all(mapping, me);
     let pool = Pool::new(mapping, region);
-    if let (_, true) = pool.sweep(me, |carrier| block::carries(&pool, carrier)) {
+    if let (_, true) = flight::sweep(&pool, me) {
         flight::settle_all(&pool, me);
     }
 }

@@ -45,6 +45,7 @@ use std::sync::Arc;
 
 use crate::heap::pool::Carried;
 use crate::heap::{BlockId, Pool};
+use crate::object::block;
 use crate::object::carry::{Arrival, Departure, Transfer};
 use crate::object::error::CreateError;
 use crate::object::flight::{self, Flight};
@@ -139,7 +140,8 @@ pub(crate) fn discard(lineage: &Lineage) {
     for (mapping, carrier) in lineage.results() {
         if let (Ok(me), Some(region)) = (holding::arrive(mapping), mapping.region()) {
             let pool = Pool::new(mapping, region);
-            if pool.discard_all(me.owner(), |other| other == carrier) {
+            let conclude = |object| block::conclude(&pool, object);
+            if pool.discard_all(me.owner(), |other| other == carrier, conclude) {
                 flight::settle_all(&pool, me);
             }
         }

@@ -54,15 +54,18 @@ fn queue_of(object: Attached) -> Option<kind::Queue> {
 pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     match queue_of(object).map(|queue| queue.cargo) {
         Some(Cargo::Messages) => queue::empty(pool, object, owner),
-        Some(Cargo::Values) => pool.discard_all(owner, |carrier| {
-            carrier.block == object.id.to_bits() && carrier.generation == object.generation
-        }),
+        Some(Cargo::Values) => {
+            let is_mine = |carrier: Carrier| {
+                carrier.block == object.id.to_bits() && carrier.generation == object.generation
+            };
+            pool.discard_all(owner, is_mine, |held| conclude(pool, held))
+        }
         Some(Cargo::Nothing) | None => false,
     }
 }
 
 /// Ends a channel or a ring of two if nobody has the ends of a role any more. For use after an end in a
-/// message was given up.
+/// message was given up, which still holds the object.
 pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
     if queue_of(object).is_some_and(|queue| queue.has_ends) {
         queue::conclude(pool, object);

@@ -536,7 +536,7 @@ pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
             let Attached { id, generation, .. } = object;
             let carrier = Carrier { block: id.to_bits(), generation, position };
             for carried in [envelope.block(), envelope.flight()].into_iter().flatten() {
-                pool.discard(carried, carrier, owner);
+                pool.discard(carried, carrier, owner, |held| super::conclude(pool, held));
             }
             flights |= envelope.has_flight();
         }

@@ -332,7 +332,7 @@ fn send(
         with(world::me(), |mapping, region, me| {
             let pool = Pool::new(mapping, region);
             reap::reap_all(mapping, me);
-            pool.sweep(me, |carrier| block::carries(&pool, carrier));
+            flight::sweep(&pool, me);
         });
         return again;
     };
@@ -391,8 +391,8 @@ fn receive_mistaken(len: u64) -> Result<Cargo, TryRecvError> {
 /// What a reaper of our own does, for controls.
 fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId) {
     let recover = |object| block::recover(pool, object, dead.owner());
-    flight::settle(pool, me, |empty| pool.clear(dead, me, |_| false, recover, empty));
-    pool.sweep(me, |carrier| block::carries(pool, carrier));
+    flight::settle(pool, me, |empty| pool.clear(dead, me, |_| false, recover, empty, |_| {}));
+    flight::sweep(pool, me);
 }
 
 // What the monitor remembers: sets of messages, with a bit for each.

@@ -1,12 +1,13 @@
 //! What the models of messages that carry blocks share: where the words lie, how the processes, the
 //! blocks and the queue are set up, and who clears up and drains. The queue lies in the first block.
 
-use crate::engine::Process;
+use crate::engine::{Process, Touch, View};
 use crate::heap::pool::Owned;
 use crate::heap::{BlockId, Pool};
-use crate::models::heap::{FREE, SHARED, attached, decode, peer, reaper_of, with};
+use crate::models::heap::{FREE, OWNED, SHARED, attached, decode, peer, reaper_of, with};
 use crate::object::place::{self, HANDLE};
 use crate::object::{Handle, block, flight};
+use crate::peer::id::index_of;
 use crate::peer::table::Table;
 use crate::peer::{PeerId, attach, reaper};
 use crate::ring::position::{Phase, Position, SlotWord};
@@ -15,6 +16,9 @@ use crate::segment::region::{self, Mapping};
 use crate::world::{self, Fate, Local, read, write};
 
 pub const CARRIED: u64 = 3;
+
+/// Blocks that a model has at most.
+const MOST: u64 = 4;
 
 // Where the words lie; `src/object/block/queue.rs` and `src/heap/block.rs` assert it.
 const SLOTS: usize = BLOCKS as usize + 640;
@@ -79,6 +83,27 @@ pub fn carrier(read: &dyn Fn(usize) -> u64, block: u64) -> Option<(usize, SlotWo
     let index = position.index() as usize;
     let word = SlotWord::from_bits(read(slot(index)));
     (word.lap() == position.lap() && is_occupied(word)).then_some((index, word))
+}
+
+/// Whoever changes the bytes of a block has it: owns it, or holds it in its own name, in that of a
+/// dead process, or by a flight that it owns. Without a hold it may be another object by now.
+pub fn changed_by_a_holder(touch: Touch, view: &View<'_>) -> Result<(), String> {
+    let Some((block, field)) = within_block(MOST, touch.offset) else {
+        return Ok(());
+    };
+    let process = touch.process;
+    let owned_by = |block, owner| {
+        let (_, state, low) = decode(view.read(header(block)));
+        state == OWNED && index_of(low) as usize == owner
+    };
+    let holders = view.read(header(block) + HOLDERS);
+    let holds = |peer: usize| holders >> peer & 1 != 0 && (peer == process || view.is_dead(peer));
+    let is_held = decode(view.read(header(block))).1 == SHARED
+        && ((0..view.fates.len()).any(holds) || (0..MOST).any(|flight| owned_by(flight, process)));
+    if touch.before == touch.after || owned_by(block, process) || is_held {
+        return Ok(());
+    }
+    Err(format!("block {block}+{field} is changed by {process}, which does not have it"))
 }
 
 /// Attaches so many processes and one more, which makes the last checks, and gives pages to all

@@ -68,6 +68,8 @@ pub enum Mistake {
     FreesFirst,
     /// A receiver does not look at the channel after it has freed the message.
     LooksNoMore,
+    /// A receiver looks at the channel after the message has let go of it.
+    LooksLate,
     /// A parent gives up its end and then takes it in its child's name.
     HandsOverLate,
 }
@@ -259,8 +261,8 @@ fn play(process: usize, part: Part, mistake: Mistake, local: Local) -> Option<Lo
         (Part::Forks, _) => return fork(process, mistake, local),
         (Part::IsForked, _) => return live(process),
         (Part::Ignores, _) => {
-            if mistake == Mistake::LooksNoMore {
-                ignore(process);
+            if matches!(mistake, Mistake::LooksNoMore | Mistake::LooksLate) {
+                ignore(process, mistake);
             } else {
                 drop(queue().get(Once));
             }
@@ -474,8 +476,8 @@ fn conclude_mistaken() {
     }
 }
 
-/// Receives a message and gives it back, and does not look at what it held.
-fn ignore(process: usize) {
+/// Receives a message and gives it back, and looks at what it held too late or not at all.
+fn ignore(process: usize, mistake: Mistake) {
     place::lie_at(BLOCKS, carried::len(1), HANDLE);
     let segment = Segment::commons().expect("a segment");
     let envelopes: Queue<Envelope> = Queue::open(&segment, HANDLE).expect("a queue");
@@ -490,7 +492,16 @@ fn ignore(process: usize) {
     };
     drop(received);
     with(process, |mapping, region, me| {
-        Pool::new(mapping, region).discard(flight, carrier, me.owner());
+        let pool = Pool::new(mapping, region);
+        pool.discard(flight, carrier, me.owner(), |_| {});
+        if mistake == Mistake::LooksLate {
+            settle(&pool, me, |empty| {
+                if let Some(object) = pool.shared(id(), 0) {
+                    block::conclude(&pool, object);
+                }
+                pool.let_go(Name { id: id(), generation: 0, role: 0 }, me, empty);
+            });
+        }
     });
 }
 
@@ -529,6 +540,7 @@ impl Monitor for Watch {
         if touch.before == touch.after {
             return Ok(());
         }
+        carried::changed_by_a_holder(touch, view)?;
         let now = |offset| view.read(offset);
         let living = |role| {
             let having = self.having(role, ghost);
@@ -666,6 +678,11 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
             Some("lost wake-up"),
         ),
         (
+            of(Mistake::LooksLate, true, &[Ignores, Asks]),
+            "ends, concluded of a channel that the message has let go of",
+            Some("does not have it"),
+        ),
+        (
             of(Mistake::HandsOverLate, false, &[Forks, IsForked, Asks]),
             "ends, given up before they are taken in the child's name",
             Some("is gone"),
@@ -686,6 +703,14 @@ pub fn models(all: bool) -> Vec<Model> {
     settings.push(Setting { preemptions, ..of(&[Sends, Asks]) });
     if all {
         settings.push(Setting { there: true, preemptions, ..of(&[Ignores, Sleeps]) });
+        for part in [Takes, Ignores] {
+            settings.push(Setting {
+                there: true,
+                reapers: 1,
+                preemptions: Some(2),
+                ..of(&[part, Asks])
+            });
+        }
     }
     settings.into_iter().map(Setting::model).collect()
 }

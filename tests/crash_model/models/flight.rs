@@ -281,7 +281,7 @@ fn ignore(process: usize) {
     };
     drop(received);
     with(process, |mapping, region, me| {
-        Pool::new(mapping, region).discard(carried, carrier, me.owner());
+        Pool::new(mapping, region).discard(carried, carrier, me.owner(), |_| {});
     });
 }
 
@@ -309,6 +309,7 @@ impl Watch {
 
 impl Monitor for Watch {
     fn touched(&self, touch: Touch, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+        carried::changed_by_a_holder(touch, view)?;
         let now = |offset| view.read(offset);
         if touch.offset == header(OBJECT) && touch.before != touch.after {
             let ((g, from, _), (h, to, _)) = (decode(touch.before), decode(touch.after));

@@ -452,13 +452,13 @@ fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId, mistake: Mistake) {
         })
     };
     if mistake == Mistake::SweepsFirst {
-        pool.sweep(me, carries);
+        pool.sweep(me, carries, |_| {});
     }
     let taken = |carrier| block::carries(pool, carrier);
     let recover = |object| block::recover(pool, object, dead.owner());
-    flight::settle(pool, me, |empty| pool.clear(dead, me, taken, recover, empty));
+    flight::settle(pool, me, |empty| pool.clear(dead, me, taken, recover, empty, |_| {}));
     if mistake != Mistake::SweepsFirst {
-        pool.sweep(me, carries);
+        pool.sweep(me, carries, |_| {});
     }
 }
 

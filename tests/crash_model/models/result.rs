@@ -298,8 +298,8 @@ fn let_go(process: usize) {
 fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId) {
     let carries = |carrier: Carrier| carrier.receiver().is_none() && block::carries(pool, carrier);
     let recover = |object| block::recover(pool, object, dead.owner());
-    flight::settle(pool, me, |empty| pool.clear(dead, me, carries, recover, empty));
-    pool.sweep(me, carries);
+    flight::settle(pool, me, |empty| pool.clear(dead, me, carries, recover, empty, |_| {}));
+    pool.sweep(me, carries, |_| {});
     flight::settle_all(pool, me);
 }
 
@@ -329,6 +329,7 @@ impl Monitor for Watch {
             Value::Object => FLIGHT,
             Value::Box => VALUE,
         };
+        carried::changed_by_a_holder(touch, view)?;
         let ((_, from, before), (_, to, after)) = (decode(touch.before), decode(touch.after));
         if touch.before == touch.after {
             return Ok(());
