@@ -3,7 +3,7 @@
 //!
 //! Two senders and two receivers of a queue, three processes at a lock, three that change a value,
 //! three that make, open and drop objects, two that ask a third by events, three that send messages in
-//! blocks of their own, and now and then one more that clears up after the dead. Who is killed gets a
+//! blocks of their own, three that send boxes, three that send handles, and now and then one more that clears up after the dead. Who is killed gets a
 //! successor, and all of them must finish their work; then the books are checked: what was sent
 //! against what was received, in which order, what went with its receiver, what was delivered
 //! again, who was told of the owner's death, how much memory is left. Runs in which nobody is

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use offspring::{
-    ByteQueue, Event, Fault, Handle, Lock, LockError, LockState, OnReceiverDeath, Queue,
-    QueueOptions, RecvError, Segment, TryLockError, TryRecvError, Value, Wait, WaitTimeoutError,
+    ByteQueue, Event, Fault, Handle, Lock, LockError, LockState, ObjectQueue, OnReceiverDeath,
+    Queue, QueueOptions, RecvError, Segment, Sender, ShmBox, TryLockError, TryRecvError, Value,
+    Wait, WaitTimeoutError,
 };
 
 use crate::common::fd::SegmentFd;
@@ -70,6 +71,8 @@ pub const SCENES: &[Scene] = &[
     Scene { name: "value", play: value, chosen: &[0, 9], sleeps: true, shows: None },
     Scene { name: "event", play: event, chosen: &[0, 2], sleeps: true, shows: None },
     Scene { name: "messages", play: messages, chosen: &[4, 3], sleeps: false, shows: None },
+    Scene { name: "boxes", play: boxes, chosen: &[4, 3], sleeps: false, shows: None },
+    Scene { name: "handles", play: handles, chosen: &[4, 3], sleeps: false, shows: None },
 ];
 
 /// Seeds are numbered by scene in their last two digits, so that a new scene leaves the seeds of the
@@ -649,13 +652,17 @@ fn send_and_receive(queue: &ByteQueue, index: usize, life: &Life) {
     }
 }
 
-/// Three processes send messages that lie in blocks of their own, and each time receive one.
-fn messages(dice: Dice) -> Result<Outcome, String> {
+/// Three processes do `turn`: they send something, and each time receive one. `count` receives what is
+/// left, and says how many that was and how many were lost.
+fn pass<Q>(
+    dice: Dice,
+    make: impl Fn(&Segment) -> Q,
+    turn: impl Fn(&Segment, &Q, usize, &Life),
+    count: impl Fn(&Q) -> (u64, u64),
+) -> Result<Outcome, String> {
     const TURNS_EACH: u64 = 4;
     let segment = small_segment();
-    // Room for one more from each that is killed.
-    let queue = ByteQueue::with_capacity_in(&segment, LIVES).expect("a queue");
-    let queue = queue.with_wait(Wait::Sleep);
+    let queue = make(&segment);
     let notebook = Notebook::new();
     let measure = || {
         Errand::send(60, || {
@@ -666,16 +673,12 @@ fn messages(dice: Dice) -> Result<Outcome, String> {
     };
     let before = measure()?;
     segment.reap().map_err(|fault| fault.to_string())?;
-    let attach = || _ = std::hint::black_box(queue.len());
-    let work = |index: usize| send_and_receive(&queue, index, &notebook.lives[index]);
+    let attach = || _ = std::hint::black_box(segment.reap());
+    let work = |index: usize| turn(&segment, &queue, index, &notebook.lives[index]);
     let (chronicle, killed) = three(&segment, dice, notebook, TURNS_EACH, &attach, &work, None)?;
     segment.reap().map_err(|fault| fault.to_string())?;
     // Whoever was killed may have sent one that it did not receive, or gone with one.
-    let (mut left, lost) = (0, queue.lost());
-    while let Ok(message) = queue.try_recv() {
-        assert!(message.len() >= 200, "{message:?}");
-        left += 1;
-    }
+    let (left, lost) = count(&queue);
     let made = notebook.lives.iter().map(|life| life.get(MADE)).sum::<u64>();
     if left + lost > killed.len() as u64 || made != 3 * TURNS_EACH {
         let killed = killed.len();
@@ -686,6 +689,100 @@ fn messages(dice: Dice) -> Result<Outcome, String> {
         return Err(format!("before: {before}; after: {after}"));
     }
     Ok(Outcome { chronicle, done: made, lost, again: 0 })
+}
+
+/// Three processes send messages that lie in blocks of their own, and each time receive one.
+fn messages(dice: Dice) -> Result<Outcome, String> {
+    // Room for one more from each that is killed.
+    let make = |segment: &Segment| {
+        let queue = ByteQueue::with_capacity_in(segment, LIVES).expect("a queue");
+        queue.with_wait(Wait::Sleep)
+    };
+    let turn = |_: &Segment, queue: &ByteQueue, index: usize, life: &Life| {
+        send_and_receive(queue, index, life);
+    };
+    pass(dice, make, turn, |queue| {
+        let mut left = 0;
+        while let Ok(message) = queue.try_recv() {
+            assert!(message.len() >= 200, "{message:?}");
+            left += 1;
+        }
+        (left, queue.lost())
+    })
+}
+
+type Bytes = ShmBox<[u8]>;
+
+fn send_and_receive_boxes(segment: &Segment, queue: &Queue<Bytes>, index: usize, life: &Life) {
+    while life.get(MADE) < life.get(TURNS) {
+        let turn = life.get(MADE) as usize;
+        let bytes = vec![(1 + index) as u8; 200 + 500 * index + turn];
+        drop(Bytes::from_slice_in(segment, &bytes).expect("room"));
+        queue.send(Bytes::from_slice_in(segment, &bytes).expect("room")).expect("open");
+        // There is one for each that sent one.
+        let received = queue.recv().expect("open");
+        let (sender, turn) = ((received.len() - 200) / 500, (received.len() - 200) % 500);
+        assert!(
+            turn < 100 && received.iter().all(|&byte| usize::from(byte) == 1 + sender),
+            "torn: {} bytes, {:?}",
+            received.len(),
+            &received[..8]
+        );
+        drop(received);
+        life.count(MADE);
+    }
+}
+
+/// Three processes send boxes, and each time receive one.
+fn boxes(dice: Dice) -> Result<Outcome, String> {
+    let make = |segment: &Segment| {
+        let queue = Queue::<Bytes>::with_capacity_in(segment, LIVES).expect("a queue");
+        queue.with_wait(Wait::Sleep)
+    };
+    pass(dice, make, send_and_receive_boxes, |queue| {
+        let left = std::iter::from_fn(|| queue.try_recv().ok()).count() as u64;
+        (left, queue.lost())
+    })
+}
+
+/// A queue with a message, and the sender of a channel without a receiver.
+type Handles = (Queue<Message>, Sender<u64>);
+
+fn send_and_receive_handles(
+    segment: &Segment,
+    queue: &ObjectQueue<Handles>,
+    index: usize,
+    life: &Life,
+) {
+    while life.get(MADE) < life.get(TURNS) {
+        let number = (index as u64) << 16 | life.get(MADE);
+        let inner = Queue::with_capacity_in(segment, 1).expect("room");
+        inner.try_send(sealed(number)).expect("room");
+        let (sender, receiver) =
+            QueueOptions::new().capacity(1).create_channel_in(segment).expect("room");
+        queue.send((inner, sender)).expect("open");
+        // While a message holds the sender, or who has taken it out, there is one.
+        drop(receiver);
+        let (inner, sender) = queue.recv().expect("open");
+        let message = inner.try_recv().expect("it was sent with it");
+        assert_eq!(message, sealed(message[0]), "torn");
+        assert!(sender.try_send(1).expect_err("the receiver is gone").is_disconnected());
+        drop((inner, sender));
+        life.count(MADE);
+    }
+}
+
+/// Three processes send handles of queues and of channels, which only their messages hold, and each
+/// time receive some.
+fn handles(dice: Dice) -> Result<Outcome, String> {
+    let make = |segment: &Segment| {
+        let queue = ObjectQueue::<Handles>::with_capacity_in(segment, LIVES).expect("a queue");
+        queue.with_wait(Wait::Sleep)
+    };
+    pass(dice, make, send_and_receive_handles, |queue| {
+        let left = std::iter::from_fn(|| queue.try_recv().ok()).count() as u64;
+        (left, queue.lost())
+    })
 }
 
 /// Words of a life with the heap: the handle of its latest object.

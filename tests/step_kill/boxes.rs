@@ -108,7 +108,8 @@ fn plan(op: Op, policy: OnReceiverDeath) -> Plan {
     })
 }
 
-/// Lines of victims: one sends or receives a box, and those who come after it send one or clear up.
+/// Lines of victims: one sends or receives a box, and those who come after it send one or clear up,
+/// which is long.
 pub fn lines(full: bool) -> Vec<Plan> {
     let of = |object, op: Op, reaps, samples| {
         let operation = if reaps { "box: reap" } else { "box: send" };
@@ -127,7 +128,7 @@ pub fn lines(full: bool) -> Vec<Plan> {
     vec![
         of("two victims", Op::Send, false, &[4]),
         of("two victims", Op::Receive, false, &[4]),
-        of("two victims", Op::Send, true, &[2]),
+        of("two victims", Op::Send, true, &[1]),
         of("three victims", Op::Receive, false, &[2, 2]),
     ]
 }

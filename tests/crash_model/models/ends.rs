@@ -677,15 +677,27 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
 pub fn models(all: bool) -> Vec<Model> {
     use Part::*;
     let mut settings = Vec::new();
-    let preemptions = Some(if all { 3 } else { 2 });
-    let of = |parts: &[Part]| Setting::of(OnReceiverDeath::Drop, parts);
-    settings.push(Setting { there: true, deaths: 0, ..of(&[Ignores, Sleeps]) });
     for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
-        settings.push(Setting { there: true, preemptions, policy, ..of(&[Takes, Asks]) });
-    }
-    settings.push(Setting { preemptions, ..of(&[Sends, Asks]) });
-    if all {
-        settings.push(Setting { there: true, preemptions, ..of(&[Ignores, Sleeps]) });
+        let of = |parts: &[Part]| Setting::of(policy, parts);
+        let (preemptions, two) = (Some(if all { 3 } else { 2 }), Some(2));
+        settings.push(Setting { there: true, deaths: 0, ..of(&[Ignores, Sleeps]) });
+        settings.push(Setting { there: true, preemptions, ..of(&[Takes, Asks]) });
+        settings.push(Setting { preemptions, ..of(&[Sends, Asks]) });
+        // Nothing is in a message, so the policy is no matter.
+        if policy == OnReceiverDeath::Drop {
+            settings.push(Setting { preemptions: two, ..of(&[Forks, IsForked, Asks]) });
+        }
+        if all {
+            settings.push(Setting { there: true, preemptions, ..of(&[Ignores, Sleeps]) });
+            settings.push(Setting { there: true, preemptions: two, ..of(&[Takes, GivesUp, Asks]) });
+            settings.push(Setting { preemptions: two, ..of(&[Sends, Takes, Asks]) });
+            settings.push(Setting {
+                there: true,
+                preemptions: two,
+                reapers: 1,
+                ..of(&[Takes, Asks])
+            });
+        }
     }
     settings.into_iter().map(Setting::model).collect()
 }
