@@ -108,7 +108,8 @@ fn plan(op: Op, policy: OnReceiverDeath) -> Plan {
     })
 }
 
-/// Lines of victims: one sends or receives a box, and those who come after it send one or clear up.
+/// Lines of victims: one sends or receives a box, and those who come after it send one or clear up,
+/// which is long.
 pub fn lines(full: bool) -> Vec<Plan> {
     let of = |object, op: Op, reaps, samples| {
         let operation = if reaps { "box: reap" } else { "box: send" };

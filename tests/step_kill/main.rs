@@ -28,6 +28,8 @@ mod boxes;
 #[path = "../common/mod.rs"]
 mod common;
 #[cfg(target_arch = "x86_64")]
+mod ends;
+#[cfg(target_arch = "x86_64")]
 mod event;
 #[cfg(target_arch = "x86_64")]
 mod flights;
@@ -76,7 +78,8 @@ fn main() -> ExitCode {
     plans.extend(messages::plans(full));
     plans.extend(boxes::plans(full));
     plans.extend(flights::plans());
-    plans.extend(results::plans());
+    plans.extend(ends::plans());
+    plans.extend(results::plans(full));
     plans.extend(lock::plans());
     plans.extend(value::plans());
     plans.extend(event::plans());
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
     plans.extend(heap::lines(full));
     plans.extend(messages::lines(full));
     plans.extend(boxes::lines(full));
+    plans.extend(flights::lines(full));
     plans.extend(lock::lines(full));
     plans.extend(value::lines(full));
     plans.extend(event::lines(full));

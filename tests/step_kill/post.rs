@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use offspring::{
-    ByteQueue, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, Segment, ShmArc, ShmBox,
+    ByteQueue, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, Segment, Sender, ShmArc, ShmBox,
     TryRecvError,
 };
 
@@ -101,6 +101,7 @@ macro_rules! letters {
 letters!(ByteQueue, create_bytes_in, |_, number| vec![number as u8; LEN], read_message, &);
 letters!(Queue<ShmBox<[u8]>>, create_in, boxed, |bytes: ShmBox<[u8]>| read(number_in(&bytes)));
 letters!(ObjectQueue<Queue<u64>>, create_objects_in, queued, read_queue);
+letters!(ObjectQueue<(u64, Option<Sender<u64>>)>, create_objects_in, plain, read_with_sender);
 letters!(ObjectQueue<ShmArc<[u8]>>, create_objects_in, shared, |bytes: ShmArc<[u8]>| {
     read(number_in(&bytes))
 });
@@ -118,6 +119,19 @@ fn read(number: u64) -> Letter {
 
 fn read_message(message: offspring::Message<'_>) -> Letter {
     Letter { again: Some(message.redelivered()), ..read(number_in(&message)) }
+}
+
+/// A letter without a sender.
+fn plain(_: &Segment, number: u64) -> (u64, Option<Sender<u64>>) {
+    (number, None)
+}
+
+/// Sends the number of a letter to the sender in it.
+fn read_with_sender((number, sender): (u64, Option<Sender<u64>>)) -> Letter {
+    if let Some(sender) = sender {
+        sender.send(number).expect("there is a receiver");
+    }
+    read(number)
 }
 
 pub fn boxed(segment: &Segment, number: u64) -> ShmBox<[u8]> {
@@ -153,7 +167,11 @@ pub struct Post<Q> {
 
 impl<Q: Letters> Post<Q> {
     pub fn new(policy: OnReceiverDeath, capacity: usize) -> Post<Q> {
-        let segment = Segment::create(1 << 15).expect("a segment");
+        Post::in_segment(Segment::create(1 << 15).expect("a segment"), policy, capacity)
+    }
+
+    /// What lies in the segment already stays there.
+    pub fn in_segment(segment: Segment, policy: OnReceiverDeath, capacity: usize) -> Post<Q> {
         let queue =
             Q::create(QueueOptions::new().capacity(capacity).on_receiver_death(policy), &segment);
         let baseline = Errand::send(30, || room(&segment)).answer().expect("a number");
@@ -164,11 +182,22 @@ impl<Q: Letters> Post<Q> {
 
     /// Visits the victims that do this, which has a mark where they begin.
     pub fn visit(&self, tally: &mut Tally, perform: &dyn Fn(&Segment, &Q), expected: Vec<Found>) {
+        self.visit_with(tally, perform, expected, &|how| self.check(how));
+    }
+
+    /// As [`Post::visit`], for survivors that look at more.
+    pub fn visit_with(
+        &self,
+        tally: &mut Tally,
+        perform: &dyn Fn(&Segment, &Q),
+        expected: Vec<Found>,
+        check: &dyn Fn(How) -> String,
+    ) {
         let scene = Scene {
             segment: self.segment.as_fd(),
             victim: &|| self.victim(perform),
             expected,
-            check: &|how| self.check(how),
+            check,
             beside: None,
             helpers: Vec::new(),
             hows: BOTH,
@@ -186,7 +215,7 @@ impl<Q: Letters> Post<Q> {
     }
 
     /// Receives everything, fills the queue and drains it twice, and counts the memory.
-    fn check(&self, how: How) -> String {
+    pub fn check(&self, how: How) -> String {
         let Post { segment, queue, baseline } = self;
         if how == How::Reaped {
             segment.reap().expect("attached");
