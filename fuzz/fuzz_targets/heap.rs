@@ -72,7 +72,7 @@ enum Object {
 
 /// Slots of a queue of bytes, and the length up to which a message lies in one.
 const SLOTS: u64 = 4;
-const SHORT: usize = 112;
+const SHORT: usize = 240;
 
 /// Every byte of this message.
 fn byte(mark: u64, len: usize) -> u8 {
@@ -296,7 +296,7 @@ fuzz_target!(|operations: Vec<Operation>| {
             }
             Operation::Bytes => {
                 let made = ByteQueue::with_capacity_in(&segment, SLOTS as usize);
-                model.made(QUEUE + SLOTS * 128, made.map(Object::Bytes));
+                model.made(QUEUE + SLOTS * 256, made.map(Object::Bytes));
             }
             Operation::Send { len, in_place } => {
                 model.send((u64::from(len) % (BUDGET / 2)) as usize, in_place);

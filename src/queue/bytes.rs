@@ -33,7 +33,7 @@ use crate::sys::clock::Deadline;
 /// A bounded first-in-first-out queue of messages of any length, with any number of senders and
 /// receivers in any processes and threads.
 ///
-/// A message of up to 112 bytes lies in a slot of the queue. A longer one lies in memory of its own,
+/// A message of up to 240 bytes lies in a slot of the queue. A longer one lies in memory of its own,
 /// and only its name goes through the queue: a megabyte [loaned](ByteQueue::loan) and sent costs
 /// little more than a byte. Nobody copies it; the receiver reads where the sender wrote.
 ///
@@ -90,7 +90,7 @@ pub struct ByteQueue {
 impl ByteQueue {
     /// Makes a queue of `capacity` slots in the commons.
     ///
-    /// Each slot takes 128 bytes, which the kernel provides at once. Longer messages take memory
+    /// Each slot takes 256 bytes, which the kernel provides at once. Longer messages take memory
     /// when they are made.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ pub struct ObjectQueue<T> {
 impl<T> ObjectQueue<T> {
     /// Makes a queue of `capacity` slots in the commons.
     ///
-    /// Each slot takes 128 bytes. A value that takes more than 112 bytes when it is encoded takes
+    /// Each slot takes 256 bytes. A value that takes more than 240 bytes when it is encoded takes
     /// memory of its own.
     ///
     /// # Errors

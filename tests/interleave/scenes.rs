@@ -631,8 +631,8 @@ fn event(dice: Dice) -> Result<Outcome, String> {
 fn send_and_receive(queue: &ByteQueue, index: usize, life: &Life) {
     while life.get(MADE) < life.get(TURNS) {
         let turn = life.get(MADE) as usize;
-        drop(queue.loan(200).expect("room"));
-        let mut loan = queue.loan(200 + 500 * index + turn).expect("room");
+        drop(queue.loan(300).expect("room"));
+        let mut loan = queue.loan(300 + 500 * index + turn).expect("room");
         loan.fill((1 + index) as u8);
         loan.send().expect("open");
         // There is one for each that sent one.
@@ -673,7 +673,7 @@ fn messages(dice: Dice) -> Result<Outcome, String> {
     // Whoever was killed may have sent one that it did not receive, or gone with one.
     let (mut left, lost) = (0, queue.lost());
     while let Ok(message) = queue.try_recv() {
-        assert!(message.len() >= 200, "{message:?}");
+        assert!(message.len() >= 300, "{message:?}");
         left += 1;
     }
     let made = notebook.lives.iter().map(|life| life.get(MADE)).sum::<u64>();

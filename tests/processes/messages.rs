@@ -49,7 +49,7 @@ impl Random {
     /// page, of some pages, and of many that are kept or not.
     fn len(&mut self) -> usize {
         let most = match self.below(16) {
-            0..5 => 112,
+            0..5 => 240,
             5..9 => 4096,
             9..13 => 100_000,
             13..15 => 300_000,
@@ -594,7 +594,7 @@ fn guards_of_the_parents_are_inert_in_a_child() {
         loan.send().expect("room");
         assert_eq!(number(&queue.recv_timeout(LIMIT).expect("sent")), Some(2));
         segment.reap().expect("attached");
-        assert_eq!(in_use(&segment), 1 + usize::from(len > 112), "the message that is held");
+        assert_eq!(in_use(&segment), 1 + usize::from(len > 240), "the message that is held");
     }
 }
 

@@ -188,7 +188,7 @@ impl Objects {
         };
         objects.queue.send(1).expect("room");
         objects.redelivering.send([1; 3]).expect("room");
-        objects.bytes.send(&[1; 200]).expect("room");
+        objects.bytes.send(&[1; 300]).expect("room");
         objects.texts.send(vec!["text".repeat(99)]).expect("room");
         let one = ShmBox::from_slice_in(&objects.segment, &[1; 50]).expect("room");
         objects.boxes.send(one).expect("room");
@@ -690,7 +690,7 @@ fn a_message_with_a_wrong_word_is_an_error_and_the_next_one_is_received() {
     let mut random = Random(seed());
     let mut outcomes = [0; 3];
     for policy in [OnReceiverDeath::Drop, OnReceiverDeath::Redeliver] {
-        for len in [200, 70_000] {
+        for len in [300, 70_000] {
             for place in 0..9 {
                 for how in 0..12 {
                     let segment = Segment::create(1 << 20).expect("a segment");
@@ -732,7 +732,7 @@ fn a_message_with_a_wrong_word_is_an_error_and_the_next_one_is_received() {
                         5 => before.wrapping_sub(1),
                         6 => before ^ 1 << 34,
                         7 => 1 << 40,
-                        8 => 112,
+                        8 => 240,
                         9 => random.below(70_000),
                         // What the other message has there.
                         10 if place < 6 => bytes.read(at - block.header + others.header),
@@ -805,7 +805,7 @@ fn a_length_that_changes_while_it_is_read_is_checked_all_the_same() {
     let queue = ByteQueue::with_capacity_in(&segment, 2).expect("a queue");
     let slots = blocks::blocks(&segment)[0].bytes + 640;
     for wrong in [u64::MAX >> 1, 1 << 40, 100] {
-        let writes = [0, 128].map(|slot| (slots + slot + 8, [1000 << 1, wrong]));
+        let writes = [0, 256].map(|slot| (slots + slot + 8, [1000 << 1, wrong]));
         let scribbler = write_over(&segment, writes.into(), Duration::ZERO);
         let end = Instant::now() + TIME * 2;
         while Instant::now() < end {

@@ -74,7 +74,7 @@ fn a_message_of_any_length_holds_any_number_of_objects() {
     let queue = objects::<(Vec<Queue<u64>>, Vec<u8>)>(&segment);
     for count in [0, 1, 2, 16, 17, 40, 100] {
         // Around the lengths that fit into a slot with and without a flight, too.
-        for len in [0, 60, 80, 92, 93, 94, 95, 96, 108, 109, 110, 111, 112, 5000] {
+        for len in [0, 190, 209, 220, 221, 222, 223, 224, 236, 237, 238, 239, 240, 5000] {
             let made: Vec<_> = (0..count).map(|number| numbers(&segment, number)).collect();
             queue.send((made, vec![9; len])).expect("room");
             let (received, bytes) = queue.recv().expect("sent");

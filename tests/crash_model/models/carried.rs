@@ -22,7 +22,7 @@ const MOST: u64 = 4;
 
 // Where the words lie; `src/object/block/queue.rs` and `src/heap/block.rs` assert it.
 const SLOTS: usize = BLOCKS as usize + 640;
-const STRIDE: usize = 128;
+const STRIDE: usize = 256;
 pub const CARRIER: usize = 32;
 pub const MARKS: usize = 56;
 pub const HOLDERS: usize = 64;

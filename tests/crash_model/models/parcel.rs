@@ -29,7 +29,7 @@ use crate::world::{self, Access, Fate, Local, Note, read, write};
 /// What a message holds while it is being written.
 const TORN: u64 = u64::MAX;
 /// Bytes of a message.
-const LEN: usize = 200;
+const LEN: usize = 248;
 
 /// What is done otherwise than in the crate. Controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

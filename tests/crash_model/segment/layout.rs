@@ -19,7 +19,7 @@ const CLASSES: u64 = HEAP + HEAP_WORDS_SIZE;
 pub(crate) const HEADERS: u64 = CLASSES + CLASS_WORDS_SIZE;
 pub(crate) const BLOCKS: u64 = HEAP + 2048;
 /// Bytes of a block.
-pub(crate) const BLOCK: u64 = 1024;
+pub(crate) const BLOCK: u64 = 1280;
 /// Blocks that there is room for.
 const MOST_BLOCKS: u64 = 4;
 
