@@ -1,16 +1,26 @@
 //! What the models of messages that carry blocks share: where the words lie, how the processes, the
-//! blocks and the queue are set up, and who clears up and drains. The queue lies in the first block.
+//! blocks and the queue are set up, how objects are sent and received, and who clears up and drains.
+//! The queue lies in the first block.
 
 use crate::engine::{Process, Touch, View};
+use crate::heap::block::Carrier;
+use crate::heap::flight::Name;
 use crate::heap::pool::Owned;
 use crate::heap::{BlockId, Pool};
 use crate::models::heap::{FREE, OWNED, SHARED, attached, decode, peer, reaper_of, with};
+use crate::models::peers::clears_up;
+use crate::object::attempt::Once;
+use crate::object::flight::Flight;
+use crate::object::parcel::Envelope;
 use crate::object::place::{self, HANDLE};
+use crate::object::transfer::Stop;
 use crate::object::{Handle, block, flight};
 use crate::peer::id::index_of;
 use crate::peer::table::Table;
 use crate::peer::{PeerId, attach, reaper};
+use crate::queue::{ByteQueue, Message, Queue};
 use crate::ring::position::{Phase, Position, SlotWord};
+use crate::segment::Segment;
 use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, HEADERS};
 use crate::segment::region::{self, Mapping};
 use crate::world::{self, Fate, Local, read, write};
@@ -19,6 +29,11 @@ pub const CARRIED: u64 = 3;
 
 /// Blocks that a model has at most.
 const MOST: u64 = 4;
+
+/// The blocks of flights, where messages hold an object: behind the queue and the object.
+pub fn flights() -> std::ops::Range<u64> {
+    2..MOST
+}
 
 // Where the words lie; `src/object/block/queue.rs` and `src/heap/block.rs` assert it.
 const SLOTS: usize = BLOCKS as usize + 640;
@@ -85,8 +100,43 @@ pub fn carrier(read: &dyn Fn(usize) -> u64, block: u64) -> Option<(usize, SlotWo
     (word.lap() == position.lap() && is_occupied(word)).then_some((index, word))
 }
 
+/// Whether a message that can be received, in the only slot of the first queue, holds an object.
+pub fn is_in_a_message(read: &dyn Fn(usize) -> u64) -> bool {
+    let word = SlotWord::from_bits(read(slot(0)));
+    let is_sent = matches!(word.phase(), Phase::Full | Phase::Reading | Phase::Orphan);
+    let is_carried = flights().any(|block| {
+        let position = Position::from_bits(!read(header(block) + CARRIER + 16));
+        decode(read(header(block))).1 == CARRIED && position.lap() == word.lap()
+    });
+    is_there(read) && is_sent && is_carried
+}
+
+/// A flight goes from one state to the next only as its owner may change it.
+pub fn flight_moved(touch: Touch, view: &View<'_>) -> Result<(), String> {
+    let moved = flights().find(|&block| touch.offset == header(block));
+    let Some(block) = moved.filter(|_| touch.before != touch.after) else {
+        return Ok(());
+    };
+    let ((_, from, before), (_, to, _)) = (decode(touch.before), decode(touch.after));
+    let owner = index_of(before) as usize;
+    let is_right = match (from, to) {
+        (FREE, OWNED) => true,
+        (OWNED, CARRIED) => owner == touch.process,
+        (CARRIED, OWNED) => carrier(&|offset| view.read(offset), block).is_none(),
+        (OWNED, OWNED | FREE) => owner == touch.process || view.is_dead(owner),
+        _ => false,
+    };
+    if is_right { Ok(()) } else { Err(format!("flight {block} went from {from} to {to}")) }
+}
+
+/// A living process among these, which are a bit each.
+pub fn living(among: u64, view: &View<'_>) -> Option<usize> {
+    (0..view.fates.len()).find(|&process| among >> process & 1 != 0 && !view.is_dead(process))
+}
+
 /// Whoever changes the bytes of a block has it: owns it, or holds it in its own name, in that of a
-/// dead process, or by a flight that it owns. Without a hold it may be another object by now.
+/// dead process or of a child that was never forked, after which it clears up, or by a flight that
+/// it owns. Without a hold it may be another object by now.
 pub fn changed_by_a_holder(touch: Touch, view: &View<'_>) -> Result<(), String> {
     let Some((block, field)) = within_block(MOST, touch.offset) else {
         return Ok(());
@@ -97,7 +147,9 @@ pub fn changed_by_a_holder(touch: Touch, view: &View<'_>) -> Result<(), String> 
         state == OWNED && index_of(low) as usize == owner
     };
     let holders = view.read(header(block) + HOLDERS);
-    let holds = |peer: usize| holders >> peer & 1 != 0 && (peer == process || view.is_dead(peer));
+    let is_reaped = |peer| clears_up(&|offset| view.read(offset), process, peer);
+    let may_use = |peer: usize| peer == process || view.is_dead(peer) || is_reaped(peer);
+    let holds = |peer: usize| holders >> peer & 1 != 0 && may_use(peer);
     let is_held = decode(view.read(header(block))).1 == SHARED
         && ((0..view.fates.len()).any(holds) || (0..MOST).any(|flight| owned_by(flight, process)));
     if touch.before == touch.after || owned_by(block, process) || is_held {
@@ -156,6 +208,63 @@ pub fn share_queue<Q>(
         drop(create());
     });
     assert_eq!(block, HANDLE.block, "the lowest is the next");
+}
+
+/// The first queue, of one slot.
+pub fn queue() -> ByteQueue {
+    place::lie_at(BLOCKS, len(1), HANDLE);
+    ByteQueue::open(&Segment::commons().expect("a segment"), HANDLE).expect("a queue")
+}
+
+/// Sends a message with this object, which the process has.
+pub fn send(name: Name) {
+    let queue = queue();
+    let holder = queue.object().holder().expect("held");
+    let Ok(flight) = Flight::new(&holder, &[name]) else {
+        world::note("no flight", 0, 0);
+        return;
+    };
+    match queue.put_short(b"", Some(flight), Once) {
+        Ok(()) | Err(Stop::Late(_)) => {}
+        Err(_) => world::note("not sent", 0, 0),
+    }
+}
+
+/// Receives a message, if it is there, in which this object must be.
+pub fn receive(queue: &ByteQueue, wanted: Name) -> Option<Message<'_>> {
+    let message = match queue.get(Once) {
+        Ok(message) => message,
+        Err(Stop::Late(_)) => return None,
+        Err(_) => {
+            world::note("broken", 0, 0);
+            return None;
+        }
+    };
+    if message.names() != [wanted] {
+        world::note("another object", message.names().len() as u64, 0);
+        return None;
+    }
+    Some(message)
+}
+
+/// Receives a message and gives it back, and does not look at what it held. For controls.
+pub fn ignore(process: usize) {
+    place::lie_at(BLOCKS, len(1), HANDLE);
+    let segment = Segment::commons().expect("a segment");
+    let envelopes: Queue<Envelope> = Queue::open(&segment, HANDLE).expect("a queue");
+    let Ok(received) = envelopes.try_recv_ref() else {
+        return;
+    };
+    let flight = received.flight().expect("a flight");
+    let carrier = Carrier {
+        block: HANDLE.block,
+        generation: HANDLE.generation as u32,
+        position: received.claim().position().to_bits(),
+    };
+    drop(received);
+    with(process, |mapping, region, me| {
+        Pool::new(mapping, region).discard(flight, carrier, me.owner(), |_| {});
+    });
 }
 
 /// What the name of each configuration ends with.

@@ -9,24 +9,20 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::BlockId;
-use crate::heap::block::Carrier;
 use crate::heap::flight::Name;
 use crate::heap::pool::Pool;
-use crate::models::carried::{self, CARRIED, CARRIER, header, leave, left, slot};
+use crate::models::carried::{self, header, leave, left};
 use crate::models::heap::{self, FREE, OWNED, SHARED, decode, with};
 use crate::object::attempt::Once;
 use crate::object::block::ends::Role;
-use crate::object::flight::{Flight, settle};
+use crate::object::flight::settle;
 use crate::object::kind::Kind;
-use crate::object::parcel::Envelope;
 use crate::object::place::{self, HANDLE};
-use crate::object::transfer::{Stop, TryRecvError};
+use crate::object::transfer::TryRecvError;
 use crate::object::{Handle, block, reap};
 use crate::peer::attach::{self, Arrival};
-use crate::peer::id::index_of;
 use crate::peer::{PeerId, reaper};
-use crate::queue::{ByteQueue, OnReceiverDeath, Queue, QueueOptions};
-use crate::ring::position::{Phase, Position, SlotWord};
+use crate::queue::{OnReceiverDeath, Queue, QueueOptions};
 use crate::segment::Segment;
 use crate::segment::layout::{BLOCK, BLOCKS, FREE_WORDS};
 use crate::segment::region::Mapping;
@@ -199,7 +195,7 @@ impl Setting {
             });
         }
         if self.there {
-            send();
+            carried::send(sender());
         }
         if self.parts[0].role() != Some(Role::Sender) {
             give_up(0, Role::Sender);
@@ -246,11 +242,11 @@ fn play(process: usize, part: Part, mistake: Mistake, local: Local) -> Option<Lo
             let channel = channel().as_channel();
             note_given_up(process, Role::Sender);
             channel.ends().expect("a channel").1.release(Role::Sender, process as u32);
-            send();
+            carried::send(sender());
             leave(process, CHANNEL);
         }
         (Part::Sends, 0) => {
-            send();
+            carried::send(sender());
             return Some(then);
         }
         (Part::Takes, 0) => {
@@ -264,7 +260,7 @@ fn play(process: usize, part: Part, mistake: Mistake, local: Local) -> Option<Lo
             if matches!(mistake, Mistake::LooksNoMore | Mistake::LooksLate) {
                 ignore(process, mistake);
             } else {
-                drop(queue().get(Once));
+                drop(carried::queue().get(Once));
             }
         }
         (Part::Sends | Part::Takes | Part::GivesUp, _) => give_up(process, Role::Sender),
@@ -300,49 +296,23 @@ fn id() -> BlockId {
     BlockId::from_bits(CHANNEL.block).expect("a block")
 }
 
-fn queue() -> ByteQueue {
-    place::lie_at(BLOCKS, carried::len(1), HANDLE);
-    ByteQueue::open(&Segment::commons().expect("a segment"), HANDLE).expect("a queue")
-}
-
 fn channel() -> Queue<u64> {
     place::lie_at(BLOCKS + CHANNEL.block * BLOCK, BLOCK, CHANNEL);
     let segment = Segment::commons().expect("a segment");
     Queue::open_kind(&segment, CHANNEL, kind()).expect("a channel")
 }
 
-/// Sends a message with a sender, of which the process has one.
-fn send() {
-    let queue = queue();
-    let holder = queue.object().holder().expect("held");
-    let name = Name { id: id(), generation: 0, role: Role::Sender.in_flight() };
-    let Ok(flight) = Flight::new(&holder, &[name]) else {
-        world::note("no flight", 0, 0);
-        return;
-    };
-    match queue.put_short(b"", Some(flight), Once) {
-        Ok(()) | Err(Stop::Late(_)) => {}
-        Err(_) => world::note("not sent", 0, 0),
-    }
+/// A sender, as a message has it.
+fn sender() -> Name {
+    Name { id: id(), generation: 0, role: Role::Sender.in_flight() }
 }
 
 /// Receives a message, if it is there, and takes the sender in it; false if it is not.
 fn take(process: usize, mistake: Mistake) -> bool {
-    let queue = queue();
-    let message = match queue.get(Once) {
-        Ok(message) => message,
-        Err(Stop::Late(_)) => return false,
-        Err(_) => {
-            world::note("broken", 0, 0);
-            return false;
-        }
-    };
-    let names = message.names().to_vec();
-    let wanted = Name { id: id(), generation: 0, role: Role::Sender.in_flight() };
-    if names != [wanted] {
-        world::note("another object", names.len() as u64, 0);
+    let queue = carried::queue();
+    let Some(message) = carried::receive(&queue, sender()) else {
         return false;
-    }
+    };
     let acquire = || {
         let attached = with(process, |mapping, region, me| {
             let pool = Pool::new(mapping, region);
@@ -478,31 +448,18 @@ fn conclude_mistaken() {
 
 /// Receives a message and gives it back, and looks at what it held too late or not at all.
 fn ignore(process: usize, mistake: Mistake) {
-    place::lie_at(BLOCKS, carried::len(1), HANDLE);
-    let segment = Segment::commons().expect("a segment");
-    let envelopes: Queue<Envelope> = Queue::open(&segment, HANDLE).expect("a queue");
-    let Ok(received) = envelopes.try_recv_ref() else {
-        return;
-    };
-    let flight = received.flight().expect("a flight");
-    let carrier = Carrier {
-        block: HANDLE.block,
-        generation: HANDLE.generation as u32,
-        position: received.claim().position().to_bits(),
-    };
-    drop(received);
-    with(process, |mapping, region, me| {
-        let pool = Pool::new(mapping, region);
-        pool.discard(flight, carrier, me.owner(), |_| {});
-        if mistake == Mistake::LooksLate {
+    carried::ignore(process);
+    if mistake == Mistake::LooksLate {
+        with(process, |mapping, region, me| {
+            let pool = Pool::new(mapping, region);
             settle(&pool, me, |empty| {
                 if let Some(object) = pool.shared(id(), 0) {
                     block::conclude(&pool, object);
                 }
                 pool.let_go(Name { id: id(), generation: 0, role: 0 }, me, empty);
             });
-        }
-    });
+        });
+    }
 }
 
 // What the monitor remembers, one bit for each process.
@@ -522,17 +479,6 @@ impl Watch {
         let taken = if role == Role::Sender { ghost[TAKEN] } else { 0 };
         (self.first[role as usize] | taken) & !ghost[GIVEN_UP + role as usize]
     }
-
-    /// Whether a message that can be received holds a sender.
-    fn is_in_a_message(read: &dyn Fn(usize) -> u64) -> bool {
-        let word = SlotWord::from_bits(read(slot(0)));
-        let is_sent = matches!(word.phase(), Phase::Full | Phase::Reading | Phase::Orphan);
-        let is_carried = (2..4).any(|block| {
-            let position = Position::from_bits(!read(header(block) + CARRIER + 16));
-            decode(read(header(block))).1 == CARRIED && position.lap() == word.lap()
-        });
-        carried::is_there(read) && is_sent && is_carried
-    }
 }
 
 impl Monitor for Watch {
@@ -542,18 +488,14 @@ impl Monitor for Watch {
         }
         carried::changed_by_a_holder(touch, view)?;
         let now = |offset| view.read(offset);
-        let living = |role| {
-            let having = self.having(role, ghost);
-            (0..view.fates.len())
-                .find(|&process| having >> process & 1 != 0 && !view.is_dead(process))
-        };
+        let living = |role| carried::living(self.having(role, ghost), view);
         let lies_there = decode(now(header(CHANNEL.block))).0 == CHANNEL.generation;
         for role in Role::BOTH {
             if touch.offset == state(role) && touch.after & GONE != 0 && lies_there {
                 if let Some(process) = living(role) {
                     return Err(format!("{role:?} is gone, and {process} has one"));
                 }
-                if role == Role::Sender && Self::is_in_a_message(&now) {
+                if role == Role::Sender && carried::is_in_a_message(&now) {
                     return Err("Sender is gone, and a message holds one".into());
                 }
                 if touch.before & GONE == 0 && touch.after != touch.before | GONE {
@@ -570,30 +512,12 @@ impl Monitor for Watch {
                 if let Some(process) = Role::BOTH.into_iter().find_map(living) {
                     return Err(format!("the channel is taken from {process}"));
                 }
-                if Self::is_in_a_message(&now) {
+                if carried::is_in_a_message(&now) {
                     return Err("the channel is taken from a message".into());
                 }
             }
         }
-        for block in 2..4 {
-            if touch.offset == header(block) {
-                let ((_, from, before), (_, to, _)) = (decode(touch.before), decode(touch.after));
-                let is_right = match (from, to) {
-                    (FREE, OWNED) => true,
-                    (OWNED, CARRIED) => index_of(before) as usize == touch.process,
-                    (CARRIED, OWNED) => carried::carrier(&now, block).is_none(),
-                    (OWNED, OWNED | FREE) => {
-                        let owner = index_of(before) as usize;
-                        owner == touch.process || view.is_dead(owner)
-                    }
-                    _ => false,
-                };
-                if !is_right {
-                    return Err(format!("flight {block} went from {from} to {to}"));
-                }
-            }
-        }
-        Ok(())
+        carried::flight_moved(touch, view)
     }
 
     fn noted(
@@ -613,7 +537,7 @@ impl Monitor for Watch {
 
     /// A process that waits must not sleep on when there are no senders.
     fn could_go_on(&self, _process: usize) -> bool {
-        let flies = (2..4).any(|block| decode(read(header(block))).1 != FREE);
+        let flies = carried::flights().any(|block| decode(read(header(block))).1 != FREE);
         read(state(Role::Sender)) & GONE != 0 || read(bits(Role::Sender)) == 0 && !flies
     }
 
@@ -701,16 +625,20 @@ pub fn models(all: bool) -> Vec<Model> {
         settings.push(Setting { there: true, preemptions, policy, ..of(&[Takes, Asks]) });
     }
     settings.push(Setting { preemptions, ..of(&[Sends, Asks]) });
+    let of_three = |parts: &[Part]| Setting { preemptions: Some(1), ..of(parts) };
+    settings.push(of_three(&[Forks, IsForked, Asks]));
     if all {
+        let two = |parts: &[Part]| Setting { preemptions: Some(2), ..of(parts) };
         settings.push(Setting { there: true, preemptions, ..of(&[Ignores, Sleeps]) });
         for part in [Takes, Ignores] {
-            settings.push(Setting {
-                there: true,
-                reapers: 1,
-                preemptions: Some(2),
-                ..of(&[part, Asks])
-            });
+            settings.push(Setting { there: true, reapers: 1, ..two(&[part, Asks]) });
         }
+        settings.push(two(&[Forks, IsForked, Asks]));
+        settings.push(Setting { reapers: 1, ..of_three(&[Forks, IsForked, Asks]) });
+        settings.push(of_three(&[Sends, Forks, IsForked]));
+        settings.push(of_three(&[Sends, Takes, Asks]));
+        settings.push(Setting { there: true, ..of_three(&[Takes, GivesUp, Asks]) });
+        settings.push(Setting { there: true, ..two(&[Takes, Ignores, Sleeps]) });
     }
     settings.into_iter().map(Setting::model).collect()
 }

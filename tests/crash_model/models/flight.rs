@@ -5,24 +5,18 @@
 //! Nobody may free it while a living process holds it, or a message that can still be received.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
-use crate::heap::block::Carrier;
 use crate::heap::flight::Name;
 use crate::heap::{BlockId, Pool};
-use crate::models::carried::{self, CARRIED, CARRIER, HOLDERS, MARKS, header, leave, slot};
+use crate::models::carried::{self, HOLDERS, MARKS, header, leave};
 use crate::models::heap::{self, FREE, OWNED, SHARED, decode, peer, with};
 use crate::object::Handle;
 use crate::object::attempt::Once;
-use crate::object::flight::{Flight, settle};
+use crate::object::flight::settle;
 use crate::object::kind::Kind;
-use crate::object::parcel::Envelope;
-use crate::object::place::{self, HANDLE};
+use crate::object::place::HANDLE;
 use crate::object::reap;
-use crate::object::transfer::Stop;
-use crate::peer::id::index_of;
-use crate::queue::{ByteQueue, OnReceiverDeath, Queue, QueueOptions};
-use crate::ring::position::{Phase, Position, SlotWord};
-use crate::segment::Segment;
-use crate::segment::layout::{BLOCK, BLOCKS};
+use crate::queue::{OnReceiverDeath, QueueOptions};
+use crate::segment::layout::BLOCK;
 use crate::world::{self, Access, Fate, Local, Note, read};
 
 /// The block of the object.
@@ -123,7 +117,7 @@ impl Setting {
         let object = carried::share(Kind::Event.named::<()>(), BLOCK, holders, |_| {});
         assert_eq!(object, OBJECT);
         if self.there {
-            send(&queue());
+            carried::send(name());
         }
         if self.holders() & 1 == 0 {
             let_go(0);
@@ -153,7 +147,7 @@ impl Setting {
 fn play(process: usize, part: Part, mistake: Mistake, [step, ..]: Local) -> Option<Local> {
     match (part, step) {
         (Part::Sends, 0) => {
-            send(&queue());
+            carried::send(name());
             Some([1, 0, 0, 0])
         }
         (Part::LetsGo, _) if mistake == Mistake::FlightsFirst => {
@@ -171,9 +165,9 @@ fn play(process: usize, part: Part, mistake: Mistake, [step, ..]: Local) -> Opti
         }
         (Part::Ignores, _) => {
             if mistake == Mistake::LooksNoMore {
-                ignore(process);
+                carried::ignore(process);
             } else {
-                drop(queue().get(Once));
+                drop(carried::queue().get(Once));
             }
             None
         }
@@ -184,41 +178,17 @@ fn object() -> BlockId {
     BlockId::from_bits(OBJECT).expect("a block")
 }
 
-fn queue() -> ByteQueue {
-    place::lie_at(BLOCKS, carried::len(1), HANDLE);
-    ByteQueue::open(&Segment::commons().expect("a segment"), HANDLE).expect("a queue")
-}
-
-/// Sends a message with the object, which the process holds.
-fn send(queue: &ByteQueue) {
-    let holder = queue.object().holder().expect("held");
-    let name = Name { id: object(), generation: 0, role: 0 };
-    let Ok(flight) = Flight::new(&holder, &[name]) else {
-        world::note("no flight", 0, 0);
-        return;
-    };
-    match queue.put_short(b"", Some(flight), Once) {
-        Ok(()) | Err(Stop::Late(_)) => {}
-        Err(_) => world::note("not sent", 0, 0),
-    }
+/// The object, as a message has it.
+fn name() -> Name {
+    Name { id: object(), generation: 0, role: 0 }
 }
 
 /// Receives a message, if it is there, and opens the object in it; false if it is not.
 fn receive(process: usize, mistake: Mistake) -> bool {
-    let queue = queue();
-    let message = match queue.get(Once) {
-        Ok(message) => message,
-        Err(Stop::Late(_)) => return false,
-        Err(_) => {
-            world::note("broken", 0, 0);
-            return false;
-        }
-    };
-    let names = message.names().to_vec();
-    if names.len() != 1 || names[0].id != object() || names[0].generation != 0 {
-        world::note("another object", names.len() as u64, 0);
+    let queue = carried::queue();
+    let Some(message) = carried::receive(&queue, name()) else {
         return false;
-    }
+    };
     let open = || match mistake {
         Mistake::KeepsWord => {
             world::access(world::at(header(OBJECT) + HOLDERS), Access::Or(1 << process));
@@ -258,31 +228,11 @@ fn let_go_mistaken(process: usize) {
     world::access(world::at(holders), Access::And(!(1 << process)));
     let word = read(header(OBJECT));
     let (_, state, _) = decode(word);
-    let flies = (2..4).any(|block| read(header(block) + MARKS) & 2 != 0);
+    let flies = carried::flights().any(|block| read(header(block) + MARKS) & 2 != 0);
     if state == SHARED && !flies && read(holders) == 0 {
         let owned = word & !(u64::MAX >> 30) | OWNED << 31 | u64::from(peer(process).owner());
         world::access(world::at(header(OBJECT)), Access::CompareExchange(word, owned));
     }
-}
-
-/// Receives a message and gives it back, and does not look at what it held.
-fn ignore(process: usize) {
-    place::lie_at(BLOCKS, carried::len(1), HANDLE);
-    let segment = Segment::commons().expect("a segment");
-    let envelopes: Queue<Envelope> = Queue::open(&segment, HANDLE).expect("a queue");
-    let Ok(received) = envelopes.try_recv_ref() else {
-        return;
-    };
-    let carried = received.flight().expect("a flight");
-    let carrier = Carrier {
-        block: HANDLE.block,
-        generation: HANDLE.generation as u32,
-        position: received.claim().position().to_bits(),
-    };
-    drop(received);
-    with(process, |mapping, region, me| {
-        Pool::new(mapping, region).discard(carried, carrier, me.owner(), |_| {});
-    });
 }
 
 /// What the monitor remembers: one bit for each process that holds the object, and has not begun to
@@ -291,20 +241,6 @@ const HELD: usize = 0;
 
 struct Watch {
     holders: u64,
-}
-
-impl Watch {
-    /// Whether a message that can be received holds the object.
-    fn is_in_a_message(&self, read: &dyn Fn(usize) -> u64) -> bool {
-        let (generation, state, _) = decode(read(header(HANDLE.block)));
-        let word = SlotWord::from_bits(read(slot(0)));
-        let is_sent = matches!(word.phase(), Phase::Full | Phase::Reading | Phase::Orphan);
-        let is_carried = (2..4).any(|block| {
-            let position = Position::from_bits(!read(header(block) + CARRIER + 16));
-            decode(read(header(block))).1 == CARRIED && position.lap() == word.lap()
-        });
-        state == SHARED && generation == HANDLE.generation && is_sent && is_carried
-    }
 }
 
 impl Monitor for Watch {
@@ -316,44 +252,16 @@ impl Monitor for Watch {
             if (from, to) == (SHARED, OWNED) && g == 0 && h == 0 {
                 // Who has noted that it lets go is not among them.
                 let held = (self.holders & !(ghost[HELD] >> 32)) | ghost[HELD] & 0xffff_ffff;
-                let living = (0..view.fates.len())
-                    .find(|&process| held >> process & 1 != 0 && !view.is_dead(process));
-                if let Some(holder) = living {
+                if let Some(holder) = carried::living(held, view) {
                     return Err(format!("the object is taken from {holder}"));
                 }
-                if self.is_in_a_message(&now) {
+                if carried::is_in_a_message(&now) {
                     return Err("the object is taken from a message".into());
                 }
             }
             return Ok(());
         }
-        for block in 2..4 {
-            if touch.offset == header(block) && touch.before != touch.after {
-                let ((_, from, before), (_, to, _)) = (decode(touch.before), decode(touch.after));
-                let is_mine = |owner: u32| {
-                    index_of(owner) as usize == touch.process
-                        || view.is_dead(index_of(owner) as usize)
-                };
-                let right = match (from, to) {
-                    (FREE, OWNED) => true,
-                    (OWNED, CARRIED) => index_of(before) as usize == touch.process,
-                    (CARRIED, OWNED) => {
-                        let word = SlotWord::from_bits(view.read(slot(0)));
-                        let position =
-                            Position::from_bits(!view.read(header(block) + CARRIER + 16));
-                        word.lap() != position.lap()
-                            || matches!(word.phase(), Phase::Empty)
-                            || decode(view.read(header(HANDLE.block))).1 != SHARED
-                    }
-                    (OWNED, OWNED | FREE) => is_mine(before),
-                    _ => false,
-                };
-                if !right {
-                    return Err(format!("flight {block} went from {from} to {to}"));
-                }
-            }
-        }
-        Ok(())
+        carried::flight_moved(touch, view)
     }
 
     fn noted(
@@ -374,7 +282,7 @@ impl Monitor for Watch {
 
     fn at_the_end(&self, fates: &[Fate], _ghost: &Ghost) -> Result<(), String> {
         let is_free = |block| decode(read(header(block))).1 == FREE;
-        if fates.iter().all(|&fate| fate == Fate::Ended) && !self.is_in_a_message(&read) {
+        if fates.iter().all(|&fate| fate == Fate::Ended) && !carried::is_in_a_message(&read) {
             // Nobody has died, so nobody needs to be cleared up after.
             if !is_free(OBJECT) {
                 return Err("nobody died or holds it, and the object is left".into());

@@ -183,6 +183,13 @@ fn entry(offset: usize) -> Option<(usize, usize)> {
     (index < 8).then_some((index, field))
 }
 
+/// Whether a process clears up in the name of this entry.
+pub fn clears_up(read: &dyn Fn(usize) -> u64, process: usize, index: usize) -> bool {
+    let word = Layout::new(0, 0).peers() as usize + index * PEER_SIZE as usize;
+    let (_, phase, payload) = decode(read(word));
+    phase == REAPING && index_of(payload as u32) as usize == process
+}
+
 /// The process that an entry's word names by its pid.
 fn who(payload: u64) -> usize {
     (payload >> 10) as usize - FIRST as usize

@@ -353,9 +353,7 @@ impl Monitor for Watch {
             }
         } else if touch.offset == header(VALUE) && (from, to) == (SHARED, OWNED) {
             let held = (self.first | ghost[HELD]) & !ghost[LET_GO];
-            let living = (0..view.fates.len())
-                .find(|&process| held >> process & 1 != 0 && !view.is_dead(process));
-            if let Some(holder) = living {
+            if let Some(holder) = carried::living(held, view) {
                 return Err(format!("the object is taken from {holder}"));
             }
             if Self::is_returned(view, ghost) {
