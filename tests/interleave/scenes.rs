@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use offspring::{
     ByteQueue, Event, Fault, Handle, Lock, LockError, LockState, OnReceiverDeath, Queue,
-    QueueOptions, RecvError, Segment, TryLockError, TryRecvError, Value, Wait, WaitTimeoutError,
+    QueueOptions, RecvError, Segment, ShmBox, TryLockError, TryRecvError, Value, Wait,
+    WaitTimeoutError,
 };
 
 use crate::common::fd::SegmentFd;
@@ -70,6 +71,7 @@ pub const SCENES: &[Scene] = &[
     Scene { name: "value", play: value, chosen: &[0, 9], sleeps: true, shows: None },
     Scene { name: "event", play: event, chosen: &[0, 2], sleeps: true, shows: None },
     Scene { name: "messages", play: messages, chosen: &[4, 3], sleeps: false, shows: None },
+    Scene { name: "boxes", play: boxes, chosen: &[3, 4], sleeps: false, shows: None },
 ];
 
 /// Seeds are numbered by scene in their last two digits, so that a new scene leaves the seeds of the
@@ -628,16 +630,19 @@ fn event(dice: Dice) -> Result<Outcome, String> {
     Ok(Outcome { chronicle, done: made, lost: 0, again: 0 })
 }
 
+/// Bytes of the shortest message in a block and of the shortest box.
+const LEN: usize = 300;
+
 fn send_and_receive(queue: &ByteQueue, index: usize, life: &Life) {
     while life.get(MADE) < life.get(TURNS) {
         let turn = life.get(MADE) as usize;
-        drop(queue.loan(300).expect("room"));
-        let mut loan = queue.loan(300 + 500 * index + turn).expect("room");
+        drop(queue.loan(LEN).expect("room"));
+        let mut loan = queue.loan(LEN + 500 * index + turn).expect("room");
         loan.fill((1 + index) as u8);
         loan.send().expect("open");
         // There is one for each that sent one.
         let message = queue.recv().expect("open");
-        let (sender, turn) = ((message.len() - 200) / 500, (message.len() - 200) % 500);
+        let (sender, turn) = ((message.len() - LEN) / 500, (message.len() - LEN) % 500);
         assert!(
             turn < 100 && message.iter().all(|&byte| usize::from(byte) == 1 + sender),
             "torn: {} bytes, {:?}",
@@ -649,13 +654,19 @@ fn send_and_receive(queue: &ByteQueue, index: usize, life: &Life) {
     }
 }
 
-/// Three processes send messages that lie in blocks of their own, and each time receive one.
-fn messages(dice: Dice) -> Result<Outcome, String> {
+/// Three processes do `turn`: they send something, and each time receive something that one
+/// of them has sent. `count` receives what is left, and says how many that was and how many were
+/// lost.
+fn pass<Q>(
+    dice: Dice,
+    make: impl Fn(&Segment) -> Q,
+    turn: impl Fn(&Segment, &Q, usize, &Life),
+    count: impl Fn(&Q) -> (u64, u64),
+) -> Result<Outcome, String> {
     const TURNS_EACH: u64 = 4;
     let segment = small_segment();
-    // Room for one more from each that is killed.
-    let queue = ByteQueue::with_capacity_in(&segment, LIVES).expect("a queue");
-    let queue = queue.with_wait(Wait::Sleep);
+    let queue = make(&segment);
+    let kept = Queue::<Message>::with_capacity_in(&segment, 1).expect("a queue");
     let notebook = Notebook::new();
     let measure = || {
         Errand::send(60, || {
@@ -666,16 +677,12 @@ fn messages(dice: Dice) -> Result<Outcome, String> {
     };
     let before = measure()?;
     segment.reap().map_err(|fault| fault.to_string())?;
-    let attach = || _ = std::hint::black_box(queue.len());
-    let work = |index: usize| send_and_receive(&queue, index, &notebook.lives[index]);
+    let attach = || _ = std::hint::black_box(kept.len());
+    let work = |index: usize| turn(&segment, &queue, index, &notebook.lives[index]);
     let (chronicle, killed) = three(&segment, dice, notebook, TURNS_EACH, &attach, &work, None)?;
     segment.reap().map_err(|fault| fault.to_string())?;
     // Whoever was killed may have sent one that it did not receive, or gone with one.
-    let (mut left, lost) = (0, queue.lost());
-    while let Ok(message) = queue.try_recv() {
-        assert!(message.len() >= 300, "{message:?}");
-        left += 1;
-    }
+    let (left, lost) = count(&queue);
     let made = notebook.lives.iter().map(|life| life.get(MADE)).sum::<u64>();
     if left + lost > killed.len() as u64 || made != 3 * TURNS_EACH {
         let killed = killed.len();
@@ -686,6 +693,60 @@ fn messages(dice: Dice) -> Result<Outcome, String> {
         return Err(format!("before: {before}; after: {after}"));
     }
     Ok(Outcome { chronicle, done: made, lost, again: 0 })
+}
+
+/// Three processes send messages that lie in blocks of their own, and each time receive one.
+fn messages(dice: Dice) -> Result<Outcome, String> {
+    // Room for one more from each that is killed.
+    let make = |segment: &Segment| {
+        let queue = ByteQueue::with_capacity_in(segment, LIVES).expect("a queue");
+        queue.with_wait(Wait::Sleep)
+    };
+    let turn = |_: &Segment, queue: &ByteQueue, index: usize, life: &Life| {
+        send_and_receive(queue, index, life);
+    };
+    pass(dice, make, turn, |queue| {
+        let mut left = 0;
+        while let Ok(message) = queue.try_recv() {
+            assert!(message.len() >= LEN, "{message:?}");
+            left += 1;
+        }
+        (left, queue.lost())
+    })
+}
+
+type Bytes = ShmBox<[u8]>;
+
+fn send_and_receive_boxes(segment: &Segment, queue: &Queue<Bytes>, index: usize, life: &Life) {
+    while life.get(MADE) < life.get(TURNS) {
+        let turn = life.get(MADE) as usize;
+        let bytes = vec![(1 + index) as u8; LEN + 500 * index + turn];
+        drop(Bytes::from_slice_in(segment, &bytes).expect("room"));
+        queue.send(Bytes::from_slice_in(segment, &bytes).expect("room")).expect("open");
+        // There is one for each that sent one.
+        let received = queue.recv().expect("open");
+        let (sender, turn) = ((received.len() - LEN) / 500, (received.len() - LEN) % 500);
+        assert!(
+            turn < 100 && received.iter().all(|&byte| usize::from(byte) == 1 + sender),
+            "torn: {} bytes, {:?}",
+            received.len(),
+            &received[..8]
+        );
+        drop(received);
+        life.count(MADE);
+    }
+}
+
+/// Three processes send boxes, and each time receive one.
+fn boxes(dice: Dice) -> Result<Outcome, String> {
+    let make = |segment: &Segment| {
+        let queue = Queue::<Bytes>::with_capacity_in(segment, LIVES).expect("a queue");
+        queue.with_wait(Wait::Sleep)
+    };
+    pass(dice, make, send_and_receive_boxes, |queue| {
+        let left = std::iter::from_fn(|| queue.try_recv().ok()).count() as u64;
+        (left, queue.lost())
+    })
 }
 
 /// Words of a life with the heap: the handle of its latest object.
