@@ -30,9 +30,8 @@
 //! from a flight to a bit with a change of the word, so if 2 and 3 saw neither, 4 fails.
 //!
 //! Nobody looks into a block without a hold of it: it may be free by then, and be another object
-//! that looks the same. So a flight that is freed first gives up the *roles* that it holds, and lets
-//! the room above draw its [`conclusion`](Pool::give_up_roles) about each of its blocks, and only
-//! then ends its hold of them.
+//! that looks the same. So a flight that is freed gives up the *roles* that it holds first, has the
+//! room above conclude what follows for each of its blocks, and only then lets go of them.
 //!
 //! The mark is never taken away while the block lives. A block that was never in a message costs one
 //! load more to free, and one that was, a walk over all headers.

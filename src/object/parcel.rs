@@ -196,8 +196,8 @@ impl Parcel {
     }
 
     /// Hands the block over to the slot of `carrier`, which this process has claimed for writing,
-    /// and writes the slot's envelope, also for the `flight` that this slot carries. False if somebody has written over the block's word; the
-    /// block is lost then.
+    /// and writes the slot's envelope, also for the `flight` that this slot carries. False if somebody
+    /// has written over the block's word; the block is lost then.
     pub(crate) fn carry(
         self,
         holder: &Holder<'_>,
