@@ -102,15 +102,25 @@ impl<'a> Pool<'a> {
 
     /// The names in a flight. A wrong one names no block, or one whose generation is another.
     fn names(&self, id: BlockId, header: &BlockHeader) -> impl Iterator<Item = Name> + use<'a> {
+        self.entries(id, header).map(|(_, name)| name)
+    }
+
+    /// The names in a flight, each with the word that has its role.
+    fn entries(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+    ) -> impl Iterator<Item = (&'a AtomicU64, Name)> + use<'a> {
         let region = self.region();
         let (start, len) = (self.offset(id).unwrap_or(0), self.len(id, header));
         (0..len / NAME).filter_map(move |index| {
             let at = start + index * NAME;
             // Relaxed: published by the mark.
             let block = region.at::<AtomicU64>(at)?.load(Ordering::Relaxed);
-            let rest = region.at::<AtomicU64>(at + 8)?.load(Ordering::Relaxed);
+            let word = region.at::<AtomicU64>(at + 8)?;
+            let rest = word.load(Ordering::Relaxed);
             let id = BlockId::from_bits(block)?;
-            Some(Name { id, generation: rest as u32, role: (rest >> 32) as u32 })
+            Some((word, Name { id, generation: rest as u32, role: (rest >> 32) as u32 }))
         })
     }
 
@@ -123,14 +133,10 @@ impl<'a> Pool<'a> {
         header: &BlockHeader,
         conclude: impl Fn(Attached),
     ) {
-        let start = self.offset(id).unwrap_or(0);
-        for (index, name) in self.names(id, header).enumerate() {
-            let at = start + index as u64 * NAME + 8;
-            if let Some(rest) = self.region().at::<AtomicU64>(at) {
-                // SeqCst pairs with the fence in `all_names`: of two that give up the last holds of a
-                // role at once, one sees that the other's is gone.
-                rest.store(name.generation.into(), Ordering::SeqCst);
-            }
+        for (word, name) in self.entries(id, header) {
+            // SeqCst pairs with the fence in `all_names`: of two that give up the last holds of a role
+            // at once, one sees that the other's is gone.
+            word.store(name.generation.into(), Ordering::SeqCst);
             if let Some(object) = self.shared(name.id, name.generation) {
                 conclude(object);
             }
@@ -205,5 +211,32 @@ impl<'a> Pool<'a> {
             }
         }
         freed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Segment;
+
+    /// Somebody has written over the first name. The role of the second one is given up all the same.
+    #[test]
+    fn a_role_behind_a_wrong_name_is_given_up() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let mapping = segment.mapping();
+        let pool = Pool::new(mapping, mapping.region().expect("mapped"));
+        let me = PeerId::new(1, 1);
+        let names = [5, 6].map(|role| {
+            let owned = pool.allocate(me, 7, 100).expect("room");
+            assert!(pool.share(&owned, me));
+            Name { id: owned.id, generation: owned.generation(), role }
+        });
+        let flight = pool.make_flight(me, 8, &names).expect("room");
+        let header = pool.header(flight.id).expect("a block");
+        let first = pool.region().at::<AtomicU64>(flight.offset).expect("mapped");
+        first.store(u64::MAX, Ordering::Relaxed);
+        pool.give_up_roles(flight.id, header, |_| ());
+        let left: Vec<Name> = pool.names(flight.id, header).collect();
+        assert_eq!(left, [Name { role: 0, ..names[1] }]);
     }
 }
