@@ -146,14 +146,13 @@ impl<T: Shm> Queue<T> {
             })?;
             let seat = place.seat();
             let ring = seat.block.ring();
-            let mut at = claim.position();
+            let mut at = ring.behind(&claim);
             publish(seat, claim, first);
             rest = others;
             // As many as can be claimed without a search.
             while let [next, others @ ..] = rest
-                && let Some(claim) = ring.claim_write_behind(at, seat.me)
+                && let Some(claim) = ring.claim_write_at(&mut at, seat.me)
             {
-                at = claim.position();
                 publish(seat, claim, next);
                 rest = others;
             }
@@ -180,16 +179,18 @@ impl<T: Shm> Queue<T> {
         let before = values.len();
         let (place, mut claim) = self.shared.claim(End::Read, until, self.wait)?;
         let seat = place.seat();
+        let ring = seat.block.ring();
+        let mut more = max - 1;
         loop {
-            let mut at = claim.position();
+            let mut at = ring.behind(&claim);
             values.push(release(seat, claim));
-            while values.len() - before < max
-                && let Some(claim) = seat.block.ring().claim_read_behind(at, seat.me)
+            while more > 0
+                && let Some(claim) = ring.claim_read_at(&mut at, seat.me)
             {
-                at = claim.position();
                 values.push(release(seat, claim));
+                more -= 1;
             }
-            if values.len() - before == max {
+            if more == 0 {
                 break;
             }
             // Even if there is no message at the hint, there may be one further on.
@@ -197,6 +198,7 @@ impl<T: Shm> Queue<T> {
                 Ok((_, next)) => claim = next,
                 Err(_) => break,
             }
+            more -= 1;
         }
         // Wakes one sender; each that finds a slot and sees another wakes the next.
         self.shared.notify(seat, End::Read);

@@ -221,46 +221,54 @@ impl<S: Slots> Ring<'_, S> {
 
     #[inline(always)]
     fn claim_at_hint(&self, hint: &AtomicU64, from: Phase, to: Phase, me: u32) -> Option<Claim> {
-        self.claim_at(self.hint(hint).ok()?, hint, from, to, me)
+        self.claim_at(&mut self.hint(hint).ok()?, hint, from, to, me)
     }
 
-    /// Claims the position behind one that the caller had claimed for writing, if it is free.
+    /// The position behind one that was claimed.
     #[inline(always)]
-    pub(crate) fn claim_write_behind(&self, at: Position, me: u32) -> Option<Claim> {
+    pub(crate) fn behind(&self, claim: &Claim) -> Position {
+        claim.at.next(self.slots.count())
+    }
+
+    /// Claims `at` for writing, if it is free, and moves `at` on. The caller had claimed the position
+    /// before it.
+    #[inline(always)]
+    pub(crate) fn claim_write_at(&self, at: &mut Position, me: u32) -> Option<Claim> {
         // Relaxed: as in `claim_write`.
         if self.closed.load(Ordering::Relaxed) != 0 {
             return None;
         }
-        let at = at.next(self.slots.count());
         self.claim_at(at, self.tail, Phase::Empty, Phase::Writing, me)
     }
 
-    /// Claims the message behind one that the caller had claimed for reading, if it is there.
+    /// Claims the message at `at`, if it is there, and moves `at` on. The caller had claimed the
+    /// position before it.
     #[inline(always)]
-    pub(crate) fn claim_read_behind(&self, at: Position, me: u32) -> Option<Claim> {
-        let at = at.next(self.slots.count());
+    pub(crate) fn claim_read_at(&self, at: &mut Position, me: u32) -> Option<Claim> {
         self.claim_at(at, self.head, Phase::Full, Phase::Reading, me)
     }
 
-    /// Claims position `at`, if it is in phase `from`, and moves the hint. All positions before
-    /// `at` have been claimed.
+    /// Claims position `at`, if it is in phase `from`, and moves the hint and `at` on. All positions
+    /// before `at` have been claimed.
     #[inline(always)]
     fn claim_at(
         &self,
-        at: Position,
+        at: &mut Position,
         hint: &AtomicU64,
         from: Phase,
         to: Phase,
         me: u32,
     ) -> Option<Claim> {
-        let (from, to) = (SlotWord::at(at, from, 0), SlotWord::at(at, to, me));
-        if self.load(at.index()) != from || !self.claim(at.index(), from, to) {
+        let claim = Claim { at: *at, redelivered: false };
+        let (from, to) = (SlotWord::at(*at, from, 0), SlotWord::at(*at, to, me));
+        if self.load(claim.index()) != from || !self.claim(claim.index(), from, to) {
             return None;
         }
+        *at = self.behind(&claim);
         // It may overwrite a later one; walkers make up for that. Release pairs with the Acquire
         // load in `hint`.
-        hint.store(at.next(self.slots.count()).to_bits(), Ordering::Release);
-        Some(Claim { at, redelivered: false })
+        hint.store(at.to_bits(), Ordering::Release);
+        Some(claim)
     }
 
     /// Claims the next position for writing.
