@@ -154,11 +154,12 @@ impl<B: Block> Object<B> {
     }
 
     /// As [`Object::known`], for operations that notify: only in a process that leaves out the
-    /// notifiers' fences, so that an operation need not ask for that.
+    /// notifiers' fences, so that an operation need not ask for that. Then its seat is
+    /// [`unfenced_seat`](Place::unfenced_seat).
     #[inline(always)]
-    pub(crate) fn known_unfenced(&self) -> Option<Seat<B>> {
+    pub(crate) fn known_unfenced(&self) -> Option<&Place<B>> {
         let place = self.place();
-        if place.identity() == place.unfenced { Some(place.seat.unfenced()) } else { None }
+        if place.identity() == place.unfenced { Some(place) } else { None }
     }
 
     /// Where the object lies, looked up if need be. The way into everything else.
@@ -323,6 +324,15 @@ impl<B: Copy> Place<B> {
     #[inline]
     pub(crate) fn seat(&self) -> Seat<B> {
         self.seat
+    }
+
+    /// The same, in a process that leaves out the notifiers' fences.
+    ///
+    /// Apart from the question whether this is that process: as an `Option`, it cost each operation a
+    /// comparison of its own.
+    #[inline(always)]
+    pub(crate) fn unfenced_seat(&self) -> Seat<B> {
+        self.seat.unfenced()
     }
 }
 

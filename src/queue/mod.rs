@@ -388,11 +388,12 @@ impl<T: Transfer> Queue<T> {
 
     #[inline(always)]
     fn put_wire<U: Until>(&self, wire: &T::Wire, until: U) -> Result<(), Stop<U::Late>> {
-        if let Some(seat) = self.shared.object.known_unfenced()
-            && let Some(claim) = claim_at_hint(seat, End::Write)
-        {
-            self.put_into(seat, claim, wire);
-            return Ok(());
+        if let Some(place) = self.shared.object.known_unfenced() {
+            let seat = place.unfenced_seat();
+            if let Some(claim) = claim_at_hint(seat, End::Write) {
+                self.put_into(seat, claim, wire);
+                return Ok(());
+            }
         }
         self.put_slowly(wire, until)
     }
@@ -429,11 +430,13 @@ impl<T: Transfer> Queue<T> {
     #[inline(always)]
     fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
         if !T::OWNS
-            && let Some(seat) = self.shared.object.known_unfenced()
-            && let Some(claim) = claim_at_hint(seat, End::Read)
+            && let Some(place) = self.shared.object.known_unfenced()
         {
-            let wire = self.take_from(seat, claim);
-            return T::from_wire(wire).ok_or_else(|| E::from(Stop::Broken(Fault::Corrupt)));
+            let seat = place.unfenced_seat();
+            if let Some(claim) = claim_at_hint(seat, End::Read) {
+                let wire = self.take_from(seat, claim);
+                return T::from_wire(wire).ok_or_else(|| E::from(Stop::Broken(Fault::Corrupt)));
+            }
         }
         self.take_slowly(until)
     }

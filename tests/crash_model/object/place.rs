@@ -148,8 +148,8 @@ impl<B: Block> Object<B> {
         self.enter().ok()
     }
 
-    pub(crate) fn known_unfenced(&self) -> Option<Seat<B>> {
-        self.known().map(Place::seat)
+    pub(crate) fn known_unfenced(&self) -> Option<&Place<B>> {
+        self.known()
     }
 
     /// Slow paths enter anew, and keep nothing of the fast ones.
@@ -210,7 +210,7 @@ impl<B: Block, O: HasObject<B>> Near<B, O> {
         if self.has_left {
             return None;
         }
-        self.owner.object().known_unfenced()
+        self.owner.object().known_unfenced().map(Place::unfenced_seat)
     }
 }
 
@@ -230,6 +230,10 @@ impl<B> Place<B> {
 
 impl<B: Copy> Place<B> {
     pub(crate) fn seat(&self) -> Seat<B> {
+        self.seat
+    }
+
+    pub(crate) fn unfenced_seat(&self) -> Seat<B> {
         self.seat
     }
 }
