@@ -9,14 +9,14 @@ use crate::object::block::ends::Role;
 use crate::object::carry::Transfer;
 use crate::object::ends::{Channel, End};
 use crate::object::{Handle, serial};
-use crate::peer::{Fault, PeerId};
+use crate::peer::Fault;
 use crate::queue::{ByteQueue, ObjectQueue, Queue};
 use crate::segment::Segment;
 
 /// A queue that may be that of a channel.
 pub(super) trait Base: fmt::Debug {
-    /// Which peer this process is, if it has used the queue before.
-    fn known_peer(&self) -> Option<PeerId>;
+    /// The identity of this process, as its queue knows it.
+    fn identity(&self) -> u64;
     fn as_channel(&self) -> Arc<dyn Channel>;
     /// Encodes an end, which `keep` holds.
     fn serialize<K: Send + Sync + 'static, S: Serializer>(
@@ -32,8 +32,8 @@ pub(super) trait Base: fmt::Debug {
 
 impl<T: Transfer> Base for Queue<T> {
     #[inline]
-    fn known_peer(&self) -> Option<PeerId> {
-        Queue::known_peer(self)
+    fn identity(&self) -> u64 {
+        Queue::identity(self)
     }
 
     fn as_channel(&self) -> Arc<dyn Channel> {
@@ -56,8 +56,8 @@ impl<T: Transfer> Base for Queue<T> {
 
 impl Base for ByteQueue {
     #[inline]
-    fn known_peer(&self) -> Option<PeerId> {
-        self.envelopes().known_peer()
+    fn identity(&self) -> u64 {
+        self.envelopes().identity()
     }
 
     fn as_channel(&self) -> Arc<dyn Channel> {
@@ -80,8 +80,8 @@ impl Base for ByteQueue {
 
 impl<T> Base for ObjectQueue<T> {
     #[inline]
-    fn known_peer(&self) -> Option<PeerId> {
-        self.bytes().known_peer()
+    fn identity(&self) -> u64 {
+        self.bytes().identity()
     }
 
     fn as_channel(&self) -> Arc<dyn Channel> {
@@ -145,7 +145,7 @@ impl<Q: Base> Ended<Q> {
     /// The queue, for an operation of this end, which counts in this process from now on.
     #[inline]
     pub(super) fn queue(&self) -> &Q {
-        if !self.queue.known_peer().is_some_and(|me| self.end.counts_for(me)) {
+        if !self.end.counts_for(self.queue.identity()) {
             // If the role is gone or the segment cannot be entered, the operation says so.
             let _ = self.end.count();
         }

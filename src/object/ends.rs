@@ -69,9 +69,12 @@ pub(crate) type ChannelKey = (FileId, u64, u64);
 /// An end of a channel.
 pub(crate) struct End {
     named: Named,
-    /// The peer for which it counts, as far as this end knows; 0 for none.
+    /// The peer for which it counts, as bits, as far as this end knows; [`NOBODY`] for none.
     counts_for: AtomicU64,
 }
+
+/// The bits of no id, and no identity.
+const NOBODY: u64 = u64::MAX;
 
 /// Which end of which channel.
 #[derive(Clone)]
@@ -122,7 +125,7 @@ pub(crate) fn next_serial() -> u64 {
 impl End {
     fn new(channel: Arc<dyn Channel>, role: Role) -> End {
         let named = Named { channel, role, serial: next_serial() };
-        End { named, counts_for: AtomicU64::new(0) }
+        End { named, counts_for: AtomicU64::new(NOBODY) }
     }
 
     /// The first end of this role in a new channel.
@@ -136,7 +139,7 @@ impl End {
     pub(crate) fn opened(channel: Arc<dyn Channel>, role: Role) -> Result<End, Fault> {
         let end = End::first(channel, role)?;
         // Relaxed: only this thread knows it.
-        if end.counts_for.load(Ordering::Relaxed) == 0 { Err(Fault::Stale) } else { Ok(end) }
+        if end.counts_for.load(Ordering::Relaxed) == NOBODY { Err(Fault::Stale) } else { Ok(end) }
     }
 
     /// Another end of the same role. If the role is gone, so is the new end.
@@ -152,11 +155,12 @@ impl End {
         self.named.role
     }
 
-    /// Whether the end counts for this peer. The common way into an operation.
+    /// Whether the end counts for this process, whose [identity](crate::object::place::Object::identity)
+    /// this is. The common way into an operation.
     #[inline]
-    pub(crate) fn counts_for(&self, peer: PeerId) -> bool {
+    pub(crate) fn counts_for(&self, identity: u64) -> bool {
         // Relaxed: the bit was set by this process before.
-        self.counts_for.load(Ordering::Relaxed) == peer.to_bits()
+        self.counts_for.load(Ordering::Relaxed) == identity
     }
 
     /// Makes the end count in this process. If its role is gone, it never will, and operations find

@@ -146,6 +146,13 @@ impl<B: Block> Object<B> {
         if place.is_ours() { Some(place) } else { None }
     }
 
+    /// The bits of this process's id in the segment; 0 for none, as in a child that was forked and
+    /// has not attached.
+    #[inline]
+    pub(crate) fn identity(&self) -> u64 {
+        self.place().identity()
+    }
+
     /// Whether this process is this peer, which has used the object. False in a child that was
     /// forked from it.
     #[inline]

@@ -40,13 +40,13 @@ use crate::object::block::ends::Role;
 use crate::object::block::queue::{QueueBlock, Shape};
 use crate::object::carry::{self, Arrival, Departure, Transfer, Unsent};
 use crate::object::ends::Channel;
-use crate::object::place::{Object, Place};
+use crate::object::place::Object;
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
     TrySendError,
 };
 use crate::object::{CreateError, Handle, serial};
-use crate::peer::{Fault, PeerId};
+use crate::peer::Fault;
 use crate::primitive::Ordering;
 use crate::ring::mpmc::Claim;
 use crate::ring::position::{MOST_SLOTS, Position, is_capacity};
@@ -135,10 +135,10 @@ impl<T: Transfer> Queue<T> {
         QueueOptions::new().capacity(capacity).create_in(segment)
     }
 
-    /// Which peer this process is, if it has used the queue before.
+    /// The identity of this process, as [`Object::identity`] gives it.
     #[inline]
-    pub(crate) fn known_peer(&self) -> Option<PeerId> {
-        self.shared.object.known().map(Place::peer)
+    pub(crate) fn identity(&self) -> u64 {
+        self.shared.object.identity()
     }
 
     pub(crate) fn object(&self) -> &Object<QueueBlock<T::Wire>> {

@@ -465,7 +465,7 @@ struct Using<'a, T: Shm, R: Role> {
 impl<T: Shm, R: Role> Using<'_, T, R> {
     /// Whether the end counts in this process, so that its role cannot be gone.
     fn counts(&self) -> Result<bool, Fault> {
-        let me = self.place.peer();
+        let me = self.place.peer().to_bits();
         if !self.counted.counts_for(me) {
             self.counted.count()?;
         }

@@ -42,7 +42,7 @@ impl End {
         End { channel: Arc::clone(&self.channel), role: self.role, counts: Cell::new(false) }
     }
 
-    pub(crate) fn counts_for(&self, _peer: PeerId) -> bool {
+    pub(crate) fn counts_for(&self, _identity: u64) -> bool {
         self.counts.get()
     }
 

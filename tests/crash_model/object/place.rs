@@ -158,6 +158,10 @@ impl<B: Block> Object<B> {
         Ok(&self.place)
     }
 
+    pub(crate) fn identity(&self) -> u64 {
+        self.place.peer.to_bits()
+    }
+
     pub(crate) fn is_me(&self, _peer: PeerId) -> bool {
         true
     }
