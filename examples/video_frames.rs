@@ -4,9 +4,9 @@
 //! ```text
 //! camera ---> invert ---> mirror ---> writer (this process)
 //! ```
-//! A frame has 3840 x 2160 pixels of 4 bytes, 32 MiB. Each stage reads it where the stage before has
-//! written it, and writes its own into memory that the next channel lends. If a stage panics or is
-//! killed, those before and after it learn that it is gone, and the program ends.
+//! A frame has 3840 x 2160 pixels of 4 bytes, 32 MiB. Each stage reads it where the stage before
+//! has written it, and writes its own into memory that the next channel lends. If a stage panics or
+//! is killed, those before and after it learn that it is gone, and the program ends.
 
 use std::error::Error;
 use std::fs::{self, File};

@@ -71,7 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (parts, counter) = (parts.clone(), counter.clone());
         children.push(offspring::fork(move || count(&parts, &counter))?);
     }
-    // While this process has a sender of its own, its receiver never finds the channel disconnected.
+    // While this process has a sender of its own, its receiver never finds the channel
+    // disconnected.
     drop((parts, counter));
 
     let (mut bytes, mut numbers) = (0, BTreeSet::new());

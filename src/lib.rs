@@ -73,8 +73,8 @@
 //!   (`transfer`), messages in blocks of their own (`parcel`), values that own blocks (`carry`,
 //!   `owned`), who has which end of a channel
 //!   (`ends`), and what is cleared up after the dead (`reap`).
-//! - `queue`, `boxed`, `lock`, `spsc`, `value`, `event`, `arc`: what users hold, without `unsafe` but
-//!   for a few lines of `boxed` and `arc`.
+//! - `queue`, `boxed`, `lock`, `spsc`, `value`, `event`, `arc`: what users hold, without `unsafe`
+//!   but for a few lines of `boxed` and `arc`.
 //! - `channel`: queues with two kinds of ends.
 //! - `process`: children.
 
@@ -198,9 +198,10 @@ pub use offspring_derive::Shm;
 /// Makes a struct of your own [`Transfer`](trait@Transfer), so that it can be sent through a
 /// [`Queue`], with the boxes that it contains.
 ///
-/// The type of each field is `Transfer`: plain data that is [`Shm`](trait@Shm), boxes, or other such
-/// structs. A program that uses this crate under another name adds `#[transfer(crate = path)]`. A
-/// struct of plain data alone is better [`Shm`](derive@Shm). The struct has no `Drop` of its own.
+/// The type of each field is `Transfer`: plain data that is [`Shm`](trait@Shm), boxes, or other
+/// such structs. A program that uses this crate under another name adds `#[transfer(crate =
+/// path)]`. A struct of plain data alone is better [`Shm`](derive@Shm). The struct has no `Drop` of
+/// its own.
 ///
 /// # Examples
 /// ```

@@ -1,4 +1,5 @@
-//! `#[derive(Transfer)]`: field by field, in `transfer`. `#[derive(Shm)]`: checks that values of a struct may be stored in shared memory.
+//! `#[derive(Transfer)]`: field by field, in `transfer`. `#[derive(Shm)]`: checks that values of a
+//! struct may be stored in shared memory.
 //!
 //! Used through `offspring`, which exports the macro under the name of its trait. Every
 //! `bytemuck::Pod` type is `Shm`, so the macro derives `Pod` and `Zeroable`. It also generates
@@ -30,8 +31,8 @@ pub fn derive_shm(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand(&input).unwrap_or_else(Error::into_compile_error).into()
 }
 
-/// Implements [`Transfer`](https://docs.rs/offspring/latest/offspring/trait.Transfer.html) for a struct
-/// whose fields all do.
+/// Implements [`Transfer`](https://docs.rs/offspring/latest/offspring/trait.Transfer.html) for a
+/// struct whose fields all do.
 #[proc_macro_derive(Transfer, attributes(transfer))]
 pub fn derive_transfer(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = syn::parse_macro_input!(input as DeriveInput);
@@ -139,8 +140,8 @@ fn refuse_parameters(generics: &Generics, representation: Representation) -> Res
     Ok(())
 }
 
-/// Returns the path in `#[shm(crate = path)]`, or in an attribute of another `name`; or the default,
-/// `::offspring`.
+/// Returns the path in `#[shm(crate = path)]`, or in an attribute of another `name`; or the
+/// default, `::offspring`.
 fn path_of_offspring(attributes: &[Attribute], name: &str) -> Result<Path> {
     let mut path = parse_quote!(::offspring);
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident(name)) {

@@ -1,7 +1,7 @@
 //! `#[derive(Transfer)]`: a struct travels field by field.
 //!
-//! What lies in a slot is a pair of the first field's wire and the rest, and so on to the last. Each
-//! method does to every field in turn what it does to the struct.
+//! What lies in a slot is a pair of the first field's wire and the rest, and so on to the last.
+//! Each method does to every field in turn what it does to the struct.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -45,8 +45,8 @@ pub(super) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     }
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
     Ok(quote! {
-        // A value that was sent is dropped, and owns nothing then: it must have no `Drop` of its own
-        // that would use what it owned. For such a struct these two overlap.
+        // A value that was sent is dropped, and owns nothing then: it must have no `Drop` of its
+        // own that would use what it owned. For such a struct these two overlap.
         const _: () = {
             trait HasNoDrop {}
             #[allow(drop_bounds, reason = "finds out whether there is one")]

@@ -2,10 +2,11 @@
 //!
 //! # Peer death
 //! A worker can die before it takes a job, after it took the job from the channel and before it
-//! says so, in the middle of the job, or after it said `Done`. The parent need not know which: it waits
-//! for a `Done` of every job. It sends a job again if the job's worker is dead. If no worker has
-//! mentioned a job since one died, the job may be lost, so the parent sends it again once the
-//! channel is empty. Copying an entry twice is harmless, because each copy gets its name by a rename.
+//! says so, in the middle of the job, or after it said `Done`. The parent need not know which: it
+//! waits for a `Done` of every job. It sends a job again if the job's worker is dead. If no worker
+//! has mentioned a job since one died, the job may be lost, so the parent sends it again once the
+//! channel is empty. Copying an entry twice is harmless, because each copy gets its name by a
+//! rename.
 
 use crate::Plan;
 use crate::bar::Bar;
@@ -213,8 +214,8 @@ impl Crew {
         Ok(())
     }
 
-    /// Fills the channel with jobs, without ever waiting for room: the workers may be waiting for the
-    /// parent to read notes.
+    /// Fills the channel with jobs, without ever waiting for room: the workers may be waiting for
+    /// the parent to read notes.
     fn send_jobs(&mut self) -> Result<(), Box<dyn Error>> {
         let has_room = |jobs: &Sender<Job>| !jobs.is_full();
         while let Some(&number) = self.waiting.front()

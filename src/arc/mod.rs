@@ -75,13 +75,13 @@ mod sealed {
 
 /// A value or a slice in shared memory that any number of processes read, and nobody writes.
 ///
-/// It is an [`Arc`] whose memory lies in a segment: a table, a model or an image that is made once and
-/// used by all workers without a copy. It is filled before it is shared. To change what processes
-/// share, use a [`Value`](crate::Value) or a [`Lock`](crate::Lock).
+/// It is an [`Arc`] whose memory lies in a segment: a table, a model or an image that is made once
+/// and used by all workers without a copy. It is filled before it is shared. To change what
+/// processes share, use a [`Value`](crate::Value) or a [`Lock`](crate::Lock).
 ///
-/// Handles are cheap to clone. The memory is given back when the last process that has one drops it.
-/// A handle is a serde value, so it can be sent through an [`ObjectQueue`](crate::ObjectQueue) or a
-/// [`channel`](crate::channel()): the message holds the memory until it is received.
+/// Handles are cheap to clone. The memory is given back when the last process that has one drops
+/// it. A handle is a serde value, so it can be sent through an [`ObjectQueue`](crate::ObjectQueue)
+/// or a [`channel`](crate::channel()): the message holds the memory until it is received.
 ///
 /// # Blocking
 /// Never waits. Reading is reading memory.
@@ -90,8 +90,8 @@ mod sealed {
 /// Whoever has a handle sees everything that was filled in.
 ///
 /// # Peer death
-/// What a dead process held is given back when somebody clears up after it. A process killed while it
-/// makes one has shared nothing.
+/// What a dead process held is given back when somebody clears up after it. A process killed while
+/// it makes one has shared nothing.
 ///
 /// # Fork
 /// A handle works in a forked child, at another address.
@@ -121,8 +121,8 @@ impl<T: Shm> ShmArc<T> {
     ///
     /// # Errors
     /// [`CreateError::OutOfMemory`] or [`CreateError::NoPages`] if there is no memory;
-    /// [`CreateError::Alignment`]; [`CreateError::Segment`] or [`CreateError::Fault`] if the segment
-    /// cannot be used.
+    /// [`CreateError::Alignment`]; [`CreateError::Segment`] or [`CreateError::Fault`] if the
+    /// segment cannot be used.
     ///
     /// # Examples
     /// ```
@@ -203,8 +203,8 @@ impl<T: Shareable + ?Sized> ShmArc<T> {
         count: usize,
         mut value: impl FnMut(usize) -> T::Item,
     ) -> Result<ShmArc<T>, CreateError> {
-        // The program makes the values, and may do anything meanwhile. Nobody can open the block before
-        // it is shared; if `value` panics, it is given back.
+        // The program makes the values, and may do anything meanwhile. Nobody can open the block
+        // before it is shared; if `value` panics, it is given back.
         let mut block = OwnedBlock::new(segment.mapping(), T::kind(), count)?;
         for (index, place) in block.values_mut().iter_mut().enumerate() {
             *place = value(index);
@@ -216,8 +216,8 @@ impl<T: Shareable + ?Sized> ShmArc<T> {
     /// Opens the value or slice that `handle` names, in `segment`.
     ///
     /// # Errors
-    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no shared
-    /// value or slice of this type.
+    /// [`Fault::Stale`] if it is gone or in another segment; [`Fault::WrongType`] if it is no
+    /// shared value or slice of this type.
     pub fn open(segment: &Segment, handle: Handle) -> Result<ShmArc<T>, Fault> {
         let shape = |_: Region<'_>, _: u64, len| {
             T::count(len).and_then(Shape::of::<T::Item>).ok_or(Fault::Corrupt)

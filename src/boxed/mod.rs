@@ -93,9 +93,9 @@ mod sealed {
 /// A value or a slice in shared memory that this process owns alone.
 ///
 /// It is a [`Box`] whose memory lies in a segment. Sent through a [`Queue`](crate::Queue) or a
-/// [`plain::channel`](crate::plain::channel()), it moves to the receiver: only its name goes through
-/// the queue, and a megabyte costs what a byte costs. Exactly one process has it at a time, so it
-/// dereferences to `&T` and to `&mut T` without a lock.
+/// [`plain::channel`](crate::plain::channel()), it moves to the receiver: only its name goes
+/// through the queue, and a megabyte costs what a byte costs. Exactly one process has it at a time,
+/// so it dereferences to `&T` and to `&mut T` without a lock.
 ///
 /// It is no `serde` value, and cannot be part of one: see [`Transfer`](trait@crate::Transfer).
 ///
@@ -117,11 +117,11 @@ mod sealed {
 ///
 /// # Fork
 /// A box that the closure of [`fork`](crate::fork()) captured belongs to the child, as the parent
-/// drops it with the closure. If a captured value has a `Drop` of its own that takes the box out, the
-/// parent keeps the box, and it is inert in the child. In all other cases it stays with the process
-/// that made or received it, and the copy of the handle in a forked child is inert: using it panics,
-/// and dropping it does nothing. That is also so if the closure captured an `Arc` of the box and the
-/// parent has another.
+/// drops it with the closure. If a captured value has a `Drop` of its own that takes the box out,
+/// the parent keeps the box, and it is inert in the child. In all other cases it stays with the
+/// process that made or received it, and the copy of the handle in a forked child is inert: using
+/// it panics, and dropping it does nothing. That is also so if the closure captured an `Arc` of the
+/// box and the parent has another.
 ///
 /// # Panics
 /// Every use in a process that does not own the box panics.
@@ -156,8 +156,8 @@ impl<T: Shm> ShmBox<T> {
     ///
     /// # Errors
     /// [`CreateError::OutOfMemory`] or [`CreateError::NoPages`] if there is no memory;
-    /// [`CreateError::Alignment`]; [`CreateError::Segment`] or [`CreateError::Fault`] if the segment
-    /// cannot be used.
+    /// [`CreateError::Alignment`]; [`CreateError::Segment`] or [`CreateError::Fault`] if the
+    /// segment cannot be used.
     ///
     /// # Examples
     /// ```

@@ -109,8 +109,8 @@ impl Sender {
     /// acquire).
     ///
     /// # Errors
-    /// [`SendError::Disconnected`] if every receiver is gone; [`SendError::Rejected`] if there is no
-    /// memory; [`SendError::Broken`].
+    /// [`SendError::Disconnected`] if every receiver is gone; [`SendError::Rejected`] if there is
+    /// no memory; [`SendError::Broken`].
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<(), CreateError>> {
         self.ended.queue().send(bytes)
     }

@@ -226,8 +226,8 @@ macro_rules! sender {
             /// may still be `false`.
             ///
             /// # Fork
-            /// A receiver that the closure of a child captured is there from the fork on, whether or
-            /// not the child has used it yet.
+            /// A receiver that the closure of a child captured is there from the fork on, whether
+            /// or not the child has used it yet.
             pub fn is_disconnected(&self) -> bool {
                 self.ended.is_disconnected()
             }

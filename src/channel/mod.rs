@@ -29,32 +29,32 @@ use crate::segment::Segment;
 
 /// Makes a channel of `capacity` slots for values of any type that serde knows, in the commons.
 ///
-/// Both ends can be cloned, and captured by the closures of children. A message is received once, by
-/// one receiver. When the last sender of all processes is gone, because it was dropped or because
-/// its process ended or was killed, receivers get what is left and then `Disconnected`. When the
-/// last receiver is gone, senders get their value back with `Disconnected`.
+/// Both ends can be cloned, and captured by the closures of children. A message is received once,
+/// by one receiver. When the last sender of all processes is gone, because it was dropped or
+/// because its process ended or was killed, receivers get what is left and then `Disconnected`.
+/// When the last receiver is gone, senders get their value back with `Disconnected`.
 ///
 /// For plain numbers and structs [`plain::channel`] is faster; for bytes that are written and read
-/// in place there is [`bytes::channel`]. A [`Queue`](crate::Queue) or an [`ObjectQueue`] has handles
-/// that are all equal, and is closed when somebody calls `close`.
+/// in place there is [`bytes::channel`]. A [`Queue`](crate::Queue) or an [`ObjectQueue`] has
+/// handles that are all equal, and is closed when somebody calls `close`.
 ///
 /// # Ends in messages
-/// An end can be sent in a message of another channel, or of an [`ObjectQueue`]. It counts while the
-/// message carries it, and afterwards for the receiver. If the message is lost, so is the end. Both
-/// channels must lie in the same segment.
+/// An end can be sent in a message of another channel, or of an [`ObjectQueue`]. It counts while
+/// the message carries it, and afterwards for the receiver. If the message is lost, so is the end.
+/// Both channels must lie in the same segment.
 ///
 /// A child can return an end, too, alone or as part of a value. It counts until the parent has it.
 ///
-/// An end in a message of its own channel counts, too. So receivers that have only such senders left
-/// wait until one of them takes the end out.
+/// An end in a message of its own channel counts, too. So receivers that have only such senders
+/// left wait until one of them takes the end out.
 ///
-/// In text such as JSON, an end is the channel's name. Reading it makes another end, as long as there
-/// is one of this role.
+/// In text such as JSON, an end is the channel's name. Reading it makes another end, as long as
+/// there is one of this role.
 ///
 /// # Fork
-/// An end that the closure of a child captured is the child's, and no longer the parent's. Ends that
-/// merely lie in a child's memory, because its parent had them, keep nothing open. If the child uses
-/// such an end all the same (through a static, say), it counts from then on.
+/// An end that the closure of a child captured is the child's, and no longer the parent's. Ends
+/// that merely lie in a child's memory, because its parent had them, keep nothing open. If the
+/// child uses such an end all the same (through a static, say), it counts from then on.
 ///
 /// An end in an `Arc` or an `Rc` that the parent keeps is not dropped with the closure. The child's
 /// copy counts from its first use. Capture a clone of the end instead.
@@ -82,7 +82,8 @@ use crate::segment::Segment;
 /// child.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-/// Each request brings the sender for its answers. They end when the worker has dropped it, or died:
+/// Each request brings the sender for its answers. They end when the worker has dropped it, or
+/// died:
 /// ```standalone_crate
 /// use offspring::Sender;
 ///
@@ -220,8 +221,8 @@ impl<T: Serialize + DeserializeOwned> Receiver<T> {
     ///
     /// # Errors
     /// [`RecvError::Disconnected`] once every sender is gone and everything was received;
-    /// [`RecvError::Rejected`] if a message cannot be decoded: it was taken out, and the next one is
-    /// not affected; [`RecvError::Broken`].
+    /// [`RecvError::Rejected`] if a message cannot be decoded: it was taken out, and the next one
+    /// is not affected; [`RecvError::Broken`].
     pub fn recv(&self) -> Result<T, RecvError<DecodeError>> {
         self.ended.queue().recv()
     }

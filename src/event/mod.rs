@@ -44,9 +44,9 @@ use crate::sys::clock::Deadline;
 /// the event lives as long as any process holds one.
 ///
 /// # Blocking
-/// Setting, clearing and looking never wait. Setting makes a system call only to wake a process that
-/// sleeps, or to find out that the last one that slept is gone. Waiting for an event that is set
-/// makes none.
+/// Setting, clearing and looking never wait. Setting makes a system call only to wake a process
+/// that sleeps, or to find out that the last one that slept is gone. Waiting for an event that is
+/// set makes none.
 ///
 /// # Memory ordering
 /// Everything written before a `set` is visible to every process that finds the event set, or waits
@@ -54,10 +54,10 @@ use crate::sys::clock::Deadline;
 /// process that clears the event: so clear it first, and then look at what it stands for.
 ///
 /// # Peer death
-/// An event that was set stays set, whoever dies. A process killed in `set` has set the event or has
-/// not. If it was killed before it could wake those who sleep, they find out within 100 ms. A killed
-/// waiter takes with it at most the one `set` that it had just passed by; if it was only woken,
-/// another waiter passes within 100 ms.
+/// An event that was set stays set, whoever dies. A process killed in `set` has set the event or
+/// has not. If it was killed before it could wake those who sleep, they find out within 100 ms. A
+/// killed waiter takes with it at most the one `set` that it had just passed by; if it was only
+/// woken, another waiter passes within 100 ms.
 ///
 /// # Fork
 /// A handle works in a forked child, which may set, clear and wait as any other process.
@@ -284,7 +284,8 @@ impl Event {
         self.pass(Deadline::after(timeout))
     }
 
-    /// Waits until `deadline` at the latest until the event is set. With automatic reset, clears it.
+    /// Waits until `deadline` at the latest until the event is set. With automatic reset, clears
+    /// it.
     ///
     /// # Errors
     /// [`WaitTimeoutError::Timeout`], or as [`Event::wait`].
@@ -292,8 +293,8 @@ impl Event {
         self.pass(Deadline::at(deadline))
     }
 
-    /// Waits until one of `events` is set, as long as it takes; gives its place in the list. If that
-    /// one has automatic reset, clears it, and none of the others.
+    /// Waits until one of `events` is set, as long as it takes; gives its place in the list. If
+    /// that one has automatic reset, clears it, and none of the others.
     ///
     /// If several are set, it is the first of them in the list. The events may lie in different
     /// segments and be reset in different ways. Waits as the first handle does.
@@ -375,8 +376,8 @@ impl Event {
         pass_any(events, Deadline::at(deadline))
     }
 
-    /// The common cases end here; see `queue::shared`. That the event is not set is one of them, for
-    /// those that do not wait: nobody need be asked who is alive.
+    /// The common cases end here; see `queue::shared`. That the event is not set is one of them,
+    /// for those that do not wait: nobody need be asked who is alive.
     #[inline(always)]
     fn pass<U: Until, E: From<Stop<U::Late, Fault>>>(&self, until: U) -> Result<(), E> {
         if let Some(place) = self.shared.object.known() {
@@ -523,8 +524,8 @@ impl Clone for Event {
     }
 }
 
-/// In a message of this crate, and in what a child returns, a handle that holds the event. Elsewhere
-/// the event's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the event.
+/// Elsewhere the event's [`Handle`].
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serial::serialize(&self.shared.object, &self.shared, 0, serializer)

@@ -1,7 +1,7 @@
 //! Values that may own memory of the segment, on their way through a queue.
 //!
-//! A value that owns nothing is copied into a slot. Of one that owns blocks, the slot contains their
-//! names, and the blocks say which slot carries them, as those of long messages do
+//! A value that owns nothing is copied into a slot. Of one that owns blocks, the slot contains
+//! their names, and the blocks say which slot carries them, as those of long messages do
 //! ([`parcel`](super::parcel)). What is in the slot is a hint; the block's own word decides.
 //!
 //! ```text
@@ -15,11 +15,11 @@
 //! The generation grows, so whatever the sender still has is the name of nothing, also if the same
 //! process receives the block again.
 //!
-//! If a block cannot be carried (somebody has written over its word, or it lies in another segment),
-//! the sender takes back those before it, gives the slot up, and has its value again. If it belongs to
-//! another process, that is a panic, and what was taken back is freed with the value. If a name is
-//! wrong, the receiver gives back what it has taken so far, and the slot: the message is gone, and
-//! the next one is not affected.
+//! If a block cannot be carried (somebody has written over its word, or it lies in another
+//! segment), the sender takes back those before it, gives the slot up, and has its value again. If
+//! it belongs to another process, that is a panic, and what was taken back is freed with the value.
+//! If a name is wrong, the receiver gives back what it has taken so far, and the slot: the message
+//! is gone, and the next one is not affected.
 //!
 //! # Peer death
 //! What clears up after a dead process recovers its slots and then sweeps ([`reap`](super::reap)).
@@ -35,9 +35,9 @@
 //! | the last holder of the queue, while it frees what is in it | `CARRIED` by a queue that is gone | stranded, freed |
 //! | whoever clears up, anywhere | one of the above, or `OWNED` by it | its own reaper goes on |
 //!
-//! Of the next receiver and the reaper one wins, as both swap from the exact word. The next receiver
-//! needs no verdict on the one before: the slot is its own in the lap that the block names, so it is
-//! the other's no more.
+//! Of the next receiver and the reaper one wins, as both swap from the exact word. The next
+//! receiver needs no verdict on the one before: the slot is its own in the lap that the block
+//! names, so it is the other's no more.
 //!
 //! # Source
 //! As of [`parcel`](super::parcel). That the value is given away, and not lent, is the move of a
@@ -94,8 +94,8 @@ pub unsafe trait Transfer: Sized + Send + 'static {
         None
     }
 
-    /// Hands over what the value owns to the message. The value owns nothing then, and is only dropped
-    /// or restored. After an error, `restore` takes back what was handed over before it.
+    /// Hands over what the value owns to the message. The value owns nothing then, and is only
+    /// dropped or restored. After an error, `restore` takes back what was handed over before it.
     #[doc(hidden)]
     fn pack(&mut self, departure: &Departure<'_>) -> Result<Self::Wire, Fault>;
 
@@ -163,8 +163,8 @@ pub struct Arrival<'a> {
     pub(crate) carrier: Carrier,
 }
 
-/// A value that is being sent. Dropped before [`Unsent::sent`], also by a panic of a box that belongs
-/// to another process, it takes back what it has handed over.
+/// A value that is being sent. Dropped before [`Unsent::sent`], also by a panic of a box that
+/// belongs to another process, it takes back what it has handed over.
 pub(crate) struct Unsent<'a, T: Transfer>(pub(crate) &'a mut T);
 
 impl<T: Transfer> Unsent<'_, T> {
@@ -190,8 +190,8 @@ pub struct Name {
     pub(crate) len: u64,
 }
 
-/// What lies in a slot of a struct: the wire of the first field, and that of the rest. Without gaps,
-/// so that no byte of it is uninitialised.
+/// What lies in a slot of a struct: the wire of the first field, and that of the rest. Without
+/// gaps, so that no byte of it is uninitialised.
 #[derive(Debug)]
 #[repr(C, packed)]
 pub struct Pair<A: Copy, B: Copy>(pub A, pub B);

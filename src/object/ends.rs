@@ -1,9 +1,10 @@
-//! The ends of channels, and of rings of two, that this process has, and what becomes of them at a fork.
+//! The ends of channels, and of rings of two, that this process has, and what becomes of them at a
+//! fork.
 //!
 //! The segment knows which processes have ends of a role ([`block::ends`](super::block::ends)).
-//! Which ends those are, this file knows, in private memory: an end *counts* in one process, the one
-//! that made it, or that first used it after a fork, or for which it was captured. The last one that
-//! counts takes the process's bit with it.
+//! Which ends those are, this file knows, in private memory: an end *counts* in one process, the
+//! one that made it, or that first used it after a fork, or for which it was captured. The last one
+//! that counts takes the process's bit with it.
 //!
 //! # Fork
 //! A forked child has a copy of every end that its parent has in memory. Those that the closure
@@ -27,8 +28,8 @@
 //! its serial number. If it forks, the inner closure has a list of its own, and the new process
 //! ignores the lists that it inherits.
 //!
-//! A box that the closure captured goes the same way ([`owned`](super::owned)): when the parent drops
-//! it then, its memory becomes the child's, and is not freed ([`heir_in`]).
+//! A box that the closure captured goes the same way ([`owned`](super::owned)): when the parent
+//! drops it then, its memory becomes the child's, and is not freed ([`heir_in`]).
 //!
 //! # Peer death
 //! A parent killed before the child was let go takes the child with it, and whoever clears up after
@@ -155,8 +156,9 @@ impl End {
         self.named.role
     }
 
-    /// Whether the end counts for this process, whose [identity](crate::object::place::Object::identity)
-    /// this is. The common way into an operation.
+    /// Whether the end counts for this process, whose
+    /// [identity](crate::object::place::Object::identity) this is. The common way into an
+    /// operation.
     #[inline]
     pub(crate) fn counts_for(&self, identity: u64) -> bool {
         // Relaxed: the bit was set by this process before.
@@ -292,8 +294,8 @@ impl Roll {
         Ok(Some(Roll { words: SharedWords::new(1 + count)?, next_at_fork }))
     }
 
-    /// Drops what the child has captured, and hands the ends and boxes among it to the child. For the parent,
-    /// before it says who the child is. If a drop panics, gives the payload back.
+    /// Drops what the child has captured, and hands the ends and boxes among it to the child. For
+    /// the parent, before it says who the child is. If a drop panics, gives the payload back.
     pub(crate) fn hand_over<C>(&self, captured: C, lineage: &Lineage) -> std::thread::Result<()> {
         let process = sys::process::pid();
         let dropping = Dropping {

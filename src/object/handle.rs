@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Names an object: which segment, which block, which generation of it.
 ///
-/// It is plain data: send it to a process that was running before the object was made, write it to a
-/// socket, compare it. As text it has the form `segment-block-generation`, in hexadecimal digits, for
-/// the arguments of a program and for formats such as JSON.
+/// It is plain data: send it to a process that was running before the object was made, write it to
+/// a socket, compare it. As text it has the form `segment-block-generation`, in hexadecimal digits,
+/// for the arguments of a program and for formats such as JSON.
 ///
 /// A name does not keep the object alive: the sender must keep the object until the receiver has
 /// opened it. The objects themselves ([`Queue`](crate::Queue), [`Lock`](crate::Lock) and so on) can

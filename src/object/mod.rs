@@ -11,7 +11,8 @@
 //! - [`carry`]: values that own memory, on their way through a queue. [`owned`]: that memory.
 //! - [`holding`]: an object as this process holds it.
 //! - [`flight`]: the objects that a message holds.
-//! - [`serial`]: handles as serde values: in messages, in what a child returns, and everywhere else.
+//! - [`serial`]: handles as serde values: in messages, in what a child returns, and everywhere
+//!   else.
 //! - [`place`]: where it lies; every operation starts there.
 //! - [`attempt`]: the slow path of an operation that does not succeed at once.
 //! - [`transfer`]: the errors of sending and receiving.

@@ -1,8 +1,8 @@
 //! A block that one process owns, filled with values of one type: the memory of a box.
 //!
 //! # Peer death
-//! The block is `OWNED` by the process, and given back with all that a dead process owned. On its way
-//! to another process it is part of a message: see [`carry`](super::carry).
+//! The block is `OWNED` by the process, and given back with all that a dead process owned. On its
+//! way to another process it is part of a message: see [`carry`](super::carry).
 //!
 //! # Fork
 //! A forked child has a copy of the handle. As for guards, one load shows that this is another
@@ -39,10 +39,10 @@ use crate::sys;
 /// A block with room for `count` values, which belongs to this handle.
 ///
 /// # Invariants
-/// - In the process that is `me` in the segment, `start` is aligned for a `T`, and `count` values lie
-///   there, in `mapping`. The block's word is `OWNED` by it in `generation`, and no other handle there
-///   has this block and generation; so the values are those of this handle alone. That holds until
-///   the handle is dropped, or `is_packed`.
+/// - In the process that is `me` in the segment, `start` is aligned for a `T`, and `count` values
+///   lie there, in `mapping`. The block's word is `OWNED` by it in `generation`, and no other
+///   handle there has this block and generation; so the values are those of this handle alone. That
+///   holds until the handle is dropped, or `is_packed`.
 pub(crate) struct OwnedBlock<T> {
     mapping: Arc<Mapping>,
     /// The word that says who this process is; it lives as long as `mapping`.
@@ -53,8 +53,8 @@ pub(crate) struct OwnedBlock<T> {
     generation: u32,
     start: AtomicPtr<T>,
     count: usize,
-    /// Whether the block is part of a message. It belongs to the handle no more, also if this process
-    /// has received it.
+    /// Whether the block is part of a message. It belongs to the handle no more, also if this
+    /// process has received it.
     is_packed: bool,
     /// Which one, among all that this process and those it was forked from have made.
     serial: u64,
@@ -145,8 +145,8 @@ impl<T: Shm> OwnedBlock<T> {
     #[track_caller]
     pub(crate) fn values(&self) -> &[T] {
         let start = self.start();
-        // SAFETY: by the invariant, as this is the process; any bits are a valid `T: Shm`. The borrow
-        // of the handle lets nobody write.
+        // SAFETY: by the invariant, as this is the process; any bits are a valid `T: Shm`. The
+        // borrow of the handle lets nobody write.
         unsafe { std::slice::from_raw_parts(start, self.count) }
     }
 
@@ -273,8 +273,8 @@ impl<T> OwnedBlock<T> {
     #[cold]
     #[inline(never)]
     fn adopt(&self) -> bool {
-        // A process that the parent did not fork by this crate got nothing, and does not attach only
-        // to find that out.
+        // A process that the parent did not fork by this crate got nothing, and does not attach
+        // only to find that out.
         let may_be = identity::own(&self.mapping).is_some()
             || identity::reserved(&self.mapping, sys::process::pid()).is_some();
         if !may_be {
@@ -288,8 +288,8 @@ impl<T> OwnedBlock<T> {
             Some((me, start))
         });
         let Some((me, start)) = found else { return false };
-        // INVARIANT: the word names this process, and `bytes` has checked range and alignment. Another
-        // thread that is here finds the same.
+        // INVARIANT: the word names this process, and `bytes` has checked range and alignment.
+        // Another thread that is here finds the same.
         self.start.store(start.cast().as_ptr(), Ordering::Relaxed);
         // Release pairs with the Acquire in `is_known`.
         self.me.store(me.to_bits(), Ordering::Release);

@@ -103,8 +103,8 @@ pub(crate) fn word_of<T: Shm>(value: &T, index: usize) -> u64 {
     let mut bytes = [0_u8; WORD];
     // SAFETY: `start` is at most the size of the value.
     let from = unsafe { ptr::from_ref(value).cast::<u8>().add(start) };
-    // SAFETY: `len` bytes lie there and are initialised, as a `T: Shm` has no padding; it is at most
-    // the size of a word, and `bytes` is a variable of ours.
+    // SAFETY: `len` bytes lie there and are initialised, as a `T: Shm` has no padding; it is at
+    // most the size of a word, and `bytes` is a variable of ours.
     unsafe { ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
     u64::from_ne_bytes(bytes)
 }

@@ -335,8 +335,8 @@ impl<B: Copy> Place<B> {
 
     /// The same, in a process that leaves out the notifiers' fences.
     ///
-    /// Apart from the question whether this is that process: as an `Option`, it cost each operation a
-    /// comparison of its own.
+    /// Apart from the question whether this is that process: as an `Option`, it cost each operation
+    /// a comparison of its own.
     #[inline(always)]
     pub(crate) fn unfenced_seat(&self) -> Seat<B> {
         self.seat.unfenced()

@@ -15,8 +15,8 @@
 //! unpack(f):  f deserializes; each number is looked up in the lists of the flights and opened
 //! ```
 //! Both put back what was there before, also if `f` panics. So a `Serialize` that sends or receives
-//! another message does no harm, and one that fails halfway has taken nothing: a flight is made when
-//! all is encoded.
+//! another message does no harm, and one that fails halfway has taken nothing: a flight is made
+//! when all is encoded.
 
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
@@ -79,9 +79,9 @@ enum Trip {
 }
 
 thread_local! {
-    /// `None` outside of messages and of what a child returns. [`Restore`] drops what it puts here, so
-    /// the variable has no destructor. To enter one with the thread takes memory, and a child would
-    /// pay for that with a copied page for each value that it returns.
+    /// `None` outside of messages and of what a child returns. [`Restore`] drops what it puts here,
+    /// so the variable has no destructor. To enter one with the thread takes memory, and a child
+    /// would pay for that with a copied page for each value that it returns.
     static TRIP: RefCell<Option<ManuallyDrop<Trip>>> = const { RefCell::new(None) };
 }
 
@@ -120,8 +120,8 @@ pub(crate) fn pack<B: Block, T>(
     (done, loads.pop().map_or_else(Vec::new, |load| load.passengers), refused)
 }
 
-/// Encodes a value that a child returns. Gives what `encode` gives, the objects that it met, and why
-/// one of them cannot be returned.
+/// Encodes a value that a child returns. Gives what `encode` gives, the objects that it met, and
+/// why one of them cannot be returned.
 pub(crate) fn pack_result<T>(encode: impl FnOnce() -> T) -> (T, Vec<Load>, Option<String>) {
     pack_loads(None, encode)
 }
@@ -139,8 +139,8 @@ fn pack_loads<T>(
     }
 }
 
-/// Decodes a value from a message of this queue that holds these objects. Gives what `decode` gives,
-/// and why one of the objects cannot be opened.
+/// Decodes a value from a message of this queue that holds these objects. Gives what `decode`
+/// gives, and why one of the objects cannot be opened.
 pub(crate) fn unpack<B: Block, T>(
     queue: &Object<B>,
     names: &[Name],

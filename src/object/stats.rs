@@ -16,7 +16,8 @@ use crate::segment::Segment;
 /// A number of blocks, and the bytes that they take of the budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Number of blocks. Each object has one, and so has each message that does not fit into a slot.
+    /// Number of blocks. Each object has one, and so has each message that does not fit into a
+    /// slot.
     pub blocks: u64,
     /// Bytes that they take of the budget.
     pub bytes: u64,

@@ -1,9 +1,9 @@
 //! Errors of sending and receiving, shared by all objects that do so. Send errors give the value
 //! back.
 //!
-//! `Full`, `Empty` and `Timeout` are transient: a later attempt may succeed. `Closed`, `Disconnected`
-//! and `Broken` are final. `Rejected` is about one message. Where every message can be sent and read, its type is
-//! [`Never`], and a `match` needs no arm for it.
+//! `Full`, `Empty` and `Timeout` are transient: a later attempt may succeed. `Closed`,
+//! `Disconnected` and `Broken` are final. `Rejected` is about one message. Where every message can
+//! be sent and read, its type is [`Never`], and a `match` needs no arm for it.
 
 use std::error::Error;
 use std::fmt;
@@ -84,7 +84,8 @@ pub struct SendManyError<E> {
 pub enum RecvError<E = Never> {
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can succeed.
+    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can
+    /// succeed.
     Disconnected,
     /// The object cannot be used.
     Broken(Fault),
@@ -100,7 +101,8 @@ pub enum TryRecvError<E = Never> {
     Empty,
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can succeed.
+    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can
+    /// succeed.
     Disconnected,
     /// The object cannot be used.
     Broken(Fault),
@@ -116,7 +118,8 @@ pub enum RecvTimeoutError<E = Never> {
     Timeout,
     /// The object was closed and nothing is left in it; no later attempt can succeed.
     Closed,
-    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can succeed.
+    /// Every sender of the channel or ring is gone and nothing is left; no later attempt can
+    /// succeed.
     Disconnected,
     /// The object cannot be used.
     Broken(Fault),

@@ -1,10 +1,10 @@
 //! Whether anybody has the other end of a channel, or of a ring of two.
 //!
-//! A process that waits asks this once per slice. It keeps a *witness*: a peer that had the other end
-//! when it last asked. As long as the witness has its bit and lives, one question to the kernel is
-//! enough, however many peers there are. If not, it looks for another one, and clears up after each
-//! dead peer that it meets. If there is none, and no message holds an end, the role is gone: see
-//! [`block::ends`](super::block::ends).
+//! A process that waits asks this once per slice. It keeps a *witness*: a peer that had the other
+//! end when it last asked. As long as the witness has its bit and lives, one question to the kernel
+//! is enough, however many peers there are. If not, it looks for another one, and clears up after
+//! each dead peer that it meets. If there is none, and no message holds an end, the role is gone:
+//! see [`block::ends`](super::block::ends).
 //!
 //! # Peer death
 //! The witness lies in private memory, and is a hint.
@@ -26,8 +26,8 @@ impl Witness {
         Witness(AtomicU32::new(0))
     }
 
-    /// Whether nobody has an end of the role `others` any more. Asks the kernel about one process that
-    /// has, however many there are. `ends` are those of `object`.
+    /// Whether nobody has an end of the role `others` any more. Asks the kernel about one process
+    /// that has, however many there are. `ends` are those of `object`.
     pub(crate) fn others_have_gone<B: Block>(
         &self,
         object: &Object<B>,

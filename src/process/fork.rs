@@ -85,12 +85,11 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 ///
 /// The closure runs once, in the child. What it captured exists in both processes and is dropped in
 /// both: in the child when the closure drops it, in the parent before this function returns. That
-/// is right for a `Queue` handle, and for a [`ShmBox`](crate::ShmBox), which is the child's from then
-/// on. It is wrong for a value whose `Drop` acts on the outside world: a
-/// captured temporary folder is removed while the child uses it, and a captured
-/// [`BufWriter`](std::io::BufWriter) writes its buffer once in each process. Keep such a value in
-/// the parent (and flush it before), or wrap it in [`ManuallyDrop`](std::mem::ManuallyDrop) in the
-/// process that must not drop it.
+/// is right for a `Queue` handle, and for a [`ShmBox`](crate::ShmBox), which is the child's from
+/// then on. It is wrong for a value whose `Drop` acts on the outside world: a captured temporary
+/// folder is removed while the child uses it, and a captured [`BufWriter`](std::io::BufWriter)
+/// writes its buffer once in each process. Keep such a value in the parent (and flush it before),
+/// or wrap it in [`ManuallyDrop`](std::mem::ManuallyDrop) in the process that must not drop it.
 ///
 /// The rest of the program does not run in the child. When the closure returns or panics, the
 /// process flushes its standard streams and exits with code 0 or 101. It does not run the
@@ -122,8 +121,9 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// [`channel`](crate::channel()) and so on) can be part of any serde value, also of an error. The
 /// result holds these objects, so they work in the parent although the child has ended, and an end
 /// counts for its role until then. They must lie in the commons or in another segment that the
-/// parent had open at the fork; otherwise the result is [`JoinError::Unsendable`](crate::JoinError).
-/// If nobody joins the child, the result lets go of them.
+/// parent had open at the fork; otherwise the result is
+/// [`JoinError::Unsendable`](crate::JoinError). If nobody joins the child, the result lets go of
+/// them.
 ///
 /// To use `?` in the closure, let it return `Result<_,` [`Failure`](crate::Failure)`>`: every error
 /// converts into a `Failure`. Most errors of this crate can also be returned as they are.
@@ -259,8 +259,8 @@ where
             return Err(refused.into());
         }
     };
-    // With ends of channels in this process, the closure is dropped while the child waits; else last.
-    // If that panics, the child is detached like any other.
+    // With ends of channels in this process, the closure is dropped while the child waits; else
+    // last. If that panics, the child is detached like any other.
     let (wrapped, closure, dropped) = match roll {
         Some(roll) => {
             // What is dropped is the program's, and may start programs that inherit the mask.

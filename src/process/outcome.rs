@@ -437,8 +437,8 @@ impl OutcomeFile {
         each_piece("pwrite", bytes, |rest, done| rustix::io::pwrite(&self.0, rest, at + done))
     }
 
-    /// Reads the record; `None` if it is missing or incomplete. Opens the objects of which the value
-    /// contains handles. What was handed over with them is left to be freed.
+    /// Reads the record; `None` if it is missing or incomplete. Opens the objects of which the
+    /// value contains handles. What was handed over with them is left to be freed.
     pub(super) fn read<T: DeserializeOwned + 'static>(
         &self,
         lineage: &Lineage,

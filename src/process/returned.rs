@@ -1,5 +1,5 @@
-//! What the closure of a child may return: values that serde encodes, with handles of shared objects
-//! in them, and boxes, which move.
+//! What the closure of a child may return: values that serde encodes, with handles of shared
+//! objects in them, and boxes, which move.
 
 use std::mem::ManuallyDrop;
 
@@ -51,8 +51,8 @@ pub struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Frees what the dead child has handed over and nobody has taken. `owns` says whether its value
-    /// may own memory.
+    /// Frees what the dead child has handed over and nobody has taken. `owns` says whether its
+    /// value may own memory.
     pub(super) fn discard(self, owns: bool) {
         // A child that was killed may have handed over the objects of a value that it did not send.
         if owns || !self.outcome.has_no_handles() {

@@ -33,9 +33,9 @@ use crate::sys::clock::Deadline;
 /// A bounded first-in-first-out queue of messages of any length, with any number of senders and
 /// receivers in any processes and threads.
 ///
-/// A message of up to 240 bytes lies in a slot of the queue. A longer one lies in memory of its own,
-/// and only its name goes through the queue: a megabyte [loaned](ByteQueue::loan) and sent costs
-/// little more than a byte. Nobody copies it; the receiver reads where the sender wrote.
+/// A message of up to 240 bytes lies in a slot of the queue. A longer one lies in memory of its
+/// own, and only its name goes through the queue: a megabyte [loaned](ByteQueue::loan) and sent
+/// costs little more than a byte. Nobody copies it; the receiver reads where the sender wrote.
 ///
 /// In everything else it is a [`Queue`]: each message is received once, by one receiver, in the
 /// order of the sends; handles are cheap to clone and all equal; the queue lives as long as any
@@ -56,8 +56,8 @@ use crate::sys::clock::Deadline;
 /// somebody clears up after the dead process, at the latest when memory runs short.
 ///
 /// # Fork
-/// A handle works in a forked child as it does in the parent. A [`Loan`] or a [`Message`] belongs to
-/// the process that made it.
+/// A handle works in a forked child as it does in the parent. A [`Loan`] or a [`Message`] belongs
+/// to the process that made it.
 ///
 /// # Errors
 /// `Full`, `Empty` and `Timeout` are transient. `Rejected` means that the segment has no memory for
@@ -247,8 +247,8 @@ impl ByteQueue {
     /// Reads a message of `len` bytes from `reader`, straight into shared memory, and sends it.
     ///
     /// # Errors
-    /// What the reader says, [`io::ErrorKind::UnexpectedEof`] if it has fewer bytes, or the error of
-    /// the loan or of the send as an [`io::Error`]. Nothing was sent then.
+    /// What the reader says, [`io::ErrorKind::UnexpectedEof`] if it has fewer bytes, or the error
+    /// of the loan or of the send as an [`io::Error`]. Nothing was sent then.
     ///
     /// # Examples
     /// ```
@@ -388,8 +388,8 @@ impl ByteQueue {
     /// For use before memory is taken for a message that is not to wait: a full queue costs none.
     pub(super) fn look_for_space<U: Until>(&self, until: U) -> Result<(), Stop<U::Late>> {
         if matches!(until.limit(), Limit::None(_)) && self.is_full() {
-            // A dead process may have a slot, which can be claimed all the same. It is given back, as
-            // a slot that is claimed for long holds up the others.
+            // A dead process may have a slot, which can be claimed all the same. It is given back,
+            // as a slot that is claimed for long holds up the others.
             drop(self.envelopes.claim_for_writing(until)?);
         }
         Ok(())
@@ -447,7 +447,8 @@ impl ByteQueue {
             Some(len) => Place::Short { has_flight: envelope.has_flight(), len },
             None => {
                 let (holder, carrier) = self.carried_by(&received).map_err(Stop::Broken)?;
-                // Dropping `received` gives the slot back, so that the next message can be received.
+                // Dropping `received` gives the slot back, so that the next message can be
+                // received.
                 let contents = Contents::find(&holder, &envelope, carrier);
                 Place::Long(contents.ok_or(Stop::Broken(Fault::Corrupt))?)
             }
@@ -479,8 +480,8 @@ impl Clone for ByteQueue {
     }
 }
 
-/// In a message of this crate, and in what a child returns, a handle that holds the queue. Elsewhere
-/// the queue's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the queue.
+/// Elsewhere the queue's [`Handle`].
 impl Serialize for ByteQueue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.envelopes.serialize(serializer)
@@ -551,8 +552,8 @@ impl Loan {
     /// Everything written before is visible to the receiver of the message (release to acquire).
     ///
     /// # Errors
-    /// [`SendError::Closed`], [`SendError::Disconnected`] or [`SendError::Broken`], with the loan; it
-    /// is empty if its memory was written over.
+    /// [`SendError::Closed`], [`SendError::Disconnected`] or [`SendError::Broken`], with the loan;
+    /// it is empty if its memory was written over.
     ///
     /// # Panics
     /// In a forked child of the process that made the loan.
@@ -695,9 +696,9 @@ impl fmt::Debug for Loan {
 /// Dereferences to the bytes. The message is done when this is dropped, and then its slot and its
 /// memory are given back; see [`Received`].
 ///
-/// One that is forgotten ([`std::mem::forget`]) keeps its slot until the process has dropped its last
-/// handle of the queue or has ended. Its memory is given back after that, when memory runs short or
-/// when somebody clears up after a dead process.
+/// One that is forgotten ([`std::mem::forget`]) keeps its slot until the process has dropped its
+/// last handle of the queue or has ended. Its memory is given back after that, when memory runs
+/// short or when somebody clears up after a dead process.
 ///
 /// # Fork
 /// It belongs to the process that received it. In a forked child it is inert, and using it panics.

@@ -1,5 +1,5 @@
-//! How values are encoded: by postcard. Only a `Vec<u8>` is copied as a whole, to the same bytes, as
-//! serde hands it to postcard byte by byte.
+//! How values are encoded: by postcard. Only a `Vec<u8>` is copied as a whole, to the same bytes,
+//! as serde hands it to postcard byte by byte.
 
 use postcard::experimental::serialized_size;
 use serde::de::DeserializeOwned;

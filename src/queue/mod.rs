@@ -120,7 +120,8 @@ impl<T: Transfer> Queue<T> {
     ///
     /// let queue = Queue::<u32>::with_capacity(3)?;
     /// assert_eq!(queue.capacity(), 3);
-    /// assert!(matches!(Queue::<u32>::with_capacity(0), Err(CreateError::Capacity { capacity: 0, .. })));
+    /// let refused = Queue::<u32>::with_capacity(0);
+    /// assert!(matches!(refused, Err(CreateError::Capacity { capacity: 0, .. })));
     /// # Ok::<(), CreateError>(())
     /// ```
     pub fn with_capacity(capacity: usize) -> Result<Queue<T>, CreateError> {

@@ -31,8 +31,8 @@ use crate::sys::clock::Deadline;
 /// enums, maps, your own structs. Any number of senders and receivers in any processes and threads.
 ///
 /// A value is encoded straight into shared memory, with [postcard](https://docs.rs/postcard), and
-/// decoded from a copy of that. In everything else it is a [`ByteQueue`]. For numbers and plain structs
-/// [`Queue`](crate::Queue) is faster, as it encodes nothing.
+/// decoded from a copy of that. In everything else it is a [`ByteQueue`]. For numbers and plain
+/// structs [`Queue`](crate::Queue) is faster, as it encodes nothing.
 ///
 /// Text and a `Vec<u8>` are copied as a whole. A `Vec<u8>` within another value is encoded byte by
 /// byte, unless the field says `#[serde(with = "serde_bytes")]`.
@@ -43,14 +43,15 @@ use crate::sys::clock::Deadline;
 /// # Handles in messages
 /// A [`Queue`](crate::Queue), [`Lock`](crate::Lock), [`Value`](crate::Value),
 /// [`Event`](crate::Event), [`ShmArc`](crate::ShmArc), [`ByteQueue`], `ObjectQueue` or an end of a
-/// channel can be part of a value. The message holds the object, so the receiver gets a handle that works, even if the sender has dropped its own, has
-/// exited or was killed. The object must lie in the same segment as this queue. Each such message
-/// takes one more block of the segment.
+/// channel can be part of a value. The message holds the object, so the receiver gets a handle that
+/// works, even if the sender has dropped its own, has exited or was killed. The object must lie in
+/// the same segment as this queue. Each such message takes one more block of the segment.
 ///
-/// A queue in a message of its own holds itself, and stays until it is received or the segment ends.
+/// A queue in a message of its own holds itself, and stays until it is received or the segment
+/// ends.
 ///
-/// A [`Handle`] in a message is a name and holds nothing, and so is any of these objects in text such
-/// as JSON.
+/// A [`Handle`] in a message is a name and holds nothing, and so is any of these objects in text
+/// such as JSON.
 ///
 /// # Errors
 /// As [`ByteQueue`]; `Rejected` also for a value that cannot be encoded ([`EncodeError`]) and for a
@@ -277,8 +278,8 @@ impl<T: Serialize + DeserializeOwned> ObjectQueue<T> {
     ///
     /// # Errors
     /// [`RecvError::Rejected`] if the message cannot be decoded: it was taken out, and the next one
-    /// is not affected. [`RecvError::Closed`] once the queue is closed and everything in it has been
-    /// received; [`RecvError::Broken`].
+    /// is not affected. [`RecvError::Closed`] once the queue is closed and everything in it has
+    /// been received; [`RecvError::Broken`].
     pub fn recv(&self) -> Result<T, RecvError<DecodeError>> {
         self.take(Forever)
     }
@@ -531,8 +532,8 @@ impl<T> Clone for ObjectQueue<T> {
     }
 }
 
-/// In a message of this crate, and in what a child returns, a handle that holds the queue. Elsewhere
-/// the queue's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the queue.
+/// Elsewhere the queue's [`Handle`].
 impl<T> Serialize for ObjectQueue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.bytes.serialize(serializer)

@@ -34,7 +34,11 @@ pub enum OnReceiverDeath {
 /// ```
 /// use offspring::{OnReceiverDeath, QueueOptions, Wait};
 ///
-/// let queue = QueueOptions::new().capacity(64).on_receiver_death(OnReceiverDeath::Redeliver).wait(Wait::Sleep).create()?;
+/// let queue = QueueOptions::new()
+///     .capacity(64)
+///     .on_receiver_death(OnReceiverDeath::Redeliver)
+///     .wait(Wait::Sleep)
+///     .create()?;
 /// queue.send(1.5_f64)?;
 /// let message = queue.recv_ref()?;
 /// assert_eq!((*message, message.redelivered()), (1.5, false));

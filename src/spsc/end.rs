@@ -13,22 +13,23 @@
 //! drop, if this end uses the role:        me -> 0; wake who stands by
 //! drop of the last end of the process:    clear my bit; all bits 0, none in a message: GONE, wake all
 //! ```
-//! An end that does not use its role stands by: for a use that comes when the role's word is free, or
-//! names a dead process. Its operations wait until then. It keeps the role from being gone, as every
-//! end of a channel does, and so it is what a successor must have *before* the user of the role dies.
+//! An end that does not use its role stands by: for a use that comes when the role's word is free,
+//! or names a dead process. Its operations wait until then. It keeps the role from being gone, as
+//! every end of a channel does, and so it is what a successor must have *before* the user of the
+//! role dies.
 //!
-//! A side asks whether the other role is GONE, or the ring closed, when it has run out of slots that it
-//! knows to be its own. A receiver asks first and looks for messages then, so it finds all that was
-//! sent before. A sender asks when it has used up the slots that it knew to be free, so it may send up
-//! to `capacity` messages that nobody receives.
+//! A side asks whether the other role is GONE, or the ring closed, when it has run out of slots
+//! that it knows to be its own. A receiver asks first and looks for messages then, so it finds all
+//! that was sent before. A sender asks when it has used up the slots that it knew to be free, so it
+//! may send up to `capacity` messages that nobody receives.
 //!
-//! `close` makes the ring CLOSED for both. A sender in another process may not have asked yet. So the
-//! first receiver that finds the closed ring empty makes it DRAINED, and what comes after that is not
-//! received, by it or by a successor: `Closed` is final.
+//! `close` makes the ring CLOSED for both. A sender in another process may not have asked yet. So
+//! the first receiver that finds the closed ring empty makes it DRAINED, and what comes after that
+//! is not received, by it or by a successor: `Closed` is final.
 //!
 //! # Peer death
-//! A role whose user is dead, or has given it up, is free for another end. What the last user published
-//! or released stands in the ring's words, and its successor goes on from there.
+//! A role whose user is dead, or has given it up, is free for another end. What the last user
+//! published or released stands in the ring's words, and its successor goes on from there.
 //!
 //! | killed | left | outcome |
 //! |---|---|---|
@@ -76,8 +77,8 @@ pub(super) trait Role {
     /// known.
     fn ready<T: Shm>(side: &mut Side, block: &SpscBlock<T>, wanted: u64) -> Result<u64, Corrupt>;
 
-    /// Whether nothing can be done any more with slots that are ready, now that the ring is closed or
-    /// the other role gone.
+    /// Whether nothing can be done any more with slots that are ready, now that the ring is closed
+    /// or the other role gone.
     fn ends_at_once<T: Shm>(block: &SpscBlock<T>) -> bool;
 
     /// Notified when there are more slots to use.
@@ -161,8 +162,8 @@ pub(super) struct Shared<T: Shm> {
     witness: Witness,
 }
 
-/// Why an end of role `R` will have no more slots, or none but those that are ready; `None` if it may.
-/// Whoever asks first and then looks for slots sees all that there will ever be.
+/// Why an end of role `R` will have no more slots, or none but those that are ready; `None` if it
+/// may. Whoever asks first and then looks for slots sees all that there will ever be.
 #[inline]
 fn over<T: Shm, R: Role>(block: &SpscBlock<T>) -> Option<Stop<Never>> {
     if block.is_closed() {
@@ -511,7 +512,8 @@ impl<T: Shm, R: Role> Using<'_, T, R> {
         Err(stop)
     }
 
-    /// Takes the role from `holder`, as its word names it; 0 if it is free. False if it has changed.
+    /// Takes the role from `holder`, as its word names it; 0 if it is free. False if it has
+    /// changed.
     fn take_role(&mut self, holder: u64) -> Result<bool, Fault> {
         let me = self.place.peer();
         let block = self.place.seat().block;

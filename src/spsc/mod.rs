@@ -5,28 +5,28 @@
 //!
 //! # The end of a ring
 //! When the sender is gone, because it was dropped or because its process ended or was killed, the
-//! receiver gets what is left and then `Disconnected`. When the receiver is gone, the sender gets its
-//! value back with `Disconnected`. Both are final, and reach sleepers within 100 ms of a kill.
+//! receiver gets what is left and then `Disconnected`. When the receiver is gone, the sender gets
+//! its value back with `Disconnected`. Both are final, and reach sleepers within 100 ms of a kill.
 //!
-//! A side asks whether the other one is gone when the ring is empty or full, so a stream of messages
-//! pays nothing for it. A sender notices when it has used up the slots that it knew to be free: before
-//! that, up to `capacity` messages can be sent that nobody receives.
+//! A side asks whether the other one is gone when the ring is empty or full, so a stream of
+//! messages pays nothing for it. A sender notices when it has used up the slots that it knew to be
+//! free: before that, up to `capacity` messages can be sent that nobody receives.
 //!
 //! # Successors
-//! Another process can take the place of one that died. A role is gone when no process has an end of it
-//! any more, so the successor, or a process that supervises both, must have another end *before* that:
-//! [`Producer::standby`], [`Consumer::standby`]. Such an end waits until the one that is used is dropped
-//! or its process is dead, and goes on where that one left off.
+//! Another process can take the place of one that died. A role is gone when no process has an end
+//! of it any more, so the successor, or a process that supervises both, must have another end
+//! *before* that: [`Producer::standby`], [`Consumer::standby`]. Such an end waits until the one
+//! that is used is dropped or its process is dead, and goes on where that one left off.
 //!
 //! # Ends in messages
 //! As with a [`channel`](crate::channel()): an end can be sent in a message of a channel or an
-//! [`ObjectQueue`](crate::ObjectQueue) of the same segment, and a child can return it. It counts while
-//! the message carries it, and afterwards for the receiver. In text such as JSON, it is the ring's name,
-//! and reading it makes an end that stands by.
+//! [`ObjectQueue`](crate::ObjectQueue) of the same segment, and a child can return it. It counts
+//! while the message carries it, and afterwards for the receiver. In text such as JSON, it is the
+//! ring's name, and reading it makes an end that stands by.
 //!
 //! # Fork
-//! An end that the closure of a child captured is the child's. Ends that merely lie in a child's memory,
-//! because its parent had them, keep nothing open; see [`channel`](crate::channel()).
+//! An end that the closure of a child captured is the child's. Ends that merely lie in a child's
+//! memory, because its parent had them, keep nothing open; see [`channel`](crate::channel()).
 //!
 //! # Examples
 //! ```standalone_crate
@@ -116,8 +116,9 @@ pub fn ring_in<T: Shm>(
 /// The sending end of a ring.
 ///
 /// # Peer death
-/// A sender killed inside a call has sent the value or has not. If the receiver's process is killed,
-/// and no other one has an end that stands by, a blocked sender gets `Disconnected` within 100 ms.
+/// A sender killed inside a call has sent the value or has not. If the receiver's process is
+/// killed, and no other one has an end that stands by, a blocked sender gets `Disconnected` within
+/// 100 ms.
 ///
 /// # Fork
 /// An end that is moved into a forked child belongs to the child once the parent has dropped its
@@ -140,8 +141,8 @@ pub struct Producer<T: Shm> {
 ///
 /// # Peer death
 /// A receiver killed inside a call has received the message, or its successor receives it. If the
-/// sender's process is killed, and no other one has an end that stands by, a blocked receiver gets what
-/// is left and then `Disconnected`, within 100 ms.
+/// sender's process is killed, and no other one has an end that stands by, a blocked receiver gets
+/// what is left and then `Disconnected`, within 100 ms.
 ///
 /// # Fork
 /// As [`Producer`]. Until the parent has dropped its copy, [`try_recv`](Consumer::try_recv) returns
@@ -164,9 +165,9 @@ pub struct Consumer<T: Shm> {
 }
 
 impl<T: Shm> Producer<T> {
-    /// Takes the sending role of the ring that `handle` names. The role must be free, or the process
-    /// that used it dead; and some process must still have an end of it, or nobody have noticed
-    /// yet that none has. A process that is to succeed another for certain has an end that
+    /// Takes the sending role of the ring that `handle` names. The role must be free, or the
+    /// process that used it dead; and some process must still have an end of it, or nobody have
+    /// noticed yet that none has. A process that is to succeed another for certain has an end that
     /// [stands by](Producer::standby).
     ///
     /// # Errors
@@ -184,11 +185,12 @@ impl<T: Shm> Producer<T> {
     /// successor, send it in a message, or keep it to replace a child that dies.
     ///
     /// # Peer death
-    /// A call that waits for the role notices within 100 ms that its user is dead. What that one had
-    /// published stands in the ring, and this end goes on from there.
+    /// A call that waits for the role notices within 100 ms that its user is dead. What that one
+    /// had published stands in the ring, and this end goes on from there.
     ///
     /// # Errors
-    /// As [`Producer::open`], but for the role: if it is gone, the operations of the new end say so.
+    /// As [`Producer::open`], but for the role: if it is gone, the operations of the new end say
+    /// so.
     ///
     /// # Examples
     /// ```
@@ -280,25 +282,26 @@ impl<T: Shm> Producer<T> {
         }
     }
 
-    /// Whether the receiver is gone for good, so that nothing can be sent any more. `true` is final.
+    /// Whether the receiver is gone for good, so that nothing can be sent any more. `true` is
+    /// final.
     ///
     /// # Blocking
     /// Never waits. Asks the kernel at most once in 10 ms whether the receiver is alive, and
     /// `try_send` counts as well.
     ///
     /// # Peer death
-    /// A receiver that was killed is gone, unless another process has an end that stands by. For 10 ms
-    /// after an earlier question the answer may still be `false`.
+    /// A receiver that was killed is gone, unless another process has an end that stands by. For 10
+    /// ms after an earlier question the answer may still be `false`.
     pub fn is_disconnected(&self) -> bool {
         self.end.is_disconnected()
     }
 
-    /// Closes the ring for good: the sender gets its values back, the receiver gets what is left and
-    /// then `Closed`. Sleepers are woken. Closing twice changes nothing.
+    /// Closes the ring for good: the sender gets its values back, the receiver gets what is left
+    /// and then `Closed`. Sleepers are woken. Closing twice changes nothing.
     ///
-    /// From this end nothing can be sent any more. An end that stands by can close the ring, too. The
-    /// one that uses the role then notices when it has used up the slots that it knows to be free.
-    /// What it sends until then is received, unless the receiver was told `Closed` before.
+    /// From this end nothing can be sent any more. An end that stands by can close the ring, too.
+    /// The one that uses the role then notices when it has used up the slots that it knows to be
+    /// free. What it sends until then is received, unless the receiver was told `Closed` before.
     ///
     /// # Peer death
     /// A process killed inside this call has closed the ring or has not.
@@ -351,9 +354,9 @@ impl<T: Shm> Producer<T> {
 }
 
 impl<T: Shm> Consumer<T> {
-    /// Takes the receiving role of the ring that `handle` names. The role must be free, or the process
-    /// that used it dead; and some process must still have an end of it, or nobody have noticed
-    /// yet that none has. A process that is to succeed another for certain has an end that
+    /// Takes the receiving role of the ring that `handle` names. The role must be free, or the
+    /// process that used it dead; and some process must still have an end of it, or nobody have
+    /// noticed yet that none has. A process that is to succeed another for certain has an end that
     /// [stands by](Consumer::standby).
     ///
     /// # Errors
@@ -371,11 +374,12 @@ impl<T: Shm> Consumer<T> {
     /// successor, send it in a message, or keep it to replace a child that dies.
     ///
     /// # Peer death
-    /// A call that waits for the role notices within 100 ms that its user is dead. What that one had
-    /// released stands in the ring, and this end goes on from there.
+    /// A call that waits for the role notices within 100 ms that its user is dead. What that one
+    /// had released stands in the ring, and this end goes on from there.
     ///
     /// # Errors
-    /// As [`Consumer::open`], but for the role: if it is gone, the operations of the new end say so.
+    /// As [`Consumer::open`], but for the role: if it is gone, the operations of the new end say
+    /// so.
     ///
     /// # Examples
     /// ```
@@ -453,17 +457,17 @@ impl<T: Shm> Consumer<T> {
     /// `try_recv` counts as well.
     ///
     /// # Peer death
-    /// A sender that was killed is gone, unless another process has an end that stands by. For 10 ms
-    /// after an earlier question the answer may still be `false`.
+    /// A sender that was killed is gone, unless another process has an end that stands by. For 10
+    /// ms after an earlier question the answer may still be `false`.
     pub fn is_disconnected(&self) -> bool {
         self.end.is_disconnected()
     }
 
-    /// Closes the ring for good: the sender gets its values back, the receiver gets what is left and
-    /// then `Closed`. Sleepers are woken. Closing twice changes nothing.
+    /// Closes the ring for good: the sender gets its values back, the receiver gets what is left
+    /// and then `Closed`. Sleepers are woken. Closing twice changes nothing.
     ///
-    /// The sender notices when it has used up the slots that it knows to be free. What it sends until
-    /// then is received, unless this end was told `Closed` before.
+    /// The sender notices when it has used up the slots that it knows to be free. What it sends
+    /// until then is received, unless this end was told `Closed` before.
     ///
     /// # Peer death
     /// A process killed inside this call has closed the ring or has not.
@@ -529,8 +533,8 @@ impl<T: Shm> Serialize for Producer<T> {
     }
 }
 
-/// Makes an end that [stands by](Producer::standby). An error says that the ring or this role is gone,
-/// that it is of another type, or in a segment that this process does not have open.
+/// Makes an end that [stands by](Producer::standby). An error says that the ring or this role is
+/// gone, that it is of another type, or in a segment that this process does not have open.
 impl<'de, T: Shm> Deserialize<'de> for Producer<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         End::deserialize(deserializer).map(|end| Producer { end })
@@ -545,8 +549,8 @@ impl<T: Shm> Serialize for Consumer<T> {
     }
 }
 
-/// Makes an end that [stands by](Consumer::standby). An error says that the ring or this role is gone,
-/// that it is of another type, or in a segment that this process does not have open.
+/// Makes an end that [stands by](Consumer::standby). An error says that the ring or this role is
+/// gone, that it is of another type, or in a segment that this process does not have open.
 impl<'de, T: Shm> Deserialize<'de> for Consumer<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         End::deserialize(deserializer).map(|end| Consumer { end })

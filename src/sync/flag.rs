@@ -16,9 +16,9 @@
 //! word are valid, so a word that was overwritten is a flag that is set or clear, and no error.
 //!
 //! A flag with *automatic reset* is taken: of all that wait, the one whose compare-and-swap clears
-//! it goes on. One with *manual reset* is looked at. It stays set until it is cleared, and everybody
-//! who began to wait before goes on even if it is cleared at once: the word is not the one that they
-//! saw.
+//! it goes on. One with *manual reset* is looked at. It stays set until it is cleared, and
+//! everybody who began to wait before goes on even if it is cleared at once: the word is not the
+//! one that they saw.
 //!
 //! # Orderings
 //! - What was written before `set` is visible to everybody who finds the flag set, who takes it, or

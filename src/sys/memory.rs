@@ -180,7 +180,8 @@ impl WipedPage {
     }
 }
 
-/// Words that a process shares with the children that it forks while this exists. All zero at first.
+/// Words that a process shares with the children that it forks while this exists. All zero at
+/// first.
 #[derive(Debug)]
 pub(crate) struct SharedWords {
     base: NonNull<AtomicU64>,

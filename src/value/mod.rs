@@ -565,8 +565,8 @@ impl<T: Shm> Clone for Value<T> {
     }
 }
 
-/// In a message of this crate, and in what a child returns, a handle that holds the value. Elsewhere
-/// the value's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the value.
+/// Elsewhere the value's [`Handle`].
 impl<T: Shm> Serialize for Value<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serial::serialize(&self.shared.object, &self.shared, 0, serializer)

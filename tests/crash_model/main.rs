@@ -9,7 +9,8 @@
 //! by the end of its slice. A violation comes with a shortest schedule that leads to it. To go
 //! through a schedule again step by step:
 //! ```text
-//! CRASH_MODEL_REPLAY='0 0 1 1! 0' cargo test --release --test crash_model -- --exact 'lock: block of 2, [1, 1], 2 die'
+//! CRASH_MODEL_REPLAY='0 0 1 1! 0' cargo test --release --test crash_model -- \
+//!     --exact 'lock: block of 2, [1, 1], 2 die'
 //! ```
 //! Without optimization the large configurations are left out.
 //!

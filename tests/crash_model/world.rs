@@ -228,8 +228,8 @@ thread_local! {
             grew: false,
         })
     };
-    /// Bytes with addresses. Nobody writes them but values that the code under test puts into slots,
-    /// which nobody reads, and envelopes, which are written and read between two steps.
+    /// Bytes with addresses. Nobody writes them but values that the code under test puts into
+    /// slots, which nobody reads, and envelopes, which are written and read between two steps.
     static BASE: *mut u8 = Box::into_raw(Box::new(Arena([0; ARENA]))).cast();
 }
 

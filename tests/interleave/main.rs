@@ -2,13 +2,13 @@
 //! seed decides.
 //!
 //! Two senders and two receivers of a queue, three processes at a lock, three that change a value,
-//! three that make, open and drop objects, two that ask a third by events, three that send messages in
-//! blocks of their own, three that send boxes, and now and then one more that clears up after the
-//! dead. Who is killed gets a successor, and all of them must finish their work; then the books are
-//! checked: what was sent against what was received, in which order, what went with its receiver,
-//! what was delivered again, who was told of the owner's death, how much memory is left. Runs in
-//! which nobody is killed also show that no wake-up is lost: there a sleep ends only when somebody
-//! ends it.
+//! three that make, open and drop objects, two that ask a third by events, three that send messages
+//! in blocks of their own, three that send boxes, and now and then one more that clears up after
+//! the dead. Who is killed gets a successor, and all of them must finish their work; then the books
+//! are checked: what was sent against what was received, in which order, what went with its
+//! receiver, what was delivered again, who was told of the owner's death, how much memory is left.
+//! Runs in which nobody is killed also show that no wake-up is lost: there a sleep ends only when
+//! somebody ends it.
 //!
 //! A failure prints its seed; `OFFSPRING_SEED=n cargo test --test interleave` plays exactly that
 //! run again. `OFFSPRING_INTERLEAVE_SECONDS` says how long new seeds are tried: 60 seconds by

@@ -74,8 +74,8 @@ pub const SCENES: &[Scene] = &[
     Scene { name: "boxes", play: boxes, chosen: &[3, 4], sleeps: false, shows: None },
 ];
 
-/// Seeds are numbered by scene in their last two digits, so that a new scene leaves the seeds of the
-/// others what they are.
+/// Seeds are numbered by scene in their last two digits, so that a new scene leaves the seeds of
+/// the others what they are.
 const PLACES: u64 = 100;
 
 /// The seed of a round of the scene at this place.
@@ -374,8 +374,8 @@ fn count_up(lock: &Lock<[u64; 2]>, notebook: &Notebook, index: usize) {
 /// Who was killed, the reaper included, and what the probe said before and after.
 type Killed = Vec<(usize, [String; 2])>;
 
-/// Three processes, each with a role of its own and as many turns as it was told; who is killed gets
-/// a successor for the rest.
+/// Three processes, each with a role of its own and as many turns as it was told; who is killed
+/// gets a successor for the rest.
 fn three(
     segment: &Segment,
     mut dice: Dice,

@@ -178,8 +178,8 @@ fn an_end_that_a_drop_makes_and_drops_is_not_the_childs() {
     end(child);
 }
 
-/// An end that lay elsewhere, and that the drop of a captured value takes and drops, is the child's:
-/// there the same value may take it, too.
+/// An end that lay elsewhere, and that the drop of a captured value takes and drops, is the
+/// child's: there the same value may take it, too.
 #[apply(test)]
 fn an_end_that_a_drop_takes_from_a_static_is_the_childs() {
     static KEPT: Mutex<Option<Sender<u64>>> = Mutex::new(None);

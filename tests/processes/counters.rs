@@ -43,8 +43,9 @@ impl HeldUp {
         HeldUp(Tracee::start(life))
     }
 
-    /// Lets it go on up to the first swap of a word that names an owner, above three bits that say in
-    /// which state it is. If there is to be a `verdict` before that, up to the first after it has asked the kernel about somebody.
+    /// Lets it go on up to the first swap of a word that names an owner, above three bits that say
+    /// in which state it is. If there is to be a `verdict` before that, up to the first after it
+    /// has asked the kernel about somebody.
     fn go_on_to_swap(&mut self, verdict: bool) {
         // About the lock of a mapping, or about a process.
         const ASKS: [i64; 4] =

@@ -2,8 +2,8 @@
 //! or an error. No panic, no signal, no hang.
 //!
 //! Two processes with two threads each use every kind of object, and the parent writes over random
-//! words. It goes by a seed, which is printed; with `OFFSPRING_SEED=n` in the environment the parent
-//! writes the same again, though not in the same interleaving.
+//! words. It goes by a seed, which is printed; with `OFFSPRING_SEED=n` in the environment the
+//! parent writes the same again, though not in the same interleaving.
 //!
 //! What a scribble may do: make a call say `Broken`, change or lose messages, take a lock from its
 //! owner or lock it for ever. So whatever waits has a timeout here, and values are not compared;

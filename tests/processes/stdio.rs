@@ -6,8 +6,8 @@
 //! number, whichever of the streams are closed, in the process that closed them and in its
 //! children.
 //!
-//! Each test starts this program again, as everything here has to happen before the first use of the
-//! crate.
+//! Each test starts this program again, as everything here has to happen before the first use of
+//! the crate.
 
 #![expect(unsafe_code, reason = "closes standard streams")]
 

@@ -1,4 +1,5 @@
-//! What children return: values of any length, errors of this crate, and failures with their causes.
+//! What children return: values of any length, errors of this crate, and failures with their
+//! causes.
 
 use std::error::Error;
 use std::fmt::Debug;

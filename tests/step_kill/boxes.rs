@@ -1,5 +1,5 @@
-//! Cases of boxes. Whatever a kill leaves, a box is its sender's, its message's or its receiver's, and
-//! all of the memory can be had again.
+//! Cases of boxes. Whatever a kill leaves, a box is its sender's, its message's or its receiver's,
+//! and all of the memory can be had again.
 
 use offspring::{OnReceiverDeath, Queue, Segment, ShmBox, ShmVec};
 
@@ -86,7 +86,8 @@ fn expected(op: Op, policy: OnReceiverDeath) -> Vec<Found> {
     match op {
         Op::Send => found(["1, 0 lost", "1, 2, 0 lost"]),
         Op::Receive if policy == OnReceiverDeath::Drop => found(["1, 0 lost", "1 lost", "0 lost"]),
-        // Delivered again until it was released, with the box; after that the box is its receiver's.
+        // Delivered again until it was released, with the box; after that the box is its
+        // receiver's.
         Op::Receive => found(["1, 0 lost", "0 lost"]),
         Op::Make | Op::Drop | Op::Grow | Op::DropLast | Op::Reap => found(["1, 0 lost"]),
     }

@@ -1,6 +1,6 @@
 //! Cases of ends of channels in messages of a queue: the only sender of a channel is in a message.
-//! Whatever a kill leaves, its role is there while the message can be received, and gone after that;
-//! and all of the memory can be had again.
+//! Whatever a kill leaves, its role is there while the message can be received, and gone after
+//! that; and all of the memory can be had again.
 
 use std::time::Duration;
 

@@ -107,7 +107,8 @@ where
     })
 }
 
-/// Lines of victims: one sends or receives a queue, and those who come after it send one or clear up.
+/// Lines of victims: one sends or receives a queue, and those who come after it send one or clear
+/// up.
 pub fn lines(full: bool) -> Vec<Plan> {
     let of = |object, op: Op, reaps, samples| {
         let operation =

@@ -85,8 +85,8 @@ impl Estate {
             Producer::<Message>::open(segment, self.ring),
             Consumer::<Message>::open(segment, self.ring),
         );
-        // A ring of which only the dead had ends is gone once somebody has cleared up after them: the
-        // sender first.
+        // A ring of which only the dead had ends is gone once somebody has cleared up after them:
+        // the sender first.
         assert!(ring.0.is_err() || ring.1.is_ok());
         drop(ring);
         let reaped = if how == How::Reaped { segment.reap().expect("attached") } else { 0 };

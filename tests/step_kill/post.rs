@@ -1,5 +1,6 @@
-//! What the scenes of messages, boxes and objects in messages share: a queue in which letter 1 lies,
-//! and survivors that receive everything, fill the queue and drain it twice, and count the memory.
+//! What the scenes of messages, boxes and objects in messages share: a queue in which letter 1
+//! lies, and survivors that receive everything, fill the queue and drain it twice, and count the
+//! memory.
 
 use std::time::Duration;
 
@@ -256,7 +257,8 @@ impl<Q: Letters> Post<Q> {
         text + &format!("{} lost", queue.lost())
     }
 
-    /// Steps and kills those who come after a victim that does this: they clear up, or send a letter.
+    /// Steps and kills those who come after a victim that does this: they clear up, or send a
+    /// letter.
     fn visit_line(
         &self,
         tally: &mut Tally,
@@ -305,8 +307,8 @@ fn with_letter(before: &str, number: u64) -> String {
     format!("{first}{number}, {lost}")
 }
 
-/// A line of victims: the first one does this, and those who come after it clear up or send a letter.
-/// Survivors have all the memory, and letters that are whole.
+/// A line of victims: the first one does this, and those who come after it clear up or send a
+/// letter. Survivors have all the memory, and letters that are whole.
 pub fn line<Q: Letters>(
     object: &'static str,
     operation: &'static str,

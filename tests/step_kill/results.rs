@@ -1,10 +1,10 @@
 //! Cases of what a child returns that is more than bytes: a box, a queue. The child is killed after
-//! each change that its end makes in the segment, and its parent joins it or drops its handle. Until
-//! the outcome is complete the child has returned nothing, also if it has handed over what it returns
-//! before, and nothing is left of it.
+//! each change that its end makes in the segment, and its parent joins it or drops its handle.
+//! Until the outcome is complete the child has returned nothing, also if it has handed over what it
+//! returns before, and nothing is left of it.
 //!
-//! And the parent is killed, at each instruction of its join or drop, after a child that has returned
-//! or was killed itself. Survivors have all of the memory.
+//! And the parent is killed, at each instruction of its join or drop, after a child that has
+//! returned or was killed itself. Survivors have all of the memory.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Cases of the ring with one sender and one receiver: its operations, the roles that are taken, given
-//! up and taken over, and the other side that learns that a role is gone.
+//! Cases of the ring with one sender and one receiver: its operations, the roles that are taken,
+//! given up and taken over, and the other side that learns that a role is gone.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! The block of a shared value or slice: its values, one behind the other, and nothing else. They are
-//! written while the block is `OWNED` by the process that makes it, and never after it is `SHARED`.
-//! A name is no secret: it can be read from text, and so it can be guessed. So the values must not
-//! change while a name opens the block.
+//! The block of a shared value or slice: its values, one behind the other, and nothing else. They
+//! are written while the block is `OWNED` by the process that makes it, and never after it is
+//! `SHARED`. A name is no secret: it can be read from text, and so it can be guessed. So the values
+//! must not change while a name opens the block.
 #![expect(unsafe_code, reason = "values in shared memory are reached by pointers")]
 
 use std::fmt;
@@ -32,8 +32,8 @@ impl Shape {
 /// Shared values as they lie in their block.
 ///
 /// # Invariants
-/// `start` is the address of `count` values, aligned for a `T`, in a mapping of the process that uses
-/// this. The block is `SHARED`, and nobody writes them any more.
+/// `start` is the address of `count` values, aligned for a `T`, in a mapping of the process that
+/// uses this. The block is `SHARED`, and nobody writes them any more.
 pub(crate) struct ArcBlock<T> {
     start: NonNull<u8>,
     count: usize,

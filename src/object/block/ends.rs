@@ -18,8 +18,8 @@
 //! `OPEN(0)` is a role that nobody has had yet, in a channel that is still being made.
 //!
 //! A process that concludes reads the bits one after the other, so a hold may move behind its back:
-//! it has then changed the version, and the swap fails. `GONE` is final. A process that sets its bit
-//! after that finds `GONE` and clears it again.
+//! it has then changed the version, and the swap fails. `GONE` is final. A process that sets its
+//! bit after that finds `GONE` and clears it again.
 //!
 //! An end in a message counts: its flight lists the channel and the role. It is made before the
 //! sender clears its bit, and freed after the receiver has acquired, so all that
@@ -153,16 +153,17 @@ impl Ends {
         }
     }
 
-    /// Whether that was concluded before: nobody has ends of this role, and nobody ever will. What the
-    /// last of them published is visible.
+    /// Whether that was concluded before: nobody has ends of this role, and nobody ever will. What
+    /// the last of them published is visible.
     #[inline]
     pub(crate) fn is_gone(&self, role: Role) -> bool {
         // Acquire pairs with the SeqCst swap of `conclude`, which comes after the last release.
         self.role(role).state.load(Ordering::Acquire) & GONE != 0
     }
 
-    /// As [`Ends::conclude`], for both roles of the object that these words belong to; true if one of
-    /// them is gone. For use after an end was given up that was in a message, or a dead process's.
+    /// As [`Ends::conclude`], for both roles of the object that these words belong to; true if one
+    /// of them is gone. For use after an end was given up that was in a message, or a dead
+    /// process's.
     pub(super) fn conclude_both(&self, pool: &Pool<'_>, object: Attached) -> bool {
         let Attached { id, generation, .. } = object;
         let in_flight =

@@ -19,8 +19,8 @@
 //! - Before the `fetch_or` nothing has happened. At 1, 2 and 3 the flag is set, and those who sleep
 //!   find out at the end of their slice; whoever comes later finds it set.
 //! - At 4, 5, 6 and 7 a waiter has taken nothing. It leaves an announcement, for which the next
-//!   process that sets the event wakes nobody and clears it. If it was woken and has not looked, the
-//!   flag is still set, and another sleeper takes it at the end of its slice.
+//!   process that sets the event wakes nobody and clears it. If it was woken and has not looked,
+//!   the flag is still set, and another sleeper takes it at the end of its slice.
 //! - At 8 it has taken one notification, which is gone with it.
 //!
 //! Nobody owns anything, so there is nothing to recover.

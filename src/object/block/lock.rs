@@ -44,8 +44,8 @@ unsafe impl Shared for Words {}
 /// A lock as it lies in its block.
 ///
 /// # Invariants
-/// `words` is the address of a `Words` in a mapping of the process that uses this, aligned for a `T`
-/// as well, with the bytes of a `T` at [`LockBlock::VALUE_OFFSET`].
+/// `words` is the address of a `Words` in a mapping of the process that uses this, aligned for a
+/// `T` as well, with the bytes of a `T` at [`LockBlock::VALUE_OFFSET`].
 pub(crate) struct LockBlock<T> {
     words: NonNull<Words>,
     value: PhantomData<T>,

@@ -17,10 +17,11 @@
 //!   1152     -  slot[0] .. slot[capacity - 1], each of `stride` bytes
 //! ```
 //! A role is *used* by one process; its word is 0, or names the process by
-//! [`PeerId`](crate::peer::PeerId). Any number of processes may *have ends* of the role, one of which
-//! uses it: a bit in `ends` for each. The word is taken only by a process that has its bit.
+//! [`PeerId`](crate::peer::PeerId). Any number of processes may *have ends* of the role, one of
+//! which uses it: a bit in `ends` for each. The word is taken only by a process that has its bit.
 //!
-//! `closed` is 0, `CLOSED`, or `CLOSED | DRAINED` once a receiver has been told that nothing is left.
+//! `closed` is 0, `CLOSED`, or `CLOSED | DRAINED` once a receiver has been told that nothing is
+//! left.
 #![expect(unsafe_code, reason = "the slots lie behind the header, and values in slots")]
 
 use std::fmt;
@@ -226,7 +227,8 @@ impl<T: Shm> SpscBlock<T> {
 
     /// Closes the ring. What was sent before is still received.
     pub(crate) fn close(&self) {
-        // Release pairs with the Acquire in `closed`: who sees it sees what the closer has published.
+        // Release pairs with the Acquire in `closed`: who sees it sees what the closer has
+        // published.
         self.header().signals.closed.fetch_or(CLOSED_BIT, Ordering::AcqRel);
     }
 
@@ -304,8 +306,8 @@ pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     }
 }
 
-/// Wakes everybody if nobody has the ends of a role any more. For use after an end was given up that
-/// was in a message, or a dead process's.
+/// Wakes everybody if nobody has the ends of a role any more. For use after an end was given up
+/// that was in a message, or a dead process's.
 pub(super) fn conclude(pool: &Pool<'_>, object: Attached) {
     if let Some(Header { signals, space, ends, .. }) = view(pool, object)
         && ends.conclude_both(pool, object)

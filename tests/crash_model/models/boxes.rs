@@ -35,7 +35,8 @@ const TORN: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
     None,
-    /// The reaper frees what a dead receiver had taken, also if its message is to be delivered again.
+    /// The reaper frees what a dead receiver had taken, also if its message is to be delivered
+    /// again.
     FreesTaken,
     /// A receiver takes nothing that a dead one had taken.
     LeavesTaken,

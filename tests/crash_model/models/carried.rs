@@ -1,6 +1,6 @@
 //! What the models of messages that carry blocks share: where the words lie, how the processes, the
-//! blocks and the queue are set up, how objects are sent and received, and who clears up and drains.
-//! The queue lies in the first block.
+//! blocks and the queue are set up, how objects are sent and received, and who clears up and
+//! drains. The queue lies in the first block.
 
 use crate::engine::{Process, Touch, View};
 use crate::heap::block::Carrier;

@@ -70,7 +70,8 @@ pub enum Mistake {
     HandsOverLate,
 }
 
-/// Who does what, beside the reapers. All but those that wait have the queue, and let go of it last.
+/// Who does what, beside the reapers. All but those that wait have the queue, and let go of it
+/// last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Has a sender, sends it and gives it up.

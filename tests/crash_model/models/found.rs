@@ -55,10 +55,11 @@ pub fn models() -> Vec<Model> {
             heap::create_and_open(),
             "a creator killed as it shares a block leaves no hold on it",
         ),
-        // A child was killed between naming its parent as the carrier of a block and handing it over.
-        // A third process began to clear up after it. The parent, which left that to it, freed what
-        // the child had returned, which was nothing; and then the reaper put the block back among
-        // that, as if a receiver had taken it out of a message. It stayed until the parent ended.
+        // A child was killed between naming its parent as the carrier of a block and handing it
+        // over. A third process began to clear up after it. The parent, which left that to it,
+        // freed what the child had returned, which was nothing; and then the reaper put the block
+        // back among that, as if a receiver had taken it out of a message. It stayed until the
+        // parent ended.
         named(
             returned.model(),
             "a child killed as it hands a box over leaves nothing to its parent",

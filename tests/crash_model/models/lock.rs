@@ -1,5 +1,5 @@
-//! The lock: the crate's `Lock` over its word, with owners that die, waiters that die, some that die
-//! while they repair, and a reaper that dies.
+//! The lock: the crate's `Lock` over its word, with owners that die, waiters that die, some that
+//! die while they repair, and a reaper that dies.
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, Touch, View};
 use crate::lock::{Lock, TryLockError};

@@ -1,9 +1,9 @@
 //! What a child returns to its parent: an object that it holds, or a box; with the crate's code for
 //! results, its heap and its reaper. The child, the parent, other holders and reapers die.
 //!
-//! The outcome, which is the parent's and the child's alone, is two words: the name of the block that
-//! carries or is the value, and whether it is complete. While it is complete, and the parent lives
-//! and has not taken it, nobody may free what it names.
+//! The outcome, which is the parent's and the child's alone, is two words: the name of the block
+//! that carries or is the value, and whether it is complete. While it is complete, and the parent
+//! lives and has not taken it, nobody may free what it names.
 
 use std::sync::Arc;
 
@@ -304,7 +304,8 @@ fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId) {
 }
 
 // What the monitor remembers.
-/// One bit for each process that has come to hold the object, and for each that has begun to let go.
+/// One bit for each process that has come to hold the object, and for each that has begun to let
+/// go.
 const HELD: usize = 0;
 const LET_GO: usize = 1;
 /// Whether the parent has taken the value or frees it.

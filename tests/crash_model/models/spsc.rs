@@ -1,9 +1,9 @@
 //! The ring with one sender and one receiver, and their successors.
 //!
 //! `ends`: the crate's `Producer` and `Consumer`, their roles and their sleep. `ring`: its ring
-//! alone, with payloads that are written and read step by step. `gone`: the ends of a ring in the heap,
-//! which are given up or die, and the other side, which must learn of that, neither too early nor never;
-//! with the crate's reaper.
+//! alone, with payloads that are written and read step by step. `gone`: the ends of a ring in the
+//! heap, which are given up or die, and the other side, which must learn of that, neither too early
+//! nor never; with the crate's reaper.
 
 use std::cell::RefCell;
 

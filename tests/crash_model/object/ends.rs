@@ -1,5 +1,5 @@
-//! A channel or a ring, as its ends see it: as in the crate, but that a process has at most one end of
-//! each role at a time. So which ends it has is not modelled.
+//! A channel or a ring, as its ends see it: as in the crate, but that a process has at most one end
+//! of each role at a time. So which ends it has is not modelled.
 
 use std::cell::Cell;
 use std::sync::Arc;

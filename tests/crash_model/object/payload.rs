@@ -1,6 +1,6 @@
-//! A typed value in a block, as in the crate. Of most values the models say themselves when they are
-//! read and written. An envelope is read by the code under test, so the model knows what is in it:
-//! it is one word, and reading it or writing it is one step.
+//! A typed value in a block, as in the crate. Of most values the models say themselves when they
+//! are read and written. An envelope is read by the code under test, so the model knows what is in
+//! it: it is one word, and reading it or writing it is one step.
 #![expect(unsafe_code, reason = "as in the crate")]
 
 #[path = "../../../src/object/payload.rs"]

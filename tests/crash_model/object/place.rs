@@ -1,6 +1,6 @@
-//! The objects of a model, which its processes hold as long as they use them: process `n` is the peer
-//! with index `n`. A handle lives as long as one operation. Objects lie beside the heap, or one of
-//! them in a block of it, where models say so.
+//! The objects of a model, which its processes hold as long as they use them: process `n` is the
+//! peer with index `n`. A handle lives as long as one operation. Objects lie beside the heap, or
+//! one of them in a block of it, where models say so.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

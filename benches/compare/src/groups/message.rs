@@ -37,8 +37,8 @@ pub(crate) fn cases(kit: &Kit) -> Result<Vec<Case>, Failure> {
     ])
 }
 
-/// By copy, unless the name says otherwise: the sender touches both ends of the message and the receiver looks at them; what is in
-/// between is the way's to move.
+/// By copy, unless the name says otherwise: the sender touches both ends of the message and the
+/// receiver looks at them; what is in between is the way's to move.
 fn of_size<const N: usize>(kit: &Kit, name: &str) -> Case {
     let bytes = size_of::<[u64; N]>();
     let plot = Plot::Over { chart: &CHART, x: bytes as f64 };
