@@ -71,8 +71,8 @@
 //! - `object`: typed objects in blocks: what lies there (`block`, `payload`), how a process reaches
 //!   it (`place`), how a blocked operation goes on (`attempt`), the errors of sending and receiving
 //!   (`transfer`), messages in blocks of their own (`parcel`), values that own blocks (`carry`,
-//!   `owned`), who has which end of a channel
-//!   (`ends`), and what is cleared up after the dead (`reap`).
+//!   `owned`), who has which end of a channel (`ends`), and what is cleared up after the dead
+//!   (`reap`).
 //! - `queue`, `boxed`, `lock`, `spsc`, `value`, `event`, `arc`: what users hold, without `unsafe`
 //!   but for a few lines of `boxed` and `arc`.
 //! - `channel`: queues with two kinds of ends.
