@@ -93,9 +93,9 @@ impl<'a> Pool<'a> {
     }
 
     /// What a flight lists that is part of the message in the slot of `carrier`; `None` if it is
-    /// not, or no flight.
-    pub(crate) fn flight(&self, carried: Carried, carrier: Carrier) -> Option<Vec<Name>> {
-        self.carried(carried, carrier)?;
+    /// not, or no flight. For `me`, which can receive it.
+    pub(crate) fn flight(&self, carried: Carried, carrier: Carrier, me: u32) -> Option<Vec<Name>> {
+        self.carried(carried, carrier, me)?;
         let header = self.header(carried.id)?;
         header.is_flight().then(|| self.names(carried.id, header).collect())
     }
@@ -124,16 +124,19 @@ impl<'a> Pool<'a> {
         })
     }
 
-    /// Takes the roles out of an owned flight, which is about to be freed, and calls `conclude` with
-    /// each block in it, which the flight still holds. Killed in between, the flight is the dead
-    /// process's, and whoever clears up after it does this again.
+    /// Takes the roles out of a flight that `me` owns and is about to free, and calls `conclude`
+    /// with each block in it, which the flight still holds. Killed in between, the flight is the
+    /// dead process's, and whoever clears up after it does this again.
     pub(super) fn give_up_roles(
         &self,
         id: BlockId,
         header: &BlockHeader,
+        me: u32,
         conclude: impl Fn(Attached),
     ) {
         for (word, name) in self.entries(id, header) {
+            // Before the flight is free: then nobody may hold what was in it.
+            self.mark(me, name.id);
             // SeqCst pairs with the fence in `all_names`: of two that give up the last holds of a role
             // at once, one sees that the other's is gone.
             word.store(name.generation.into(), Ordering::SeqCst);
@@ -205,7 +208,7 @@ impl<'a> Pool<'a> {
         unheld.retain(|&(id, _, word)| !held.contains(&(id, word.generation())));
         let mut freed = 0;
         for (id, header, word) in unheld {
-            if let Some(owned) = header.own(word, me.owner()) {
+            if let Some(owned) = self.own(id, header, word, me.owner()) {
                 self.empty_and_free(id, header, owned, &empty);
                 freed += 1;
             }
@@ -235,7 +238,7 @@ mod tests {
         let header = pool.header(flight.id).expect("a block");
         let first = pool.region().at::<AtomicU64>(flight.offset).expect("mapped");
         first.store(u64::MAX, Ordering::Relaxed);
-        pool.give_up_roles(flight.id, header, |_| ());
+        pool.give_up_roles(flight.id, header, me.owner(), |_| ());
         let left: Vec<Name> = pool.names(flight.id, header).collect();
         assert_eq!(left, [Name { role: 0, ..names[1] }]);
     }

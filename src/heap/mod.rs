@@ -2,12 +2,14 @@
 //! given back.
 //!
 //! - [`block`]: a block's header and the states of its word.
+//! - [`cards`]: where a process may have left something.
 //! - [`flight`]: blocks that hold others: what a message carries.
 //! - [`holders`]: which processes hold a shared block.
 //! - [`pool`]: allocation, release, and the walk that clears up after the dead.
 //! - [`stats`]: what the blocks are used for.
 
 pub(crate) mod block;
+pub(crate) mod cards;
 pub(crate) mod flight;
 pub(crate) mod holders;
 pub(crate) mod pool;

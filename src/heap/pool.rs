@@ -25,6 +25,7 @@ use std::fmt;
 
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State, once, twice};
 use crate::peer::PeerId;
+use crate::peer::footprint::Cards;
 use crate::peer::table::Table;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::{BLOCK_HEADER_SIZE, CLASS_WORDS_SIZE, Class, HEAP_WORDS_SIZE};
@@ -104,6 +105,18 @@ pub(crate) struct BlockId {
 }
 
 impl BlockId {
+    pub(super) fn new(class: u8, index: u32) -> BlockId {
+        BlockId { class, index }
+    }
+
+    pub(super) fn class(self) -> u64 {
+        self.class.into()
+    }
+
+    pub(super) fn index(self) -> u64 {
+        self.index.into()
+    }
+
     pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.class) << 32 | u64::from(self.index)
     }
@@ -221,25 +234,43 @@ impl<'a> Pool<'a> {
     /// Makes an owned block that of `heir`, a child which does not run yet, and there that of the
     /// handle with this number.
     pub(crate) fn pass(&self, owned: &Owned, heir: PeerId, handle: u64) -> bool {
+        self.mark(heir.owner(), owned.id);
         self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner(), handle))
     }
 
     /// Makes an owned block part of the message in a slot that `carrier` names, which the caller has
     /// claimed and not yet published. `None` if somebody has written over the block's word.
     pub(crate) fn carry(&self, owned: &Owned, carrier: Carrier) -> Option<Carried> {
+        if let Some(parent) = carrier.receiver() {
+            // Whoever clears up after the parent finds what it did not take.
+            self.mark(parent.owner(), owned.id);
+        }
         let carried = self.header(owned.id)?.carry(owned.word, carrier)?;
         Some(Carried { id: owned.id, generation: carried.generation() })
     }
 
-    /// Where the bytes of a block lie that is part of the message in the slot of `carrier`, and how
-    /// many there are; `None` if it is not.
-    pub(crate) fn carried(&self, carried: Carried, carrier: Carrier) -> Option<(u64, u64)> {
+    /// Where the bytes of a block lie that is part of the message in the slot of `carrier`, which
+    /// `me` has claimed for reading, and how many there are; `None` if it is not.
+    pub(crate) fn carried(
+        &self,
+        carried: Carried,
+        carrier: Carrier,
+        me: u32,
+    ) -> Option<(u64, u64)> {
+        // Before the slot is released, which strands the block.
+        self.mark(me, carried.id);
         let header = self.header(carried.id)?;
         let word = header.load();
         let there = word.state() == State::Carried
             && word.generation() == carried.generation
             && header.carrier() == Some(carrier);
-        if there { Some((self.offset(carried.id)?, self.len(carried.id, header))) } else { None }
+        if !there {
+            // A wrong name: what the message carries in truth is stranded when the slot is
+            // released.
+            self.mark_everywhere(me);
+            return None;
+        }
+        Some((self.offset(carried.id)?, self.len(carried.id, header)))
     }
 
     /// Gives back a block of a message that is done; nothing if somebody else has done so. If it was
@@ -257,7 +288,7 @@ impl<'a> Pool<'a> {
             if word.state() == State::Carried
                 && word.generation() == carried.generation
                 && header.carrier() == Some(carrier)
-                && let Some(owned) = header.own(word, me)
+                && let Some(owned) = self.own(carried.id, header, word, me)
             {
                 self.end(carried.id, header, owned, Pages::Keep, conclude);
             }
@@ -275,8 +306,8 @@ impl<'a> Pool<'a> {
         conclude: impl Fn(Attached),
     ) -> bool {
         let is_flight = header.is_flight();
-        if is_flight {
-            self.give_up_roles(id, header, conclude);
+        if is_flight && let State::Owned(me) = owned.state() {
+            self.give_up_roles(id, header, me, conclude);
         }
         self.tear_down(id, header, owned, pages);
         is_flight
@@ -321,7 +352,7 @@ impl<'a> Pool<'a> {
             {
                 return None;
             }
-            if let Some(word) = header.own(word, me) {
+            if let Some(word) = self.own(carried.id, header, word, me) {
                 let owned = Owned { id: carried.id, offset: self.offset(carried.id)?, word };
                 return Some(Taken {
                     owned,
@@ -341,25 +372,26 @@ impl<'a> Pool<'a> {
         if word.state() != State::Carried || word.generation() != carried.generation {
             return None;
         }
-        let word = header.own(word, me)?;
+        let word = self.own(carried.id, header, word, me)?;
         Some(Owned { id: carried.id, offset: self.offset(carried.id)?, word })
     }
 
-    /// Gives back every block of which the carrier belongs to `me` alone, as `is_mine` says. Gives
-    /// whether flights are among them: what they held may be [unheld](Pool::free_unheld) now.
-    /// `conclude` is as in [`Pool::discard`].
+    /// Gives back every block on these cards of which the carrier belongs to `me` alone, as
+    /// `is_mine` says. Gives whether flights are among them: what they held may be
+    /// [unheld](Pool::free_unheld) now. `conclude` is as in [`Pool::discard`].
     pub(crate) fn discard_all(
         &self,
         me: u32,
+        cards: Cards,
         is_mine: impl Fn(Carrier) -> bool,
         conclude: impl Fn(Attached),
     ) -> bool {
         let mut flights = false;
-        self.walk(|id, header| {
+        self.walk_on(cards, |id, header| {
             let word = header.load();
             if word.state() == State::Carried
                 && header.carrier().is_some_and(&is_mine)
-                && let Some(owned) = header.own(word, me)
+                && let Some(owned) = self.own(id, header, word, me)
             {
                 flights |= self.end(id, header, owned, Pages::Keep, &conclude);
             }
@@ -367,38 +399,47 @@ impl<'a> Pool<'a> {
         flights
     }
 
-    /// Gives back every block that is part of no message any more. `carries` says whether a slot
-    /// still carries. Gives their number, and whether flights are among them: what they held may be
-    /// [unheld](Pool::free_unheld) now. `conclude` is as in [`Pool::discard`]. Counts the kept pages on
-    /// the way, as the hint may include what dead processes had subtracted or not.
+    /// Gives back every block on these cards that is part of no message any more. `carries` says
+    /// whether a slot still carries. Gives their number, and whether flights are among them: what
+    /// they held may be [unheld](Pool::free_unheld) now. `conclude` is as in [`Pool::discard`].
+    ///
+    /// If it looks everywhere, it counts the kept pages on the way, as the hint may include what
+    /// dead processes had subtracted or not.
     pub(crate) fn sweep(
         &self,
         me: PeerId,
+        cards: Cards,
         carries: impl Fn(Carrier) -> bool,
         conclude: impl Fn(Attached),
     ) -> (usize, bool) {
         let (mut swept, mut flights) = (0, false);
         let mut kept = 0_u64;
-        self.walk(|id, header| {
+        let cards = if cards.is_everywhere() { Cards::ALL } else { cards };
+        self.walk_on(cards, |id, header| {
             // The word before the carrier and the slot: see `block`.
             let word = header.load();
             if word.state() == State::Carried
                 && !header.carrier().is_some_and(&carries)
-                && let Some(owned) = header.own(word, me.owner())
+                && let Some(owned) = self.own(id, header, word, me.owner())
             {
                 flights |= self.end(id, header, owned, Pages::Keep, &conclude);
                 swept += 1;
-            } else if word.state() == State::Free
-                && self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
-            {
+            } else if word.state() == State::Free && self.may_keep(id) {
                 kept = kept.saturating_add(header.pages() * PAGE);
             }
         });
-        if let Some(words) = self.heap_words() {
+        if cards == Cards::ALL
+            && let Some(words) = self.heap_words()
+        {
             // Relaxed: a hint.
             words.kept.store(kept, Ordering::Relaxed);
         }
         (swept, flights)
+    }
+
+    /// Whether the block is one of those that may give their pages back when freed.
+    fn may_keep(&self, id: BlockId) -> bool {
+        self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
     }
 
     /// Gives the pages of free blocks back to the system, for a process to which the system has just
@@ -408,9 +449,9 @@ impl<'a> Pool<'a> {
         self.walk(|id, header| {
             let word = header.load();
             if word.state() == State::Free
-                && self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
+                && self.may_keep(id)
                 && header.pages() != 0
-                && let Some(owned) = header.own(word, me.owner())
+                && let Some(owned) = self.own(id, header, word, me.owner())
             {
                 if let Some(words) = self.class_words(id.class.into()) {
                     // Relaxed: a hint.
@@ -442,6 +483,7 @@ impl<'a> Pool<'a> {
         empty: impl FnOnce(Attached),
     ) -> Option<Attached> {
         let header = self.header(id)?;
+        self.mark(me.owner(), id);
         header.holders.insert(me.index());
         if header.count_attachment(generation) {
             return self.attached(id, header);
@@ -464,6 +506,7 @@ impl<'a> Pool<'a> {
     /// Makes `child` a holder of a block that the caller holds. For a parent, before it forks.
     pub(crate) fn bequeath(&self, id: BlockId, generation: u32, child: PeerId) {
         if let Some(header) = self.header(id) {
+            self.mark(child.owner(), id);
             header.holders.insert(child.index());
             // The caller's own hold keeps the block in place. The count makes a process that wanted
             // to free the block look again.
@@ -494,7 +537,7 @@ impl<'a> Pool<'a> {
             {
                 break;
             }
-            if let Some(owned) = header.own(word, me.owner()) {
+            if let Some(owned) = self.own(id, header, word, me.owner()) {
                 header.holders.remove(me.index());
                 self.empty_and_free(id, header, owned, empty);
                 return;
@@ -518,9 +561,9 @@ impl<'a> Pool<'a> {
         self.header(id).is_some_and(|header| header.holders.contains(peer.index()))
     }
 
-    /// Gives back what the dead `peer` owned and held. `recover` is called for each shared block
-    /// that it held, before its hold ends. `empty` is as in [`Pool::leave`], and `conclude` as in
-    /// [`Pool::discard`].
+    /// Gives back what the dead `peer` owned and held, wherever its [cards](super::cards) are.
+    /// `recover` is called for each shared block that it held, before its hold ends. `empty` is as
+    /// in [`Pool::leave`], and `conclude` as in [`Pool::discard`].
     ///
     /// What it had taken out of a message that it had not released goes back there. If nobody can
     /// receive that message, [`Pool::sweep`] finds it.
@@ -537,6 +580,8 @@ impl<'a> Pool<'a> {
         conclude: impl Fn(Attached),
     ) -> bool {
         let later = Cell::new(false);
+        // Whether it may have been killed between a block's pages and the count of those.
+        let mut miscounted = false;
         let unheld = |id, header: &BlockHeader| {
             if header.holders.is_empty() && header.may_fly() {
                 later.set(true);
@@ -544,16 +589,22 @@ impl<'a> Pool<'a> {
                 self.free_if_unheld(id, header, me, &empty);
             }
         };
-        self.walk(|id, header| {
+        self.walk_on(self.cards(peer), |id, header| {
             let word = header.load();
             match word.state() {
                 State::Owned(owner) if owner == peer.owner() => {
+                    miscounted |= self.may_keep(id);
                     // If it was killed in `share`, its bit is set already.
                     header.holders.remove(peer.index());
                     if header.carrier().is_some_and(&carries) {
                         // If it is gone, the next receiver of the message has it.
                         header.put_back(word);
-                    } else if let Some(mine) = header.own(word, me.owner()) {
+                    } else if let Some(mine) = self.own(id, header, word, me.owner()) {
+                        // It may have been a queue that the dead process was about to free, with
+                        // messages in it.
+                        if let Some(attached) = self.attached(id, header) {
+                            empty(attached);
+                        }
                         let is_flight = self.end(id, header, mine, Pages::Give, &conclude);
                         later.set(later.get() | is_flight);
                     }
@@ -576,7 +627,29 @@ impl<'a> Pool<'a> {
                 _ => {}
             }
         });
+        if miscounted {
+            self.recount_kept();
+        }
         later.get()
+    }
+
+    /// Counts the pages that free blocks have kept, as the hint may include what a dead process had
+    /// added or subtracted and not given or taken.
+    fn recount_kept(&self) {
+        let mut kept = 0_u64;
+        let classes = self.mapping.layout().classes().iter().enumerate();
+        for (class, _) in classes.filter(|(_, class)| class.block_size >= PUNCH_FROM) {
+            for index in 0..self.frontier(class).unwrap_or(0) {
+                let header = self.header(BlockId::new(class as u8, index as u32));
+                if let Some(header) = header.filter(|it| it.load().state() == State::Free) {
+                    kept = kept.saturating_add(header.pages() * PAGE);
+                }
+            }
+        }
+        if let Some(words) = self.heap_words() {
+            // Relaxed: a hint.
+            words.kept.store(kept, Ordering::Relaxed);
+        }
     }
 
     /// Bytes of the budget that are not in use, by the hint.
@@ -610,7 +683,7 @@ impl<'a> Pool<'a> {
             {
                 return;
             }
-            if let Some(owned) = header.own(word, me.owner()) {
+            if let Some(owned) = self.own(id, header, word, me.owner()) {
                 self.empty_and_free(id, header, owned, empty);
                 return;
             }
@@ -726,7 +799,7 @@ impl<'a> Pool<'a> {
             let header = self.header(id)?;
             let word = header.load();
             if word.state() == State::Free
-                && let Some(word) = header.own(word, me.owner())
+                && let Some(word) = self.own(id, header, word, me.owner())
             {
                 // Relaxed: hints. A wrap below zero is a large number, that is, "look".
                 words.hint.store(index + 1, Ordering::Relaxed);
@@ -842,21 +915,14 @@ impl<'a> Pool<'a> {
         used
     }
 
-    /// Visits the header of every block that was ever used.
-    pub(super) fn walk(&self, mut visit: impl FnMut(BlockId, &'a BlockHeader)) {
-        for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
-            let Some(words) = self.class_words(class) else {
-                return;
-            };
-            // A class with a corrupt frontier is skipped: a walk over all the headers that it could
-            // have would take gigabytes.
-            for index in 0..words.frontier(geometry.blocks).unwrap_or(0) {
-                let id = BlockId { class: class as u8, index: index as u32 };
-                if let Some(header) = self.header(id) {
-                    visit(id, header);
-                }
-            }
-        }
+    /// Number of size classes.
+    pub(super) fn classes(&self) -> usize {
+        self.mapping.layout().classes().len()
+    }
+
+    /// Number of block headers of a class that have pages; `None` if that is corrupt.
+    pub(super) fn frontier(&self, class: usize) -> Option<u64> {
+        self.class_words(class)?.frontier(self.mapping.layout().classes().get(class)?.blocks)
     }
 
     pub(super) fn class(&self, id: BlockId) -> Option<&'a Class> {

@@ -26,6 +26,7 @@ use crate::object::holding::Holder;
 use crate::object::kind::Kind;
 use crate::object::parcel::Envelope;
 use crate::peer::PeerId;
+use crate::peer::footprint::Cards;
 
 /// A flight that this process has made. Dropped before it is carried, it is given back.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Arrived {
         carrier: Carrier,
     ) -> Option<Arrived> {
         let carried = envelope.flight()?;
-        let names = holder.pool().flight(carried, carrier)?;
+        let names = holder.pool().flight(carried, carrier, holder.me.owner())?;
         Some(Arrived { carried, carrier, names })
     }
 
@@ -123,8 +124,9 @@ pub(crate) fn settle_all(pool: &Pool<'_>, me: PeerId) {
     settle(pool, me, |empty| pool.free_unheld(me, empty));
 }
 
-/// Gives back what messages carried that nobody can receive any more, and gives its number.
-pub(crate) fn sweep(pool: &Pool<'_>, me: PeerId) -> (usize, bool) {
+/// Gives back what messages carried, on these cards, that nobody can receive any more. As
+/// [`Pool::sweep`].
+pub(crate) fn sweep(pool: &Pool<'_>, me: PeerId, cards: Cards) -> (usize, bool) {
     let carries = |carrier| block::carries(pool, carrier);
-    pool.sweep(me, carries, |object| block::conclude(pool, object))
+    pool.sweep(me, cards, carries, |object| block::conclude(pool, object))
 }

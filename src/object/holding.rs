@@ -10,6 +10,7 @@
 //! After a fork by other code the child enters itself at its first use, and gets an error if the
 //! object is gone by then.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ptr::NonNull;
@@ -23,6 +24,7 @@ use crate::object::flight;
 use crate::object::handle::Handle;
 use crate::object::reap;
 use crate::peer::attach::{self, Arrival};
+use crate::peer::footprint::Cards;
 use crate::peer::liveness::Judge;
 use crate::peer::{Fault, PeerId, identity};
 use crate::primitive::AtomicU64;
@@ -277,8 +279,13 @@ impl Drop for Holding {
             && pool.is_holder(self.block, me)
         {
             // A forgotten guard must not block the other holders forever.
-            let recover = |object| block::recover(&pool, object, me.owner());
+            let strands = Cell::new(false);
+            let recover = |object| strands.set(block::recover(&pool, object, me.owner()));
             flight::settle(&pool, me, |empty| pool.leave(self.block, me, recover, empty));
+            // Nobody else learns where the memory of a forgotten message lies.
+            if strands.get() && flight::sweep(&pool, me, Cards::ALL).1 {
+                flight::settle_all(&pool, me);
+            }
         }
     }
 }

@@ -86,6 +86,12 @@ impl Lineage {
             .map(|promise| (&promise.mapping, Carrier::of_result(promise.parent, promise.child)))
     }
 
+    /// As [`Lineage::results`], and who the child is there.
+    pub(crate) fn remains(&self) -> impl Iterator<Item = (&Arc<Mapping>, Carrier, PeerId)> {
+        let children = self.promises.iter().map(|promise| promise.child);
+        self.results().zip(children).map(|((mapping, carrier), child)| (mapping, carrier, child))
+    }
+
     /// Says in every segment who the child is. For the parent.
     pub(crate) fn introduce(&self, child: &Identity) {
         for Promise { mapping, child: promised, .. } in &self.promises {

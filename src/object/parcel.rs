@@ -242,7 +242,7 @@ impl<'a> Contents<'a> {
         carrier: Carrier,
     ) -> Option<Contents<'a>> {
         let carried = envelope.block()?;
-        let (offset, most) = holder.pool().carried(carried, carrier)?;
+        let (offset, most) = holder.pool().carried(carried, carrier, holder.me.owner())?;
         if envelope.len() > most {
             return None;
         }

@@ -3,6 +3,7 @@
 use crate::heap::block::Carrier;
 use crate::heap::{AllocError, Pool};
 use crate::object::{block, flight};
+use crate::peer::footprint::Cards;
 use crate::peer::{PeerId, attach, reaper};
 use crate::segment::region::{Mapping, Region};
 
@@ -31,16 +32,18 @@ pub(crate) fn clear(mapping: &Mapping, region: Region<'_>, dead: PeerId, me: Pee
     // what the child has returned, and would not come back for this.
     let comes_again =
         |carrier: Carrier| carrier.receiver().is_none() && block::carries(&pool, carrier);
-    let recover = |object| block::recover(&pool, object, dead.owner());
+    let recover = |object| {
+        block::recover(&pool, object, dead.owner());
+    };
     let conclude = |object| block::conclude(&pool, object);
     let unheld = flight::settle(&pool, me, |empty| {
         pool.clear(dead, me, comes_again, recover, empty, conclude)
     });
     // Only now: a slot that the dead process had claimed carries until it is recovered. A block is
     // stranded by a living process, which frees it next, or by a death, after which somebody comes
-    // here. Only a message that a process forgot, to let go of the queue, waits for the next death,
-    // or until memory runs short.
-    let (_, flights) = flight::sweep(&pool, me);
+    // here. So it is enough to look where the dead process has been, or everywhere if a message was
+    // given up that it was reading.
+    let (_, flights) = flight::sweep(&pool, me, pool.cards(dead));
     // And last what was held by those.
     if unheld || flights {
         flight::settle_all(&pool, me);
@@ -53,7 +56,7 @@ pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool
     let reaped = reap_all(mapping, me);
     let swept = mapping.region().map_or(0, |region| {
         let pool = Pool::new(mapping, region);
-        let (swept, flights) = flight::sweep(&pool, me);
+        let (swept, flights) = flight::sweep(&pool, me, Cards::ALL);
         if flights {
             flight::settle_all(&pool, me);
         }
@@ -69,7 +72,7 @@ pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool
 pub(crate) fn reap_messages(mapping: &Mapping, region: Region<'_>, me: PeerId) {
     reap_all(mapping, me);
     let pool = Pool::new(mapping, region);
-    if let (_, true) = flight::sweep(&pool, me) {
+    if let (_, true) = flight::sweep(&pool, me, Cards::ALL) {
         flight::settle_all(&pool, me);
     }
 }

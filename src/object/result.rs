@@ -41,9 +41,11 @@
 //! | the parent, while it takes blocks or opens objects | `OWNED(p)` or bits of `p`, `CARRIED` | the same, with what it owned and held |
 //! | the parent, after a flight is freed | objects without holders | freed by the process that clears up |
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::heap::pool::Carried;
+use crate::heap::flight::Name;
+use crate::heap::pool::{Attached, Carried};
 use crate::heap::{BlockId, Pool};
 use crate::object::block;
 use crate::object::carry::{Arrival, Departure, Transfer};
@@ -54,6 +56,7 @@ use crate::object::lineage::Lineage;
 use crate::object::payload::{set_word, word_of, words, zeroed};
 use crate::object::serial::{Listed, Load};
 use crate::peer::Fault;
+use crate::peer::footprint::Cards;
 use crate::segment::Segment;
 
 /// Hands over what `value` owns to the parent. For the child. Gives the words that name it: the
@@ -129,7 +132,8 @@ pub(crate) fn arrive(words: &[u64], lineage: &Lineage) -> Result<Vec<Listed>, Fa
         let (mapping, carrier) = lineage.results().nth(usize::try_from(index).ok()?)?;
         let id = BlockId::from_bits(block)?;
         let carried = Carried { id, generation: u32::try_from(generation).ok()? };
-        let names = holding::holder(mapping).ok()?.pool().flight(carried, carrier)?;
+        let holder = holding::holder(mapping).ok()?;
+        let names = holder.pool().flight(carried, carrier, holder.me.owner())?;
         Some((Segment::from(Arc::clone(mapping)), names))
     };
     words.chunks(WORDS).map(|name| find(name).ok_or(Fault::Corrupt)).collect()
@@ -137,13 +141,22 @@ pub(crate) fn arrive(words: &[u64], lineage: &Lineage) -> Result<Vec<Listed>, Fa
 
 /// Frees what the child has returned and nobody has taken. For the parent, once the child is dead.
 pub(crate) fn discard(lineage: &Lineage) {
-    for (mapping, carrier) in lineage.results() {
+    for (mapping, carrier, child) in lineage.remains() {
         if let (Ok(me), Some(region)) = (holding::arrive(mapping), mapping.region()) {
             let pool = Pool::new(mapping, region);
-            let conclude = |object| block::conclude(&pool, object);
-            if pool.discard_all(me.owner(), |other| other == carrier, conclude) {
-                flight::settle_all(&pool, me);
-            }
+            let left = pool.peers().and_then(|peers| peers.cards_left_by(child));
+            let in_flights = RefCell::new(Vec::new());
+            let conclude = |object: Attached| {
+                in_flights.borrow_mut().push(object);
+                block::conclude(&pool, object);
+            };
+            let is_from = |other| other == carrier;
+            pool.discard_all(me.owner(), left.unwrap_or(Cards::ALL), is_from, conclude);
+            flight::settle(&pool, me, |empty| {
+                for Attached { id, generation, .. } in in_flights.into_inner() {
+                    pool.let_go(Name { id, generation, role: 0 }, me, empty);
+                }
+            });
         }
     }
 }

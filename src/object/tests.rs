@@ -313,3 +313,148 @@ fn a_refusal_says_how_much_is_left() {
     drop(lock);
     assert_eq!(left(), 1 << 16);
 }
+
+/// What one process may have left somewhere.
+mod cards {
+    use super::*;
+    use crate::heap::cards::visited;
+    use crate::heap::pool::Pool;
+    use crate::object::{holding, reap};
+    use crate::peer::table::Attached;
+    use crate::peer::{PeerId, attach, reaper};
+    use crate::segment::layout::{BLOCKS_PER_CARD, CARDS};
+    use crate::sys::pidfd::{Identity, Start};
+    use crate::{ShmArc, ShmBox};
+
+    /// A process that can be given blocks, and then be dead.
+    fn child_of(segment: &Segment) -> (PeerId, PeerId) {
+        let mapping = segment.mapping();
+        let parent = holding::arrive(mapping).expect("attached");
+        let (_, table) = attach::view(mapping).expect("a table");
+        (parent, table.reserve(parent, mapping.home().to_bits()).expect("room"))
+    }
+
+    /// Headers that are looked at when the child is cleared up after.
+    fn cost_of_reaping(segment: &Segment, (parent, child): (PeerId, PeerId)) -> u64 {
+        let mapping = segment.mapping();
+        let (region, table) = attach::view(mapping).expect("a table");
+        visited(|| {
+            reaper::reap_child(table, parent, child, 7, |dead| {
+                reap::clear(mapping, region, dead, parent);
+            });
+        })
+    }
+
+    /// It once looked at each header several times.
+    #[test]
+    fn a_child_that_used_nothing_is_cleared_up_after_without_a_look_at_any_block() {
+        let segment = Segment::create(1 << 26).expect("a segment");
+        let mut held = Vec::new();
+        for blocks in [0, 1, 1000, 20_000] {
+            held.resize_with(blocks, || ShmBox::new_in(&segment, 7_u64).expect("room"));
+            assert_eq!(cost_of_reaping(&segment, child_of(&segment)), 0, "beside {blocks}");
+        }
+    }
+
+    /// With the shares of its cards that others have, and no more.
+    #[test]
+    fn a_child_is_cleared_up_after_where_it_has_been() {
+        let segment = Segment::create(1 << 26).expect("a segment");
+        let mapping = segment.mapping();
+        let mut held = Vec::new();
+        for blocks in [0_u64, 1000, 10_000, 20_000, 40_000] {
+            held.resize_with(blocks as usize, || ShmBox::new_in(&segment, 7_u64).expect("room"));
+            let (parent, child) = child_of(&segment);
+            let pool = Pool::new(mapping, mapping.region().expect("mapped"));
+            let owned = pool.allocate(child, 7, 8).expect("room");
+            let shared = pool.allocate(child, 7, 5000).expect("room");
+            assert!(pool.share(&shared, child));
+            assert_eq!(segment.blocks_in_use() as u64, blocks + 2);
+            let cost = cost_of_reaping(&segment, (parent, child));
+            assert_eq!(segment.blocks_in_use() as u64, blocks, "what it left is free");
+            assert_eq!(pool.generation(owned.id), None);
+            // Two cards. They are looked at twice: for what it owned and held, and for messages.
+            let classes = mapping.layout().classes().len() as u64;
+            let groups = 2 * (1 + blocks.div_ceil(BLOCKS_PER_CARD) / u64::from(CARDS)) + classes;
+            assert!(
+                (2..=2 * groups * BLOCKS_PER_CARD).contains(&cost),
+                "{cost} headers for two blocks beside {blocks}"
+            );
+        }
+    }
+
+    /// What a child inherits is entered in its name by its parent.
+    #[test]
+    fn what_a_child_inherited_is_found() {
+        let segment = Segment::create(1 << 24).expect("a segment");
+        let arcs: Vec<ShmArc<u64>> =
+            (0..1000).map(|n| ShmArc::new_in(&segment, n).expect("room")).collect();
+        let (parent, child) = child_of(&segment);
+        holding::bequeath(segment.mapping(), segment.mapping().region().expect("mapped"), child);
+        drop(arcs);
+        assert_eq!(segment.blocks_in_use(), 1000, "the child holds them");
+        cost_of_reaping(&segment, (parent, child));
+        assert_eq!(segment.blocks_in_use(), 0);
+    }
+
+    /// The next process at a place of the table has not been where the one before was.
+    #[test]
+    fn cards_go_with_their_process() {
+        let segment = Segment::create(1 << 24).expect("a segment");
+        let mapping = segment.mapping();
+        let pool = Pool::new(mapping, mapping.region().expect("mapped"));
+        let (parent, first) = child_of(&segment);
+        pool.mark_everywhere(first.owner());
+        pool.allocate(first, 7, 8).expect("room");
+        let cards = pool.cards(first);
+        assert!(cards.is_everywhere() && !cards.is_empty());
+        let (_, table) = attach::view(mapping).expect("a table");
+        assert_eq!(table.cards_left_by(first), Some(cards));
+        assert!(cost_of_reaping(&segment, (parent, first)) > 0);
+        assert_eq!(table.cards_left_by(first), Some(cards), "nobody has the entry");
+        let (_, next) = child_of(&segment);
+        assert_eq!((next.index(), next.generation()), (first.index(), first.generation() + 1));
+        assert!(pool.cards(next).is_empty() && !pool.cards(next).is_everywhere());
+        assert_eq!(table.cards_left_by(first), None, "it is another's by now");
+        assert_eq!(cost_of_reaping(&segment, (parent, next)), 0);
+        // A process that joins starts with none as well.
+        let identity = Identity { pid: 9, start: Start::Inode(9) };
+        pool.mark_everywhere(next.owner());
+        let joined = table.join(&Attached { identity, home: 5, liveness_byte: 0 }).expect("room");
+        assert_eq!(joined.index(), next.index());
+        assert!(!pool.cards(joined).is_everywhere());
+    }
+
+    /// They are in memory that a peer can write.
+    #[test]
+    fn wrong_cards_are_looked_at_or_not_and_do_no_other_harm() {
+        let segment = Segment::create(1 << 24).expect("a segment");
+        let mapping = segment.mapping();
+        let pool = Pool::new(mapping, mapping.region().expect("mapped"));
+        let queue = Queue::<u64>::with_capacity_in(&segment, 4).expect("a queue");
+        let (parent, child) = child_of(&segment);
+        let (_, table) = attach::view(mapping).expect("a table");
+        let footprint = table.footprint(child.index()).expect("in the table");
+        (0..=CARDS).for_each(|card| footprint.mark(card));
+        assert!(cost_of_reaping(&segment, (parent, child)) >= 1);
+        queue.send(7).expect("room");
+        assert_eq!((queue.recv(), segment.blocks_in_use()), (Ok(7), 1));
+        assert!(pool.cards(child).is_everywhere());
+    }
+
+    /// Its memory once stayed in use until another process died or memory ran short.
+    #[test]
+    fn a_forgotten_message_is_given_back_with_the_queue() {
+        let segment = Segment::create(1 << 24).expect("a segment");
+        let queue = crate::ByteQueue::with_capacity_in(&segment, 4).expect("a queue");
+        let (parent, child) = child_of(&segment);
+        holding::bequeath(segment.mapping(), segment.mapping().region().expect("mapped"), child);
+        queue.send(&[7; 5000]).expect("room");
+        std::mem::forget(queue.recv().expect("a message"));
+        assert_eq!(segment.blocks_in_use(), 2);
+        drop(queue);
+        assert_eq!(segment.blocks_in_use(), 1, "the child has the queue");
+        cost_of_reaping(&segment, (parent, child));
+        assert_eq!(segment.blocks_in_use(), 0);
+    }
+}

@@ -7,13 +7,15 @@
 //!      8    16  start          the process while JOINING or LIVE         processes that judge it
 //!     24     8  home           the process while JOINING                 processes that judge it
 //!     32     8  liveness_byte  the process while JOINING or LIVE         processes that judge it
-//!     40    24  -
+//!     40    24  footprint      the process; its parent, its children  the process that clears up
 //!
 //! word = generation:28 | phase:4 | payload:32
 //! ```
 //! `home` is the home that the segment (`segment::home`) had when the entry was made.
 //! `liveness_byte` is the byte that the process keeps locked, 0 if it has none. A parent that
-//! reserves an entry writes all of these, with no identity and no byte.
+//! reserves an entry writes all of these, with no identity and no byte. The
+//! [`footprint`](super::footprint) says where in the heap the process may have left something. It
+//! is reset by the process that claims or reserves the entry, and stays when the child adopts it.
 //!
 //! # States
 //! ```text
@@ -42,8 +44,9 @@
 //! reapings become `DEAD`, which any reaper finishes. Only then is its index reused.
 
 use crate::claim::OWNER_BITS;
+use crate::peer::footprint::{Cards, Footprint};
 use crate::peer::id::{GENERATION_BITS, PeerId};
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicU64, Ordering, fence};
 use crate::segment::layout::{PEER_SIZE, PEERS};
 use crate::segment::region::{Region, Shared};
 use crate::sys::pidfd::{Identity, Start};
@@ -175,7 +178,7 @@ struct Entry {
     start: [AtomicU64; 2],
     home: AtomicU64,
     liveness_byte: AtomicU64,
-    reserved: [AtomicU64; 3],
+    footprint: Footprint,
 }
 
 const _: () = {
@@ -183,7 +186,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Entry, start) == 8);
     assert!(core::mem::offset_of!(Entry, home) == 24);
     assert!(core::mem::offset_of!(Entry, liveness_byte) == 32);
-    assert!(core::mem::offset_of!(Entry, reserved) == 40);
+    assert!(core::mem::offset_of!(Entry, footprint) == 40);
     assert!(size_of::<Entry>() as u64 == PEER_SIZE);
 };
 
@@ -238,6 +241,25 @@ impl<'a> Table<'a> {
         Some(Attached { identity: Identity { pid: who.pid, start }, home, liveness_byte })
     }
 
+    /// Where the peer may have left something; `None` for an index beyond the table.
+    #[inline]
+    pub(crate) fn footprint(&self, index: u32) -> Option<&'a Footprint> {
+        self.entries.get(index as usize).map(|entry| &entry.footprint)
+    }
+
+    /// Where the peer may have left something; `None` if another process has had its entry since.
+    pub(crate) fn cards_left_by(&self, peer: PeerId) -> Option<Cards> {
+        let word = self.load(peer.index())?;
+        let next = PeerId::new(peer.index(), peer.generation().wrapping_add(1)).generation();
+        let is_left = word.generation() == peer.generation()
+            || word.generation() == next && word.state() == State::Free;
+        let cards = self.footprint(peer.index())?.cards();
+        // Whoever claims the entry changes its word and then resets the footprint: pairs with the
+        // Release in `reset`.
+        fence(Ordering::Acquire);
+        (is_left && self.load(peer.index())? == word).then_some(cards)
+    }
+
     /// Claims a free entry for this process and makes it `LIVE`; `None` if no entry is free.
     pub(crate) fn join(&self, me: &Attached) -> Option<PeerId> {
         let joining = State::Joining(ProcessTag::of(&me.identity));
@@ -264,12 +286,14 @@ impl<'a> Table<'a> {
     }
 
     fn claim_free(&self, state: State) -> Option<(u32, EntryWord)> {
-        self.indices().find_map(|index| {
+        let (index, claimed) = self.indices().find_map(|index| {
             let word = self.load(index)?;
             let claimed = word.with(state);
             (word.state() == State::Free && self.advance(index, word, claimed))
                 .then_some((index, claimed))
-        })
+        })?;
+        self.footprint(index)?.reset();
+        Some((index, claimed))
     }
 
     /// Writes the identity of the child for which `parent` reserved the entry. Does nothing if the
@@ -365,6 +389,8 @@ impl<'a> Table<'a> {
         if !self.advance(index, taken, joining) {
             return None;
         }
+        // Only now: until then, whoever takes over from this process needs it.
+        self.footprint(index)?.reset();
         self.go_live(index, joining, me);
         Some(PeerId::new(index, joining.generation()))
     }

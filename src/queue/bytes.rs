@@ -696,9 +696,8 @@ impl fmt::Debug for Loan {
 /// Dereferences to the bytes. The message is done when this is dropped, and then its slot and its
 /// memory are given back; see [`Received`].
 ///
-/// One that is forgotten ([`std::mem::forget`]) keeps its slot until the process has dropped its
-/// last handle of the queue or has ended. Its memory is given back after that, when memory runs
-/// short or when somebody clears up after a dead process.
+/// One that is forgotten ([`std::mem::forget`]) keeps its slot and its memory until the process has
+/// dropped its last handle of the queue or has ended.
 ///
 /// # Fork
 /// It belongs to the process that received it. In a forked child it is inert, and using it panics.

@@ -467,7 +467,12 @@ impl<T: Transfer> Queue<T> {
     fn take_owner(&self, seat: QueueSeat<T::Wire>, claim: Claim) -> Result<T, Fault> {
         let value = self.shared.object.holder().and_then(|holder| {
             let carrier = self.carrier(claim.position());
-            T::unpack(seat.block.read(&claim), &Arrival { holder, carrier })
+            let value = T::unpack(seat.block.read(&claim), &Arrival { holder, carrier });
+            if value.is_err() {
+                // What was not taken is stranded by the release.
+                holder.pool().mark_everywhere(holder.me.owner());
+            }
+            value
         });
         // Only now: until then, a process that finds us dead gives the message to another.
         seat.block.ring().release(claim);

@@ -257,6 +257,12 @@ impl<T: Shm> Attempt for Claiming<'_, T> {
     }
 
     fn succeed(&mut self, held: ClaimedSlot) -> Option<Self::Done> {
+        if self.seat.block.ring().gives_up(held)
+            && let Ok(holder) = self.object.holder()
+        {
+            // Before: whoever clears up after the owner must look for what the message carried.
+            holder.pool().mark_everywhere(held.owner());
+        }
         if self.seat.block.ring().recover(held) {
             notify_both(self.seat);
         }

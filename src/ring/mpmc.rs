@@ -608,6 +608,17 @@ impl<S: Slots> Ring<'_, S> {
         found
     }
 
+    /// Whether recovering this slot gives up a message that was sent.
+    pub(crate) fn gives_up(&self, held: ClaimedSlot) -> bool {
+        held.word.phase() == Phase::Reading && self.policy == OnReaderDeath::Drop
+    }
+
+    /// Whether recovering from the dead `owner` gives up messages that were sent.
+    pub(crate) fn gives_up_any(&self, owner: u32) -> bool {
+        let held = |index| ClaimedSlot { index, word: self.load(index) };
+        (0..self.slots.count()).map(held).any(|held| held.owner() == owner && self.gives_up(held))
+    }
+
     /// Takes every slot from the dead `owner`; true if there was one.
     pub(crate) fn recover_all(&self, owner: u32) -> bool {
         let mut any = false;

@@ -25,6 +25,12 @@ pub(crate) const PEERS: usize = 1024;
 pub(crate) const PEER_SIZE: u64 = 64;
 /// Bytes of a block's header.
 pub(crate) const BLOCK_HEADER_SIZE: u64 = 192;
+/// Blocks of a class, one after the other, that have the same card in the footprints of peers: as
+/// many headers as get pages at a time.
+pub(crate) const BLOCKS_PER_CARD: u64 = 64;
+/// Cards in the footprint of a peer. A prime number, so that no regular pattern of blocks has only
+/// a few of them.
+pub(crate) const CARDS: u32 = 191;
 /// Bytes of the words that describe the heap as a whole.
 pub(crate) const HEAP_WORDS_SIZE: u64 = 64;
 /// Bytes of the words that describe one size class.
@@ -130,6 +136,8 @@ impl Layout {
         put(PEERS as u64);
         put(PEER_SIZE);
         put(BLOCK_HEADER_SIZE);
+        put(BLOCKS_PER_CARD);
+        put(CARDS.into());
         put(self.heap_words);
         put(self.class_words);
         put(self.size);
@@ -227,6 +235,6 @@ mod tests {
         let sizes: Vec<u64> = layout.classes().iter().map(|class| class.block_size).collect();
         assert_eq!(sizes[..10], [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192]);
         assert_eq!((sizes.len(), layout.size()), (17, 21037056));
-        assert_eq!(layout.fingerprint(), 0x468b_34d9_692b_c424);
+        assert_eq!(layout.fingerprint(), 0xe5cc_5b28_089e_aec3);
     }
 }

@@ -15,13 +15,14 @@ use crate::heap::block::Carrier;
 use crate::heap::pool::Attached;
 use crate::heap::{BlockId, Pool};
 use crate::object::kind::{self, Cargo, Kind};
+use crate::peer::footprint::Cards;
 use crate::peer::table::State;
 
 pub(crate) use line::MOST_ALIGN;
 
 /// Ends every claim that the dead `owner` has in the object. Blocks with invalid contents are left
-/// alone.
-pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
+/// alone. True if a message was given up that may have carried blocks, which are stranded now.
+pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     match Kind::of(object.kind) {
         Some(
             Kind::Queue
@@ -32,7 +33,7 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
             | Kind::ObjectsChannel
             | Kind::Owners
             | Kind::OwnersChannel,
-        ) => queue::recover(pool, object, owner),
+        ) => return queue::recover(pool, object, owner),
         Some(Kind::Lock) => lock::recover(pool, object, owner),
         Some(Kind::Spsc) => spsc::recover(pool, object, owner),
         // Never shared.
@@ -42,6 +43,7 @@ pub(crate) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
         Some(Kind::Event | Kind::Arc | Kind::ArcSlice) => {}
         None => {}
     }
+    false
 }
 
 /// What kind of queue an object is, if it is one.
@@ -58,7 +60,7 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
             let is_mine = |carrier: Carrier| {
                 carrier.block == object.id.to_bits() && carrier.generation == object.generation
             };
-            pool.discard_all(owner, is_mine, |held| conclude(pool, held))
+            pool.discard_all(owner, Cards::ALL, is_mine, |held| conclude(pool, held))
         }
         Some(Cargo::Nothing) | None => false,
     }

@@ -29,6 +29,7 @@ use std::ptr::NonNull;
 use crate::heap::Pool;
 use crate::heap::block::Carrier;
 use crate::heap::pool::Attached;
+use crate::object::kind::Cargo;
 use crate::object::parcel::Envelope;
 use crate::object::payload::Payload;
 use crate::object::place::Block;
@@ -451,12 +452,19 @@ impl<'a> Untyped<'a> {
     }
 }
 
-/// Takes every slot and every end from the dead `owner`.
-pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
+/// Takes every slot and every end from the dead `owner`. True if a message was given up that may
+/// have carried blocks.
+pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     let Some(Untyped { header, slots, ends, shape }) = Untyped::view(pool.region(), object) else {
-        return;
+        return false;
     };
     let ring = header.ring(slots, shape.policy);
+    let carries = super::queue_of(object).is_some_and(|queue| queue.cargo != Cargo::Nothing);
+    let strands = carries && ring.gives_up_any(owner);
+    if strands {
+        // Before: whoever goes on if this process is killed must know. See `heap::cards`.
+        pool.mark_everywhere(owner);
+    }
     let recovered = ring.recover_all(owner);
     // The slots first: what the dead process was about to send is settled before anybody learns
     // that it has gone.
@@ -469,6 +477,7 @@ pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) {
     if recovered && !gone {
         wake_all(header);
     }
+    strands
 }
 
 /// Closes a channel if nobody has the ends of a role any more; true if it is closed by that. For use

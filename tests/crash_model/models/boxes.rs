@@ -14,12 +14,14 @@ use crate::models::carried::{
     slot_at, within_block, within_header,
 };
 use crate::models::heap::{self, FREE, OWNED, SHARED, decode, with};
+use crate::models::peers::forget_cards;
 use crate::object::carry::{self, Arrival, Departure, Transfer};
 use crate::object::kind::Kind;
 use crate::object::parcel::Envelope;
 use crate::object::place::{self, HANDLE};
 use crate::object::transfer::{TryRecvError, TrySendError};
 use crate::object::{Handle, block, flight, reap};
+use crate::peer::footprint::Cards;
 use crate::peer::id::index_of;
 use crate::peer::{Fault, PeerId};
 use crate::queue::{OnReceiverDeath, Queue, QueueOptions};
@@ -239,6 +241,7 @@ impl Setting {
             let cargo = load(1, self.there).expect("room");
             assert!(queue(self.len()).try_send(cargo).is_ok(), "room");
         }
+        forget_cards(last + 1, ALL);
     }
 
     fn processes(&self) -> Vec<Process> {
@@ -333,7 +336,7 @@ fn send(
         with(world::me(), |mapping, region, me| {
             let pool = Pool::new(mapping, region);
             reap::reap_all(mapping, me);
-            flight::sweep(&pool, me);
+            flight::sweep(&pool, me, Cards::ALL);
         });
         return again;
     };
@@ -391,9 +394,11 @@ fn receive_mistaken(len: u64) -> Result<Cargo, TryRecvError> {
 
 /// What a reaper of our own does, for controls.
 fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId) {
-    let recover = |object| block::recover(pool, object, dead.owner());
+    let recover = |object| {
+        block::recover(pool, object, dead.owner());
+    };
     flight::settle(pool, me, |empty| pool.clear(dead, me, |_| false, recover, empty, |_| {}));
-    flight::sweep(pool, me);
+    flight::sweep(pool, me, Cards::ALL);
 }
 
 // What the monitor remembers: sets of messages, with a bit for each.

@@ -281,7 +281,9 @@ pub fn leave(process: usize, handle: Handle) {
         let pool = Pool::new(mapping, region);
         let id = BlockId::from_bits(handle.block).expect("a block");
         if pool.generation(id) == Some(handle.generation as u32) && pool.is_holder(id, me) {
-            let recover = |object| block::recover(&pool, object, me.owner());
+            let recover = |object| {
+                block::recover(&pool, object, me.owner());
+            };
             flight::settle(&pool, me, |empty| pool.leave(id, me, recover, empty));
         }
     });

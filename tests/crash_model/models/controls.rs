@@ -430,8 +430,9 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
         ),
     ];
     models.extend(
-        parcel::controls()
+        super::heap::controls()
             .into_iter()
+            .chain(parcel::controls())
             .chain(boxes::controls())
             .chain(flight::controls())
             .chain(spsc::controls())

@@ -13,6 +13,7 @@ use crate::heap::flight::Name;
 use crate::heap::pool::Pool;
 use crate::models::carried::{self, header, leave, left};
 use crate::models::heap::{self, FREE, OWNED, SHARED, decode, with};
+use crate::models::peers::forget_cards;
 use crate::object::attempt::Once;
 use crate::object::block::ends::Role;
 use crate::object::flight::settle;
@@ -201,6 +202,7 @@ impl Setting {
         if self.parts[0].role() != Some(Role::Sender) {
             give_up(0, Role::Sender);
         }
+        forget_cards(self.processes().len(), self.blocks());
     }
 
     fn processes(&self) -> Vec<Process> {
@@ -432,7 +434,9 @@ fn live(process: usize) -> Option<Local> {
     }
     release(process, Role::Sender);
     let pool = Pool::new(&mapping, region);
-    let recover = |object| block::recover(&pool, object, me.owner());
+    let recover = |object| {
+        block::recover(&pool, object, me.owner());
+    };
     settle(&pool, me, |empty| pool.leave(id(), me, recover, empty));
     None
 }

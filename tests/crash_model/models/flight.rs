@@ -9,6 +9,7 @@ use crate::heap::flight::Name;
 use crate::heap::{BlockId, Pool};
 use crate::models::carried::{self, HOLDERS, MARKS, header, leave};
 use crate::models::heap::{self, FREE, OWNED, SHARED, decode, peer, with};
+use crate::models::peers::forget_cards;
 use crate::object::Handle;
 use crate::object::attempt::Once;
 use crate::object::flight::settle;
@@ -122,6 +123,7 @@ impl Setting {
         if self.holders() & 1 == 0 {
             let_go(0);
         }
+        forget_cards(self.processes().len(), self.blocks());
     }
 
     fn processes(&self) -> Vec<Process> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::{BlockId, Pool};
+use crate::models::peers::{footprint, forget_cards};
 use crate::object::reap;
 use crate::peer::attach::{self, Arrival};
 use crate::peer::id::index_of;
@@ -133,6 +134,27 @@ fn compete(process: usize, _: Local) -> Option<Local> {
         Pool::new(mapping, region).give_back(&owned);
         None
     })
+}
+
+/// As [`compete`], but it says where it may leave something after it has claimed the block.
+fn compete_unmarked(process: usize) {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        let free = read(HEADERS as usize);
+        if decode(free).1 != FREE {
+            return;
+        }
+        let owned = free | OWNED << 31 | u64::from(me.owner());
+        let claim = Access::CompareExchange(free, owned);
+        if world::access(world::at(HEADERS as usize), claim) != Some(free) {
+            return;
+        }
+        let [cards, ..] = footprint(process);
+        world::access(world::at(cards), Access::Or(1));
+        let id = BlockId::from_bits(0).expect("a block");
+        let owned = pool.owned(id, decode(owned).0 as u32, me.owner()).expect("just claimed");
+        pool.give_back(&owned);
+    });
 }
 
 /// Clears up after everybody who is dead.
@@ -390,6 +412,7 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
                 write(word, 0);
             }
         });
+        forget_cards(last + 1, blocks);
     };
     let configuration = format!("{text}, {blocks} blocks, {deaths} die");
     Model {
@@ -445,6 +468,19 @@ fn opener(process: usize) -> Process {
 /// One makes an object and sends its name, another opens it.
 pub fn create_and_open() -> Model {
     model("create and open", 1, false, 2, vec![creator(0), opener(1)])
+}
+
+/// Controls, each with what its violation must say.
+pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
+    let unmarked = Process::new("competitor", |_| {
+        compete_unmarked(0);
+        None
+    });
+    vec![(
+        model("allocate", 1, false, 1, vec![unmarked]),
+        "the heap, a block that is claimed before it is said where",
+        Some("is left in state 1"),
+    )]
 }
 
 /// What is explored, the small ones first; `all` for those that take seconds.

@@ -13,12 +13,14 @@ use crate::models::carried::{
     left, mistaken_reaper, slot, slot_at, within_block, within_header,
 };
 use crate::models::heap::{self, FREE, OWNED, SHARED, decode, with};
+use crate::models::peers::{footprint, forget_cards};
 use crate::object::kind::Kind;
 use crate::object::parcel::{Contents, Envelope};
 use crate::object::place::{self, HANDLE};
 use crate::object::transfer::{TryRecvError, TrySendError};
 use crate::object::{CreateError, Handle, block, flight, reap};
 use crate::peer::PeerId;
+use crate::peer::footprint::Cards;
 use crate::peer::id::index_of;
 use crate::queue::{ByteQueue, OnReceiverDeath, Queue, QueueOptions};
 use crate::ring::position::{Phase, Position, SlotWord};
@@ -48,6 +50,10 @@ pub enum Mistake {
     SweepsFirst,
     /// The reaper looks at the queue once, before the slot.
     LooksOnce,
+    /// A receiver gives the slot back, and then says that it may leave the block.
+    MarksLate,
+    /// The reaper gives up a message that the dead was reading, and does not look everywhere.
+    LooksNowhere,
 }
 
 impl Mistake {
@@ -56,7 +62,7 @@ impl Mistake {
     }
 
     fn is_reapers(self) -> bool {
-        matches!(self, Mistake::SweepsFirst | Mistake::LooksOnce)
+        matches!(self, Mistake::SweepsFirst | Mistake::LooksOnce | Mistake::LooksNowhere)
     }
 }
 
@@ -152,6 +158,7 @@ impl Setting {
             write(offset_of(&mut loan), number);
             loan.try_send().expect("room");
         }
+        forget_cards(self.processes().len(), self.blocks);
     }
 
     fn processes(&self) -> Vec<Process> {
@@ -179,6 +186,10 @@ impl Setting {
                     }
                     Part::Receives if mistake == Mistake::DiscardsFirst => {
                         receive_mistaken(senders, local)
+                    }
+                    Part::ReceivesOnce if mistake == Mistake::MarksLate => {
+                        receive_unmarked(process);
+                        None
                     }
                     Part::Receives => receive(&queue(), Some(senders), local),
                     Part::ReceivesOnce => receive(&queue(), None, local),
@@ -438,6 +449,25 @@ fn receive_mistaken(senders: u64, [ended, ..]: Local) -> Option<Local> {
     Some([ended, 0, 0, 0])
 }
 
+/// As above.
+fn receive_unmarked(process: usize) {
+    place::lie_at(BLOCKS, place::len(), HANDLE);
+    let queue = envelopes();
+    let Ok(received) = queue.try_recv_ref() else {
+        return;
+    };
+    let carried = received.block().expect("a block");
+    let carrier = Carrier {
+        block: HANDLE.block,
+        generation: HANDLE.generation as u32,
+        position: received.claim().position().to_bits(),
+    };
+    drop(received);
+    with(process, |mapping, region, me| {
+        Pool::new(mapping, region).discard(carried, carrier, me.owner(), |_| {});
+    });
+}
+
 /// What a reaper of our own does, for controls.
 fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId, mistake: Mistake) {
     let carries = |carrier: Carrier| {
@@ -452,13 +482,21 @@ fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId, mistake: Mistake) {
         })
     };
     if mistake == Mistake::SweepsFirst {
-        pool.sweep(me, carries, |_| {});
+        pool.sweep(me, Cards::ALL, carries, |_| {});
     }
     let taken = |carrier| block::carries(pool, carrier);
-    let recover = |object| block::recover(pool, object, dead.owner());
+    let recover = |object| {
+        block::recover(pool, object, dead.owner());
+        if mistake == Mistake::LooksNowhere {
+            let [.., last] = footprint(dead.index() as usize);
+            world::access(world::at(last), Access::And(0));
+        }
+    };
     flight::settle(pool, me, |empty| pool.clear(dead, me, taken, recover, empty, |_| {}));
     if mistake != Mistake::SweepsFirst {
-        pool.sweep(me, carries, |_| {});
+        let looks_nowhere = mistake == Mistake::LooksNowhere;
+        let cards = if looks_nowhere { pool.cards(dead) } else { Cards::ALL };
+        pool.sweep(me, cards, carries, |_| {});
     }
 }
 
@@ -740,8 +778,9 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
         preemptions: Some(2),
         ..Setting::of(1, OnReceiverDeath::Drop, parts)
     };
-    // The block that was read before is sent again.
-    let again = Setting { blocks: 2, reapers: 1, ..one(&[Sends(2, 0), Receives]) };
+    // The block that was read before is sent again. The reaper looks at it, as the dead receiver
+    // has read the first message.
+    let again = Setting { blocks: 2, reapers: 1, ..one(&[Sends(3, 0), Receives]) };
     let of = |mistake, setting: Setting| Setting { mistake, ..setting }.model();
     vec![
         (
@@ -775,6 +814,16 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
                 Setting { there: 1, reapers: 1, ..one(&[ReceivesOnce, MakesAnother]) },
             ),
             "messages, judged without a second look at the queue",
+            Some("is left in state 3"),
+        ),
+        (
+            of(Mistake::MarksLate, Setting { there: 1, ..one(&[ReceivesOnce]) }),
+            "messages, given back by a receiver that has not said where it may leave them",
+            Some("memory is lost"),
+        ),
+        (
+            of(Mistake::LooksNowhere, Setting { there: 1, reapers: 1, ..one(&[ReceivesOnce]) }),
+            "messages, given up by a reaper that looks only where the dead has been",
             Some("is left in state 3"),
         ),
     ]

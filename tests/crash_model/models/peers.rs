@@ -10,7 +10,7 @@ use crate::peer::attach::{self, Arrival};
 use crate::peer::id::index_of;
 use crate::peer::table::Table;
 use crate::peer::{PeerId, reaper};
-use crate::segment::layout::{FREE_WORDS, Layout, PEER_SIZE};
+use crate::segment::layout::{BLOCK_HEADER_SIZE, FREE_WORDS, HEADERS, Layout, PEER_SIZE};
 use crate::segment::region::{self, Mapping};
 use crate::sys::pidfd::{FIRST, Identity};
 use crate::world::{self, Access, Fate, Local, Note, at, read, write};
@@ -188,6 +188,31 @@ pub fn clears_up(read: &dyn Fn(usize) -> u64, process: usize, index: usize) -> b
     let word = Layout::new(0, 0).peers() as usize + index * PEER_SIZE as usize;
     let (_, phase, payload) = decode(read(word));
     phase == REAPING && index_of(payload as u32) as usize == process
+}
+
+/// Where the words of a footprint lie.
+pub fn footprint(index: usize) -> [usize; 3] {
+    let entry = Layout::new(0, 0).peers() as usize + index * PEER_SIZE as usize;
+    [40, 48, 56].map(|field| entry + field)
+}
+
+/// Takes all cards away that no process needs for what it owns or holds now, of so many blocks. For
+/// the beginning of a model, which is made in the name of a few processes, and which messages may
+/// be part of whose sender is long gone.
+pub fn forget_cards(processes: usize, blocks: u64) {
+    for process in 0..processes {
+        let needs = |block: &u64| {
+            let header = (HEADERS + block * BLOCK_HEADER_SIZE) as usize;
+            let (_, state, owner) = super::heap::decode(read(header));
+            let owns = state == super::heap::OWNED && index_of(owner) as usize == process;
+            owns || read(header + 64) >> process & 1 != 0
+        };
+        let cards: u64 = (0..blocks).filter(needs).map(|block| 1 << block).sum();
+        let [first, second, last] = footprint(process);
+        write(first, cards);
+        write(second, 0);
+        write(last, 0);
+    }
 }
 
 /// The process that an entry's word names by its pid.

@@ -14,6 +14,7 @@ use crate::heap::{BlockId, Pool};
 use crate::models::boxes::{self, Cargo};
 use crate::models::carried::{self, CARRIED, header, leave, left, mistaken_reaper};
 use crate::models::heap::{self, FREE, OWNED, SHARED, decode, peer, with};
+use crate::models::peers::forget_cards;
 use crate::object::flight::settle;
 use crate::object::kind::Kind;
 use crate::object::lineage::Lineage;
@@ -21,6 +22,7 @@ use crate::object::parcel::Envelope;
 use crate::object::payload::{word_of, words};
 use crate::object::serial::{Load, Passenger};
 use crate::object::{Handle, block, flight, reap, result};
+use crate::peer::footprint::Cards;
 use crate::peer::id::index_of;
 use crate::peer::{PeerId, attach, reaper};
 use crate::segment::layout::{BLOCK, BLOCKS, FREE_WORDS};
@@ -125,6 +127,7 @@ impl Setting {
             assert_eq!(object, OBJECT.block);
             leave(PARENT, OBJECT);
         }
+        forget_cards(self.processes().len(), blocks);
     }
 
     fn processes(&self) -> Vec<Process> {
@@ -297,9 +300,11 @@ fn let_go(process: usize) {
 /// What a reaper of our own does, for controls.
 fn clear_mistaken(pool: &Pool<'_>, dead: PeerId, me: PeerId) {
     let carries = |carrier: Carrier| carrier.receiver().is_none() && block::carries(pool, carrier);
-    let recover = |object| block::recover(pool, object, dead.owner());
+    let recover = |object| {
+        block::recover(pool, object, dead.owner());
+    };
     flight::settle(pool, me, |empty| pool.clear(dead, me, carries, recover, empty, |_| {}));
-    pool.sweep(me, carries, |_| {});
+    pool.sweep(me, Cards::ALL, carries, |_| {});
     flight::settle_all(pool, me);
 }
 

@@ -19,4 +19,8 @@ impl Lineage {
     pub(crate) fn results(&self) -> impl Iterator<Item = (&Arc<Mapping>, Carrier)> {
         std::iter::once((&self.mapping, Carrier::of_result(self.parent, self.child)))
     }
+
+    pub(crate) fn remains(&self) -> impl Iterator<Item = (&Arc<Mapping>, Carrier, PeerId)> {
+        self.results().map(|(mapping, carrier)| (mapping, carrier, self.child))
+    }
 }

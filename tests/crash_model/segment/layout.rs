@@ -6,6 +6,9 @@ use crate::world::ARENA;
 pub(crate) const PEERS: usize = 64;
 pub(crate) const PEER_SIZE: u64 = 64;
 pub(crate) const BLOCK_HEADER_SIZE: u64 = 64 + 8;
+/// Each block has a card of its own.
+pub(crate) const BLOCKS_PER_CARD: u64 = 1;
+pub(crate) const CARDS: u32 = 191;
 pub(crate) const HEAP_WORDS_SIZE: u64 = 64;
 pub(crate) const CLASS_WORDS_SIZE: u64 = 64;
 
