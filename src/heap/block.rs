@@ -34,22 +34,23 @@
 //! word; an attachment in between has changed it. A version comes round after 2^31 attachments, and
 //! a process makes fewer than 20 million in a second.
 //!
-//! A block that is `CARRIED` is part of a message, and belongs to the slot that its `carrier` names,
-//! for as long as that slot is in that lap. After that it is *stranded*: nobody can reach it through
-//! the slot any more, and anybody may give it back. A judge reads the word, then the carrier, then
-//! the slot, and swaps exactly the word that it read. Each way into `CARRIED` has a generation of
-//! its own, so the swap fails if the block was sent again meanwhile. A generation comes round after
-//! 2^29 messages, and a process sends fewer than 5 million of that kind in a second.
+//! A block that is `CARRIED` is part of a message, and belongs to the slot that its `carrier`
+//! names, for as long as that slot is in that lap. After that it is *stranded*: nobody can reach it
+//! through the slot any more, and anybody may give it back. A judge reads the word, then the
+//! carrier, then the slot, and swaps exactly the word that it read. Each way into `CARRIED` has a
+//! generation of its own, so the swap fails if the block was sent again meanwhile. A generation
+//! comes round after 2^29 messages, and a process sends fewer than 5 million of that kind in a
+//! second.
 //!
 //! A receiver may *take* a block out of its message ([`carry`](crate::object::carry)): the block is
-//! `OWNED` by it while the slot is still its own. If it dies then, and the message is to be delivered
-//! again, the block goes back to `CARRIED`, or straight to the next receiver. The carrier says which
-//! block that is: for each other block that is `OWNED` it names a slot that is in a later lap, or
-//! none. Therefore the position is written first as `NOWHERE`, so that no mixture of an old carrier
-//! and a new one names a slot.
+//! `OWNED` by it while the slot is still its own. If it dies then, and the message is to be
+//! delivered again, the block goes back to `CARRIED`, or straight to the next receiver. The carrier
+//! says which block that is: for each other block that is `OWNED` it names a slot that is in a
+//! later lap, or none. Therefore the position is written first as `NOWHERE`, so that no mixture of
+//! an old carrier and a new one names a slot.
 //!
-//! A block that is part of what a child returns is `CARRIED` by its parent's entry in the peer table,
-//! in that generation, and names the child, too. It is stranded once the parent is gone.
+//! A block that is part of what a child returns is `CARRIED` by its parent's entry in the peer
+//! table, in that generation, and names the child, too. It is stranded once the parent is gone.
 
 use crate::claim::{OWNER_BITS, OWNER_MASK};
 use crate::heap::holders::Holders;
@@ -235,7 +236,8 @@ impl BlockHeader {
     /// Whether the block was passed to this handle, and has been in no message and not free since.
     /// Only for the owner.
     pub(crate) fn was_passed_to(&self, handle: u64) -> bool {
-        // Relaxed: ordered by the word. No block has such a number, and what a child returns neither.
+        // Relaxed: ordered by the word. No block has such a number, and what a child returns
+        // neither.
         self.carrier[0].load(Ordering::Relaxed) == !handle
     }
 

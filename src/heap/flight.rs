@@ -8,8 +8,8 @@
 //!        +8  8  generation:32 | role:32
 //! ```
 //! The list is as long as the header's `len` says. The header's `marks` say that the block is a
-//! flight, and of each block in its list, that flights may hold it. A flight is `OWNED` or `CARRIED`
-//! like any block of a message, and ends like one.
+//! flight, and of each block in its list, that flights may hold it. A flight is `OWNED` or
+//! `CARRIED` like any block of a message, and ends like one.
 //!
 //! # Who holds a block
 //! A shared block is held by the peers with a bit in `holders` and by the flights that list it. To
@@ -33,15 +33,15 @@
 //! that looks the same. So a flight that is freed gives up the *roles* that it holds first, has the
 //! room above conclude what follows for each of its blocks, and only then lets go of them.
 //!
-//! The mark is never taken away while the block lives. A block that was never in a message costs one
-//! load more to free, and one that was, a walk over all headers.
+//! The mark is never taken away while the block lives. A block that was never in a message costs
+//! one load more to free, and one that was, a walk over all headers.
 //!
 //! # Peer death
-//! A flight of a dead sender is given back with all that it owned, and one whose slot does not carry
-//! it is swept. Whoever frees a flight looks afterwards at the blocks that it held. Killed in between:
-//! the block is shared and has no holder, and whoever clears up after the dead process frees it
-//! ([`Pool::free_unheld`]). A flight loses its mark before it is free, and gets it after its list is
-//! written, so no list of an earlier one is read.
+//! A flight of a dead sender is given back with all that it owned, and one whose slot does not
+//! carry it is swept. Whoever frees a flight looks afterwards at the blocks that it held. Killed in
+//! between: the block is shared and has no holder, and whoever clears up after the dead process
+//! frees it ([`Pool::free_unheld`]). A flight loses its mark before it is free, and gets it after
+//! its list is written, so no list of an earlier one is read.
 
 use std::collections::BTreeSet;
 
@@ -137,8 +137,8 @@ impl<'a> Pool<'a> {
         for (word, name) in self.entries(id, header) {
             // Before the flight is free: then nobody may hold what was in it.
             self.mark(me, name.id);
-            // SeqCst pairs with the fence in `all_names`: of two that give up the last holds of a role
-            // at once, one sees that the other's is gone.
+            // SeqCst pairs with the fence in `all_names`: of two that give up the last holds of a
+            // role at once, one sees that the other's is gone.
             word.store(name.generation.into(), Ordering::SeqCst);
             if let Some(object) = self.shared(name.id, name.generation) {
                 conclude(object);
@@ -148,8 +148,8 @@ impl<'a> Pool<'a> {
 
     /// Calls `visit` with what each flight lists, stranded ones too.
     fn all_names(&self, mut visit: impl FnMut(Name)) {
-        // After the bit that the caller has cleared, or found cleared: pairs with the SeqCst swap with
-        // which a flight is freed, and the SeqCst store with which it gives up its roles.
+        // After the bit that the caller has cleared, or found cleared: pairs with the SeqCst swap
+        // with which a flight is freed, and the SeqCst store with which it gives up its roles.
         fence(Ordering::SeqCst);
         self.walk(|id, header| {
             if header.is_flight()
@@ -188,8 +188,8 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Frees every shared block that nobody holds, and gives their number. Looks once at all flights,
-    /// whatever the number of blocks. `empty` is as in [`Pool::leave`].
+    /// Frees every shared block that nobody holds, and gives their number. Looks once at all
+    /// flights, whatever the number of blocks. `empty` is as in [`Pool::leave`].
     pub(crate) fn free_unheld(&self, me: PeerId, empty: impl Fn(Attached)) -> usize {
         let mut unheld = Vec::new();
         self.walk(|id, header| {
@@ -222,7 +222,8 @@ mod tests {
     use super::*;
     use crate::segment::Segment;
 
-    /// Somebody has written over the first name. The role of the second one is given up all the same.
+    /// Somebody has written over the first name. The role of the second one is given up all the
+    /// same.
     #[test]
     fn a_role_behind_a_wrong_name_is_given_up() {
         let segment = Segment::create(1 << 16).expect("a segment");

@@ -5,11 +5,11 @@
 //! first. If a process is killed at any point, its blocks are `OWNED` or held by it, and the
 //! process that clears up after it gives them back.
 //!
-//! Blocks get pages (`fallocate`) when they are handed out for the first time, so a full file system
-//! or a memory limit is an error here and not a SIGBUS later. Small blocks keep their pages when
-//! they are given back. Large ones keep them if they were part of a message, as far as [`KEEP_MOST`]
-//! allows: a page that is given back and taken again costs more than a copy of it. If the kernel
-//! refuses pages, those that were kept go back ([`Pool::give_kept`]).
+//! Blocks get pages (`fallocate`) when they are handed out for the first time, so a full file
+//! system or a memory limit is an error here and not a SIGBUS later. Small blocks keep their pages
+//! when they are given back. Large ones keep them if they were part of a message, as far as
+//! [`KEEP_MOST`] allows: a page that is given back and taken again costs more than a copy of it. If
+//! the kernel refuses pages, those that were kept go back ([`Pool::give_kept`]).
 //!
 //! # Layout
 //! ```text
@@ -238,8 +238,8 @@ impl<'a> Pool<'a> {
         self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner(), handle))
     }
 
-    /// Makes an owned block part of the message in a slot that `carrier` names, which the caller has
-    /// claimed and not yet published. `None` if somebody has written over the block's word.
+    /// Makes an owned block part of the message in a slot that `carrier` names, which the caller
+    /// has claimed and not yet published. `None` if somebody has written over the block's word.
     pub(crate) fn carry(&self, owned: &Owned, carrier: Carrier) -> Option<Carried> {
         if let Some(parent) = carrier.receiver() {
             // Whoever clears up after the parent finds what it did not take.
@@ -273,9 +273,9 @@ impl<'a> Pool<'a> {
         Some((self.offset(carried.id)?, self.len(carried.id, header)))
     }
 
-    /// Gives back a block of a message that is done; nothing if somebody else has done so. If it was
-    /// a flight, what it held may be [unheld](Pool::free_unheld) now; before that, `conclude` is called
-    /// with each object that it held a role of.
+    /// Gives back a block of a message that is done; nothing if somebody else has done so. If it
+    /// was a flight, what it held may be [unheld](Pool::free_unheld) now; before that, `conclude`
+    /// is called with each object that it held a role of.
     pub(crate) fn discard(
         &self,
         carried: Carried,
@@ -332,8 +332,8 @@ impl<'a> Pool<'a> {
         self.header(id)?.was_passed_to(handle).then_some(owned)
     }
 
-    /// Takes a block out of the message in the slot of `carrier`, which `me` has claimed for reading.
-    /// `None` if it is not part of that message.
+    /// Takes a block out of the message in the slot of `carrier`, which `me` has claimed for
+    /// reading. `None` if it is not part of that message.
     pub(crate) fn take(&self, carried: Carried, carrier: Carrier, me: u32) -> Option<Taken> {
         let header = self.header(carried.id)?;
         // Twice: its reaper may just put the block back that a dead receiver had taken.
@@ -341,8 +341,8 @@ impl<'a> Pool<'a> {
             let word = header.load();
             let is_there = match word.state() {
                 State::Carried => true,
-                // Another receiver had taken it from this slot in this lap. The slot is ours now, so
-                // that one is dead. What we have taken ourselves is not in the message twice.
+                // Another receiver had taken it from this slot in this lap. The slot is ours now,
+                // so that one is dead. What we have taken ourselves is not in the message twice.
                 State::Owned(before) => before != me,
                 _ => false,
             };
@@ -364,8 +364,8 @@ impl<'a> Pool<'a> {
         None
     }
 
-    /// Takes a block back that `me` has just [made part](Pool::carry) of a message, which it has not
-    /// published.
+    /// Takes a block back that `me` has just [made part](Pool::carry) of a message, which it has
+    /// not published.
     pub(crate) fn take_back(&self, carried: Carried, me: u32) -> Option<Owned> {
         let header = self.header(carried.id)?;
         let word = header.load();
@@ -442,8 +442,8 @@ impl<'a> Pool<'a> {
         self.class(id).is_some_and(|class| class.block_size >= PUNCH_FROM)
     }
 
-    /// Gives the pages of free blocks back to the system, for a process to which the system has just
-    /// refused some. Gives the number of those blocks.
+    /// Gives the pages of free blocks back to the system, for a process to which the system has
+    /// just refused some. Gives the number of those blocks.
     pub(crate) fn give_kept(&self, me: PeerId) -> usize {
         let mut given = 0;
         self.walk(|id, header| {
@@ -515,8 +515,8 @@ impl<'a> Pool<'a> {
     }
 
     /// Ends this process's own hold. If others go on holding the block, also ends this process's
-    /// claims in the object: `recover` does that. If not, or if they have left meanwhile, the block is
-    /// freed, and `empty` is called before with what was in it.
+    /// claims in the object: `recover` does that. If not, or if they have left meanwhile, the block
+    /// is freed, and `empty` is called before with what was in it.
     pub(crate) fn leave(
         &self,
         id: BlockId,
@@ -568,8 +568,8 @@ impl<'a> Pool<'a> {
     /// What it had taken out of a message that it had not released goes back there. If nobody can
     /// receive that message, [`Pool::sweep`] finds it.
     ///
-    /// True if a flight was given back, or a block has no holder that was ever in flight. It is left
-    /// to [`Pool::free_unheld`], as a flight that held it may be stranded only now.
+    /// True if a flight was given back, or a block has no holder that was ever in flight. It is
+    /// left to [`Pool::free_unheld`], as a flight that held it may be stranded only now.
     pub(crate) fn clear(
         &self,
         peer: PeerId,
@@ -745,7 +745,8 @@ impl<'a> Pool<'a> {
         // Before the pages go: a process killed in between must not leave a block that claims pages
         // which it does not have.
         header.set_pages(0);
-        // All of the block: a process killed in `back` has left pages that the header does not know.
+        // All of the block: a process killed in `back` has left pages that the header does not
+        // know.
         self.mapping.punch(offset, class.block_size);
     }
 

@@ -231,8 +231,8 @@ impl Holding {
         Ok(Holder { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
     }
 
-    /// Makes this process, which was forked from a holder, a holder itself; then calls `look`, while
-    /// no other thread does the same.
+    /// Makes this process, which was forked from a holder, a holder itself; then calls `look`,
+    /// while no other thread does the same.
     pub(crate) fn enter_after_fork(
         &self,
         look: impl FnOnce() -> Result<(), Fault>,

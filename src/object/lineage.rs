@@ -79,7 +79,8 @@ impl Lineage {
         self.promises.iter().map(|promise| (promise.mapping.file_id(), promise.child))
     }
 
-    /// The segments that both processes have, and what carries a block there that the child returns.
+    /// The segments that both processes have, and what carries a block there that the child
+    /// returns.
     pub(crate) fn results(&self) -> impl Iterator<Item = (&Arc<Mapping>, Carrier)> {
         self.promises
             .iter()

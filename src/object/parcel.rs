@@ -23,8 +23,8 @@
 //! - A receiver killed while it reads: by the ring's policy the slot goes to the next lap, or
 //!   another receiver claims it, and finds the block as it was.
 //! - Killed after the release: the block is stranded.
-//! - The last holder of a queue, killed while it frees what is left in it: the queue is gone, so the
-//!   rest is stranded.
+//! - The last holder of a queue, killed while it frees what is left in it: the queue is gone, so
+//!   the rest is stranded.
 //!
 //! # Source
 //! The block as the one place that says who owns it, with messages as hints, is the hand-over of
@@ -44,9 +44,9 @@ use crate::object::kind::Kind;
 use crate::ring::mpmc::Claim;
 use crate::segment::region::Mapping;
 
-/// Bytes of the longest message that lies in its slot. With them a slot takes four lines of a cache,
-/// of which a shorter message touches only its own. Objects are often longer than one line, and a
-/// block of their own costs them twice the time.
+/// Bytes of the longest message that lies in its slot. With them a slot takes four lines of a
+/// cache, of which a shorter message touches only its own. Objects are often longer than one line,
+/// and a block of their own costs them twice the time.
 pub(crate) const SHORT: usize = 240;
 
 /// Words that the name of a block takes in an envelope.
@@ -66,8 +66,8 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
-    /// Makes this the envelope of a message that lies in the slot; `bytes` are at most [`SHORT`], or
-    /// [`SHORT_WITH_FLIGHT`] if there is one.
+    /// Makes this the envelope of a message that lies in the slot; `bytes` are at most [`SHORT`],
+    /// or [`SHORT_WITH_FLIGHT`] if there is one.
     pub(crate) fn put(&mut self, bytes: &[u8], flight: Option<Carried>) {
         let body = self.begin(bytes.len() as u64, flight);
         bytemuck::cast_slice_mut(body)[..bytes.len()].copy_from_slice(bytes);
@@ -179,8 +179,8 @@ impl Parcel {
 
     /// The bytes. Only for the process that made the parcel.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: by the invariant the bytes are mapped as long as `self` lives, and nobody else writes
-        // them.
+        // SAFETY: by the invariant the bytes are mapped as long as `self` lives, and nobody else
+        // writes them.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
@@ -196,8 +196,8 @@ impl Parcel {
     }
 
     /// Hands the block over to the slot of `carrier`, which this process has claimed for writing,
-    /// and writes the slot's envelope, also for the `flight` that this slot carries. False if somebody
-    /// has written over the block's word; the block is lost then.
+    /// and writes the slot's envelope, also for the `flight` that this slot carries. False if
+    /// somebody has written over the block's word; the block is lost then.
     pub(crate) fn carry(
         self,
         holder: &Holder<'_>,
@@ -233,9 +233,9 @@ pub(crate) struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// Finds the block that `envelope` names, in a slot that this process has claimed for reading. It
-    /// is a copy, so that nobody changes between two looks what was checked.
-    /// `None` if the slot does not carry such a block.
+    /// Finds the block that `envelope` names, in a slot that this process has claimed for reading.
+    /// It is a copy, so that nobody changes between two looks what was checked. `None` if the slot
+    /// does not carry such a block.
     pub(crate) fn find(
         holder: &Holder<'a>,
         envelope: &Envelope,

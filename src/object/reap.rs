@@ -67,8 +67,8 @@ pub(crate) fn make_room(mapping: &Mapping, me: PeerId, why: &AllocError) -> bool
     reaped + swept > 0
 }
 
-/// Clears up after every dead process, and gives back what they have left in messages: for a process
-/// that waits for somebody, of whom there is nothing left but in messages.
+/// Clears up after every dead process, and gives back what they have left in messages: for a
+/// process that waits for somebody, of whom there is nothing left but in messages.
 pub(crate) fn reap_messages(mapping: &Mapping, region: Region<'_>, me: PeerId) {
     reap_all(mapping, me);
     let pool = Pool::new(mapping, region);

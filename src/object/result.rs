@@ -21,16 +21,16 @@
 //!                                                     decode the value; open the objects: my bits
 //!                                                     free the flights; look at the objects in them
 //! ```
-//! The carrier names the parent's entry in the peer table, with its generation, in place of a slot. So
-//! a process that clears up after the child leaves the blocks alone, for as long as the parent is
-//! attached. It names the child, too, with its generation: by that the parent knows what it never
-//! took.
+//! The carrier names the parent's entry in the peer table, with its generation, in place of a slot.
+//! So a process that clears up after the child leaves the blocks alone, for as long as the parent
+//! is attached. It names the child, too, with its generation: by that the parent knows what it
+//! never took.
 //!
 //! # Peer death
 //! A child killed before the outcome is complete has returned nothing; after that, everything. A
-//! sweep never asks for the outcome. It asks only whether the parent is there, so it leaves alone what
-//! the parent may still read, and what a killed child had `CARRIED` for nothing is its parent's to
-//! free.
+//! sweep never asks for the outcome. It asks only whether the parent is there, so it leaves alone
+//! what the parent may still read, and what a killed child had `CARRIED` for nothing is its
+//! parent's to free.
 //!
 //! | killed | left | outcome |
 //! |---|---|---|
@@ -97,7 +97,8 @@ pub(crate) fn unpack<T: Transfer>(message: &[u64], lineage: &Lineage) -> Result<
 /// Hands over the objects in a value to the parent. For the child, which has encoded the value and
 /// keeps the objects until this is done. Gives the words that name the flights.
 pub(crate) fn send_off(loads: &[Load], lineage: &Lineage) -> Result<Vec<u64>, String> {
-    // All are made before the first is carried, so that what fails for want of memory leaves nothing.
+    // All are made before the first is carried, so that what fails for want of memory leaves
+    // nothing.
     let mut flights = Vec::with_capacity(loads.len());
     for load in loads {
         let mut segments = lineage.results().enumerate();
@@ -125,7 +126,8 @@ pub(crate) fn send_off(loads: &[Load], lineage: &Lineage) -> Result<Vec<u64>, St
 /// Words that name a flight: which segment of the lineage, block, generation.
 const WORDS: usize = 3;
 
-/// Finds the flights that these words name. For the parent, after it has cleared up after the child.
+/// Finds the flights that these words name. For the parent, after it has cleared up after the
+/// child.
 pub(crate) fn arrive(words: &[u64], lineage: &Lineage) -> Result<Vec<Listed>, Fault> {
     let find = |name: &[u64]| {
         let &[index, block, generation] = name else { return None };

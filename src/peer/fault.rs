@@ -16,10 +16,10 @@ pub enum Fault {
     /// The object's bytes in the segment contain a value that this crate never writes: some process
     /// has overwritten them.
     Corrupt,
-    /// The object is gone, or this role of a channel or ring: every process that had it dropped it, or
-    /// died, before this one attached. That happens with a handle that keeps nothing alive: the bytes
-    /// of a [`Handle`](crate::Handle) whose sender dropped the object, or a handle inherited through
-    /// a `fork` by foreign code.
+    /// The object is gone, or this role of a channel or ring: every process that had it dropped it,
+    /// or died, before this one attached. That happens with a handle that keeps nothing alive: the
+    /// bytes of a [`Handle`](crate::Handle) whose sender dropped the object, or a handle inherited
+    /// through a `fork` by foreign code.
     Stale,
     /// The object is of another kind, or holds values of another type.
     WrongType,

@@ -66,8 +66,9 @@ impl PeerId {
         self.0.get()
     }
 
-    /// The inverse of [`PeerId::to_bits`]; `None` for 0, and for bits that no peer has. To drop those
-    /// would name a peer whose bits are not in the word: no swap from them would ever succeed.
+    /// The inverse of [`PeerId::to_bits`]; `None` for 0, and for bits that no peer has. To drop
+    /// those would name a peer whose bits are not in the word: no swap from them would ever
+    /// succeed.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Option<PeerId> {
         let all = PRESENT_BIT.get() | GENERATION_MASK << INDEX_BITS | INDEX_MASK;

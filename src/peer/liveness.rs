@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn an_entry_is_judged_by_who_has_it() {
-        /// A process that had the pid of this one before it. The bits say where the two starts differ.
+        /// A process that had the pid of this one before it. The bits say where the two starts
+        /// differ.
         fn predecessor(bits: u64) -> Identity {
             let own = Identity::own().expect("getpid");
             let start = match own.start {

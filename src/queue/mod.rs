@@ -60,8 +60,8 @@ use crate::sys::clock::Deadline;
 /// Values are copied into slots of the segment and out again; nothing is serialized. A
 /// [`ShmBox`](crate::ShmBox), [`ShmVec`](crate::ShmVec) or [`ShmStr`](crate::ShmStr) moves to the
 /// receiver and leaves its bytes where they are. For `String`, `Vec`, enums and the like there are
-/// [`ObjectQueue`] and [`channel`](crate::channel()). Each message is received once, by one receiver. All messages are in one order: the order in which their
-/// senders claimed slots.
+/// [`ObjectQueue`] and [`channel`](crate::channel()). Each message is received once, by one
+/// receiver. All messages are in one order: the order in which their senders claimed slots.
 ///
 /// Handles are cheap to clone and all equal: each can send and receive. The queue lives as long as
 /// any process holds a handle.
@@ -146,8 +146,8 @@ impl<T: Transfer> Queue<T> {
         &self.shared.object
     }
 
-    /// Whether nobody has the other end of this channel any more, as one knows who has an end of this
-    /// role.
+    /// Whether nobody has the other end of this channel any more, as one knows who has an end of
+    /// this role.
     pub(crate) fn is_disconnected(&self, role: Role) -> bool {
         let end = match role {
             Role::Sender => End::Write,
@@ -612,8 +612,8 @@ impl<T: Transfer> Clone for Queue<T> {
     }
 }
 
-/// In a message of this crate, and in what a child returns, a handle that holds the queue. Elsewhere
-/// the queue's [`Handle`].
+/// In a message of this crate, and in what a child returns, a handle that holds the queue.
+/// Elsewhere the queue's [`Handle`].
 impl<T: Transfer> Serialize for Queue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serial::serialize(&self.shared.object, &self.shared, 0, serializer)

@@ -102,8 +102,8 @@ impl<T: Shm> Shared<T> {
         claimed.map_err(Stop::Late)?.map(|claim| (place, claim)).map_err(Stop::widen)
     }
 
-    /// Why operations at this end never succeed again, as far as that can be told now; `None` if they
-    /// may. What was sent before can still be received. Asks the kernel no more often than an
+    /// Why operations at this end never succeed again, as far as that can be told now; `None` if
+    /// they may. What was sent before can still be received. Asks the kernel no more often than an
     /// operation that does not wait.
     #[cold]
     pub(crate) fn over(&self, end: End) -> Option<Stop<Never>> {

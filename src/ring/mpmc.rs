@@ -230,8 +230,8 @@ impl<S: Slots> Ring<'_, S> {
         claim.at.next(self.slots.count())
     }
 
-    /// Claims `at` for writing, if it is free, and moves `at` on. The caller had claimed the position
-    /// before it.
+    /// Claims `at` for writing, if it is free, and moves `at` on. The caller had claimed the
+    /// position before it.
     #[inline(always)]
     pub(crate) fn claim_write_at(&self, at: &mut Position, me: u32) -> Option<Claim> {
         // Relaxed: as in `claim_write`.
@@ -248,8 +248,8 @@ impl<S: Slots> Ring<'_, S> {
         self.claim_at(at, self.head, Phase::Full, Phase::Reading, me)
     }
 
-    /// Claims position `at`, if it is in phase `from`, and moves the hint and `at` on. All positions
-    /// before `at` have been claimed.
+    /// Claims position `at`, if it is in phase `from`, and moves the hint and `at` on. All
+    /// positions before `at` have been claimed.
     #[inline(always)]
     fn claim_at(
         &self,

@@ -66,8 +66,8 @@ pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     }
 }
 
-/// Ends a channel or a ring of two if nobody has the ends of a role any more. For use after an end in a
-/// message was given up, which still holds the object.
+/// Ends a channel or a ring of two if nobody has the ends of a role any more. For use after an end
+/// in a message was given up, which still holds the object.
 pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
     if queue_of(object).is_some_and(|queue| queue.has_ends) {
         queue::conclude(pool, object);
@@ -76,8 +76,8 @@ pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
     }
 }
 
-/// Whether the slot that `carrier` names is still in that lap, or the parent to which a child returns
-/// is still there, so that what is carried can be received.
+/// Whether the slot that `carrier` names is still in that lap, or the parent to which a child
+/// returns is still there, so that what is carried can be received.
 pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
     if let Some(parent) = carrier.receiver() {
         let entry = pool.peers().and_then(|peers| peers.load(parent.index()));

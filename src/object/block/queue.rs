@@ -480,8 +480,8 @@ pub(super) fn recover(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     strands
 }
 
-/// Closes a channel if nobody has the ends of a role any more; true if it is closed by that. For use
-/// after an end was given up that was in a message, or a dead process's.
+/// Closes a channel if nobody has the ends of a role any more; true if it is closed by that. For
+/// use after an end was given up that was in a message, or a dead process's.
 pub(super) fn conclude(pool: &Pool<'_>, object: Attached) -> bool {
     let Some(Untyped { header, slots, ends: Some(ends), shape }) =
         Untyped::view(pool.region(), object)
@@ -522,8 +522,8 @@ pub(super) fn carries(pool: &Pool<'_>, object: Attached, position: u64) -> bool 
     })
 }
 
-/// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone. True if
-/// flights were among them.
+/// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone. True
+/// if flights were among them.
 pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     let Some(queue) = Untyped::view(pool.region(), object) else {
         return false;
