@@ -346,8 +346,7 @@ fn boxes_compare_and_print_as_what_they_own() {
     let [a, b, c] = [[1, 2], [1, 2], [1, 3]]
         .map(|values| ShmBox::from_slice_in(&segment, &values).expect("room"));
     assert!(a == b && a != c);
-    let [d, e, f] =
-        ["ab", "ab", "ac"].map(|text| ShmStr::new_in(&segment, text).expect("room"));
+    let [d, e, f] = ["ab", "ab", "ac"].map(|text| ShmStr::new_in(&segment, text).expect("room"));
     assert!(d == e && d != f);
     let [g, h, i] = [[1, 2], [1, 2], [1, 3]].map(|values| {
         let mut vec = ShmVec::with_capacity_in(&segment, 5).expect("room");
