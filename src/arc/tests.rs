@@ -43,6 +43,10 @@ fn it_is_opened_as_what_it_is_only() {
     assert_eq!(ShmArc::<i64>::open(&segment, handle).err(), Some(Fault::WrongType));
     assert_eq!(ShmArc::<[u64]>::open(&segment, handle).err(), Some(Fault::WrongType));
     assert!(ShmArc::<u64>::open(&segment, handle).is_ok_and(|opened| opened == value));
+    // Where somebody has written over the length.
+    for len in [0, 7, 9, 16] {
+        assert_eq!(<u64 as sealed::Sealed>::count(len), None, "{len}");
+    }
 }
 
 #[test]
