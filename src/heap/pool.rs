@@ -1053,6 +1053,50 @@ mod tests {
     }
 
     #[test]
+    fn a_hint_says_how_many_pages_free_blocks_have() {
+        with_pool(|pool, me, _| {
+            let kept = || pool.heap_words().expect("mapped").kept.load(Ordering::Relaxed);
+            let pages = |block: &Owned| pool.header(block.id).expect("a block").pages();
+            // The smallest that keeps any, and all of it.
+            let whole = pool.allocate(me, 7, PUNCH_FROM).expect("room");
+            pool.give_back(&whole);
+            assert_eq!((pages(&whole), kept()), (16, PUNCH_FROM));
+            let again = pool.allocate(me, 7, PUNCH_FROM).expect("room");
+            assert_eq!((again.id, kept()), (whole.id, 0), "it has its pages already");
+            // An eighth of the budget at most: 512 KiB.
+            let two = [0, 1].map(|_| pool.allocate(me, 7, 300_000).expect("room"));
+            two.iter().for_each(|block| pool.give_back(block));
+            assert_eq!((kept(), pages(&two[0]), pages(&two[1])), (74 * PAGE, 74, 0));
+        });
+    }
+
+    #[test]
+    fn only_a_shared_block_of_its_generation_is_there() {
+        with_pool(|pool, me, _| {
+            let owned = pool.allocate(me, 7, 100).expect("room");
+            assert!(pool.shared(owned.id, owned.generation()).is_none());
+            assert!(pool.share(&owned, me));
+            assert!(pool.shared(owned.id, owned.generation()).is_some());
+            assert!(pool.shared(owned.id, owned.generation() + 1).is_none());
+        });
+    }
+
+    /// What its flights held is looked at by the caller, who must be told.
+    #[test]
+    fn flights_of_the_dead_are_told() {
+        with_pool(|pool, me, dead| {
+            for flights in [0, 1, 2] {
+                for _ in 0..flights {
+                    pool.make_flight(dead, 8, &[]).expect("room");
+                }
+                pool.allocate(dead, 7, 100).expect("room");
+                let told = pool.clear(dead, me, |_| false, nothing, nothing, nothing);
+                assert_eq!((told, pool.blocks_in_use()), (flights > 0, 0), "{flights}");
+            }
+        });
+    }
+
+    #[test]
     fn what_a_dead_process_owned_and_held_is_given_back_and_nothing_else() {
         with_pool(|pool, me, dead| {
             let [mine, owned, taken, shared, alone, bare] =

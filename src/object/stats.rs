@@ -277,7 +277,9 @@ mod tests {
     fn pages_of_large_free_blocks_are_counted() {
         let segment = Segment::create(1 << 22).expect("a segment");
         let queue = ByteQueue::with_capacity_in(&segment, 1).expect("a queue");
-        drop(queue.loan(100_000).expect("room"));
+        let [free, small, used] = [100_000, 300, 100_000].map(|len| queue.loan(len).expect("room"));
+        assert_eq!(format!("{used:?}"), "Loan { len: 100000, .. }");
+        drop((free, small));
         assert_eq!(segment.stats().expect("mapped").kept, 102_400);
     }
 
