@@ -38,6 +38,23 @@ fn it_is_opened_as_what_it_is_only() {
     assert_eq!(ShmArc::<[u32; 2]>::open(&segment, handle).err(), Some(Fault::WrongType));
     drop(slice);
     assert_eq!(ShmArc::<[u32]>::open(&segment, handle).err(), Some(Fault::Stale));
+    let value = ShmArc::new_in(&segment, 7_u64).expect("room");
+    let handle = value.handle();
+    assert_eq!(ShmArc::<i64>::open(&segment, handle).err(), Some(Fault::WrongType));
+    assert_eq!(ShmArc::<[u64]>::open(&segment, handle).err(), Some(Fault::WrongType));
+    assert!(ShmArc::<u64>::open(&segment, handle).is_ok_and(|opened| opened == value));
+    // Where somebody has written over the length.
+    for len in [0, 7, 9, 16] {
+        assert_eq!(<u64 as sealed::Sealed>::count(len), None, "{len}");
+    }
+}
+
+#[test]
+fn two_are_equal_if_their_contents_are() {
+    let segment = segment();
+    let [a, b, c] = [[1, 2], [1, 2], [1, 3]]
+        .map(|values| ShmArc::from_slice_in(&segment, &values).expect("room"));
+    assert!(a == b && a == a.clone() && a != c);
 }
 
 /// A name can be read from text, so a program can guess it. A slice that was opened while it was

@@ -99,6 +99,7 @@ fn a_vector_grows_and_shrinks() {
     vec[1] = 77;
     assert_eq!(*vec, [0, 77, 2]);
     assert_eq!(vec.pop(), Some(2));
+    assert_eq!(*vec, [0, 77]);
     vec.clear();
     assert_eq!((vec.pop(), vec.is_empty(), vec.capacity() >= 1000), (None, true, true));
 }
@@ -320,6 +321,41 @@ fn a_box_of_another_kind_is_given_back() {
     bytes.send(ShmBox::from_slice_in(&segment, &[6]).expect("room")).expect("room");
     assert_eq!(*bytes.recv().expect("the next is fine"), [6]);
     assert_eq!(segment.blocks_in_use(), 1);
+
+    let texts = queue::<ShmStr>(&segment);
+    let kind = carry::queue_kind::<ShmStr>();
+    let bytes = Queue::<ShmBox<[u8]>>::open_kind(&segment, texts.handle(), kind).expect("it");
+    bytes.send(ShmBox::from_slice_in(&segment, b"text").expect("room")).expect("room");
+    assert_eq!(texts.recv().unwrap_err(), RecvError::Broken(Fault::WrongType));
+
+    let numbers = queue::<ShmBox<u64>>(&segment);
+    let kind = carry::queue_kind::<ShmBox<u64>>();
+    let signed = Queue::<ShmBox<i64>>::open_kind(&segment, numbers.handle(), kind).expect("it");
+    let slices = Queue::<ShmBox<[u64]>>::open_kind(&segment, numbers.handle(), kind).expect("it");
+    signed.send(ShmBox::new_in(&segment, -5).expect("room")).expect("room");
+    slices.send(ShmBox::from_slice_in(&segment, &[5]).expect("room")).expect("room");
+    for _ in 0..2 {
+        assert_eq!(numbers.recv().unwrap_err(), RecvError::Broken(Fault::WrongType));
+    }
+    assert_eq!(segment.blocks_in_use(), 3, "the queues");
+}
+
+#[test]
+fn boxes_compare_and_print_as_what_they_own() {
+    let segment = segment();
+    let [a, b, c] = [[1, 2], [1, 2], [1, 3]]
+        .map(|values| ShmBox::from_slice_in(&segment, &values).expect("room"));
+    assert!(a == b && a != c);
+    let [d, e, f] = ["ab", "ab", "ac"].map(|text| ShmStr::new_in(&segment, text).expect("room"));
+    assert!(d == e && d != f);
+    let [g, h, i] = [[1, 2], [1, 2], [1, 3]].map(|values| {
+        let mut vec = ShmVec::with_capacity_in(&segment, 5).expect("room");
+        vec.extend_from_slice(&values).expect("room");
+        vec
+    });
+    assert!(g == h && g != i);
+    assert_eq!(format!("{a:?} {d:?} {d} {i:?}"), r#"[1, 2] "ab" ab [1, 3]"#);
+    assert_eq!((a.as_ref(), d.as_ref()), (&[1, 2][..], "ab"));
 }
 
 /// A struct that travels field by field.
@@ -380,4 +416,24 @@ fn a_struct_of_which_a_part_cannot_go_comes_back_whole() {
     queue.send(back).expect("room");
     assert_eq!(queue.recv().expect("sent").values[..2], [9, 7]);
     assert_eq!(here.blocks_in_use(), 1);
+}
+
+#[derive(Debug, offspring_derive::Transfer)]
+#[transfer(crate = crate)]
+struct Both(ShmVec<u64>, ShmStr);
+
+#[test]
+fn a_vector_that_came_back_can_be_used() {
+    let (here, there) = (segment(), segment());
+    let queue = queue::<Both>(&here);
+    let mut vec = ShmVec::with_capacity_in(&here, 2).expect("room");
+    vec.push(7).expect("room");
+    let both = Both(vec, ShmStr::new_in(&there, "elsewhere").expect("room"));
+    let Err(SendError::Broken(mut back, Fault::OtherSegment)) = queue.send(both) else {
+        panic!("a part lies elsewhere")
+    };
+    back.0.push(8).expect("room");
+    assert_eq!(*back.0, [7, 8]);
+    drop(back);
+    assert_eq!((here.blocks_in_use(), there.blocks_in_use()), (1, 0));
 }

@@ -1,10 +1,10 @@
 //! Channels within one process: threads instead of processes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
-    Receiver, RecvError, RecvTimeoutError, Segment, SendError, Sender, TryRecvError, TrySendError,
-    bytes, channel, plain,
+    Receiver, RecvError, RecvTimeoutError, Segment, SendError, SendTimeoutError, Sender,
+    TryRecvError, TrySendError, bytes, channel, plain,
 };
 
 #[test]
@@ -34,6 +34,66 @@ fn senders_get_their_value_back() {
     drop(another);
     assert_eq!(sender.try_send(2), Err(TrySendError::Disconnected(2)));
     assert_eq!(sender.send(3), Err(SendError::Disconnected(3)));
+}
+
+const SHORT: Duration = Duration::from_millis(20);
+
+/// Of each kind of channel: every way to send, to a full channel, too, and what comes out.
+#[test]
+fn every_way_to_send_sends() {
+    let (sender, receiver) = plain::channel::<u64>(4).expect("a channel");
+    sender.send(1).expect("room");
+    sender.try_send(2).expect("room");
+    sender.send_timeout(3, SHORT).expect("room");
+    sender.send_deadline(4, Instant::now() + SHORT).expect("room");
+    assert_eq!(sender.send_timeout(5, SHORT), Err(SendTimeoutError::Timeout(5)));
+    let start = Instant::now();
+    assert_eq!(sender.send_deadline(5, start + SHORT), Err(SendTimeoutError::Timeout(5)));
+    assert!(start.elapsed() >= SHORT);
+    assert!(format!("{sender:?} {receiver:?}").contains("queue"));
+    drop(sender);
+    let mut iter = receiver.iter();
+    assert_eq!(iter.end(), None);
+    assert_eq!(iter.by_ref().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(iter.end(), Some(RecvError::Disconnected));
+
+    let (sender, receiver) = channel::<String>(4).expect("a channel");
+    sender.send("a".into()).expect("room");
+    sender.try_send("b".into()).expect("room");
+    sender.send_timeout("c".into(), SHORT).expect("room");
+    sender.send_deadline("d".into(), Instant::now() + SHORT).expect("room");
+    let full = sender.try_send("e".into());
+    assert!(matches!(full, Err(TrySendError::Full(back)) if back == "e"));
+    let late = sender.send_timeout("e".into(), SHORT);
+    assert!(matches!(late, Err(SendTimeoutError::Timeout(back)) if back == "e"));
+    let late = sender.send_deadline("e".into(), Instant::now());
+    assert!(matches!(late, Err(SendTimeoutError::Timeout(back)) if back == "e"));
+    assert!(format!("{sender:?} {receiver:?}").contains("queue"));
+    drop(sender);
+    let mut iter = receiver.iter();
+    assert!(iter.end().is_none());
+    assert_eq!(iter.by_ref().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    assert!(matches!(iter.end(), Some(RecvError::Disconnected)));
+
+    let (sender, receiver) = bytes::channel(5).expect("a channel");
+    sender.send(&[1; 100]).expect("room");
+    sender.try_send(&[2]).expect("room");
+    sender.send_timeout(&[3], SHORT).expect("room");
+    sender.send_deadline(&[4], Instant::now() + SHORT).expect("room");
+    sender.send_from(&[5; 300][..], 300).expect("room");
+    assert!(matches!(sender.try_send(&[6]), Err(TrySendError::Full(()))));
+    assert!(matches!(sender.send_timeout(&[6], SHORT), Err(SendTimeoutError::Timeout(()))));
+    let late = sender.send_deadline(&[6], Instant::now());
+    assert!(matches!(late, Err(SendTimeoutError::Timeout(()))));
+    assert!(format!("{sender:?} {receiver:?}").contains("queue"));
+    drop(sender);
+    let mut buffer = Vec::new();
+    assert_eq!((receiver.recv_into(&mut buffer), &*buffer), (Ok(100), &[1; 100][..]));
+    let mut iter = receiver.iter();
+    assert_eq!(iter.end(), None);
+    let rest: Vec<Vec<u8>> = iter.by_ref().map(|message| message.to_vec()).collect();
+    assert_eq!(rest, [vec![2], vec![3], vec![4], vec![5; 300]]);
+    assert_eq!(iter.end(), Some(RecvError::Disconnected));
 }
 
 #[test]

@@ -232,3 +232,30 @@ fn errors_say_what_happened_in_one_line_and_go_wherever_a_question_mark_sends_th
     let sent = postcard::to_stdvec(&broken).expect("written");
     assert_eq!(postcard::from_bytes(&sent), Ok(broken));
 }
+
+#[test]
+fn a_new_event_is_clear_where_a_set_one_was() {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let mut before = None;
+    for _ in 0..3 {
+        let event = Event::new_in(&segment).expect("room");
+        let block = event.handle().block;
+        assert_eq!(*before.get_or_insert(block), block, "the same memory");
+        assert_eq!(event.is_set(), Ok(false));
+        event.set().expect("ours");
+    }
+}
+
+/// Whether it passes may not depend on how soon it looks again.
+#[test]
+fn a_waiter_passes_although_the_event_was_cleared_since() {
+    let event = manual();
+    let place = event.shared.object.enter().expect("ours");
+    let block = place.seat().block;
+    let seen = block.pass(None).expect_err("it is clear");
+    assert_eq!(block.pass(Some(seen)), Err(seen));
+    event.set().expect("ours");
+    event.clear().expect("ours");
+    assert_eq!(block.pass(Some(seen)), Ok(()));
+    assert!(block.pass(None).is_err());
+}

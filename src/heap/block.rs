@@ -419,6 +419,12 @@ mod tests {
             assert_ne!(Carrier::of_result(parent, other), carrier);
             assert_ne!(Carrier::of_result(other, parent), carrier);
         }
+        // A bit of an index is not taken for one of a generation.
+        for bit in 0..10 {
+            let [by_index, by_generation] = [PeerId::new(1 << bit, 0), PeerId::new(0, 1)]
+                .map(|child| Carrier::of_result(parent, child));
+            assert_ne!(by_index, by_generation, "{bit}");
+        }
         let slot = Carrier { block: 7, generation: 0, position: 0 };
         assert_eq!(slot.receiver(), None);
     }

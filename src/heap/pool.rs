@@ -1003,4 +1003,202 @@ mod tests {
         pool.clear(dead, me, |_| false, |_| panic!("it held nothing"), |_| (), |_| ());
         assert_eq!(pool.blocks_in_use(), 0);
     }
+
+    fn with_pool(test: impl FnOnce(Pool<'_>, PeerId, PeerId)) {
+        let segment = Segment::create(1 << 22).expect("a segment");
+        let mapping = segment.mapping();
+        let pool = Pool::new(mapping, mapping.region().expect("mapped"));
+        test(pool, PeerId::new(1, 1), PeerId::new(2, 1));
+    }
+
+    fn slot(position: u64) -> Carrier {
+        Carrier { block: 7, generation: 1, position }
+    }
+
+    fn nothing(_: Attached) {}
+
+    #[test]
+    fn a_block_of_a_message_is_found_by_its_generation_and_its_slot_only() {
+        with_pool(|pool, me, _| {
+            let owned = pool.allocate(me, 7, 100).expect("room");
+            let carried = pool.carry(&owned, slot(3)).expect("ours");
+            let later = Carried { generation: carried.generation + 1, ..carried };
+            for (wrong, at) in [(later, slot(3)), (carried, slot(4))] {
+                assert!(pool.carried(wrong, at).is_none());
+                assert!(pool.take(wrong, at, me.owner()).is_none());
+                pool.discard(wrong, at, me.owner(), nothing);
+            }
+            assert!(pool.take_back(later, me.owner()).is_none());
+            assert_eq!(pool.carried(carried, slot(3)), Some((owned.offset, 100)));
+            let back = pool.take_back(carried, me.owner()).expect("it is there");
+            assert!(pool.take_back(carried, me.owner()).is_none(), "it is no message's now");
+            let carried = pool.carry(&back, slot(5)).expect("ours");
+            pool.discard(carried, slot(5), me.owner(), nothing);
+            assert_eq!(pool.blocks_in_use(), 0);
+        });
+    }
+
+    #[test]
+    fn what_a_dead_receiver_had_taken_is_taken_over_and_nothing_is_taken_twice() {
+        with_pool(|pool, me, dead| {
+            let owned = pool.allocate(me, 7, 100).expect("room");
+            let carried = pool.carry(&owned, slot(3)).expect("ours");
+            assert!(pool.take(carried, slot(3), dead.owner()).is_some());
+            assert!(pool.take(carried, slot(3), dead.owner()).is_none());
+            let taken = pool.take(carried, slot(3), me.owner()).expect("the dead one's");
+            assert_eq!((taken.owned.offset, taken.kind, taken.len), (owned.offset, 7, 100));
+            pool.give_back(&taken.owned);
+            assert!(pool.take(carried, slot(3), me.owner()).is_none());
+        });
+    }
+
+    #[test]
+    fn what_nobody_holds_is_freed_and_nothing_else() {
+        with_pool(|pool, me, _| {
+            let [owned, message, held, unheld, unheld_too, free] =
+                [1, 2, 3, 4, 5, 6].map(|kind| pool.allocate(me, kind, 100).expect("room"));
+            pool.carry(&message, slot(3)).expect("ours");
+            for block in [&held, &unheld, &unheld_too] {
+                assert!(pool.share(block, me));
+            }
+            for block in [&unheld, &unheld_too] {
+                pool.header(block.id).expect("a block").holders.remove(me.index());
+            }
+            pool.give_back(&free);
+            let freed = Cell::new(0);
+            let empty = |attached: Attached| freed.set(freed.get() * 10 + attached.kind);
+            assert_eq!((pool.free_unheld(me, empty), freed.get()), (2, 45));
+            assert_eq!(pool.blocks_in_use(), 3);
+            assert!(pool.owned(owned.id, owned.generation(), me.owner()).is_some());
+        });
+    }
+
+    #[test]
+    fn stranded_messages_are_swept_and_flights_among_them_are_told() {
+        with_pool(|pool, me, _| {
+            let put = |position, is_flight| {
+                let owned = if is_flight {
+                    pool.make_flight(me, 8, &[])
+                } else {
+                    pool.allocate(me, 7, 100)
+                };
+                pool.carry(&owned.expect("room"), slot(position)).expect("ours");
+            };
+            for flights in [[false, false], [true, false], [false, true]] {
+                let told = flights.contains(&true);
+                flights.iter().for_each(|&is_flight| put(3, is_flight));
+                put(4, false);
+                assert_eq!(pool.sweep(me, |carrier| carrier == slot(4), nothing), (2, told));
+                flights.iter().for_each(|&is_flight| put(3, is_flight));
+                assert_eq!(pool.discard_all(me.owner(), |at| at == slot(3), nothing), told);
+                assert_eq!(pool.blocks_in_use(), 1, "that of the other message");
+                assert!(!pool.discard_all(me.owner(), |_| true, nothing));
+                assert_eq!(pool.blocks_in_use(), 0);
+            }
+        });
+    }
+
+    /// The hint may be wrong after a death. A sweep counts anew.
+    #[test]
+    fn kept_pages_are_counted_by_a_sweep_and_can_be_given_back() {
+        with_pool(|pool, me, _| {
+            let kept = || pool.heap_words().expect("mapped").kept.load(Ordering::Relaxed);
+            let [large, used, small] =
+                [100_000, 100_000, 100].map(|len| pool.allocate(me, 7, len).expect("room"));
+            pool.give_back(&large);
+            pool.give_back(&small);
+            assert_eq!(kept(), 102_400);
+            pool.heap_words().expect("mapped").kept.store(5, Ordering::Relaxed);
+            assert_eq!(pool.sweep(me, |_| true, nothing), (0, false));
+            assert_eq!(kept(), 102_400);
+            assert_eq!((pool.give_kept(me), kept()), (1, 0));
+            assert_eq!((pool.give_kept(me), pool.blocks_in_use()), (0, 1));
+            let pages = |block: &Owned| pool.header(block.id).expect("a block").pages();
+            assert_eq!((pages(&large), pages(&used)), (0, 25));
+            assert_ne!(pages(&small), 0);
+        });
+    }
+
+    #[test]
+    fn a_hint_says_how_many_pages_free_blocks_have() {
+        with_pool(|pool, me, _| {
+            let kept = || pool.heap_words().expect("mapped").kept.load(Ordering::Relaxed);
+            let pages = |block: &Owned| pool.header(block.id).expect("a block").pages();
+            // The smallest that keeps any, and all of it.
+            let whole = pool.allocate(me, 7, PUNCH_FROM).expect("room");
+            pool.give_back(&whole);
+            assert_eq!((pages(&whole), kept()), (16, PUNCH_FROM));
+            let again = pool.allocate(me, 7, PUNCH_FROM).expect("room");
+            assert_eq!((again.id, kept()), (whole.id, 0), "it has its pages already");
+            // An eighth of the budget at most: 512 KiB.
+            let two = [0, 1].map(|_| pool.allocate(me, 7, 300_000).expect("room"));
+            two.iter().for_each(|block| pool.give_back(block));
+            assert_eq!((kept(), pages(&two[0]), pages(&two[1])), (74 * PAGE, 74, 0));
+        });
+    }
+
+    #[test]
+    fn only_a_shared_block_of_its_generation_is_there() {
+        with_pool(|pool, me, _| {
+            let owned = pool.allocate(me, 7, 100).expect("room");
+            assert!(pool.shared(owned.id, owned.generation()).is_none());
+            assert!(pool.share(&owned, me));
+            assert!(pool.shared(owned.id, owned.generation()).is_some());
+            assert!(pool.shared(owned.id, owned.generation() + 1).is_none());
+        });
+    }
+
+    /// What its flights held is looked at by the caller, who must be told.
+    #[test]
+    fn flights_of_the_dead_are_told() {
+        with_pool(|pool, me, dead| {
+            for flights in [0, 1, 2] {
+                for _ in 0..flights {
+                    pool.make_flight(dead, 8, &[]).expect("room");
+                }
+                pool.allocate(dead, 7, 100).expect("room");
+                let told = pool.clear(dead, me, |_| false, nothing, nothing, nothing);
+                assert_eq!((told, pool.blocks_in_use()), (flights > 0, 0), "{flights}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_dead_process_owned_and_held_is_given_back_and_nothing_else() {
+        with_pool(|pool, me, dead| {
+            let [mine, owned, taken, shared, alone, bare] =
+                [(me, 1), (dead, 2), (dead, 3), (dead, 4), (dead, 5), (me, 6)]
+                    .map(|(owner, kind)| pool.allocate(owner, kind, 100).expect("room"));
+            let carried = pool.carry(&taken, slot(3)).expect("a message");
+            assert!(pool.take(carried, slot(3), dead.owner()).is_some());
+            for block in [&shared, &alone] {
+                assert!(pool.share(block, dead));
+            }
+            assert!(pool.attach(shared.id, shared.generation(), me, nothing).is_some());
+            // Set for a moment, in blocks that had become others.
+            for block in [&mine, &bare] {
+                pool.header(block.id).expect("a block").holders.insert(dead.index());
+            }
+            let carried_bare = pool.carry(&bare, slot(4)).expect("ours");
+            let (recovered, emptied) = (Cell::new(0), Cell::new(0));
+            let later = pool.clear(
+                dead,
+                me,
+                |carrier| carrier == slot(3),
+                |attached| recovered.set(recovered.get() * 10 + attached.kind),
+                |attached| emptied.set(emptied.get() * 10 + attached.kind),
+                nothing,
+            );
+            assert!(!later);
+            assert_eq!((recovered.get(), emptied.get()), (45, 5));
+            assert!(pool.owned(owned.id, owned.generation(), dead.owner()).is_none());
+            assert!(pool.owned(mine.id, mine.generation(), me.owner()).is_some());
+            assert!(pool.carried(carried, slot(3)).is_some(), "back in its message");
+            assert!(pool.carried(carried_bare, slot(4)).is_some());
+            for block in [&mine, &bare, &shared] {
+                assert!(!pool.is_holder(block.id, dead));
+            }
+            assert_eq!(pool.blocks_in_use(), 4);
+        });
+    }
 }

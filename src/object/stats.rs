@@ -275,10 +275,20 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_an_event_count_against_the_budget() {
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let _event = crate::Event::new_in(&segment).expect("an event");
+        let bytes = segment.stats().expect("mapped").kinds["event"].bytes;
+        assert!(bytes >= 8, "{bytes} bytes");
+    }
+
+    #[test]
     fn pages_of_large_free_blocks_are_counted() {
         let segment = Segment::create(1 << 22).expect("a segment");
         let queue = ByteQueue::with_capacity_in(&segment, 1).expect("a queue");
-        drop(queue.loan(100_000).expect("room"));
+        let [free, small, used] = [100_000, 300, 100_000].map(|len| queue.loan(len).expect("room"));
+        assert_eq!(format!("{used:?}"), "Loan { len: 100000, .. }");
+        drop((free, small));
         assert_eq!(segment.stats().expect("mapped").kept, 102_400);
     }
 

@@ -573,6 +573,22 @@ mod tests {
     }
 
     #[test]
+    fn only_a_disconnected_end_is_called_so() {
+        assert!(SendError::<_>::Disconnected(0).is_disconnected());
+        assert!(TrySendError::<_>::Disconnected(0).is_disconnected());
+        assert!(SendTimeoutError::<_>::Disconnected(0).is_disconnected());
+        assert!(RecvError::<Never>::Disconnected.is_disconnected());
+        assert!(TryRecvError::<Never>::Disconnected.is_disconnected());
+        assert!(RecvTimeoutError::<Never>::Disconnected.is_disconnected());
+        assert!(!SendError::<_>::Closed(0).is_disconnected());
+        assert!(!TrySendError::<_>::Full(0).is_disconnected());
+        assert!(!SendTimeoutError::<_>::Timeout(0).is_disconnected());
+        assert!(!RecvError::<Never>::Closed.is_disconnected());
+        assert!(!TryRecvError::<Never>::Empty.is_disconnected());
+        assert!(!RecvTimeoutError::<Never>::Timeout.is_disconnected());
+    }
+
+    #[test]
     fn the_value_comes_back() {
         let closed: SendError<Opaque> = Stop::<Never>::Closed.with(Opaque(1));
         assert_eq!(closed.into_inner().0, 1);

@@ -1,6 +1,8 @@
 //! The ring within one process: threads instead of processes.
 
 use super::*;
+use crate::heap::{BlockId, Pool};
+use crate::primitive::{AtomicU64, Ordering};
 
 #[test]
 fn what_is_sent_is_received_in_order() {
@@ -208,6 +210,31 @@ fn an_end_that_stands_by_learns_that_nothing_comes_any_more() {
     assert_eq!(receiver.recv(), Ok(1));
     assert!(is_over(&mut spare));
     assert!(is_over(&mut receiver));
+}
+
+/// It would try for ever to take the role from nobody.
+#[test]
+fn a_role_that_somebody_has_written_over_is_corrupt() {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let (sender, mut receiver) = ring_in::<u8>(&segment, 1).expect("a ring");
+    let mut spare = sender.standby().expect("another end");
+    let handle = sender.handle();
+    let region = segment.mapping().region().expect("mapped");
+    let id = BlockId::from_bits(handle.block).expect("a block");
+    let ring = Pool::new(segment.mapping(), region).shared(id, handle.generation as u32);
+    // Behind the geometry and the number of messages.
+    let role: &AtomicU64 = region.at(ring.expect("a ring").offset + 128 + 8).expect("mapped");
+    let before = role.load(Ordering::Relaxed);
+    for bits in [7, u64::MAX, 1 << 62] {
+        role.store(bits, Ordering::Relaxed);
+        let refused = spare.try_send(7);
+        assert_eq!(refused, Err(TrySendError::Broken(7, Fault::Corrupt)), "{bits:#x}");
+    }
+    role.store(before, Ordering::Relaxed);
+    assert_eq!(spare.try_send(7), Err(TrySendError::Full(7)), "it stands by");
+    drop(sender);
+    assert_eq!(spare.try_send(7), Ok(()));
+    assert_eq!(receiver.recv(), Ok(7));
 }
 
 #[test]

@@ -361,6 +361,29 @@ fn what_the_parent_cannot_reach_cannot_be_returned() {
     }
 }
 
+/// Only what was there at the fork goes to the child.
+#[apply(test)]
+fn a_box_that_a_captured_value_makes_when_dropped_is_freed() {
+    struct Maker(Segment);
+    impl Drop for Maker {
+        fn drop(&mut self) {
+            drop(ShmBox::new_in(&self.0, 7_u64).expect("room"));
+        }
+    }
+
+    let segment = segment(1);
+    drop(frame(&segment, 1, 10));
+    let maker = Maker(segment.clone());
+    let child = child_that(move || {
+        let _captured = &maker;
+        common::sleep_for_ever()
+    });
+    assert_eq!(in_use(&segment), 0);
+    kill(&child);
+    assert!(child.join().is_err());
+    assert_eq!(in_use(&segment), 0);
+}
+
 #[apply(test)]
 fn a_captured_box_is_the_childs() {
     let segment = segment(8);

@@ -238,17 +238,20 @@ fn an_event_travels_by_its_name() {
 /// A child that no library knows of attaches at its first use, whatever that is.
 #[apply(test)]
 fn a_child_forked_by_other_code_uses_the_event() {
-    let uses: [fn(&Event); 6] = [
-        |event| event.set().expect("attaches"),
-        |event| event.clear().expect("attaches"),
-        |event| assert_eq!(event.is_set(), Ok(true)),
-        |event| assert_eq!(event.try_wait(), Ok(())),
-        |event| assert_eq!(event.wait(), Ok(())),
-        |event| assert_eq!(Event::wait_any(&[event]), Ok(0)),
+    let uses: [(bool, fn(&Event)); 7] = [
+        (true, |event| event.set().expect("attaches")),
+        (true, |event| event.clear().expect("attaches")),
+        (true, |event| assert_eq!(event.is_set(), Ok(true))),
+        (false, |event| assert_eq!(event.is_set(), Ok(false))),
+        (true, |event| assert_eq!(event.try_wait(), Ok(()))),
+        (true, |event| assert_eq!(event.wait(), Ok(()))),
+        (true, |event| assert_eq!(Event::wait_any(&[event]), Ok(0))),
     ];
-    for act in uses {
+    for (is_set, act) in uses {
         let event = manual();
-        event.set().expect("ours");
+        if is_set {
+            event.set().expect("ours");
+        }
         #[expect(unsafe_code, reason = "no library may learn of this fork")]
         // SAFETY: this process has one thread.
         let pid = unsafe { libc::fork() };

@@ -1,6 +1,7 @@
 //! The ends of a ring with one sender and one receiver in several processes: who is told that the
 //! other side is gone, and who succeeds it.
 
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -276,4 +277,18 @@ fn a_ring_is_closed_for_the_other_process_too() {
     sender.close();
     assert_eq!(sender.send(6), Err(SendError::Closed(6)));
     assert_eq!(child.join().expect("well"), [1, 2, 3, 4, 5]);
+}
+
+/// A process that other code made, and that comes to use its copies when the ring is gone.
+#[apply(test)]
+fn a_raw_fork_learns_that_the_ring_is_gone() {
+    let (sender, receiver) = ring(4);
+    let (mut told, mut tell) = std::io::pipe().expect("a pipe");
+    // This process drops what the closure has.
+    let child = raw::fork(move || {
+        told.read_exact(&mut [0]).expect("the parent tells");
+        assert!(sender.is_disconnected() && receiver.is_disconnected());
+    });
+    tell.write_all(&[0]).expect("the child listens");
+    child.join();
 }

@@ -1,7 +1,8 @@
 //! Messages of any length and values of any type, within one process.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -272,6 +273,84 @@ impl Serialize for Stubborn {
     fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("not me"))
     }
+}
+
+/// Is shorter each time it is encoded.
+#[derive(Debug)]
+struct Fickle(Cell<usize>);
+
+impl Serialize for Fickle {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let len = self.0.get();
+        self.0.set(len - 1);
+        serializer.serialize_bytes(&vec![7; len])
+    }
+}
+
+impl<'de> Deserialize<'de> for Fickle {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Fickle, D::Error> {
+        Ok(Fickle(Cell::new(<&[u8]>::deserialize(deserializer)?.len())))
+    }
+}
+
+#[test]
+fn a_value_whose_length_changes_is_not_sent() {
+    let segment = segment();
+    let queue = ObjectQueue::with_capacity_in(&segment, 1).expect("a queue");
+    let error = queue.send(Fickle(Cell::new(10_000))).expect_err("it changes");
+    let SendError::Rejected(_, EncodeError::Encode(why)) = error else { panic!("{error}") };
+    assert!(why.contains("its length changes"), "{why}");
+    assert!(queue.is_empty());
+    assert_eq!(segment.blocks_in_use(), 1);
+}
+
+const SHORT: Duration = Duration::from_millis(20);
+
+#[test]
+fn a_queue_of_bytes_says_how_it_is() {
+    let queue = ByteQueue::with_capacity(3).expect("a queue");
+    let now = || (queue.capacity(), queue.len(), queue.is_full(), queue.is_closed());
+    assert_eq!(now(), (3, 0, false, false));
+    queue.send_deadline(&[1], Instant::now() + SHORT).expect("room");
+    let loan = queue.loan(300).expect("room");
+    loan.send_deadline(Instant::now() + SHORT).expect("room");
+    assert_eq!(now(), (3, 2, false, false));
+    queue.send(&[3; 500]).expect("room");
+    assert_eq!(now(), (3, 3, true, false));
+    let late = queue.send_deadline(&[4], Instant::now());
+    assert!(matches!(late, Err(SendTimeoutError::Timeout(()))));
+    let late = queue.loan(300).expect("room").send_deadline(Instant::now());
+    assert!(matches!(late, Err(SendTimeoutError::Timeout(_))));
+    queue.close();
+    assert_eq!(now(), (3, 3, true, true));
+    let printed = format!("{queue:?}");
+    assert!(printed.starts_with("ByteQueue {") && printed.contains("len: 3"), "{printed}");
+    let mut iter = queue.iter();
+    assert_eq!(iter.end(), None);
+    let messages: Vec<String> = iter.by_ref().map(|message| format!("{message:?}")).collect();
+    for (message, len) in messages.iter().zip([1, 300, 500]) {
+        assert!(message.contains(&format!("len: {len},")), "{message}");
+    }
+    assert_eq!((messages.len(), iter.end()), (3, Some(RecvError::Closed)));
+}
+
+#[test]
+fn a_queue_of_objects_says_how_it_is() {
+    let queue = ObjectQueue::<String>::with_capacity(2).expect("a queue");
+    let now = || (queue.capacity(), queue.len(), queue.is_full(), queue.is_closed());
+    assert_eq!(now(), (2, 0, false, false));
+    queue.send_deadline("a".into(), Instant::now() + SHORT).expect("room");
+    assert_eq!(now(), (2, 1, false, false));
+    queue.send("b".into()).expect("room");
+    assert_eq!(now(), (2, 2, true, false));
+    let late = queue.send_deadline("c".into(), Instant::now());
+    assert!(matches!(late, Err(SendTimeoutError::Timeout(back)) if back == "c"));
+    queue.close();
+    assert_eq!(now(), (2, 2, true, true));
+    let printed = format!("{queue:?}");
+    assert!(printed.starts_with("ObjectQueue {") && printed.contains("len: 2"), "{printed}");
+    let error = DecodeError { bytes: vec![7; 3], cause: "a reason".to_owned() };
+    assert_eq!(format!("{error:?}"), error.to_string());
 }
 
 #[test]
