@@ -238,7 +238,8 @@ fn an_event_travels_by_its_name() {
 /// A child that no library knows of attaches at its first use, whatever that is.
 #[apply(test)]
 fn a_child_forked_by_other_code_uses_the_event() {
-    let uses: [(bool, fn(&Event)); 7] = [
+    type Use = fn(&Event);
+    let uses: [(bool, Use); 7] = [
         (true, |event| event.set().expect("attaches")),
         (true, |event| event.clear().expect("attaches")),
         (true, |event| assert_eq!(event.is_set(), Ok(true))),
