@@ -386,6 +386,10 @@ fn receive_mistaken(len: u64) -> Result<Cargo, TryRecvError> {
     let received = queue.try_recv_ref()?;
     let position = received.claim().position().to_bits();
     let cargo = Cargo::of_envelope(&received);
+    // It does say where it may leave them: that mistake is another one.
+    with(world::me(), |mapping, region, me| {
+        Pool::new(mapping, region).mark_everywhere(me.owner());
+    });
     drop(received);
     let Handle { block, generation, .. } = HANDLE;
     let taken = cargo.take(Carrier { block, generation: generation as u32, position });
@@ -639,10 +643,9 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
         (
             Setting {
                 deaths: 1,
-                there: 1,
                 reapers: 1,
                 mistake: Mistake::ReleasesFirst,
-                ..Setting::of(1, OnReceiverDeath::Drop, &[ReceivesOnce, ReceivesOnce])
+                ..Setting::of(1, OnReceiverDeath::Drop, &[Sends(1, 1), Receives])
             }
             .model(),
             "boxes, taken after the slot was released",

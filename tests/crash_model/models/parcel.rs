@@ -819,7 +819,7 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
         (
             of(Mistake::MarksLate, Setting { there: 1, ..one(&[ReceivesOnce]) }),
             "messages, given back by a receiver that has not said where it may leave them",
-            Some("memory is lost"),
+            Some("is left in state 3"),
         ),
         (
             of(Mistake::LooksNowhere, Setting { there: 1, reapers: 1, ..one(&[ReceivesOnce]) }),
