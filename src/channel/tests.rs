@@ -96,6 +96,24 @@ fn every_way_to_send_sends() {
     assert_eq!(iter.end(), Some(RecvError::Disconnected));
 }
 
+/// A block's bytes are what its last owner left there.
+#[test]
+fn a_new_channel_has_no_ends_but_its_own() {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    for len in (64..=8192).step_by(64) {
+        drop(crate::ShmBox::from_fn_in(&segment, len, |_| 0xff_u8).expect("room"));
+    }
+    let mut options = crate::QueueOptions::new();
+    options.capacity(1);
+    let (sender, receiver) = options.create_plain_channel_in::<u64>(&segment).expect("a channel");
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    drop(sender);
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
+    let (sender, receiver) = options.create_plain_channel_in::<u64>(&segment).expect("a channel");
+    drop(receiver);
+    assert_eq!(sender.try_send(1), Err(TrySendError::Disconnected(1)));
+}
+
 #[test]
 fn a_drop_wakes_those_who_wait() {
     let (sender, receiver) = bytes::channel(1).expect("a channel");

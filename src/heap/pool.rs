@@ -1109,10 +1109,9 @@ mod tests {
     fn kept_pages_are_counted_by_a_sweep_and_can_be_given_back() {
         with_pool(|pool, me, _| {
             let kept = || pool.heap_words().expect("mapped").kept.load(Ordering::Relaxed);
-            let [large, used, small] =
-                [100_000, 100_000, 100].map(|len| pool.allocate(me, 7, len).expect("room"));
-            pool.give_back(&large);
-            pool.give_back(&small);
+            let [large, used, medium, small] =
+                [100_000, 200_000, 5000, 100].map(|len| pool.allocate(me, 7, len).expect("room"));
+            [&large, &medium, &small].into_iter().for_each(|block| pool.give_back(block));
             assert_eq!(kept(), 102_400);
             pool.heap_words().expect("mapped").kept.store(5, Ordering::Relaxed);
             assert_eq!(pool.sweep(me, Cards::ALL, |_| true, nothing), (0, false));
@@ -1120,7 +1119,7 @@ mod tests {
             assert_eq!((pool.give_kept(me), kept()), (1, 0));
             assert_eq!((pool.give_kept(me), pool.blocks_in_use()), (0, 1));
             let pages = |block: &Owned| pool.header(block.id).expect("a block").pages();
-            assert_eq!((pages(&large), pages(&used)), (0, 25));
+            assert_eq!((pages(&large), pages(&used), pages(&medium)), (0, 49, 2));
             assert_ne!(pages(&small), 0);
         });
     }
@@ -1140,6 +1139,38 @@ mod tests {
             let two = [0, 1].map(|_| pool.allocate(me, 7, 300_000).expect("room"));
             two.iter().for_each(|block| pool.give_back(block));
             assert_eq!((kept(), pages(&two[0]), pages(&two[1])), (74 * PAGE, 74, 0));
+        });
+    }
+
+    #[test]
+    fn a_block_that_was_a_flight_is_none_in_its_next_life() {
+        with_pool(|pool, me, _| {
+            let flight = pool.make_flight(me, 8, &[]).expect("room");
+            pool.header(flight.id).expect("a block").let_fly();
+            pool.give_back(&flight);
+            let next = pool.allocate(me, 7, 0).expect("room");
+            let header = pool.header(next.id).expect("a block");
+            assert_eq!(next.id, flight.id);
+            assert!(!header.is_flight() && !header.may_fly());
+        });
+    }
+
+    /// Its bytes are the sender's, who may write anything.
+    #[test]
+    fn a_message_that_looks_like_a_flight_holds_nothing() {
+        with_pool(|pool, me, _| {
+            let object = pool.allocate(me, 7, 100).expect("room");
+            assert!(pool.share(&object, me));
+            let header = pool.header(object.id).expect("a block");
+            header.let_fly();
+            let message = pool.allocate(me, 8, 16).expect("room");
+            for (at, word) in [(0, object.id.to_bits()), (8, object.generation().into())] {
+                let place = pool.region().at::<AtomicU64>(message.offset + at).expect("mapped");
+                place.store(word, Ordering::Relaxed);
+            }
+            pool.carry(&message, slot(3)).expect("ours");
+            header.holders.remove(me.index());
+            assert_eq!((pool.free_unheld(me, nothing), pool.blocks_in_use()), (1, 1));
         });
     }
 

@@ -283,6 +283,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_owns_has_a_name() {
+        use crate::{ShmArc, ShmBox, ShmStr, ShmVec};
+
+        let segment = Segment::create(1 << 16).expect("a segment");
+        let _owned = (
+            ShmBox::new_in(&segment, 1_u8).expect("room"),
+            ShmBox::from_slice_in(&segment, &[1_u8]).expect("room"),
+            ShmVec::<u8>::with_capacity_in(&segment, 1).expect("room"),
+            ShmStr::new_in(&segment, "text").expect("room"),
+            ShmArc::new_in(&segment, 1_u8).expect("room"),
+            ShmArc::from_slice_in(&segment, &[1_u8]).expect("room"),
+        );
+        let kinds = segment.stats().expect("mapped").kinds;
+        let named: Vec<(&str, u64)> =
+            kinds.iter().map(|(name, usage)| (name.as_str(), usage.blocks)).collect();
+        assert_eq!(
+            named,
+            [
+                ("box", 1),
+                ("box of a slice, vector", 2),
+                ("shared slice", 1),
+                ("shared value", 1),
+                ("text", 1)
+            ]
+        );
+    }
+
+    #[test]
     fn pages_of_large_free_blocks_are_counted() {
         let segment = Segment::create(1 << 22).expect("a segment");
         let queue = ByteQueue::with_capacity_in(&segment, 1).expect("a queue");

@@ -345,7 +345,8 @@ impl<T: Transfer> Queue<T> {
     /// then `Closed`. Sleepers are woken. Closing twice changes nothing.
     ///
     /// A send that is under way in another process may still succeed. Its message is then received
-    /// before `Closed`.
+    /// before `Closed`. In a queue of one slot nobody can tell that while the last message is held
+    /// ([`Queue::recv_ref`]), so `Closed` comes after it is dropped.
     ///
     /// # Peer death
     /// A process killed inside this call has closed the queue or has not.

@@ -295,6 +295,12 @@ fn what_a_child_returns_is_its_parents() {
     let Moved(mut numbers) = numbers.expect("fork").join().expect("numbers");
     numbers.push(3).expect("room");
     assert_eq!((&*numbers, numbers.capacity()), (&[1, 2, 3][..], 3));
+    // As it is, without a wrapper.
+    let numbers = fork(|| {
+        let mut numbers = ShmVec::with_capacity(3).expect("room");
+        numbers.push(4_u8).map(|()| numbers).expect("room")
+    });
+    assert_eq!(*numbers.expect("fork").join().expect("numbers"), [4]);
 }
 
 #[apply(test)]

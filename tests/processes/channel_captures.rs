@@ -549,6 +549,25 @@ fn a_copy_that_is_dropped_in_a_raw_fork_does_not_enter_the_segment() {
     is_disconnected(&receiver);
 }
 
+/// The parent tells its child through a mapping which ends are the child's.
+#[apply(test)]
+fn a_fork_with_ends_leaves_no_mapping() {
+    let mappings = || std::fs::read_to_string("/proc/self/maps").expect("proc").lines().count();
+    let (sender, receiver) = pair(4);
+    let forks = |times| {
+        for _ in 0..times {
+            let theirs = sender.clone();
+            fork(move || drop(theirs)).expect("fork").join().expect("no panic");
+        }
+    };
+    forks(3);
+    let before = mappings();
+    forks(30);
+    assert!(mappings() < before + 15, "{before} before, {} after 30 forks", mappings());
+    drop(sender);
+    is_disconnected(&receiver);
+}
+
 /// A process that other code made, and that comes to use its copies when the channel is gone, hears
 /// the same from `is_disconnected` as from the operations.
 #[apply(test)]
