@@ -23,7 +23,7 @@ use crate::object::attempt::{self, Attempt, Blocked, Forever, Once, Stop, Until,
 use crate::object::block::MOST_ALIGN;
 use crate::object::block::lock::LockBlock;
 use crate::object::kind::Kind;
-use crate::object::place::{Object, Seat};
+use crate::object::place::{Object, Place, Seat};
 use crate::object::{CreateError, Handle, serial};
 use crate::peer::Fault;
 use crate::segment::{Segment, Shm};
@@ -275,42 +275,61 @@ impl<T: Shm> Lock<T> {
         self.take_to_repair(Deadline::at(deadline))
     }
 
-    /// The common case ends here; see `queue::shared`.
+    /// The common case ends here; see `queue::shared`. The guard is made in one place and from
+    /// registers: one that the slow path had written would be built in memory each time.
     #[inline(always)]
     fn take<U: Until, E: From<Stop<U::Late, LockError>>>(
         &self,
         until: U,
     ) -> Result<LockGuard<'_, T>, E> {
-        if let Some(place) = self.shared.object.known()
+        let (place, locked) = if let Some(place) = self.shared.object.known()
             && let Some(locked) = lock_free(place.seat())
         {
-            // INVARIANT: the word names us now.
-            return Ok(LockGuard::new(place, locked, LockState::Clean));
-        }
-        self.take_slowly(until)
+            (place, locked)
+        } else {
+            match self.take_slowly(until) {
+                Taken::Yes(place, locked) => (place, locked),
+                Taken::Late(late) => return Err(E::from(Stop::Late(late))),
+                Taken::Unclean(state) => return Err(E::from(Stop::Final(unclean(state)))),
+                Taken::WouldDeadlock => {
+                    return Err(E::from(Stop::Final(LockError::WouldDeadlock)));
+                }
+                Taken::Broken(fault) => {
+                    return Err(E::from(Stop::Final(LockError::Broken(*fault))));
+                }
+            }
+        };
+        // INVARIANT: the word names us now.
+        Ok(LockGuard::new(place, locked, LockState::Clean))
     }
 
     #[cold]
     #[inline(never)]
-    fn take_slowly<U: Until, E: From<Stop<U::Late, LockError>>>(
-        &self,
-        until: U,
-    ) -> Result<LockGuard<'_, T>, E> {
-        Ok(self.take_in_turn(until, false)?)
+    fn take_slowly<U: Until>(&self, until: U) -> Taken<'_, T, U::Late> {
+        match self.take_in_turn(until, false) {
+            Ok((place, locked, _)) => Taken::Yes(place, locked),
+            Err(Stop::Late(late)) => Taken::Late(late),
+            Err(Stop::Final(LockError::OwnerDied)) => Taken::Unclean(LockState::OwnerDied),
+            Err(Stop::Final(LockError::Poisoned)) => Taken::Unclean(LockState::Poisoned),
+            Err(Stop::Final(LockError::WouldDeadlock)) => Taken::WouldDeadlock,
+            Err(Stop::Final(LockError::Broken(fault))) => Taken::Broken(Box::new(fault)),
+        }
     }
 
     fn take_to_repair<U: Until, E: From<Stop<U::Late, LockError>>>(
         &self,
         until: U,
     ) -> Result<RecoveryGuard<'_, T>, E> {
-        Ok(RecoveryGuard::new(self.take_in_turn(until, true)?))
+        let (place, locked, state) = self.take_in_turn(until, true)?;
+        // INVARIANT: the word names us now.
+        Ok(RecoveryGuard::new(LockGuard::new(place, locked, state)))
     }
 
     fn take_in_turn<U: Until>(
         &self,
         until: U,
         to_repair: bool,
-    ) -> Result<LockGuard<'_, T>, Stop<U::Late, LockError>> {
+    ) -> Result<(&Place<LockBlock<T>>, Locked, LockState), Stop<U::Late, LockError>> {
         let Shared { object, waiting } = &*self.shared;
         let broken = |fault| Stop::Final(LockError::Broken(fault));
         let place = object.enter().map_err(broken)?;
@@ -325,8 +344,24 @@ impl<T: Shm> Lock<T> {
             }
         };
         let (locked, state) = taken.map_err(Stop::Final)?;
-        // INVARIANT: the word names us now.
-        Ok(LockGuard::new(place, locked, state))
+        Ok((place, locked, state))
+    }
+}
+
+/// How the slow path ended, in two registers.
+enum Taken<'a, T: Shm, L> {
+    Yes(&'a Place<LockBlock<T>>, Locked),
+    Late(L),
+    Unclean(LockState),
+    WouldDeadlock,
+    Broken(Box<Fault>),
+}
+
+/// Why a lock in this state is refused.
+fn unclean(state: LockState) -> LockError {
+    match state {
+        LockState::OwnerDied => LockError::OwnerDied,
+        LockState::Clean | LockState::Poisoned => LockError::Poisoned,
     }
 }
 
