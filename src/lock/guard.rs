@@ -87,6 +87,7 @@ impl<T: Shm> Drop for LockGuard<'_, T> {
             return unlock_unusually(self.place, self.leaves, self.was_panicking);
         }
         let seat = self.place.seat();
+        seat.block.turns().add();
         seat.block.lock().unlock(LockState::Clean);
         seat.event(seat.block.freed()).notify_one();
     }

@@ -101,14 +101,6 @@ pub struct Lock<T: Shm> {
     wait: Wait,
 }
 
-/// The longest pause between two looks of a thread that waits for the lock, in rounds of spinning.
-/// Each look takes the cache line from an owner that is about to unlock, and a look that finds the
-/// lock free takes the lock away, too. Two processes that did nothing but lock came to 11 million
-/// turns a second with a look in every round, and to 34 million with this pause (a Xeon, family 6
-/// model 207). The pause doubles up to this length, so a waiter waits at most twice as long as it
-/// must.
-const MOST_PACE: u32 = 256;
-
 /// What all handles of a lock in a process share.
 struct Shared<T: Shm> {
     object: Object<LockBlock<T>>,
@@ -149,7 +141,7 @@ impl<T: Shm> Lock<T> {
     }
 
     fn from_object(object: Object<LockBlock<T>>) -> Lock<T> {
-        let waiting = Waiting::new(Patience::with_pace(1, MOST_PACE));
+        let waiting = Waiting::new(Patience::for_lock());
         Lock { shared: Arc::new(Shared { object, waiting }), wait: Wait::default() }
     }
 
@@ -329,12 +321,13 @@ impl<T: Shm> Lock<T> {
         &self,
         until: U,
         to_repair: bool,
-    ) -> Result<(&Place<LockBlock<T>>, Locked, LockState), Stop<U::Late, LockError>> {
+    ) -> Result<Won<'_, T>, Stop<U::Late, LockError>> {
         let Shared { object, waiting } = &*self.shared;
         let broken = |fault| Stop::Final(LockError::Broken(fault));
         let place = object.enter().map_err(broken)?;
         let seat = place.seat();
-        let mut taking = Taking { seat, to_repair };
+        let uncounted = if waiting.patience.is_crowded() { 0 } else { UNCOUNTED_LOOKS };
+        let mut taking = Taking { seat, to_repair, uncounted, counts: false };
         let taken = match taking.attempt(false) {
             Ok(taken) => taken,
             Err(blocked) => {
@@ -347,6 +340,9 @@ impl<T: Shm> Lock<T> {
         Ok((place, locked, state))
     }
 }
+
+/// A lock that was taken, and the state of its value.
+type Won<'a, T> = (&'a Place<LockBlock<T>>, Locked, LockState);
 
 /// How the slow path ended, in two registers.
 enum Taken<'a, T: Shm, L> {
@@ -365,10 +361,30 @@ fn unclean(state: LockState) -> LockError {
     }
 }
 
+/// So many looks of a wait leave the owners' turns uncounted, unless the lock is crowded already. To
+/// begin a count is to write to the owner's cache line, which a short wait is not worth.
+const UNCOUNTED_LOOKS: u32 = 2;
+
 /// Takes a lock that was not both free and clean.
 struct Taking<T: Shm> {
     seat: Seat<LockBlock<T>>,
     to_repair: bool,
+    /// Looks before the owners' turns are counted.
+    uncounted: u32,
+    /// Whether the last look began a count.
+    counts: bool,
+}
+
+impl<T: Shm> Taking<T> {
+    /// The owners' turns since the last look, if they were counted. Has them counted from now on.
+    fn turns(&mut self) -> Option<u32> {
+        if self.uncounted > 0 {
+            self.uncounted -= 1;
+            return None;
+        }
+        let turns = self.seat.block.turns().take();
+        std::mem::replace(&mut self.counts, true).then_some(turns)
+    }
 }
 
 impl<T: Shm> Attempt for Taking<T> {
@@ -385,7 +401,10 @@ impl<T: Shm> Attempt for Taking<T> {
         };
         match taken {
             Ok(taken) => Ok(Ok(taken)),
-            Err(Refused::Held(held)) => Err(Blocked::Behind(held)),
+            Err(Refused::Held(held)) => Err(match self.turns() {
+                Some(turns) => Blocked::InTurn(held, turns),
+                None => Blocked::Behind(held),
+            }),
             Err(Refused::Unclean(LockState::OwnerDied)) => Ok(Err(LockError::OwnerDied)),
             Err(Refused::Unclean(_)) => Ok(Err(LockError::Poisoned)),
             Err(Refused::WouldDeadlock) => Ok(Err(LockError::WouldDeadlock)),

@@ -154,6 +154,8 @@ pub(crate) enum Blocked<H> {
     Living,
     /// The owner of something, which was seen in this state.
     Behind(H),
+    /// As [`Blocked::Behind`], the owner of a lock that was taken so often since the last look.
+    InTurn(H, u32),
 }
 
 /// An operation on an object, as a series of tries.
@@ -252,7 +254,7 @@ fn try_once<B: Block, A: Attempt>(
 ) -> Result<A::Done, Blocked<A::Held>> {
     loop {
         let held = match attempt.attempt(look) {
-            Err(Blocked::Behind(held)) if look => held,
+            Err(Blocked::Behind(held) | Blocked::InTurn(held, _)) if look => held,
             other => return other,
         };
         if !object.is_dead(A::owner(held)) {
@@ -269,6 +271,7 @@ impl<H> From<Blocked<H>> for Obstacle {
         match blocked {
             Blocked::Nobody | Blocked::Perhaps => Obstacle::Nobody,
             Blocked::Living | Blocked::Behind(_) => Obstacle::Owner,
+            Blocked::InTurn(_, turns) => Obstacle::Turns(turns),
         }
     }
 }

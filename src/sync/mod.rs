@@ -5,6 +5,7 @@
 //! - [`event`]: an eventcount, to sleep until something may have changed.
 //! - [`flag`]: a word that is set, cleared and waited for.
 //! - [`lock`]: a word that names its owner.
+//! - [`turns`]: how often a lock is taken, counted for a waiter.
 //! - [`seqlock`]: a value that is read while it is written.
 
 pub(crate) mod event;
@@ -12,6 +13,7 @@ pub(crate) mod flag;
 pub(crate) mod lock;
 pub(crate) mod seqlock;
 pub(crate) mod spin;
+pub(crate) mod turns;
 pub(crate) mod wait;
 
 #[cfg(not(loom))]

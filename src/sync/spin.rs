@@ -37,6 +37,15 @@ const STREAM_PAUSE: u32 = 64;
 /// some 150 messages. On other processors a round takes another time.
 const MOST_PACE: u64 = 64;
 
+/// Rounds between looks of a waiter at a crowded lock, at first and at most: 3 to 12 microseconds
+/// on an EPYC, family 25 model 17, where a round took 24 ns. A lock is crowded if its owners take
+/// it at least once in a round. That is less time than its cache line takes to another processor,
+/// so all of them together are fastest while one of them keeps the line. A waiter then leaves an
+/// owner alone for a while, and yields its processor, as the owner may need that one.
+const CROWDED_PACE: (u32, u32) = (128, 512);
+/// What a look itself takes at most, in rounds: owners go on meanwhile.
+const LOOK: u32 = 16;
+
 /// Rounds of spinning between checks whether the owner is alive.
 const SPIN_BLOCK: u32 = 1 << 14;
 
@@ -45,12 +54,14 @@ const SPIN_BLOCK: u32 = 1 << 14;
 pub(crate) struct Patience {
     rounds: AtomicU32,
     waits: AtomicU32,
-    /// Rounds between looks: at first and at most. They double in between.
+    /// Rounds between looks, at first and at most, unless a lock is crowded. They double in between.
     pace: (u32, u32),
     /// Number of short waits in a row, up to [`SHORT_WAITS`], which means a stream.
     short_waits: AtomicU32,
     /// Whether it pauses in a stream to let messages come together.
     pauses_in_stream: bool,
+    /// 1 while the lock is crowded.
+    crowded: AtomicU32,
 }
 
 impl Patience {
@@ -70,7 +81,18 @@ impl Patience {
             pace,
             short_waits: zero(),
             pauses_in_stream: false,
+            crowded: zero(),
         }
+    }
+
+    /// For a waiter at a lock, which takes the cache line from the owner by each look, and the lock
+    /// as well if it finds it free. The pause doubles, so a waiter waits at most twice as long as it
+    /// must. Two processes that did nothing but lock came to 11 million turns a second with a look
+    /// in every round, and to 34 million with this pace (a Xeon, family 6 model 207).
+    ///
+    /// See [`CROWDED_PACE`] for a lock that its owner takes again and again.
+    pub(crate) fn for_lock() -> Patience {
+        Patience::with_pace(1, 256)
     }
 
     /// For a sender that waits for one of `capacity` slots. It lets receivers free many slots, but
@@ -122,9 +144,30 @@ impl Patience {
         }
     }
 
+    /// Whether the lock goes round faster than its cache line.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed) != 0
+    }
+
+    /// Judges a lock that was taken so often between two looks, with this pause between them.
+    fn judge_crowd(&self, pause: u32, turns: u32) -> bool {
+        let was_crowded = self.is_crowded();
+        let enough = if was_crowded { pause } else { pause + LOOK };
+        let is_crowded = turns > enough;
+        if is_crowded != was_crowded {
+            self.crowded.store(u32::from(is_crowded), Ordering::Relaxed);
+        }
+        is_crowded
+    }
+
+    /// Rounds between looks: at first and at most.
+    fn pace(&self, is_crowded: bool) -> (u32, u32) {
+        if is_crowded { CROWDED_PACE } else { self.pace }
+    }
+
     /// Rounds before the first look of a wait.
     fn first_pause(&self) -> u32 {
-        let (first, _) = self.pace;
+        let (first, _) = self.pace(self.is_crowded());
         if self.is_in_stream() { first.max(STREAM_PAUSE) } else { first }
     }
 
@@ -159,6 +202,11 @@ impl Patience {
     }
 }
 
+/// Rounds that a crowded lock is worth: it is free again and again.
+fn least_rounds(wait: Wait, is_crowded: bool) -> u32 {
+    if is_crowded && wait != Wait::Sleep { SPIN_MOST } else { 0 }
+}
+
 /// Tries for as long as `wait` and `patience` say, or until the deadline.
 pub(crate) fn spin<R>(
     wait: Wait,
@@ -166,48 +214,67 @@ pub(crate) fn spin<R>(
     deadline: Deadline,
     attempt: &mut impl FnMut(bool) -> Result<R, Obstacle>,
 ) -> Option<R> {
-    let rounds = patience.rounds(wait);
-    let (mut pace, most) = patience.pace;
+    let mut is_crowded = patience.is_crowded();
+    let mut rounds = patience.rounds(wait).max(least_rounds(wait, is_crowded));
+    let (mut pace, mut most) = patience.pace(is_crowded);
     let mut pause = patience.first_pause();
     let mut round = 0;
     while round < rounds {
         for _ in 0..pause {
             spin_hint();
         }
+        if is_crowded {
+            // The owner may be waiting for this processor.
+            std::thread::yield_now();
+        }
         round += pause;
         let long = round % SPIN_BLOCK < pause;
-        if let Ok(result) = attempt(long) {
-            patience.ended(round);
-            // Only a waiter that may sleep instead learns how long to spin.
-            if wait == Wait::SpinThenSleep {
-                patience.helped(round);
+        match attempt(long) {
+            Ok(result) => {
+                patience.ended(round);
+                // Only a waiter that may sleep instead learns how long to spin.
+                if wait == Wait::SpinThenSleep {
+                    patience.helped(round);
+                }
+                return Some(result);
             }
-            return Some(result);
+            Err(Obstacle::Turns(turns)) => {
+                let was_crowded = is_crowded;
+                is_crowded = patience.judge_crowd(pause, turns);
+                if is_crowded != was_crowded {
+                    (pace, most) = patience.pace(is_crowded);
+                    rounds = rounds.max(least_rounds(wait, is_crowded));
+                }
+            }
+            Err(Obstacle::Nobody | Obstacle::Owner) => {}
         }
-        if wait == Wait::Spin {
-            // Spins without end, but looks at the clock and lets others run now and then.
-            if round % 64 < pause && deadline.passed() {
-                return None;
-            }
-            if long {
-                std::thread::yield_now();
-                patience.end_stream();
-                round = 0;
-            }
+        // Here the spinning may take long: without end, or as others run.
+        if (wait == Wait::Spin || is_crowded) && round % 64 < pause && deadline.passed() {
+            return None;
+        }
+        if wait == Wait::Spin && long {
+            std::thread::yield_now();
+            patience.end_stream();
+            round = 0;
         }
         pause = pace;
         pace = (pace * 2).min(most);
     }
     if wait == Wait::SpinThenSleep {
         patience.end_stream();
-        patience.did_not_help();
+        if !is_crowded {
+            patience.did_not_help();
+        }
     }
     None
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::sync::turns;
 
     /// A wait that is over at this look, counted from 1.
     fn wait(patience: &Patience, wait: Wait, over_at: u32) {
@@ -259,9 +326,53 @@ mod tests {
         }
     }
 
+    /// Looks in a wait at a lock that was taken so often between any two of them, and is never
+    /// free.
+    fn looks(patience: &Patience, wait: Wait, turns: u32) -> u32 {
+        let mut looks = 0;
+        let over = spin(wait, patience, Deadline::NEVER, &mut |_| {
+            looks += 1;
+            Err::<(), _>(Obstacle::Turns(turns))
+        });
+        assert_eq!(over, None);
+        looks
+    }
+
+    #[test]
+    fn a_waiter_at_a_crowded_lock_looks_seldom_and_does_not_learn_to_sleep() {
+        let patience = Patience::for_lock();
+        let (first, most) = CROWDED_PACE;
+        assert!(most + LOOK < turns::MOST, "a count can tell");
+        let calm = looks(&patience, Wait::SpinThenSleep, 1 + LOOK);
+        assert!(calm > SPIN_FIRST.ilog2(), "early looks");
+        assert_eq!(rounds(&patience), SPIN_FIRST / 2);
+        assert!(!patience.is_crowded());
+
+        looks(&patience, Wait::SpinThenSleep, turns::MOST);
+        assert!(patience.is_crowded());
+        let crowded = looks(&patience, Wait::SpinThenSleep, turns::MOST);
+        assert!((SPIN_MOST / most..=SPIN_MOST / first).contains(&crowded), "{crowded} looks");
+        assert_eq!(rounds(&patience), SPIN_FIRST / 2, "spinning is not given up");
+        assert_eq!(looks(&patience, Wait::Sleep, turns::MOST), 0);
+
+        looks(&patience, Wait::SpinThenSleep, 0);
+        assert!(!patience.is_crowded(), "an owner that keeps it");
+    }
+
+    #[test]
+    fn a_waiter_at_a_crowded_lock_sees_its_deadline_pass() {
+        let patience = Patience::for_lock();
+        let mut looks = 0;
+        let over = spin(Wait::Spin, &patience, Deadline::after(Duration::ZERO), &mut |_| {
+            looks += 1;
+            Err::<(), _>(Obstacle::Turns(turns::MOST))
+        });
+        assert_eq!((over, looks), (None, 2), "the first look finds it crowded");
+    }
+
     #[test]
     fn those_who_wait_for_space_or_a_lock_have_no_stream() {
-        for patience in [Patience::for_space(1), Patience::with_pace(1, 256)] {
+        for patience in [Patience::for_space(1), Patience::for_lock()] {
             (0..2 * SHORT_WAITS).for_each(|_| wait(&patience, Wait::Spin, 1));
             assert!(!patience.is_in_stream());
         }

@@ -45,6 +45,8 @@ pub(crate) enum Obstacle {
     Nobody,
     /// A slot or lock that some process has claimed.
     Owner,
+    /// The owner of a lock, which was taken so often since the last attempt.
+    Turns(u32),
 }
 
 /// Tries until `attempt` succeeds or the deadline has passed (`None`). In between it sleeps until
@@ -73,7 +75,7 @@ pub(crate) fn wait<R>(
         };
         let longest = match obstacle {
             Obstacle::Nobody => LONGEST_SLICE,
-            Obstacle::Owner => LONGEST_SLICE_BEHIND_OWNER,
+            Obstacle::Owner | Obstacle::Turns(_) => LONGEST_SLICE_BEHIND_OWNER,
         };
         let Some(time) = deadline.clip(slice.min(longest)) else {
             return attempt(true).ok();

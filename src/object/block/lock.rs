@@ -5,6 +5,7 @@
 //! offset  size  field
 //!      0     8  word   see `sync::lock`
 //!      8     4  freed  the event of the waiters
+//!     12     4  turns  how often the lock was taken, while a waiter wants to know
 //!     16     -  value  the owner's; behind padding if its alignment is more than 16
 //! ```
 //! Word, event and the start of the value share a cache line. Who takes the lock has that line
@@ -25,17 +26,20 @@ use crate::segment::Shm;
 use crate::segment::region::{Region, Shared};
 use crate::sync::event::Event;
 use crate::sync::lock::{Locked, RawLock};
+use crate::sync::turns::Turns;
 
 #[derive(Debug)]
 #[repr(C)]
 struct Words {
     word: RawLock,
     freed: Event,
+    turns: Turns,
 }
 
 const _: () = {
     assert!(core::mem::offset_of!(Words, word) == 0);
     assert!(core::mem::offset_of!(Words, freed) == 8);
+    assert!(core::mem::offset_of!(Words, turns) == 12);
 };
 
 // SAFETY: atomics, and padding that nobody reads.
@@ -75,6 +79,7 @@ impl<T: Shm> LockBlock<T> {
     pub(crate) fn build(&self, value: &T) {
         self.lock().reset();
         self.freed().reset();
+        self.turns().reset();
         // SAFETY: nobody else has the block yet.
         unsafe { self.payload().write(value) };
     }
@@ -94,6 +99,12 @@ impl<T: Shm> LockBlock<T> {
     #[inline]
     pub(crate) fn freed(&self) -> &Event {
         &self.words().freed
+    }
+
+    /// Counts the owners' turns for waiters.
+    #[inline]
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.words().turns
     }
 
     #[inline]

@@ -15,6 +15,7 @@ use crate::world::{self, Access, Fate, Local, Note};
 
 const WORD: usize = OBJECT as usize;
 const FREED: usize = OBJECT as usize + 8;
+const TURNS: usize = OBJECT as usize + 12;
 const VALUE: usize = OBJECT as usize + 128;
 
 /// A configuration.
@@ -256,6 +257,7 @@ impl Monitor for Watch {
         match offset {
             VALUE => format!("value {value}"),
             FREED => format!("freed {}+{}", value >> 3, value & 7),
+            TURNS => format!("turns {}", value as u32 as i32),
             _ => {
                 let held = owner(value).map_or("free".into(), |owner| format!("held by {owner}"));
                 let flags = [(1 << 1, " died"), (1, " poisoned")];
