@@ -168,18 +168,19 @@ impl<T: Shm> ShmBox<T> {
     /// assert_eq!(*counter, 42);
     /// # Ok::<(), offspring::CreateError>(())
     /// ```
+    #[inline]
     pub fn new(value: T) -> Result<ShmBox<T>, CreateError> {
-        ShmBox::new_in(&Segment::commons()?, value)
+        ShmBox::new_in(Segment::of_commons()?, value)
     }
 
     /// Puts `value` into a new box in `segment`.
     ///
     /// # Errors
     /// As [`ShmBox::new`].
+    #[inline]
     pub fn new_in(segment: &Segment, value: T) -> Result<ShmBox<T>, CreateError> {
-        let mut block = OwnedBlock::new(segment.mapping(), <T as sealed::Sealed>::kind(), 1)?;
-        block.values_mut()[0] = value;
-        Ok(ShmBox { block })
+        let kind = <T as sealed::Sealed>::kind();
+        Ok(ShmBox { block: OwnedBlock::of_value(segment.mapping(), kind, value)? })
     }
 }
 
@@ -196,7 +197,7 @@ impl<T: Shm> ShmBox<[T]> {
     /// # Ok::<(), offspring::CreateError>(())
     /// ```
     pub fn zeroed(len: usize) -> Result<ShmBox<[T]>, CreateError> {
-        ShmBox::zeroed_in(&Segment::commons()?, len)
+        ShmBox::zeroed_in(Segment::of_commons()?, len)
     }
 
     /// As [`ShmBox::zeroed`], in `segment`.
@@ -221,7 +222,7 @@ impl<T: Shm> ShmBox<[T]> {
     /// # Ok::<(), offspring::CreateError>(())
     /// ```
     pub fn from_slice(values: &[T]) -> Result<ShmBox<[T]>, CreateError> {
-        ShmBox::from_slice_in(&Segment::commons()?, values)
+        ShmBox::from_slice_in(Segment::of_commons()?, values)
     }
 
     /// As [`ShmBox::from_slice`], in `segment`.
@@ -246,7 +247,7 @@ impl<T: Shm> ShmBox<[T]> {
     /// # Ok::<(), offspring::CreateError>(())
     /// ```
     pub fn from_fn(len: usize, value: impl FnMut(usize) -> T) -> Result<ShmBox<[T]>, CreateError> {
-        ShmBox::from_fn_in(&Segment::commons()?, len, value)
+        ShmBox::from_fn_in(Segment::of_commons()?, len, value)
     }
 
     /// As [`ShmBox::from_fn`], in `segment`.

@@ -15,9 +15,7 @@ fn segment() -> Segment {
 }
 
 fn used(segment: &Segment) -> u64 {
-    let mapping = segment.mapping();
-    let pool = Pool::new(mapping, mapping.region().expect("mapped"));
-    mapping.layout().budget() - pool.available()
+    segment.stats().expect("mapped").charged
 }
 
 fn queue<T: Transfer>(segment: &Segment) -> Queue<T> {

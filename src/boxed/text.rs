@@ -42,7 +42,7 @@ impl ShmStr {
     /// # Errors
     /// As [`ShmBox::new`](crate::ShmBox::new).
     pub fn new(text: &str) -> Result<ShmStr, CreateError> {
-        ShmStr::new_in(&Segment::commons()?, text)
+        ShmStr::new_in(Segment::of_commons()?, text)
     }
 
     /// A copy of `text`, in `segment`.

@@ -47,7 +47,7 @@ impl<T: Shm> ShmVec<T> {
     /// # Errors
     /// As [`ShmBox::new`](crate::ShmBox::new).
     pub fn with_capacity(capacity: usize) -> Result<ShmVec<T>, CreateError> {
-        ShmVec::with_capacity_in(&Segment::commons()?, capacity)
+        ShmVec::with_capacity_in(Segment::of_commons()?, capacity)
     }
 
     /// An empty vector with room for `capacity` values, in `segment`.

@@ -11,13 +11,14 @@
 //!     32    24  carrier  the owner, before CARRIED: block, generation and inverted position of the
 //!                        slot; no position (0) in a free block and while the rest is written.
 //!                        A parent, before it passes the block to its child: no position, and
-//!                        the inverted number of the handle in place of the block
+//!                        the inverted age of the handle in place of the block
 //!     56     8  marks    the owner, or a holder: see `flight`
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
 //! word = generation:30 | state:3 | owner:31      while it is OWNED
 //!        generation:30 | state:3 | version:31    while it is SHARED
 //!        generation:30 | state:3 | 0:31          while it is CARRIED
+//!        generation:30 | state:3 | keeper:31     while it is CACHED
 //! ```
 //! # States
 //! ```text
@@ -27,6 +28,9 @@
 //!                               |     |                   |  ^                                          |
 //!                               |     +--send failed: CAS-+  +--taker dead, message is not: CAS---------+
 //!                               +--------- p dead: the reaper gives it back ----------------------------+
+//!
+//! OWNED(g, p) --kept: store-> CACHED(g+1, p) --taken by p: CAS-------------------------> OWNED(g+1, p)
+//!                                 +-----------room is needed, p dead or leaves: CAS---> OWNED(g+1, r) --> FREE(g+2)
 //! ```
 //! A block that is `OWNED` belongs to one process, which builds it up or tears it down. A block
 //! that is `SHARED` belongs to its holders. `version` counts attachments. A process that wants to
@@ -48,6 +52,11 @@
 //! says which block that is: for each other block that is `OWNED` it names a slot that is in a
 //! later lap, or none. Therefore the position is written first as `NOWHERE`, so that no mixture of
 //! an old carrier and a new one names a slot.
+//!
+//! A block that is `CACHED` is free, and its keeper takes it first ([`magazine`]). It belongs to
+//! nobody: whoever needs room may swap the word and make it his own.
+//!
+//! [`magazine`]: super::magazine
 //!
 //! A block that is part of what a child returns is `CARRIED` by its parent's entry in the peer
 //! table, in that generation, and names the child, too. It is stranded once the parent is gone.
@@ -77,6 +86,7 @@ const FREE: u64 = 0;
 const OWNED: u64 = 1;
 const SHARED: u64 = 2;
 const CARRIED: u64 = 3;
+const CACHED: u64 = 4;
 
 /// What a block's word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +99,8 @@ pub(crate) enum State {
     Shared,
     /// Part of a message.
     Carried,
+    /// Free, and at hand for this peer's next object. It still counts against the budget.
+    Cached(u32),
     /// A value that this crate never writes.
     Unknown,
 }
@@ -98,27 +110,32 @@ pub(crate) enum State {
 pub(crate) struct BlockWord(u64);
 
 impl BlockWord {
+    #[inline]
     pub(crate) fn generation(self) -> u32 {
         (self.0 >> GENERATION_SHIFT) as u32
     }
 
+    #[inline]
     pub(crate) fn state(self) -> State {
         match self.0 >> OWNER_BITS & ((1 << STATE_BITS) - 1) {
             FREE => State::Free,
             OWNED => State::Owned((self.0 & OWNER_MASK) as u32),
             SHARED => State::Shared,
             CARRIED => State::Carried,
+            CACHED => State::Cached((self.0 & OWNER_MASK) as u32),
             _ => State::Unknown,
         }
     }
 
     /// The same block in another state. If that is shared, its version is 0.
+    #[inline]
     fn with(self, state: State) -> BlockWord {
         let low = match state {
             State::Free | State::Unknown => FREE << OWNER_BITS,
             State::Owned(owner) => OWNED << OWNER_BITS | u64::from(owner) & OWNER_MASK,
             State::Shared => SHARED << OWNER_BITS,
             State::Carried => CARRIED << OWNER_BITS,
+            State::Cached(keeper) => CACHED << OWNER_BITS | u64::from(keeper) & OWNER_MASK,
         };
         BlockWord(self.0 >> GENERATION_SHIFT << GENERATION_SHIFT | low)
     }
@@ -128,6 +145,7 @@ impl BlockWord {
         BlockWord(self.0 & !VERSION_MASK | self.0.wrapping_add(1) & VERSION_MASK)
     }
 
+    #[inline]
     fn next_generation(self) -> BlockWord {
         BlockWord((self.0 >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT)
     }
@@ -172,11 +190,13 @@ impl Carrier {
 
 /// A number as it stands in the segment: with its inverse above it, except for the zero of fresh
 /// memory. For numbers that do harm if they are wrong.
+#[inline]
 pub(crate) fn twice(number: u64) -> u64 {
     if number == 0 { 0 } else { !number << 32 | number }
 }
 
 /// The number that [`twice`] made this word of; `None` if it never did.
+#[inline]
 pub(crate) fn once(word: u64) -> Option<u64> {
     let number = word & u64::from(u32::MAX);
     (word == twice(number)).then_some(number)
@@ -212,6 +232,7 @@ unsafe impl Shared for BlockHeader {}
 
 impl BlockHeader {
     /// The word now.
+    #[inline]
     pub(crate) fn load(&self) -> BlockWord {
         // Acquire pairs with the Release of every transition: a process that sees SHARED sees what
         // was built.
@@ -219,26 +240,27 @@ impl BlockHeader {
     }
 
     /// Makes `owner` the owner of the block, if its word is still `from`.
+    #[inline]
     pub(crate) fn own(&self, from: BlockWord, owner: u32) -> Option<BlockWord> {
         let owned = from.with(State::Owned(owner));
         self.advance(from, owned).then_some(owned)
     }
 
-    /// Makes a block another process's that this one owns: that of the copy of a handle which has
-    /// this number, not 0, and which no other handle in that process has.
-    pub(crate) fn pass(&self, owned: BlockWord, heir: u32, handle: u64) -> bool {
+    /// Makes a block another process's that this one owns: that of the copy of its handle, which is
+    /// of this age, not 0. No other handle in that process is of this block, generation and age.
+    pub(crate) fn pass(&self, owned: BlockWord, heir: u32, age: u64) -> bool {
         // In this order, as in `carry`. It may have been returned to this process by a child.
         self.carrier[2].store(NOWHERE, Ordering::Release);
-        self.carrier[0].store(!handle, Ordering::Release);
+        self.carrier[0].store(!age, Ordering::Release);
         self.own(owned, heir).is_some()
     }
 
-    /// Whether the block was passed to this handle, and has been in no message and not free since.
-    /// Only for the owner.
-    pub(crate) fn was_passed_to(&self, handle: u64) -> bool {
+    /// Whether the block was passed to its handle of this age, and has been in no message and not
+    /// free since. Only for the owner.
+    pub(crate) fn was_passed_to(&self, age: u64) -> bool {
         // Relaxed: ordered by the word. No block has such a number, and what a child returns
         // neither.
-        self.carrier[0].load(Ordering::Relaxed) == !handle
+        self.carrier[0].load(Ordering::Relaxed) == !age
     }
 
     /// Shows a built block to its holders.
@@ -279,11 +301,40 @@ impl BlockHeader {
 
     /// Gives an owned block back. Nothing in it may be used after this.
     pub(crate) fn free(&self, owned: BlockWord) -> bool {
-        // Published by the word. Its next owner has taken it from no message, and got it from no
-        // parent. In this order, as in `carry`.
+        self.forget_carrier();
+        self.advance(owned, owned.next_generation())
+    }
+
+    /// Gives an owned block back, and keeps it at hand for `keeper`. Gives the new generation.
+    #[inline]
+    pub(crate) fn set_aside(&self, owned: BlockWord, keeper: u32) -> Option<u32> {
+        self.forget_carrier();
+        let cached = owned.next_generation().with(State::Cached(keeper));
+        // No swap: nobody else changes the word of a block that a living process owns. If somebody
+        // has written over it, the block is lost, as elsewhere.
+        let is_owned = self.load() == owned;
+        if is_owned {
+            // Release pairs with the Acquire in `load` and in `advance`: whoever takes the block
+            // sees it as it was left.
+            self.word.store(cached.0, Ordering::Release);
+        }
+        is_owned.then_some(cached.generation())
+    }
+
+    /// Takes a block again that `keeper` has set aside, if it is still there in this generation.
+    #[inline]
+    pub(crate) fn take_again(&self, generation: u32, keeper: u32) -> Option<BlockWord> {
+        let cached = BlockWord(u64::from(generation) << GENERATION_SHIFT);
+        self.own(cached.with(State::Cached(keeper)), keeper)
+    }
+
+    /// For the owner, before the block is anybody's: its next owner has taken it from no message,
+    /// and got it from no parent.
+    #[inline]
+    fn forget_carrier(&self) {
+        // Published by the word. In this order, as in `carry`.
         self.carrier[2].store(NOWHERE, Ordering::Release);
         self.carrier[0].store(0, Ordering::Release);
-        self.advance(owned, owned.next_generation())
     }
 
     /// Counts an attachment, so that nobody frees the block after an earlier look; false if it is
@@ -302,6 +353,7 @@ impl BlockHeader {
         }
     }
 
+    #[inline]
     fn advance(&self, from: BlockWord, to: BlockWord) -> bool {
         // AcqRel: the winner sees everything done to the block in its last state and publishes what
         // it did itself. SeqCst on success: a process that frees a block has cleared its bit before
@@ -310,17 +362,20 @@ impl BlockHeader {
         self.word.compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
+    #[inline]
     pub(crate) fn kind(&self) -> u64 {
         // Relaxed: ordered by the word.
         self.kind.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> u64 {
         // Relaxed: ordered by the word, or a hint for accounting.
         self.len.load(Ordering::Relaxed)
     }
 
     /// Number of pages from the start of the block that are backed. A wrong number is taken for 0.
+    #[inline]
     pub(crate) fn pages(&self) -> u64 {
         // Relaxed: only the owner asks.
         once(self.pages.load(Ordering::Relaxed)).unwrap_or(0)
@@ -345,6 +400,7 @@ impl BlockHeader {
     }
 
     /// Whether the block is a flight, in any state.
+    #[inline]
     pub(crate) fn is_flight(&self) -> bool {
         // Acquire pairs with the Release in `mark`: a process that sees a flight sees its list.
         self.marks.load(Ordering::Acquire) & IS_FLIGHT != 0
@@ -361,12 +417,14 @@ impl BlockHeader {
     }
 
     /// Takes the marks away. Only for the owner, before the block is free.
+    #[inline]
     pub(crate) fn unmark(&self) {
         // Relaxed: published by the word.
         self.marks.store(0, Ordering::Relaxed);
     }
 
     /// Describes the contents. Only for the owner.
+    #[inline]
     pub(crate) fn describe(&self, kind: u64, len: u64) {
         // Relaxed: published by `share`.
         self.kind.store(kind, Ordering::Relaxed);
@@ -387,6 +445,7 @@ mod tests {
             State::Owned(OWNER_MASK as u32),
             State::Shared,
             State::Carried,
+            State::Cached(1023),
         ] {
             assert_eq!(word.with(state).state(), state);
             assert_eq!(word.with(state).generation(), (1 << GENERATION_BITS) - 1);

@@ -27,6 +27,7 @@
 //! CARRIED, stranded: p was the last        p                 OWNED(p) of the queue, which the reaper
 //!   holder of the queue, and was freeing                     finds and goes on to empty
 //!   what was in it
+//! CACHED(p): at hand for p               p                 p OWNED it
 //! CARRIED by the entry of p, to which      the child         the swap to CARRIED; in the footprint
 //!   a child returns it                                       of p
 //! ```

@@ -5,6 +5,7 @@
 //! - [`cards`]: where a process may have left something.
 //! - [`flight`]: blocks that hold others: what a message carries.
 //! - [`holders`]: which processes hold a shared block.
+//! - [`magazine`]: free blocks that a process keeps at hand.
 //! - [`pool`]: allocation, release, and the walk that clears up after the dead.
 //! - [`stats`]: what the blocks are used for.
 
@@ -12,6 +13,7 @@ pub(crate) mod block;
 pub(crate) mod cards;
 pub(crate) mod flight;
 pub(crate) mod holders;
+mod magazine;
 pub(crate) mod pool;
 pub(crate) mod stats;
 

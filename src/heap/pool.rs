@@ -2,14 +2,17 @@
 //!
 //! A block is taken by one compare-and-swap that writes the claimant into the block's word. There
 //! is no free list: a block's own word says whether it is free, and a hint says where to look
-//! first. If a process is killed at any point, its blocks are `OWNED` or held by it, and the
-//! process that clears up after it gives them back.
+//! first. Small blocks may be kept at hand by the process that had them last ([`magazine`]). If a
+//! process is killed at any point, its blocks are `OWNED`, `CACHED` or held by it, and the process
+//! that clears up after it gives them back.
 //!
 //! Blocks get pages (`fallocate`) when they are handed out for the first time, so a full file
 //! system or a memory limit is an error here and not a SIGBUS later. Small blocks keep their pages
 //! when they are given back. Large ones keep them if they were part of a message, as far as
 //! [`KEEP_MOST`] allows: a page that is given back and taken again costs more than a copy of it. If
 //! the kernel refuses pages, those that were kept go back ([`Pool::give_kept`]).
+//!
+//! [`magazine`]: super::magazine
 //!
 //! # Layout
 //! ```text
@@ -74,6 +77,7 @@ const _: () = {
 impl ClassWords {
     /// Number of block headers that have pages; `None` if the word has a value that this crate
     /// never writes.
+    #[inline]
     fn frontier(&self, blocks: u64) -> Option<u64> {
         // Pairs with the Release in `advance_frontier`. Belief in a wrong frontier costs a page for
         // each of the headers that it claims, so it is not enough that it lies within the class.
@@ -90,7 +94,7 @@ unsafe impl Shared for ClassWords {}
 
 /// What becomes of the pages of a large block that is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pages {
+pub(super) enum Pages {
     /// They go back to the system: objects come and go rarely.
     Give,
     /// They stay for the next block, up to [`KEEP_MOST`]: messages come and go all the time.
@@ -163,7 +167,7 @@ pub(crate) struct Pool<'a> {
 pub(crate) struct Owned {
     pub(crate) id: BlockId,
     pub(crate) offset: u64,
-    word: BlockWord,
+    pub(super) word: BlockWord,
 }
 
 impl Owned {
@@ -188,12 +192,17 @@ pub(crate) struct Taken {
 }
 
 impl<'a> Pool<'a> {
+    #[inline]
     pub(crate) fn new(mapping: &'a Mapping, region: Region<'a>) -> Pool<'a> {
         Pool { mapping, region }
     }
 
     pub(crate) fn region(&self) -> Region<'a> {
         self.region
+    }
+
+    pub(super) fn mapping(&self) -> &'a Mapping {
+        self.mapping
     }
 
     /// The peers of the segment.
@@ -205,6 +214,29 @@ impl<'a> Pool<'a> {
     ///
     /// Its bytes are what the last owner left there.
     pub(crate) fn allocate(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned, AllocError> {
+        match self.take_cached(me, kind, len) {
+            Some(owned) => Ok(owned),
+            None => self.allocate_another(me, kind, len),
+        }
+    }
+
+    /// As [`Pool::allocate`], where [`Pool::take_cached`] has found none.
+    #[inline(never)]
+    pub(crate) fn allocate_another(
+        &self,
+        me: PeerId,
+        kind: u64,
+        len: u64,
+    ) -> Result<Owned, AllocError> {
+        match self.allocate_new(me, kind, len) {
+            Err(AllocError::OutOfMemory { .. }) if self.give_cached(me) > 0 => {
+                self.allocate_new(me, kind, len)
+            }
+            result => result,
+        }
+    }
+
+    fn allocate_new(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned, AllocError> {
         self.charge(len)?;
         match self.claim_of(len, me).and_then(|owned| self.back(owned, kind, len)) {
             Ok(owned) => Ok(owned),
@@ -225,17 +257,20 @@ impl<'a> Pool<'a> {
     }
 
     /// Gives back a block that was never shared.
+    #[inline(always)]
     pub(crate) fn give_back(&self, owned: &Owned) {
-        if let Some(header) = self.header(owned.id) {
+        if let Some(header) = self.header(owned.id)
+            && !self.set_aside(owned.id, header, owned.word)
+        {
             self.tear_down(owned.id, header, owned.word, Pages::Keep);
         }
     }
 
     /// Makes an owned block that of `heir`, a child which does not run yet, and there that of the
-    /// handle with this number.
-    pub(crate) fn pass(&self, owned: &Owned, heir: PeerId, handle: u64) -> bool {
+    /// handle of this age.
+    pub(crate) fn pass(&self, owned: &Owned, heir: PeerId, age: u64) -> bool {
         self.mark(heir.owner(), owned.id);
-        self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner(), handle))
+        self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner(), age))
     }
 
     /// Makes an owned block part of the message in a slot that `carrier` names, which the caller
@@ -289,6 +324,7 @@ impl<'a> Pool<'a> {
                 && word.generation() == carried.generation
                 && header.carrier() == Some(carrier)
                 && let Some(owned) = self.own(carried.id, header, word, me)
+                && !self.set_aside(carried.id, header, owned)
             {
                 self.end(carried.id, header, owned, Pages::Keep, conclude);
             }
@@ -314,22 +350,23 @@ impl<'a> Pool<'a> {
     }
 
     /// The block `id`, if it belongs to `owner` in this generation.
+    #[inline(always)]
     pub(crate) fn owned(&self, id: BlockId, generation: u32, owner: u32) -> Option<Owned> {
         let word = self.header(id)?.load();
         let is_owned = word.state() == State::Owned(owner) && word.generation() == generation;
         if is_owned { Some(Owned { id, offset: self.offset(id)?, word }) } else { None }
     }
 
-    /// As [`Pool::owned`], if the block was passed to the handle with this number.
+    /// As [`Pool::owned`], if the block was passed to its handle of this age.
     pub(crate) fn passed(
         &self,
         id: BlockId,
         generation: u32,
         owner: u32,
-        handle: u64,
+        age: u64,
     ) -> Option<Owned> {
         let owned = self.owned(id, generation, owner)?;
-        self.header(id)?.was_passed_to(handle).then_some(owned)
+        self.header(id)?.was_passed_to(age).then_some(owned)
     }
 
     /// Takes a block out of the message in the slot of `carrier`, which `me` has claimed for
@@ -622,6 +659,9 @@ impl<'a> Pool<'a> {
                 }
                 // A holder that was killed between clearing its bit and freeing the block.
                 State::Shared if header.holders.is_empty() => unheld(id, header),
+                State::Cached(keeper) if keeper == peer.owner() => {
+                    self.give_one_back(id, header, word, me);
+                }
                 // A bit that was set for a moment in a block that had become another object's.
                 _ if header.holders.contains(peer.index()) => header.holders.remove(peer.index()),
                 _ => {}
@@ -662,7 +702,8 @@ impl<'a> Pool<'a> {
     #[cfg(test)]
     pub(crate) fn blocks_in_use(&self) -> usize {
         let mut count = 0;
-        self.walk(|_, header| count += usize::from(header.load().state() != State::Free));
+        let is_free = |state| matches!(state, State::Free | State::Cached(_));
+        self.walk(|_, header| count += usize::from(!is_free(header.load().state())));
         count
     }
 
@@ -704,7 +745,14 @@ impl<'a> Pool<'a> {
         self.tear_down(id, header, owned, Pages::Give);
     }
 
-    fn tear_down(&self, id: BlockId, header: &BlockHeader, owned: BlockWord, pages: Pages) {
+    #[inline(never)]
+    pub(super) fn tear_down(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        owned: BlockWord,
+        pages: Pages,
+    ) {
         let len = self.len(id, header);
         self.keep_or_punch(id, header, pages);
         // The next claimant of this block sets its length later. If that process is killed before,
@@ -835,7 +883,7 @@ impl<'a> Pool<'a> {
         Ok(())
     }
 
-    fn back(&self, owned: Owned, kind: u64, len: u64) -> Result<Owned, AllocError> {
+    pub(super) fn back(&self, owned: Owned, kind: u64, len: u64) -> Result<Owned, AllocError> {
         let header = self.header(owned.id).ok_or(AllocError::Corrupt)?;
         header.describe(kind, 0);
         let class = self.class(owned.id).ok_or(AllocError::Corrupt)?;
@@ -858,7 +906,7 @@ impl<'a> Pool<'a> {
         Ok(owned)
     }
 
-    fn charge(&self, len: u64) -> Result<(), AllocError> {
+    pub(super) fn charge(&self, len: u64) -> Result<(), AllocError> {
         let words = self.heap_words().ok_or(AllocError::Corrupt)?;
         let budget = self.mapping.layout().budget();
         for recounted in [false, true] {
@@ -893,7 +941,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    fn refund(&self, len: u64) {
+    pub(super) fn refund(&self, len: u64) {
         self.subtract(|words| &words.used, len);
     }
 
@@ -926,10 +974,12 @@ impl<'a> Pool<'a> {
         self.class_words(class)?.frontier(self.mapping.layout().classes().get(class)?.blocks)
     }
 
+    #[inline]
     pub(super) fn class(&self, id: BlockId) -> Option<&'a Class> {
         self.mapping.layout().classes().get(usize::from(id.class))
     }
 
+    #[inline]
     pub(super) fn offset(&self, id: BlockId) -> Option<u64> {
         let class = self.class(id)?;
         (u64::from(id.index) < class.blocks)
@@ -937,6 +987,7 @@ impl<'a> Pool<'a> {
     }
 
     /// The header of a block within the frontier.
+    #[inline]
     pub(super) fn header(&self, id: BlockId) -> Option<&'a BlockHeader> {
         let class = self.class(id)?;
         let frontier = self.class_words(id.class.into())?.frontier(class.blocks)?;
@@ -959,14 +1010,17 @@ impl<'a> Pool<'a> {
 
     /// Bytes in use of a block, never more than it has: a corrupt length must not reach the blocks
     /// behind it.
+    #[inline]
     pub(super) fn len(&self, id: BlockId, header: &BlockHeader) -> u64 {
         header.len().min(self.class(id).map_or(0, |class| class.block_size))
     }
 
+    #[inline]
     pub(super) fn heap_words(&self) -> Option<&'a HeapWords> {
         self.region.at(self.mapping.layout().heap_words())
     }
 
+    #[inline]
     fn class_words(&self, class: usize) -> Option<&'a ClassWords> {
         self.region.at(self.mapping.layout().class_words(class))
     }

@@ -38,6 +38,7 @@ impl Pool<'_> {
     }
 
     /// Bytes that the budget is charged with, by the hint.
+    #[inline]
     pub(crate) fn charged(&self) -> u64 {
         // Relaxed: a hint.
         self.heap_words().map_or(0, |words| words.used.load(Ordering::Relaxed))

@@ -25,8 +25,8 @@
 //! what happens after a fork by other code.
 //!
 //! The drop of the closure runs code of the program. What it makes anew is no capture, and known by
-//! its serial number. If it forks, the inner closure has a list of its own, and the new process
-//! ignores the lists that it inherits.
+//! its serial number, or its age if it is a box. If it forks, the inner closure has a list of its
+//! own, and the new process ignores the lists that it inherits.
 //!
 //! A box that the closure captured goes the same way ([`owned`](super::owned)): when the parent
 //! drops it then, its memory becomes the child's, and is not freed ([`heir_in`]).
@@ -36,7 +36,7 @@
 //! either of them clears the bits. A child killed meanwhile keeps its entry until its parent has
 //! said who it is, so the parent's bits never name a stranger.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,14 +113,37 @@ fn all() -> MutexGuard<'static, BTreeMap<Name, Owner>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The serial number of the next end or box.
+/// The serial number of the next end.
 static NEXT: AtomicU64 = AtomicU64::new(FIRST);
 
 const FIRST: u64 = 1;
 
-pub(crate) fn next_serial() -> u64 {
+fn next_serial() -> u64 {
     // Relaxed: only the number matters.
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The age that boxes are made in now. The next one begins when a closure is prepared for a child,
+/// and in each process before it makes a box. So of two boxes of different processes, one of which
+/// has a copy of the other's memory, each has an age of its own; and a box is captured by a closure
+/// only if it was made in an earlier age.
+static AGE: AtomicU64 = AtomicU64::new(1);
+/// Whether this process, or one that it was forked from, has made a box.
+static HAS_BOXES: AtomicU64 = AtomicU64::new(0);
+
+/// The age of a box that is made now.
+#[inline]
+pub(crate) fn age_of_new_box() -> u64 {
+    // Relaxed, as all of these: what a closure has captured was made before.
+    if HAS_BOXES.load(Ordering::Relaxed) == 0 {
+        HAS_BOXES.store(1, Ordering::Relaxed);
+    }
+    AGE.load(Ordering::Relaxed)
+}
+
+/// Begins the next age, and gives it.
+pub(crate) fn next_age() -> u64 {
+    AGE.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 impl End {
@@ -242,6 +265,8 @@ struct Dropping {
     process: u32,
     /// The serial number that was next at the fork. An end that was made since is not the child's.
     next_at_fork: u64,
+    /// The age that began at the fork. A box that was made in it is not the child's.
+    age_at_fork: u64,
     captured: Vec<Named>,
     /// Who the child is, in each segment.
     child: Vec<(FileId, PeerId)>,
@@ -250,6 +275,8 @@ struct Dropping {
 thread_local! {
     /// The closure that this thread drops; `None` at all other times.
     static DROPPING: RefCell<Option<Dropping>> = const { RefCell::new(None) };
+    /// Whether there is one. It can be read at any time, and costs less.
+    static IS_DROPPING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Takes note of an end that is dropped with a closure; `None` if it is not.
@@ -260,14 +287,20 @@ fn note(dropping: &RefCell<Option<Dropping>>, end: &Named) -> Option<()> {
     is_captured.then(|| captured.push(end.clone()))
 }
 
-/// The child to which a box with this serial number goes that is being dropped, in the segment with
-/// this file; `None` if it is not dropped with the closure of a child.
-pub(crate) fn heir_in(file: FileId, serial: u64) -> Option<PeerId> {
+/// The child to which a box of this age goes that is being dropped, in the segment with this file;
+/// `None` if it is not dropped with the closure of a child.
+#[inline]
+pub(crate) fn heir_in(file: FileId, age: u64) -> Option<PeerId> {
+    if IS_DROPPING.get() { find_heir(file, age) } else { None }
+}
+
+#[cold]
+fn find_heir(file: FileId, age: u64) -> Option<PeerId> {
     // A box in a thread-local may be dropped after this one is gone.
     let heir = DROPPING.try_with(|dropping| {
         let dropping = dropping.try_borrow().ok()?;
-        let Dropping { process, next_at_fork, child, .. } = dropping.as_ref()?;
-        let is_captured = serial < *next_at_fork && *process == sys::process::pid();
+        let Dropping { process, age_at_fork, child, .. } = dropping.as_ref()?;
+        let is_captured = age < *age_at_fork && *process == sys::process::pid();
         let &(_, child) = child.iter().find(|&&(its, _)| is_captured && its == file)?;
         Some(child)
     });
@@ -280,6 +313,7 @@ pub(crate) struct Roll {
     /// How many serial numbers follow and 1; 0 until they are there.
     words: SharedWords,
     next_at_fork: u64,
+    age_at_fork: u64,
 }
 
 impl Roll {
@@ -288,10 +322,12 @@ impl Roll {
         let count = all().len();
         // Relaxed: only the number matters.
         let next_at_fork = NEXT.load(Ordering::Relaxed);
-        if next_at_fork == FIRST {
+        let has_boxes = HAS_BOXES.load(Ordering::Relaxed) != 0;
+        if next_at_fork == FIRST && !has_boxes {
             return Ok(None);
         }
-        Ok(Some(Roll { words: SharedWords::new(1 + count)?, next_at_fork }))
+        let words = SharedWords::new(1 + count)?;
+        Ok(Some(Roll { words, next_at_fork, age_at_fork: next_age() }))
     }
 
     /// Drops what the child has captured, and hands the ends and boxes among it to the child. For
@@ -301,12 +337,15 @@ impl Roll {
         let dropping = Dropping {
             process,
             next_at_fork: self.next_at_fork,
+            age_at_fork: self.age_at_fork,
             captured: Vec::new(),
             child: lineage.children().collect(),
         };
         // What is dropped may fork in turn, and drop another closure while this one is dropped.
         let outer = DROPPING.replace(Some(dropping));
+        let was_dropping = IS_DROPPING.replace(true);
         let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(captured)));
+        IS_DROPPING.set(was_dropping);
         let captured = DROPPING.replace(outer).map_or_else(Vec::new, |closure| closure.captured);
         let mut count = 0;
         for end in &captured {

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::heap::pool::Owned;
 use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block;
+use crate::object::ends;
 use crate::object::error::CreateError;
 use crate::object::flight;
 use crate::object::handle::Handle;
@@ -70,6 +71,7 @@ impl<'a> Holder<'a> {
     }
 
     /// The heap of the segment.
+    #[inline]
     pub(crate) fn pool(&self) -> Pool<'a> {
         Pool::new(self.mapping, self.region)
     }
@@ -225,6 +227,7 @@ impl Holding {
     }
 
     /// This process as a holder. After a fork it must have [entered](Holding::enter_after_fork).
+    #[inline]
     pub(crate) fn enter(&self) -> Result<Holder<'_>, Fault> {
         let me = identity::own(&self.mapping).ok_or(Fault::Corrupt)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
@@ -324,8 +327,15 @@ pub(crate) fn bequeath(mapping: &Mapping, region: Region<'_>, child: PeerId) {
 
 /// Makes sure that this process is attached. After a fork by other code, also makes it a holder of
 /// everything that the parent held and that is still there.
+#[inline]
 pub(crate) fn arrive(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
-    if let Some(me) = identity::own(mapping) { Ok(me) } else { arrive_with(&held(), mapping) }
+    if let Some(me) = identity::own(mapping) { Ok(me) } else { arrive_first(mapping) }
+}
+
+#[cold]
+#[inline(never)]
+fn arrive_first(mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
+    arrive_with(&held(), mapping)
 }
 
 fn arrive_with(held: &BTreeMap<Key, usize>, mapping: &Arc<Mapping>) -> Result<PeerId, Fault> {
@@ -339,7 +349,17 @@ fn arrive_with(held: &BTreeMap<Key, usize>, mapping: &Arc<Mapping>) -> Result<Pe
             reap::clear(mapping, region, dead, dead);
         }
     };
-    match attach::attach(mapping, clear)? {
+    let arrival = attach::attach(mapping, clear)?;
+    if !matches!(arrival, Arrival::Present(_)) {
+        // What this process makes is none of what it has a copy of.
+        ends::next_age();
+    }
+    mapping.empty_before_detach(|mapping| {
+        if let (Some(me), Some(region)) = (identity::own(mapping), mapping.region()) {
+            Pool::new(mapping, region).empty_magazines(me);
+        }
+    });
+    match arrival {
         Arrival::Present(me) | Arrival::Adopted(me) => Ok(me),
         Arrival::New(me) => {
             if let Ok((region, _)) = attach::view(mapping) {

@@ -22,7 +22,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::heap::pool::{Carried, Owned};
-use crate::heap::{BlockId, Pool};
+use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block::MOST_ALIGN;
 use crate::object::carry::{Arrival, Departure, Name};
 use crate::object::error::CreateError;
@@ -33,6 +33,7 @@ use crate::object::{ends, reap};
 use crate::peer::{Fault, PeerId, identity};
 use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Shm;
+use crate::segment::commons::Kept;
 use crate::segment::region::{Mapping, Region};
 use crate::sys;
 
@@ -44,7 +45,7 @@ use crate::sys;
 ///   handle there has this block and generation; so the values are those of this handle alone. That
 ///   holds until the handle is dropped, or `is_packed`.
 pub(crate) struct OwnedBlock<T> {
-    mapping: Arc<Mapping>,
+    mapping: Kept,
     /// The word that says who this process is; it lives as long as `mapping`.
     identity: NonNull<AtomicU64>,
     /// This process, as bits; written after `start`.
@@ -56,8 +57,8 @@ pub(crate) struct OwnedBlock<T> {
     /// Whether the block is part of a message. It belongs to the handle no more, also if this
     /// process has received it.
     is_packed: bool,
-    /// Which one, among all that this process and those it was forked from have made.
-    serial: u64,
+    /// When it was made: how often a closure had been prepared for a child by then. Not 0.
+    age: u64,
     values: PhantomData<T>,
 }
 
@@ -66,58 +67,125 @@ unsafe impl<T: Send> Send for OwnedBlock<T> {}
 // SAFETY: through a shared handle there are shared references to the values only.
 unsafe impl<T: Sync> Sync for OwnedBlock<T> {}
 
+/// A block that this process has just come to own, before there is a handle of it.
+///
+/// # Invariants
+/// `owned` belongs to `me`, which is this process in `mapping`. `start` is aligned for a `T`, and
+/// `count` values lie there.
+struct Room<'a, T> {
+    mapping: &'a Arc<Mapping>,
+    me: PeerId,
+    owned: Owned,
+    start: NonNull<T>,
+    count: usize,
+}
+
+impl<'a, T: Shm> Room<'a, T> {
+    /// A block with room for `count` values; whatever bytes lie there.
+    // Inlined, as are those below: a handle is as large as a line of a cache, and each copy of one
+    // that was just written waits for the writes.
+    #[inline(always)]
+    fn new(mapping: &'a Arc<Mapping>, kind: u64, count: usize) -> Result<Room<'a, T>, CreateError> {
+        if align_of::<T>() > MOST_ALIGN {
+            return Err(too_aligned::<T>());
+        }
+        let Some(len) = bytes_of::<T>(count) else { return Err(too_long(mapping)) };
+        let me = holding::arrive(mapping)?;
+        let region = mapping.region().ok_or(Fault::Corrupt)?;
+        let pool = Pool::new(mapping, region);
+        let owned = match pool.take_cached(me, kind, len) {
+            Some(owned) => owned,
+            None => allocate(mapping, &pool, me, kind, len)?,
+        };
+        match Room::of(mapping, region, me, owned, count) {
+            Some(room) => Ok(room),
+            None => {
+                pool.give_back(&owned);
+                Err(Fault::Corrupt.into())
+            }
+        }
+    }
+
+    /// A block with room for `count` values, which `me` has just come to own.
+    #[inline(always)]
+    fn of(
+        mapping: &'a Arc<Mapping>,
+        region: Region<'_>,
+        me: PeerId,
+        owned: Owned,
+        count: usize,
+    ) -> Option<Room<'a, T>> {
+        // INVARIANT: `bytes` has checked range and alignment, and the caller has the block.
+        let start = region.bytes(owned.offset, bytes_of::<T>(count)?, align_of::<T>())?.cast();
+        Some(Room { mapping, me, owned, start, count })
+    }
+
+    /// The handle of the block.
+    #[inline(always)]
+    fn handle(self) -> OwnedBlock<T> {
+        // INVARIANT: that of the room, which there is once.
+        OwnedBlock {
+            identity: self.mapping.identity(),
+            mapping: Kept::new(self.mapping),
+            me: AtomicU64::new(self.me.to_bits()),
+            block: self.owned.id,
+            generation: self.owned.generation(),
+            start: AtomicPtr::new(self.start.as_ptr()),
+            count: self.count,
+            is_packed: false,
+            age: ends::age_of_new_box(),
+            values: PhantomData,
+        }
+    }
+}
+
+#[inline(never)]
+fn allocate(
+    mapping: &Mapping,
+    pool: &Pool<'_>,
+    me: PeerId,
+    kind: u64,
+    len: u64,
+) -> Result<Owned, AllocError> {
+    match pool.allocate_another(me, kind, len) {
+        // What dead processes have left may be room enough.
+        Err(error) if reap::make_room(mapping, me, &error) => pool.allocate(me, kind, len),
+        result => result,
+    }
+}
+
+#[cold]
+fn too_aligned<T>() -> CreateError {
+    CreateError::Alignment { align: align_of::<T>(), most: MOST_ALIGN }
+}
+
+#[cold]
+fn too_long(mapping: &Mapping) -> CreateError {
+    CreateError::OutOfMemory { requested: u64::MAX, available: mapping.layout().budget() }
+}
+
 impl<T: Shm> OwnedBlock<T> {
     /// A block with room for `count` values; whatever bytes lie there.
+    #[inline]
     pub(crate) fn new(
         mapping: &Arc<Mapping>,
         kind: u64,
         count: usize,
     ) -> Result<OwnedBlock<T>, CreateError> {
-        if align_of::<T>() > MOST_ALIGN {
-            let (align, most) = (align_of::<T>(), MOST_ALIGN);
-            return Err(CreateError::Alignment { align, most });
-        }
-        let len = bytes_of::<T>(count).ok_or(CreateError::OutOfMemory {
-            requested: u64::MAX,
-            available: mapping.layout().budget(),
-        })?;
-        let me = holding::arrive(mapping)?;
-        let region = mapping.region().ok_or(Fault::Corrupt)?;
-        let pool = Pool::new(mapping, region);
-        let owned = match pool.allocate(me, kind, len) {
-            // What dead processes have left may be room enough.
-            Err(error) if reap::make_room(mapping, me, &error) => pool.allocate(me, kind, len)?,
-            other => other?,
-        };
-        let block = OwnedBlock::of(mapping, region, me, &owned, count);
-        if block.is_none() {
-            pool.give_back(&owned);
-        }
-        Ok(block.ok_or(Fault::Corrupt)?)
+        Room::new(mapping, kind, count).map(Room::handle)
     }
 
-    /// The handle of a block with room for `count` values, which `me` has just come to own.
-    fn of(
+    /// A block with this value.
+    #[inline]
+    pub(crate) fn of_value(
         mapping: &Arc<Mapping>,
-        region: Region<'_>,
-        me: PeerId,
-        owned: &Owned,
-        count: usize,
-    ) -> Option<OwnedBlock<T>> {
-        let start = region.bytes(owned.offset, bytes_of::<T>(count)?, align_of::<T>())?;
-        // INVARIANT: `bytes` has checked range and alignment, and the caller has the block.
-        Some(OwnedBlock {
-            identity: mapping.identity(),
-            mapping: Arc::clone(mapping),
-            me: AtomicU64::new(me.to_bits()),
-            block: owned.id,
-            generation: owned.generation(),
-            start: AtomicPtr::new(start.cast().as_ptr()),
-            count,
-            is_packed: false,
-            serial: ends::next_serial(),
-            values: PhantomData,
-        })
+        kind: u64,
+        value: T,
+    ) -> Result<OwnedBlock<T>, CreateError> {
+        let room = Room::new(mapping, kind, 1)?;
+        // SAFETY: by the invariant there is room for a value, and nobody else has the block.
+        unsafe { room.start.write(value) };
+        Ok(room.handle())
     }
 
     /// The segment that the block lies in.
@@ -228,9 +296,9 @@ impl<T: Shm> OwnedBlock<T> {
         let count = (taken.len / size_of::<T>().max(1) as u64) as usize;
         let count = if size_of::<T>() == 0 { usize::MAX } else { count };
         let fits = taken.kind == kind && name.len <= count as u64;
-        let block = OwnedBlock::of(holder.mapping(), holder.region, holder.me, &taken.owned, count);
-        match block.filter(|_| fits) {
-            Some(block) => Ok((block, name.len as usize)),
+        let room = Room::of(holder.mapping(), holder.region, holder.me, taken.owned, count);
+        match room.filter(|_| fits) {
+            Some(room) => Ok((room.handle(), name.len as usize)),
             None => {
                 pool.give_back(&taken.owned);
                 Err(if taken.kind == kind { Fault::Corrupt } else { Fault::WrongType })
@@ -283,7 +351,7 @@ impl<T> OwnedBlock<T> {
         let found = holding::arrive(&self.mapping).ok().and_then(|me| {
             let region = self.mapping.region()?;
             let pool = Pool::new(&self.mapping, region);
-            let owned = pool.passed(self.block, self.generation, me.owner(), self.serial)?;
+            let owned = pool.passed(self.block, self.generation, me.owner(), self.age)?;
             let start = region.bytes(owned.offset, bytes_of::<T>(self.count)?, align_of::<T>())?;
             Some((me, start))
         });
@@ -319,8 +387,8 @@ impl<T> Drop for OwnedBlock<T> {
         let Some((pool, owned)) = self.owned() else {
             return;
         };
-        match ends::heir_in(self.mapping.file_id(), self.serial) {
-            Some(heir) => drop(pool.pass(&owned, heir, self.serial)),
+        match ends::heir_in(self.mapping.file_id(), self.age) {
+            Some(heir) => drop(pool.pass(&owned, heir, self.age)),
             None => pool.give_back(&owned),
         }
     }
@@ -336,6 +404,7 @@ impl<T> fmt::Debug for OwnedBlock<T> {
 const NOBODY: u64 = u64::MAX;
 
 /// Bytes of so many values; `None` if that is more than a slice can have.
+#[inline]
 fn bytes_of<T>(count: usize) -> Option<u64> {
     let len = count.checked_mul(size_of::<T>())?;
     isize::try_from(len).ok().map(|_| len as u64)

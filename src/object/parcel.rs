@@ -34,7 +34,6 @@
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use crate::heap::block::Carrier;
 use crate::heap::pool::{Carried, Owned};
@@ -42,7 +41,6 @@ use crate::heap::{AllocError, BlockId};
 use crate::object::holding::Holder;
 use crate::object::kind::Kind;
 use crate::ring::mpmc::Claim;
-use crate::segment::region::Mapping;
 
 /// Bytes of the longest message that lies in its slot. With them a slot takes four lines of a
 /// cache, of which a shorter message touches only its own. Objects are often longer than one line,
@@ -141,15 +139,13 @@ fn name(words: &[u64]) -> Option<Carried> {
 /// A block that belongs to this process alone, to be filled with a message.
 ///
 /// # Invariants
-/// `start` is the address of `len` bytes of the block, in `_mapping`. The block's word names the
-/// process that made the parcel.
+/// `start` is the address of `len` bytes of the block, in a mapping that stays as long as the parcel
+/// is used. The block's word names the process that made the parcel.
 #[derive(Debug)]
 pub(crate) struct Parcel {
     owned: Owned,
     start: NonNull<u8>,
     len: usize,
-    /// Keeps the bytes mapped.
-    _mapping: Arc<Mapping>,
 }
 
 // SAFETY: nobody else uses the bytes, so they go with the parcel from thread to thread.
@@ -158,16 +154,44 @@ unsafe impl Send for Parcel {}
 unsafe impl Sync for Parcel {}
 
 impl Parcel {
-    /// A block of `len` bytes, with whatever lies there.
-    pub(crate) fn new(holder: &Holder<'_>, len: usize) -> Result<Parcel, AllocError> {
-        let pool = holder.pool();
-        let owned = pool.allocate(holder.me, Kind::Parcel.named::<()>(), len as u64)?;
+    /// A block of `len` bytes that this process has at hand, with whatever lies there.
+    ///
+    /// # Safety
+    /// The caller keeps the mapping of `holder` for as long as it uses the parcel.
+    #[inline(always)]
+    pub(crate) unsafe fn at_hand(holder: &Holder<'_>, len: usize) -> Option<Parcel> {
+        let owned = holder.pool().take_cached(holder.me, Parcel::kind(), len as u64)?;
+        // SAFETY: as the caller says.
+        unsafe { Parcel::of(holder, owned, len) }
+    }
+
+    /// A block of `len` bytes, where this process has none [at hand](Parcel::at_hand).
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn new(holder: &Holder<'_>, len: usize) -> Result<Parcel, AllocError> {
+        let owned = holder.pool().allocate_another(holder.me, Parcel::kind(), len as u64)?;
+        // SAFETY: as the caller says.
+        unsafe { Parcel::of(holder, owned, len) }.ok_or(AllocError::Corrupt)
+    }
+
+    fn kind() -> u64 {
+        Kind::Parcel.named::<()>()
+    }
+
+    /// The parcel of a block that was just allocated for `len` bytes.
+    ///
+    /// # Safety
+    /// As for [`Parcel::at_hand`].
+    #[inline(always)]
+    unsafe fn of(holder: &Holder<'_>, owned: Owned, len: usize) -> Option<Parcel> {
         match holder.region.bytes(owned.offset, len as u64, 1) {
-            // INVARIANT: `bytes` checked the range, and `allocate` has just named us.
-            Some(start) => Ok(Parcel { owned, start, len, _mapping: Arc::clone(holder.mapping()) }),
+            // INVARIANT: `bytes` checked the range, the caller keeps the mapping, and the block has
+            // just become ours.
+            Some(start) => Some(Parcel { owned, start, len }),
             None => {
-                pool.give_back(&owned);
-                Err(AllocError::Corrupt)
+                holder.pool().give_back(&owned);
+                None
             }
         }
     }
@@ -213,6 +237,7 @@ impl Parcel {
     }
 
     /// Gives the block back.
+    #[inline]
     pub(crate) fn give_back(self, holder: &Holder<'_>) {
         holder.pool().give_back(&self.owned);
     }

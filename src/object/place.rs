@@ -202,6 +202,7 @@ impl<B: Block> Object<B> {
     }
 
     /// This process as a holder of the object, in the process that has entered.
+    #[inline]
     pub(crate) fn holder(&self) -> Result<Holder<'_>, Fault> {
         self.holding.enter()
     }

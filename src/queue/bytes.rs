@@ -1,4 +1,5 @@
 //! A queue of messages of any length, which are written and read in place.
+#![expect(unsafe_code, reason = "a loan keeps what its memory lies in")]
 
 use std::fmt;
 use std::io::{self, Read};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::heap::AllocError;
 use crate::heap::block::Carrier;
 use crate::heap::flight::Name;
 use crate::heap::pool::Carried;
@@ -183,20 +185,35 @@ impl ByteQueue {
     /// assert!(queue.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn loan(&self, len: usize) -> Result<Loan, CreateError> {
         let object = &self.envelopes.shared.object;
-        let maker = object.enter()?.peer();
-        let bytes = if len <= SHORT {
-            Bytes::Short { len, buffer: Box::new([0; SHORT]) }
-        } else {
-            let holder = object.holder()?;
-            let parcel = match Parcel::new(&holder, len) {
-                Err(error) if holder.make_room(&error) => Parcel::new(&holder, len),
-                other => other,
-            };
-            Bytes::Long(parcel?)
+        let maker = match object.known() {
+            Some(place) => place.peer(),
+            None => object.enter()?.peer(),
         };
-        Ok(Loan { queue: self.clone(), maker, bytes })
+        if len <= SHORT {
+            let bytes = Bytes::Short { len, buffer: Box::new([0; SHORT]) };
+            return Ok(Loan { queue: self.clone(), maker, bytes });
+        }
+        let holder = object.holder()?;
+        // SAFETY: the loan has the queue, too, which keeps its mapping.
+        let parcel = match unsafe { Parcel::at_hand(&holder, len) } {
+            Some(parcel) => parcel,
+            None => ByteQueue::another_parcel(&holder, len)?,
+        };
+        // Made in its place: a copy of what was just written waits for the writes.
+        Ok(Loan { queue: self.clone(), maker, bytes: Bytes::Long(parcel) })
+    }
+
+    #[inline(never)]
+    fn another_parcel(holder: &Holder<'_>, len: usize) -> Result<Parcel, AllocError> {
+        // SAFETY: as in `loan`, the only caller.
+        let parcel = || unsafe { Parcel::new(holder, len) };
+        match parcel() {
+            Err(error) if holder.make_room(&error) => parcel(),
+            result => result,
+        }
     }
 
     /// Sends a copy of `bytes`, waiting for a free slot as long as it takes.

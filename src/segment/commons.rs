@@ -1,35 +1,72 @@
 //! The commons: one anonymous segment per process tree.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::segment::backing;
 use crate::segment::error::SegmentError;
 use crate::segment::region::Mapping;
+use crate::segment::{Segment, backing};
 
 /// Bytes of objects that a segment holds by default. Only address space is reserved for it.
 pub(crate) const DEFAULT_LEN: u64 = 8 << 30;
 
 /// Never dropped: the commons live as long as the process. A forked child inherits this variable,
 /// and so its parent's commons.
-static COMMONS: Mutex<Option<Arc<Mapping>>> = Mutex::new(None);
+static COMMONS: OnceLock<Segment> = OnceLock::new();
+/// Locked while the commons are made.
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// If there is not even this much room, an error is better than smaller commons.
 const SMALLEST_LEN: u64 = 1 << 20;
 
 /// Returns the commons, and creates them if they do not exist. Choosing a length is an error if
 /// they do.
-pub(crate) fn get(len: Option<u64>) -> Result<Arc<Mapping>, SegmentError> {
-    let mut commons = COMMONS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(mapping) = &*commons {
-        return if len.is_none() {
-            Ok(Arc::clone(mapping))
-        } else {
-            Err(SegmentError::CommonsExist)
-        };
+pub(crate) fn get(len: Option<u64>) -> Result<&'static Segment, SegmentError> {
+    match (COMMONS.get(), len) {
+        (Some(commons), None) => Ok(commons),
+        _ => make(len),
     }
-    let mapping = reserve(len.unwrap_or(DEFAULT_LEN))?;
-    *commons = Some(Arc::clone(&mapping));
-    Ok(mapping)
+}
+
+#[cold]
+fn make(len: Option<u64>) -> Result<&'static Segment, SegmentError> {
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(commons) = COMMONS.get() {
+        return if len.is_none() { Ok(commons) } else { Err(SegmentError::CommonsExist) };
+    }
+    let commons = Segment::from(reserve(len.unwrap_or(DEFAULT_LEN))?);
+    Ok(COMMONS.get_or_init(|| commons))
+}
+
+/// A mapping that a handle keeps. The commons are there anyway, so that nobody need count.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    Commons(&'static Arc<Mapping>),
+    Counted(Arc<Mapping>),
+}
+
+impl Kept {
+    #[inline]
+    pub(crate) fn new(mapping: &Arc<Mapping>) -> Kept {
+        match COMMONS.get() {
+            Some(commons) if Arc::ptr_eq(commons.mapping(), mapping) => {
+                Kept::Commons(commons.mapping())
+            }
+            _ => Kept::Counted(Arc::clone(mapping)),
+        }
+    }
+}
+
+impl Deref for Kept {
+    type Target = Arc<Mapping>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Mapping> {
+        match self {
+            Kept::Commons(mapping) => mapping,
+            Kept::Counted(mapping) => mapping,
+        }
+    }
 }
 
 /// Reserves `len` bytes, or as much of that as the address space allows.

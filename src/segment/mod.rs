@@ -161,7 +161,13 @@ impl Segment {
     /// # Errors
     /// The same as for [`Segment::create`].
     pub fn commons() -> Result<Segment, SegmentError> {
-        commons::get(None).map(Segment::from)
+        Segment::of_commons().cloned()
+    }
+
+    /// As [`Segment::commons`], without a count of one more handle.
+    #[inline]
+    pub(crate) fn of_commons() -> Result<&'static Segment, SegmentError> {
+        commons::get(None)
     }
 
     /// Returns how many bytes of objects the segment may hold.

@@ -73,6 +73,6 @@ impl SegmentOptions {
     /// # Ok::<(), SegmentError>(())
     /// ```
     pub fn commons(&self) -> Result<Segment, SegmentError> {
-        commons::get(Some(self.len)).map(Segment::from)
+        commons::get(Some(self.len)).cloned()
     }
 }

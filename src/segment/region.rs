@@ -65,10 +65,19 @@ pub(crate) struct PerProcess {
     at_home: AtomicU32,
 }
 
+/// Words for hints, which fill the rest of the page.
+pub(crate) const HINTS: usize = 480;
+/// Where they begin.
+const HINTS_AT: usize = 256;
+
+const _: () =
+    assert!(size_of::<PerProcess>() <= HINTS_AT && HINTS_AT + HINTS * size_of::<u64>() == 4096);
+
 /// A segment as one process sees it.
 ///
 /// # Invariants
-/// - `page` begins with a `PerProcess` and is wiped in forked children.
+/// - `page` begins with a `PerProcess`, behind which are the hints, and is wiped in forked
+///   children.
 /// - This crate computed `layout` for the size of `file`.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -83,6 +92,8 @@ pub(crate) struct Mapping {
     unregistered: AtomicU32,
     page: WipedPage,
     peer_words: PeerWords,
+    /// Called before `detach`, to give back what the hints name.
+    empty: OnceLock<fn(&Mapping)>,
 }
 
 /// What a forked child inherits of its parent's identity. Stored here for
@@ -126,6 +137,7 @@ impl Mapping {
             unregistered: AtomicU32::new(0),
             page: WipedPage::new()?,
             peer_words: PeerWords::default(),
+            empty: OnceLock::new(),
         };
         mapping.map().map_err(|refused| SegmentError::of_size(mapping.layout.size(), refused))?;
         // Relaxed: only this process reads it.
@@ -171,6 +183,22 @@ impl Mapping {
         // SAFETY: by the invariant the page begins with a `PerProcess`, all of it atomic, and it
         // stays as long as `self`.
         unsafe { &*self.page.start().cast() }
+    }
+
+    /// Words of this process alone, which are all 0 at first and in a forked child. What they mean
+    /// only the heap knows. They name what `empty` gives back before the process leaves the peer
+    /// table.
+    #[inline]
+    pub(crate) fn hints(&self) -> &[AtomicU64; HINTS] {
+        // SAFETY: no page is smaller than 4096 bytes.
+        let start = unsafe { self.page.start().add(HINTS_AT) };
+        // SAFETY: by the invariant, and all of it is atomic.
+        unsafe { &*start.cast() }
+    }
+
+    /// Says how the hints are emptied. For a process that has just attached.
+    pub(crate) fn empty_before_detach(&self, empty: fn(&Mapping)) {
+        self.empty.get_or_init(|| empty);
     }
 
     /// Bits of the `PeerId` of this process; 0 if it has not attached (or was forked since).
@@ -323,10 +351,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.peer_bits() != 0
-            && let Some(detach) = self.peer_words.detach.get()
-        {
-            detach(self);
+        if self.peer_bits() != 0 {
+            let acts = [&self.empty, &self.peer_words.detach];
+            acts.into_iter().filter_map(OnceLock::get).for_each(|act| act(self));
         }
         if let Some(base) = NonNull::new(self.per_process().base.load(Ordering::Relaxed) as *mut u8)
         {

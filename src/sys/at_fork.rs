@@ -31,7 +31,7 @@ use rustix::io::Errno;
 
 use crate::sys::descriptor::{FdName, FileId};
 use crate::sys::error::OsError;
-use crate::sys::memory;
+use crate::sys::{memory, seat};
 
 /// A list that only grows: an entry that is not needed any more is used again. A child can read it
 /// even if the parent forked in the middle of a change.
@@ -186,6 +186,7 @@ fn key_of(number: RawFd) -> usize {
 
 extern "C" fn close_in_child() {
     close_all();
+    seat::forget_others();
 }
 
 /// Closes everything on the lists and takes it off. Calls nothing that is not async-signal-safe.

@@ -11,6 +11,7 @@
 //! - [`pidfd`]: who a process is and whether it still runs.
 //! - [`process`]: fork, wait, exit.
 //! - [`thread`]: numbers for threads.
+//! - [`seat`]: small numbers for threads, which are used again.
 
 #[cfg(not(loom))]
 pub(crate) mod at_fork;
@@ -29,5 +30,7 @@ pub(crate) mod pidfd;
 pub(crate) mod process;
 #[cfg(not(loom))]
 pub(crate) mod record_lock;
+#[cfg(not(loom))]
+pub(crate) mod seat;
 #[cfg(not(loom))]
 pub(crate) mod thread;

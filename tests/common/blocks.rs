@@ -30,8 +30,10 @@ pub struct Block {
 }
 
 /// States in a block's word.
+pub const FREE: u64 = 0;
 pub const SHARED: u64 = 2;
 pub const CARRIED: u64 = 3;
+pub const CACHED: u64 = 4;
 
 /// The segment as a file.
 pub fn file(segment: &Segment) -> File {
@@ -44,10 +46,10 @@ pub fn word(file: &File, offset: u64) -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// Every block that is not free.
+/// Every block that is not free. One that a process keeps at hand is free.
 pub fn blocks(segment: &Segment) -> Vec<Block> {
     let mut all = headers(segment);
-    all.retain(|block| block.state != 0);
+    all.retain(|block| block.state != FREE && block.state != CACHED);
     all
 }
 
@@ -101,4 +103,9 @@ fn sizes(budget: u64) -> Vec<u64> {
         sizes.push(power);
     }
     sizes
+}
+
+/// Number of blocks that processes keep at hand.
+pub fn cached(segment: &Segment) -> usize {
+    headers(segment).into_iter().filter(|block| block.state == CACHED).count()
 }

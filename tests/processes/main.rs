@@ -35,6 +35,7 @@ mod fork_handles;
 mod homes;
 mod limits;
 mod lock_owner_death;
+mod magazines;
 mod memory;
 mod messages;
 mod queue_peer_death;

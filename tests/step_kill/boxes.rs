@@ -16,6 +16,8 @@ enum Op {
     Receive,
     Make,
     Drop,
+    /// Of the block of one that was just dropped.
+    MakeAgain,
     Grow,
     /// By the only holder of a queue with two boxes.
     DropLast,
@@ -24,8 +26,16 @@ enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 7] =
-        [Op::Send, Op::Receive, Op::Make, Op::Drop, Op::Grow, Op::DropLast, Op::Reap];
+    const ALL: [Op; 8] = [
+        Op::Send,
+        Op::Receive,
+        Op::Make,
+        Op::Drop,
+        Op::MakeAgain,
+        Op::Grow,
+        Op::DropLast,
+        Op::Reap,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -33,6 +43,7 @@ impl Op {
             Op::Receive => "receive, drop",
             Op::Make => "make",
             Op::Drop => "drop",
+            Op::MakeAgain => "drop and make again",
             Op::Grow => "grow a vector",
             Op::DropLast => "drop by the last holder",
             Op::Reap => "reap",
@@ -58,6 +69,12 @@ impl Op {
                 let bytes = boxed(segment, 7);
                 mark();
                 drop(bytes);
+            }
+            Op::MakeAgain => {
+                let bytes = boxed(segment, 7);
+                mark();
+                drop(bytes);
+                std::mem::forget(boxed(segment, 8));
             }
             Op::Grow => {
                 let mut vec = ShmVec::with_capacity_in(segment, 2).expect("room");
@@ -89,7 +106,9 @@ fn expected(op: Op, policy: OnReceiverDeath) -> Vec<Found> {
         // Delivered again until it was released, with the box; after that the box is its
         // receiver's.
         Op::Receive => found(["1, 0 lost", "0 lost"]),
-        Op::Make | Op::Drop | Op::Grow | Op::DropLast | Op::Reap => found(["1, 0 lost"]),
+        Op::Make | Op::Drop | Op::MakeAgain | Op::Grow | Op::DropLast | Op::Reap => {
+            found(["1, 0 lost"])
+        }
     }
 }
 

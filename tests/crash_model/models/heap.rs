@@ -17,6 +17,7 @@ use crate::peer::{PeerId, reaper};
 use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, FREE_WORDS, HEADERS};
 use crate::segment::region::{self, Mapping, Region};
 use crate::sys::pidfd::Identity;
+use crate::sys::seat;
 use crate::world::{self, Access, Fate, Local, Note, read, write};
 
 /// Where the creator puts the name of the block: its bits and its generation, plus one. Stands for
@@ -61,6 +62,45 @@ fn build(mapping: &Mapping, region: Region<'_>, me: PeerId) -> Option<crate::hea
     write(owned.offset as usize, u64::MAX);
     write(owned.offset as usize, VALUE);
     Some(owned)
+}
+
+/// Makes two objects, one after the other and the second one longer, and keeps the block at hand in
+/// between. Then leaves, or forgets what it has kept.
+fn keep(process: usize, leaves: bool) -> Option<Local> {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        for len in [8, 16] {
+            // If the other one has it, that was all: each try makes new states.
+            let Ok(owned) = pool.allocate(me, KIND, len) else { break };
+            write(owned.offset as usize, VALUE);
+            pool.give_back(&owned);
+        }
+        if leaves {
+            pool.empty_magazines(me);
+        }
+        None
+    })
+}
+
+/// As the second half of [`keep`], but it takes the block by a store.
+fn keep_carelessly(process: usize) {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        let Ok(owned) = pool.allocate(me, KIND, 8) else { return };
+        pool.give_back(&owned);
+        let cached = read(HEADERS as usize);
+        if decode(cached).1 != CACHED {
+            return;
+        }
+        let owned = cached & !(7 << 31) | OWNED << 31;
+        world::access(world::at(HEADERS as usize), Access::Store(owned));
+        write(BLOCKS as usize, VALUE);
+        let first = BlockId::from_bits(0).expect("a block");
+        if let Some(owned) = pool.owned(first, decode(cached).0 as u32, me.owner()) {
+            pool.give_back(&owned);
+            pool.empty_magazines(me);
+        }
+    });
 }
 
 /// Makes an object, sends its name and lets go of it.
@@ -237,6 +277,8 @@ const INDICES: usize = 1;
 
 struct Watch {
     blocks: u64,
+    /// Whether blocks may be kept in the end.
+    forgets: bool,
 }
 
 /// Generation, state and owner of a block's word.
@@ -247,6 +289,7 @@ pub fn decode(word: u64) -> (u64, u64, u32) {
 pub const FREE: u64 = 0;
 pub const OWNED: u64 = 1;
 pub const SHARED: u64 = 2;
+pub const CACHED: u64 = 4;
 
 impl Watch {
     fn block(&self, offset: usize, base: u64, size: u64) -> Option<(u64, usize)> {
@@ -299,6 +342,9 @@ impl Monitor for Watch {
         match (from, to) {
             (FREE, OWNED) if is == was && mine(after) => Ok(()),
             (OWNED, SHARED) if is == was && mine(before) => Ok(()),
+            (OWNED, CACHED) if is == was + 1 && mine(before) && mine(after) => Ok(()),
+            // It is anybody's.
+            (CACHED, OWNED) if is == was && mine(after) => Ok(()),
             (SHARED, SHARED) if is == was => Ok(()),
             (SHARED, OWNED) if is == was => match living_holder {
                 Some(holder) => Err(format!("block {block} is taken from its holder {holder}")),
@@ -346,7 +392,8 @@ impl Monitor for Watch {
                 let header = (HEADERS + block * BLOCK_HEADER_SIZE) as usize;
                 let (_, state, owner) = decode(read(header));
                 let holders = read(header + 64);
-                if state != FREE || holders != 0 {
+                let is_free = state == FREE || self.forgets && state == CACHED;
+                if !is_free || holders != 0 {
                     return Err(format!(
                         "block {block} is left in state {state} with {owner}, held by {holders:#b}"
                     ));
@@ -369,7 +416,8 @@ impl Monitor for Watch {
         match (self.block(offset, HEADERS, BLOCK_HEADER_SIZE), self.block(offset, BLOCKS, BLOCK)) {
             (Some((block, 0)), _) => {
                 let (generation, state, owner) = decode(value);
-                let state = ["free", "owned by", "shared"].get(state as usize).unwrap_or(&"?");
+                let states = ["free", "owned by", "shared", "carried", "kept by"];
+                let state = states.get(state as usize).unwrap_or(&"?");
                 format!("block {block}: {state} {owner} ({generation})")
             }
             (Some((block, 64)), _) => format!("holders {block}: {value:#b}"),
@@ -419,7 +467,7 @@ fn model(text: &str, blocks: u64, shared: bool, deaths: usize, processes: Vec<Pr
         set_up: Box::new(set_up),
         processes,
         deaths,
-        ..Model::new("heap", configuration, Watch { blocks })
+        ..Model::new("heap", configuration, Watch { blocks, forgets: false })
     }
 }
 
@@ -465,6 +513,31 @@ fn opener(process: usize) -> Process {
     Process::new("opener", move |local| open(process, 0, local))
 }
 
+/// With blocks that are kept at hand.
+fn magazines(text: &str, blocks: u64, deaths: usize, processes: Vec<Process>) -> Model {
+    let Model { set_up, configuration, processes, .. } =
+        model(text, blocks, false, deaths, processes);
+    let set_up = move || {
+        set_up();
+        seat::set(true);
+    };
+    let forgets = text.contains("forget");
+    Model {
+        set_up: Box::new(set_up),
+        processes,
+        deaths,
+        ..Model::new("heap", configuration, Watch { blocks, forgets })
+    }
+}
+
+fn keeper(process: usize) -> Process {
+    Process::new("keeper", move |_| keep(process, true))
+}
+
+fn forgetful(process: usize) -> Process {
+    Process::new("keeper", move |_| keep(process, false))
+}
+
 /// One makes an object and sends its name, another opens it.
 pub fn create_and_open() -> Model {
     model("create and open", 1, false, 2, vec![creator(0), opener(1)])
@@ -476,11 +549,22 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
         compete_unmarked(0);
         None
     });
-    vec![(
-        model("allocate", 1, false, 1, vec![unmarked]),
-        "the heap, a block that is claimed before it is said where",
-        Some("is left in state 1"),
-    )]
+    let careless = Process::new("keeper", |_| {
+        keep_carelessly(0);
+        None
+    });
+    vec![
+        (
+            model("allocate", 1, false, 1, vec![unmarked]),
+            "the heap, a block that is claimed before it is said where",
+            Some("is left in state 1"),
+        ),
+        (
+            magazines("keep", 1, 0, vec![careless, keeper(1)]),
+            "the heap, a block that is kept and taken without a swap",
+            Some("block 0 went from"),
+        ),
+    ]
 }
 
 /// What is explored, the small ones first; `all` for those that take seconds.
@@ -511,6 +595,8 @@ pub fn models(all: bool) -> Vec<Model> {
         model("last holder and opener", 1, true, 1, vec![holder(0), holder(1), latecomer(2)]),
         model("allocate", 1, false, 2, vec![competitor(0), competitor(1)]),
         model("two holders, reaper", 1, true, 2, vec![holder(0), holder(1), reaper_of(2, 2)]),
+        magazines("keep", 1, 1, vec![keeper(0)]),
+        magazines("keep and forget", 1, 1, vec![forgetful(0)]),
     ];
     if all {
         models.push(model(
@@ -529,6 +615,11 @@ pub fn models(all: bool) -> Vec<Model> {
         )));
         let reapers = vec![holder(0), holder(1), reaper_of(2, 2), reaper_of(3, 2)];
         models.push(bounded(model("two holders, two reapers", 1, true, 2, reapers)));
+        models.push(bounded(magazines("keep, two", 1, 2, vec![keeper(0), keeper(1)])));
+        let forget = vec![forgetful(0), forgetful(1)];
+        models.push(bounded(magazines("keep and forget, two", 1, 1, forget)));
+        let keep_and_reap = vec![keeper(0), keeper(1), reaper_of(2, 2)];
+        models.push(bounded_by(2, magazines("keep, reaper", 1, 2, keep_and_reap)));
         models.push(model("fork", 1, true, 3, family(false)));
         models.push(bounded_by(2, model("fork, reaper", 1, true, 2, family(true))));
     }

@@ -31,6 +31,7 @@ thread_local! {
 /// Says how many blocks and peers the model has.
 pub(crate) fn lay_out(blocks: u64, entries: usize) {
     LAYOUT.set((blocks, entries));
+    crate::sys::seat::set(false);
     crate::object::place::clear();
 }
 
@@ -41,7 +42,11 @@ pub(crate) struct Mapping {
     peer: core::sync::atomic::AtomicU64,
     reserved: core::sync::atomic::AtomicU64,
     reserved_pid: core::sync::atomic::AtomicU32,
+    hints: Box<[AtomicU64; HINTS]>,
 }
+
+/// Words for hints: one row is enough.
+pub(crate) const HINTS: usize = 32;
 
 /// The boot and the namespace in which all processes of a model live.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +71,7 @@ impl Mapping {
             peer: peer.into(),
             reserved: 0.into(),
             reserved_pid: 0.into(),
+            hints: Box::new([const { AtomicU64::new(0) }; HINTS]),
         }
     }
 
@@ -119,6 +125,11 @@ impl Mapping {
     /// Pages are always there.
     pub(crate) fn back(&self, _offset: u64, _len: u64) -> Result<(), OsError> {
         Ok(())
+    }
+
+    /// Those of one operation. Hints may be lost.
+    pub(crate) fn hints(&self) -> &[AtomicU64; HINTS] {
+        &self.hints
     }
 
     pub(crate) fn punch(&self, _offset: u64, _len: u64) {}

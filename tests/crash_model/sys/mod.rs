@@ -12,3 +12,4 @@ pub(crate) mod thread;
 pub(crate) mod barrier;
 pub(crate) mod futex;
 pub(crate) mod pidfd;
+pub(crate) mod seat;
