@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::io::{self, ErrorKind};
 use std::process::{Command, Stdio};
 
-use offspring::{Event, Lock, Queue, ShmBox, Value, plain, spsc};
+use offspring::{ByteQueue, Event, Lock, Queue, ShmBox, Value, plain, spsc};
 
 /// Calls that are not counted: once round the ring.
 const WARM_UP: u32 = 64;
@@ -70,6 +70,8 @@ const OPERATIONS: &[Operation] = &[
         messages: BATCH,
     },
     Operation { name: "`Queue` clone, drop", run: queue_clone, messages: 1 },
+    Operation { name: "`ShmBox::new`, drop", run: box_new, messages: 1 },
+    Operation { name: "`ByteQueue::loan` of 4 KiB, drop", run: loan, messages: 1 },
     Operation { name: "`Queue::try_send`, a `ShmBox`", run: box_try_send, messages: 1 },
     Operation { name: "`Queue::try_recv`, a `ShmBox`", run: box_try_recv, messages: 1 },
     Operation { name: "`plain::Sender::try_send`", run: channel_try_send, messages: 1 },
@@ -100,7 +102,7 @@ const OPERATIONS: &[Operation] = &[
 /// counting on or off.
 mod counted {
     use offspring::spsc::{Consumer, Producer};
-    use offspring::{Event, Lock, Queue, ShmBox, Value, plain};
+    use offspring::{ByteQueue, Event, Lock, Queue, ShmBox, Value, plain};
 
     #[inline(never)]
     pub(super) fn queue_try_send(queue: &Queue<u64>, value: u64) -> bool {
@@ -110,6 +112,16 @@ mod counted {
     #[inline(never)]
     pub(super) fn queue_try_recv(queue: &Queue<u64>) -> Option<u64> {
         queue.try_recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn box_new(number: u64) -> bool {
+        ShmBox::new(number).map(|made| drop(std::hint::black_box(made))).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn loan(queue: &ByteQueue) -> bool {
+        queue.loan(4096).map(|made| drop(std::hint::black_box(made))).is_ok()
     }
 
     #[inline(never)]
@@ -312,6 +324,20 @@ fn through_queue_of_boxes(
     for _ in 0..calls {
         assert!(send(&queue, value));
         value = recv(&queue).expect("sent");
+    }
+}
+
+/// What is dropped is made again of the same block.
+fn box_new(calls: u32) {
+    for number in 0..calls {
+        assert!(counted::box_new(black_box(u64::from(number))));
+    }
+}
+
+fn loan(calls: u32) {
+    let queue = ByteQueue::with_capacity(CAPACITY).expect("a queue");
+    for _ in 0..calls {
+        assert!(counted::loan(black_box(&queue)));
     }
 }
 
