@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use offspring::{ByteQueue, Lock, Queue, Shm, fork, spsc};
+use offspring::{ByteQueue, Lock, Queue, Shm, spsc};
 
 /// Slots of every queue.
 const CAPACITY: usize = 64;
@@ -155,10 +155,18 @@ fn objects(criterion: &mut Criterion) {
     group.finish();
 }
 
+#[expect(unsafe_code, reason = "forks")]
 fn processes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("processes");
     group.bench_function("fork, join", |bencher| {
-        bencher.iter(|| fork(|| ()).expect("a child").join().expect("its end"));
+        bencher.iter(|| {
+            // SAFETY: the child does nothing.
+            let child = unsafe { offspring::fork(|| ()) };
+            child.expect("a child").join().expect("its end");
+        });
+    });
+    group.bench_function("spawn, join", |bencher| {
+        bencher.iter(|| offspring::spawn(|()| (), ()).expect("a child").join().expect("its end"));
     });
     group.finish();
 }

@@ -8,23 +8,27 @@ const PRODUCERS: u64 = 3;
 const CONSUMERS: u64 = 2;
 const NUMBERS: u64 = 100_000;
 
+fn produce((first, queue): (u64, Queue<u64>)) {
+    for number in (first..NUMBERS).step_by(PRODUCERS as usize) {
+        queue.send(number).expect("the queue is open until all producers are done");
+    }
+}
+
+fn consume(queue: Queue<u64>) -> u64 {
+    queue.iter().sum()
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let queue = Queue::<u64>::with_capacity(1024)?;
 
     let mut producers = Vec::new();
     for producer in 0..PRODUCERS {
-        let queue = queue.clone();
-        producers.push(offspring::fork(move || {
-            for number in (producer..NUMBERS).step_by(PRODUCERS as usize) {
-                queue.send(number).expect("the queue is open until all producers are done");
-            }
-        })?);
+        producers.push(offspring::spawn(produce, (producer, queue.clone()))?);
     }
 
     let mut consumers = Vec::new();
     for _ in 0..CONSUMERS {
-        let queue = queue.clone();
-        consumers.push(offspring::fork(move || queue.iter().sum::<u64>())?);
+        consumers.push(offspring::spawn(consume, queue.clone())?);
     }
 
     for producer in producers {

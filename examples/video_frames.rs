@@ -46,9 +46,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (inverter, inverted) = bytes::channel(WAITING)?;
     let (mirrorer, mirrored) = bytes::channel(WAITING)?;
     let stages = [
-        ("camera", offspring::fork(move || film(frames, &camera))?),
-        ("invert", offspring::fork(move || filter(&filmed, &inverter, invert))?),
-        ("mirror", offspring::fork(move || filter(&inverted, &mirrorer, mirror))?),
+        ("camera", offspring::spawn(film, (frames, camera))?),
+        ("invert", offspring::spawn(|ends| filter(ends, invert), (filmed, inverter))?),
+        ("mirror", offspring::spawn(|ends| filter(ends, mirror), (inverted, mirrorer))?),
     ];
 
     let (begin, mut shown, mut count) = (Instant::now(), Instant::now(), 0);
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Makes the frames.
-fn film(frames: usize, to: &Sender) -> Result<(), Failure> {
+fn film((frames, to): (usize, Sender)) -> Result<(), Failure> {
     for number in 0..frames {
         let mut frame = to.loan(FRAME)?;
         for (y, row) in frame.chunks_exact_mut(ROW).enumerate() {
@@ -92,8 +92,8 @@ fn film(frames: usize, to: &Sender) -> Result<(), Failure> {
 }
 
 /// Receives frames and sends each one changed.
-fn filter(from: &Receiver, to: &Sender, change: fn(&[u8], &mut [u8])) -> Result<(), Failure> {
-    for frame in from {
+fn filter((from, to): (Receiver, Sender), change: fn(&[u8], &mut [u8])) -> Result<(), Failure> {
+    for frame in &from {
         let mut changed = to.loan(frame.len())?;
         change(&frame, &mut changed);
         // Its memory is needed for a later frame, and sending may take a while.

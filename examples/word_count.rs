@@ -65,11 +65,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (sender, parts) = offspring::channel::<Part>(16)?;
     let (counter, counted) = offspring::channel::<Counted>(16)?;
-    let reader = offspring::fork(move || read(&files, &sender))?;
+    let reader = offspring::spawn(read, (files, sender))?;
     let mut children = Vec::new();
     for _ in 0..workers {
-        let (parts, counter) = (parts.clone(), counter.clone());
-        children.push(offspring::fork(move || count(&parts, &counter))?);
+        children.push(offspring::spawn(count, (parts.clone(), counter.clone()))?);
     }
     // While this process has a sender of its own, its receiver never finds the channel
     // disconnected.
@@ -109,9 +108,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Sends the files in parts, and returns how many there are.
-fn read(files: &[PathBuf], parts: &Sender<Part>) -> Result<usize, Failure> {
+fn read((files, parts): (Vec<PathBuf>, Sender<Part>)) -> Result<usize, Failure> {
     let (mut number, mut lines, mut text) = (0, 0, String::new());
-    for file in files {
+    for file in &files {
         let mut from = BufReader::new(File::open(file)?);
         while from.read_line(&mut text)? > 0 {
             lines += 1;
@@ -129,8 +128,8 @@ fn read(files: &[PathBuf], parts: &Sender<Part>) -> Result<usize, Failure> {
 }
 
 /// Counts the words of one part after the other, as long as some come.
-fn count(parts: &Receiver<Part>, counts: &Sender<Counted>) -> Result<(), Failure> {
-    for Part { number, text } in parts {
+fn count((parts, counts): (Receiver<Part>, Sender<Counted>)) -> Result<(), Failure> {
+    for Part { number, text } in &parts {
         let mut words = BTreeMap::new();
         for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
             *words.entry(word.to_lowercase()).or_default() += 1;

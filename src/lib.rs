@@ -1,29 +1,31 @@
 //! Shared-memory queues, locks and child processes, with the ease of Python's `multiprocessing`.
 //!
 //! Everything shared is a typed object in a segment of memory. A handle is a small name for it, and
-//! handles travel: into the closure of a forked child, through a queue, to a process that was
-//! running before the object was made. By default objects live in [the commons](Segment::commons)
-//! of the process tree: there is nothing to name and nothing to clean up, as the kernel frees the
-//! commons with the last process.
+//! handles travel: to a child with its arguments, through a queue, to a process that was running
+//! before the object was made. By default objects live in [the commons](Segment::commons) of the
+//! process tree: there is nothing to name and nothing to clean up, as the kernel frees the commons
+//! with the last process.
 //!
 //! Any process may be killed at any instruction. No survivor hangs, and no message is ever seen
 //! half-written. What may be lost is said in the section *Peer death* of each type. A process whose
 //! death the kernel refuses to tell, in a sandbox, counts as alive.
 //!
 //! # Examples
-//! ```standalone_crate
+//! ```
 //! use offspring::{Lock, Queue};
 //!
-//! let queue = Queue::<u64>::with_capacity(16)?;
-//! let total = Lock::new(0_u64)?;
+//! /// Runs in a process of its own.
+//! fn add((queue, total): (Queue<u64>, Lock<u64>)) {
+//!     for number in &queue {
+//!         *total.lock().unwrap() += number;
+//!     }
+//! }
+//!
+//! let queue = Queue::with_capacity(16)?;
+//! let total = Lock::new(0)?;
 //! let mut children = Vec::new();
 //! for _ in 0..2 {
-//!     let (queue, total) = (queue.clone(), total.clone());
-//!     children.push(offspring::fork(move || {
-//!         for number in &queue {
-//!             *total.lock().unwrap() += number;
-//!         }
-//!     })?);
+//!     children.push(offspring::spawn(add, (queue.clone(), total.clone()))?);
 //! }
 //! (1..=100).try_for_each(|number| queue.send(number))?;
 //! queue.close();
@@ -48,8 +50,9 @@
 //!   settings.
 //! - [`Event`]: a flag that one process sets and others wait for, with manual or automatic reset.
 //! - [`ShmArc`]: a value or a slice that is made once and read by all.
-//! - [`fork()`] and [`Child`]: a closure in a process of its own. [`Failure`]: any error as a value
-//!   that a child can return.
+//! - [`spawn()`] and [`Child`]: a function in a process of its own, from any program. [`Builder`]:
+//!   its name, streams, limits and so on. [`fork()`]: a closure in a copy of this process, for
+//!   programs with one thread. [`Failure`]: any error as a value that a child can return.
 //! - [`Segment`]: the memory, for programs that want more than one.
 //! - [`derive(Shm)`](derive@Shm): makes your own structs values that can be sent and shared.
 //!   [`derive(Transfer)`](derive@Transfer): the same for structs with boxes, which can be sent.
@@ -142,8 +145,9 @@ pub use {
     object::{CreateError, Handle, ParseHandleError, PeerStats, SegmentStats, Usage},
     peer::Fault,
     process::{
-        Child, Failure, ForkError, JoinError, Location, Moved, PanicInfo, Return, end_with_parent,
-        fork,
+        Argument, Builder, Child, Failure, ForkError, JoinError, Location, Moved, PanicInfo,
+        Process, Return, Scope, SpawnError, StartMethod, Stream, children, current_name,
+        end_with_parent, fork, init, parent, preload, scope, spawn,
     },
     queue::{
         ByteQueue, DecodeError, EncodeError, Iter, Loan, Message, Messages, ObjectQueue, Objects,

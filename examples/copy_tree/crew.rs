@@ -8,14 +8,16 @@
 //! channel is empty. Copying an entry twice is harmless, because each copy gets its name by a
 //! rename.
 
-use crate::Plan;
 use crate::bar::Bar;
 use crate::extended::Lost;
 use crate::message::{Job, News, Note, Step, Trouble};
 use crate::stop::Stop;
 use crate::tree::{Entry, Tree};
-use crate::worker::{self, Tally};
-use offspring::{Child, Event, Receiver, RecvTimeoutError, Sender, TrySendError};
+use crate::worker::{self, Start, Tally};
+use crate::{Order, Plan};
+use offspring::{
+    Builder, Child, Event, Failure, JoinError, Receiver, RecvTimeoutError, Sender, TrySendError,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt;
@@ -59,7 +61,7 @@ pub(crate) struct Missing {
 struct Member {
     pid: u32,
     /// `None` when it is dead.
-    child: Option<Child<Tally>>,
+    child: Option<Child<Result<Tally, Failure>>>,
     /// The job it has spoken of last, unless that is done.
     holds: Option<u32>,
 }
@@ -75,9 +77,15 @@ struct Account {
     deaths: u32,
 }
 
+/// How a worker has ended.
+fn flat(ended: Result<Result<Tally, Failure>, JoinError>) -> Result<Tally, Failure> {
+    ended?
+}
+
 /// The workers and their jobs.
 pub(crate) struct Crew {
     plan: Arc<Plan>,
+    order: Order,
     tree: Arc<Tree>,
     /// Where jobs go in; `None` when there will be no more.
     jobs: Option<Sender<Job>>,
@@ -103,9 +111,10 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Makes the channels and forks the workers.
+    /// Makes the channels and starts the workers.
     pub(crate) fn new(
         plan: Arc<Plan>,
+        order: Order,
         tree: Arc<Tree>,
         workers: usize,
     ) -> Result<Crew, Box<dyn Error>> {
@@ -132,6 +141,7 @@ impl Crew {
             deaths_in_a_row: 0,
             bar: Bar::new(tree.entries.len() as u64, tree.bytes)?,
             plan,
+            order,
             tree,
         };
         for _ in 0..workers.min(count) {
@@ -155,7 +165,7 @@ impl Crew {
         }
         for number in 0..self.members.len() {
             if let Some(child) = self.members[number].child.take()
-                && let Err(how) = child.join()
+                && let Err(how) = flat(child.join())
                 && let Ok(End::Finished) = end
             {
                 self.report_death(number, &how);
@@ -204,12 +214,12 @@ impl Crew {
         self.missing
     }
 
-    /// Forks one more worker. This process has a single thread, so it may.
+    /// Starts one more worker.
     fn hire(&mut self) -> Result<(), Box<dyn Error>> {
         let number = self.members.len() as u32;
         let ((jobs, notes), enough) = (self.theirs.clone(), self.enough.clone());
-        let plan = Arc::clone(&self.plan);
-        let child = offspring::fork(move || worker::work(number, &plan, &jobs, &notes, &enough))?;
+        let start = Start { number, order: self.order.clone(), jobs, notes, enough };
+        let child = Builder::new().name(format!("worker {number}")).spawn(worker::work, start)?;
         self.members.push(Member { pid: child.id(), child: Some(child), holds: None });
         Ok(())
     }
@@ -302,7 +312,7 @@ impl Crew {
                 continue;
             };
             self.members[number].child = None;
-            match ended {
+            match flat(ended) {
                 Ok(_) => self.report_death(number, &"it returned before its time"),
                 Err(how) => self.report_death(number, &how),
             }

@@ -4,8 +4,10 @@
 //! followed, so nobody can lead the copy out of its two trees.
 
 use crate::tree::Folder;
-use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Result;
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::io::{Errno, Result};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,32 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLO
 /// Opens the root of a tree; here, and only here, a symbolic link is followed, as the user gave it.
 pub(crate) fn open_root(path: &Path) -> Result<OwnedFd> {
     openat(CWD, path, FOLDER, Mode::empty())
+}
+
+/// The root of a tree, as a worker gets it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Root {
+    /// Not a `PathBuf`, as serde refuses those that are no UTF-8.
+    path: OsString,
+    /// Device and number of the folder that the parent has open.
+    id: (u64, u64),
+}
+
+impl Root {
+    pub(crate) fn new(path: PathBuf, open: &OwnedFd) -> Result<Root> {
+        Ok(Root { path: path.into_os_string(), id: id_of(open)? })
+    }
+
+    /// Opens it, unless another folder has taken its place.
+    pub(crate) fn open(&self) -> Result<OwnedFd> {
+        let open = open_root(Path::new(&self.path))?;
+        if id_of(&open)? == self.id { Ok(open) } else { Err(Errno::STALE) }
+    }
+}
+
+fn id_of(folder: &OwnedFd) -> Result<(u64, u64)> {
+    let stat = fstat(folder)?;
+    Ok((stat.st_dev as _, stat.st_ino as _))
 }
 
 /// Returns a folder and all those above it, without the root.

@@ -1,8 +1,8 @@
-//! Copies a folder tree with several forked workers:
+//! Copies a folder tree with several processes:
 //! `cargo run --release --example copy_tree -- SRC DST`.
 //!
-//! The parent lists the tree, forks the workers and sends them what to copy. Two channels in shared
-//! memory connect them:
+//! The parent lists the tree, starts the workers and sends them what to copy. Two channels in
+//! shared memory connect them:
 //!
 //! ```text
 //!             jobs: the paths of some entries
@@ -15,7 +15,7 @@
 //! A worker writes each file under a temporary name beside its target and renames it when it is
 //! complete. The parent counts a job as done only when its `Done` note has arrived. So any worker
 //! may be killed at any instruction: the parent reports it, removes its temporary file, gives its
-//! job to the others and forks a replacement. On Ctrl-C the parent kills all workers and cleans up
+//! job to the others and starts a replacement. On Ctrl-C the parent kills all workers and cleans up
 //! after each in the same way. If the disk is full, no later file would fit either: the parent does
 //! the same, but first gives the workers time to finish their current files.
 //!
@@ -48,12 +48,15 @@ mod worker;
 
 use crate::crew::{Copied, Crew, End};
 use crate::extended::Losses;
+use crate::folder::Root;
 use crate::message::Trouble;
 use crate::stop::Stop;
-use crate::target::Target;
+use crate::target::{Run, Target};
 use crate::tree::{Entry, Link, Tree};
 use clap::Parser;
 use indicatif::BinaryBytes;
+use offspring::Failure;
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -93,11 +96,28 @@ struct Options {
     verify: bool,
 }
 
-/// What the workers inherit. The entries to copy are sent to them.
+/// The two trees, open.
 struct Plan {
     source: OwnedFd,
     target: Target,
     verify: bool,
+}
+
+/// The same, as a worker gets it. The entries to copy are sent later.
+#[derive(Clone, Serialize, Deserialize)]
+struct Order {
+    source: Root,
+    target: Root,
+    run: Run,
+    verify: bool,
+}
+
+impl Order {
+    /// Opens the two trees, in a worker.
+    fn carry_out(&self) -> Result<Plan, Failure> {
+        let target = Target::of_run(self.target.open()?, self.run);
+        Ok(Plan { source: self.source.open()?, target, verify: self.verify })
+    }
 }
 
 fn main() -> ExitCode {
@@ -131,6 +151,12 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     };
     let target =
         Target::create(&target_path).map_err(|error| format!("{:?}: {error}", options.target))?;
+    let order = Order {
+        source: Root::new(source_path.clone(), &source)?,
+        target: Root::new(target_path, target.root())?,
+        run: target.run(),
+        verify: options.verify,
+    };
     let plan = Arc::new(Plan { source, target, verify: options.verify });
     let tree = &Arc::new(tree);
 
@@ -138,7 +164,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         .workers
         .or_else(|| std::thread::available_parallelism().ok())
         .map_or(1, NonZeroUsize::get);
-    let mut crew = Crew::new(Arc::clone(&plan), Arc::clone(tree), workers)?;
+    let mut crew = Crew::new(Arc::clone(&plan), order, Arc::clone(tree), workers)?;
     let (end, copied) = crew.run(&stop)?;
     let so_far = || {
         let Copied { files, bytes } = copied;

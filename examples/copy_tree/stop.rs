@@ -1,8 +1,8 @@
 //! Ctrl-C and `SIGTERM`: the parent asks for them between two steps, and is not interrupted.
 //!
-//! Both signals are blocked before the first fork, and the workers inherit that. So a Ctrl-C in a
-//! terminal, which goes to the whole process group, reaches only the parent, and the parent ends
-//! the workers in its own order.
+//! Both signals are blocked before the first worker starts, and the workers inherit that. So a
+//! Ctrl-C in a terminal, which goes to the whole process group, reaches only the parent, and the
+//! parent ends the workers in its own order.
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

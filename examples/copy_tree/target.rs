@@ -8,6 +8,7 @@ use crate::tree::{Link, Tree};
 use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::ops::Range;
@@ -25,6 +26,12 @@ const PRIVATE: Mode = Mode::RWXU;
 /// The root of the copy.
 pub(crate) struct Target {
     root: OwnedFd,
+    run: Run,
+}
+
+/// What the temporary names of a run contain.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Run {
     /// Pid of the parent.
     parent: u32,
     /// Nanoseconds since 1970: keeps a temporary name of ours apart from one that lies in the
@@ -41,19 +48,28 @@ impl Target {
         }
         let root = folder::open_root(path)?;
         let time = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
-        let target = Target { root, parent: std::process::id(), time };
+        let target = Target::of_run(root, Run { parent: std::process::id(), time });
         clear_leftovers(target.root.as_fd())?;
         Ok(target)
+    }
+
+    /// The root of a copy that is being made.
+    pub(crate) fn of_run(root: OwnedFd, run: Run) -> Target {
+        Target { root, run }
     }
 
     pub(crate) fn root(&self) -> &OwnedFd {
         &self.root
     }
 
+    pub(crate) fn run(&self) -> Run {
+        self.run
+    }
+
     /// Returns the name that process `pid` of this run gives to a file until it is whole.
     pub(crate) fn temporary_name(&self, pid: u32) -> CString {
-        CString::new(format!("{TEMPORARY}.{}.{pid}.{:x}", self.parent, self.time))
-            .unwrap_or_default()
+        let Run { parent, time } = self.run;
+        CString::new(format!("{TEMPORARY}.{parent}.{pid}.{time:x}")).unwrap_or_default()
     }
 
     /// Makes a run of the tree's folders, parents before children, and returns those that it could
@@ -107,7 +123,7 @@ impl Target {
     ) -> Vec<(&'a Link, Trouble)> {
         let mut troubles = Vec::new();
         let (mut old, mut new) = (Cursor::new(&self.root), Cursor::new(&self.root));
-        let temporary = self.temporary_name(self.parent);
+        let temporary = self.temporary_name(self.run.parent);
         for link in &tree.links {
             if failed.contains_key(&link.first) {
                 troubles.push((link, Trouble { step: Step::FirstLink, errno: 0 }));

@@ -1,9 +1,9 @@
 //! A worker: takes jobs until there are none, and reports what it does.
 
-use crate::Plan;
+use crate::Order;
 use crate::copy::{Copied, Copier};
 use crate::message::{Item, Job, News, Note};
-use offspring::{Event, Receiver, Sender};
+use offspring::{Event, Failure, Receiver, Sender};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -18,16 +18,23 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
 }
 
-/// The life of worker `number`, in its own process.
+/// What a worker gets when it starts.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) number: u32,
+    pub(crate) order: Order,
+    pub(crate) jobs: Receiver<Job>,
+    pub(crate) notes: Sender<Note>,
+    /// Set when the worker shall not begin with another entry.
+    pub(crate) enough: Event,
+}
+
+/// The life of a worker, in its own process.
 ///
 /// It ends when there will be no more jobs, or when it has had `enough` though there are some.
-pub(crate) fn work(
-    number: u32,
-    plan: &Plan,
-    jobs: &Receiver<Job>,
-    notes: &Sender<Note>,
-    enough: &Event,
-) -> Tally {
+pub(crate) fn work(start: Start) -> Result<Tally, Failure> {
+    let Start { number, order, jobs, notes, enough } = start;
+    let plan = &order.carry_out()?;
     // The permissions of the source are wanted, not what a mask leaves of them.
     rustix::process::umask(Mode::empty());
     let temporary = plan.target.temporary_name(std::process::id());
@@ -35,7 +42,7 @@ pub(crate) fn work(
     let mut tally = Tally { files: 0, bytes: 0 };
     let mut spoken = Instant::now();
     let is_enough = || enough.is_set().unwrap_or(true);
-    for Job { number: job, items } in jobs {
+    for Job { number: job, items } in &jobs {
         // If the parent no longer listens, this note fails as the first, and nothing has been
         // begun.
         let tell = |news| notes.send(Note { worker: number, job, news }).is_ok();
@@ -77,5 +84,5 @@ pub(crate) fn work(
             break;
         }
     }
-    tally
+    Ok(tally)
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use offspring::plain::{self, Receiver, Sender};
-use offspring::{Child, JoinError, RecvTimeoutError, SendError, fork};
+use offspring::{Child, JoinError, RecvTimeoutError, SendError};
 
+use crate::fork::fork;
 use crate::message::Message;
 use crate::post::Post;
 

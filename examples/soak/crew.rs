@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use offspring::{Child, JoinError, fork};
+use offspring::{Child, JoinError};
 
 use crate::account::Account;
 use crate::arena::{Arena, Object, Part, Station};
 use crate::fate::Fate;
+use crate::fork::fork;
 use crate::ledger::{ROWS, now};
 use crate::post::{self, Post};
 use crate::random::Random;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use offspring::{Child, JoinError, Queue, TryRecvError, fork};
+use offspring::{Child, JoinError, Queue, TryRecvError};
 
+use crate::fork::fork;
 use crate::message::Message;
 use crate::notes::Sent;
 use crate::post::Post;

@@ -12,7 +12,7 @@
 //! | `arena.rs` | the objects of a round, and which worker uses which |
 //! | `crew.rs` | the supervisor |
 //! | `queue_work.rs`, `message_work.rs`, `carry_work.rs`, `ring_work.rs`, `lock_work.rs`, `value_work.rs`, `event_work.rs`, `channel_work.rs`, `churn_work.rs`, `fork_work.rs` | the workers |
-//! | `post.rs`, `fate.rs` | what all workers have; deaths by a limit |
+//! | `post.rs`, `fate.rs`, `fork.rs` | what all workers have; deaths by a limit; how they start |
 //! | `message.rs`, `notes.rs`, `ledger.rs` | what is sent, and what is recorded of it where no kill can destroy it |
 //! | `account.rs`, `leftovers.rs` | what is checked at the end of a round |
 //! | `table.rs`, `random.rs` | the table; random numbers |
@@ -25,6 +25,7 @@ mod churn_work;
 mod crew;
 mod event_work;
 mod fate;
+mod fork;
 mod fork_work;
 mod ledger;
 mod leftovers;
@@ -125,7 +126,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     SegmentOptions::new().len(COMMONS_LEN).commons()?;
     // The first fork makes what stays: lazily opened descriptors of the library.
-    offspring::fork(|| ())?.join()?;
+    fork::fork(|| ())?.join()?;
     let folder = tempfile::tempdir()?;
     let before = Before::look()?;
 

@@ -101,12 +101,16 @@ mod sealed {
 /// the segment, or if every other holder had dropped the memory before its first use.
 ///
 /// # Examples
-/// ```standalone_crate
-/// use offspring::ShmArc;
+/// ```
+/// use offspring::{Receiver, ShmArc};
+///
+/// fn look_up(tables: Receiver<ShmArc<[u64]>>) -> u64 {
+///     tables.recv().unwrap()[12]
+/// }
 ///
 /// let squares = ShmArc::from_fn(1000, |index| (index * index) as u64)?;
-/// let (tables, received) = offspring::channel::<ShmArc<[u64]>>(4)?;
-/// let worker = offspring::fork(move || received.recv().map(|table| table[12]).unwrap())?;
+/// let (tables, received) = offspring::channel(4)?;
+/// let worker = offspring::spawn(look_up, received)?;
 /// // The worker runs already. The message holds the memory, so this handle may go.
 /// tables.send(squares)?;
 /// assert_eq!(worker.join()?, 144);

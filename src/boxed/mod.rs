@@ -130,16 +130,17 @@ mod sealed {
 /// How a box changes hands is described in `docs/queue.md`.
 ///
 /// # Examples
-/// ```standalone_crate
+/// ```
 /// use offspring::{Queue, ShmBox};
 ///
-/// let frames = Queue::<ShmBox<[u8]>>::with_capacity(4)?;
-/// let sender = frames.clone();
-/// let child = offspring::fork(move || {
+/// fn film(frames: Queue<ShmBox<[u8]>>) {
 ///     let mut frame = ShmBox::<[u8]>::zeroed(1 << 20).unwrap();
 ///     frame[77] = 7;
-///     sender.send(frame).unwrap();
-/// })?;
+///     frames.send(frame).unwrap();
+/// }
+///
+/// let frames = Queue::with_capacity(4)?;
+/// let child = offspring::spawn(film, frames.clone())?;
 /// let mut frame = frames.recv()?;
 /// assert_eq!((frame.len(), frame[77]), (1 << 20, 7));
 /// frame[77] += 1; // Ours, and nobody else's.

@@ -25,13 +25,17 @@ use crate::segment::Segment;
 /// As [`channel`](crate::channel()).
 ///
 /// # Examples
-/// ```standalone_crate
-/// let (sender, receiver) = offspring::bytes::channel(4)?;
-/// let child = offspring::fork(move || {
+/// ```
+/// use offspring::bytes::{self, Sender};
+///
+/// fn film(sender: Sender) {
 ///     let mut frame = sender.loan(1 << 20).unwrap();
 ///     frame.fill(7);
 ///     frame.send().unwrap();
-/// })?;
+/// }
+///
+/// let (sender, receiver) = bytes::channel(4)?;
+/// let child = offspring::spawn(film, sender)?;
 /// assert_eq!(receiver.iter().map(|frame| frame.len()).collect::<Vec<_>>(), [1 << 20]);
 /// child.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

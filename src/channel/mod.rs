@@ -70,13 +70,17 @@ use crate::segment::Segment;
 /// [`CreateError::NoPages`] if there is no memory.
 ///
 /// # Examples
-/// ```standalone_crate
-/// let (sender, receiver) = offspring::channel::<String>(16)?;
-/// let child = offspring::fork(move || {
+/// ```
+/// use offspring::Sender;
+///
+/// fn list(names: Sender<String>) {
 ///     for name in ["Ada", "Grace"] {
-///         sender.send(name.to_string()).unwrap();
+///         names.send(name.to_string()).unwrap();
 ///     }
-/// })?;
+/// }
+///
+/// let (sender, receiver) = offspring::channel(16)?;
+/// let child = offspring::spawn(list, sender)?;
 /// // Ends when the child has ended, however it ends.
 /// assert_eq!(receiver.iter().collect::<Vec<_>>(), ["Ada", "Grace"]);
 /// child.join()?;
@@ -84,15 +88,17 @@ use crate::segment::Segment;
 /// ```
 /// Each request brings the sender for its answers. They end when the worker has dropped it, or
 /// died:
-/// ```standalone_crate
-/// use offspring::Sender;
+/// ```
+/// use offspring::{Receiver, Sender};
 ///
-/// let (requests, jobs) = offspring::channel::<(u64, Sender<u64>)>(4)?;
-/// let worker = offspring::fork(move || {
-///     while let Ok((number, answers)) = jobs.recv() {
+/// fn work(jobs: Receiver<(u64, Sender<u64>)>) {
+///     for (number, answers) in &jobs {
 ///         (1..=number).for_each(|n| answers.send(n * n).unwrap());
 ///     }
-/// })?;
+/// }
+///
+/// let (requests, jobs) = offspring::channel(4)?;
+/// let worker = offspring::spawn(work, jobs)?;
 /// let (sender, answers) = offspring::channel(16)?;
 /// requests.send((3, sender))?;
 /// assert_eq!(answers.iter().collect::<Vec<u64>>(), [1, 4, 9]);

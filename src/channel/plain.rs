@@ -24,9 +24,11 @@ use crate::segment::Segment;
 /// As [`channel`](crate::channel()), and [`CreateError::Alignment`].
 ///
 /// # Examples
-/// ```standalone_crate
-/// let (sender, receiver) = offspring::plain::channel::<u64>(16)?;
-/// let child = offspring::fork(move || receiver.iter().sum::<u64>())?;
+/// ```
+/// use offspring::plain::{self, Receiver};
+///
+/// let (sender, receiver) = plain::channel::<u64>(16)?;
+/// let child = offspring::spawn(|numbers: Receiver<u64>| numbers.iter().sum::<u64>(), receiver)?;
 /// (1..=10).try_for_each(|n| sender.send(n))?;
 /// drop(sender);
 /// assert_eq!(child.join()?, 55);

@@ -63,15 +63,12 @@ use crate::sys::clock::Deadline;
 /// A handle works in a forked child, which may set, clear and wait as any other process.
 ///
 /// # Examples
-/// ```standalone_crate
+/// ```
 /// use offspring::Event;
 ///
 /// let ready = Event::new()?;
 /// let children: Vec<_> = (0..2)
-///     .map(|_| {
-///         let ready = ready.clone();
-///         offspring::fork(move || ready.wait())
-///     })
+///     .map(|_| offspring::spawn(|ready: Event| ready.wait(), ready.clone()))
 ///     .collect::<Result<_, _>>()?;
 /// ready.set()?;
 /// for child in children {
@@ -317,16 +314,17 @@ impl Event {
     /// ```
     /// use offspring::Event;
     ///
-    /// let (work, stop) = (Event::auto_reset()?, Event::new()?);
-    /// let (their_work, their_stop) = (work.clone(), stop.clone());
-    /// let child = offspring::fork(move || {
+    /// fn count((work, stop): (Event, Event)) -> u64 {
     ///     let mut pieces = 0;
-    ///     while Event::wait_any(&[&their_work, &their_stop]).unwrap() == 0 {
+    ///     while Event::wait_any(&[&work, &stop]).unwrap() == 0 {
     ///         pieces += 1;
-    ///         their_stop.set().unwrap();
+    ///         stop.set().unwrap();
     ///     }
     ///     pieces
-    /// })?;
+    /// }
+    ///
+    /// let (work, stop) = (Event::auto_reset()?, Event::new()?);
+    /// let child = offspring::spawn(count, (work.clone(), stop))?;
     /// work.set()?;
     /// assert_eq!(child.join()?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

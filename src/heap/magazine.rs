@@ -2,8 +2,8 @@
 //!
 //! A block that is kept is `CACHED`: free like any other, but still charged, and with the name of
 //! its keeper in its word. Where such blocks are, the keeper has noted in private memory, in a
-//! *magazine* for each thread. To free a block and to allocate it again costs one swap of the block's
-//! own word, and nothing that other processes write to.
+//! *magazine* for each thread. To free a block and to allocate it again costs one swap of the
+//! block's own word, and nothing that other processes write to.
 //!
 //! The notes are hints. What is true of a block says its word, by which anybody may take it: the
 //! keeper, a process that needs room, whoever clears up after the keeper. Of two that try, one
@@ -96,8 +96,8 @@ impl<'a> Pool<'a> {
         Some(owned)
     }
 
-    /// Charges an owned block of `had` bytes with `len` in place of that. If there is no room, gives
-    /// the block back.
+    /// Charges an owned block of `had` bytes with `len` in place of that. If there is no room,
+    /// gives the block back.
     #[inline(never)]
     fn recharge(&self, owned: &Owned, header: &BlockHeader, had: u64, len: u64) -> bool {
         // Killed in between, too much is charged: a recount corrects that.

@@ -64,12 +64,15 @@ use crate::sys::thread;
 /// unlock.
 ///
 /// # Examples
-/// ```standalone_crate
+/// ```
 /// use offspring::Lock;
 ///
-/// let balance = Lock::new(100_i64)?;
-/// let theirs = balance.clone();
-/// let child = offspring::fork(move || *theirs.lock().unwrap() -= 30)?;
+/// fn pay((balance, amount): (Lock<i64>, i64)) {
+///     *balance.lock().unwrap() -= amount;
+/// }
+///
+/// let balance = Lock::new(100)?;
+/// let child = offspring::spawn(pay, (balance.clone(), 30))?;
 /// *balance.lock()? += 5;
 /// child.join()?;
 /// assert_eq!(*balance.lock()?, 75);
@@ -215,13 +218,13 @@ impl<T: Shm> Lock<T> {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use offspring::{Lock, LockError, LockState};
     ///
-    /// let count = Lock::new(0_u64)?;
-    /// let theirs = count.clone();
-    /// let child = offspring::fork(move || {
-    ///     let _guard = theirs.lock();
+    /// fn die_with_it(count: Lock<u64>) {
+    ///     let _guard = count.lock();
     ///     std::process::abort()
-    /// })?;
-    /// # let child: offspring::Child<()> = child;
+    /// }
+    ///
+    /// let count = Lock::new(0)?;
+    /// let child = offspring::spawn(die_with_it, count.clone())?;
     /// assert!(child.join().is_err());
     /// assert_eq!(count.lock().unwrap_err(), LockError::OwnerDied);
     ///
@@ -361,8 +364,8 @@ fn unclean(state: LockState) -> LockError {
     }
 }
 
-/// So many looks of a wait leave the owners' turns uncounted, unless the lock is crowded already. To
-/// begin a count is to write to the owner's cache line, which a short wait is not worth.
+/// So many looks of a wait leave the owners' turns uncounted, unless the lock is crowded already.
+/// To begin a count is to write to the owner's cache line, which a short wait is not worth.
 const UNCOUNTED_LOOKS: u32 = 2;
 
 /// Takes a lock that was not both free and clean.

@@ -1,8 +1,8 @@
-//! What a forked child gets from its parent: an entry in the peer table of every segment, and a
-//! hold on everything that the parent holds.
+//! What a child gets from its parent: an entry in the peer table of every segment, and, if it is a
+//! copy of its parent, a hold on everything that the parent holds.
 //!
-//! The parent does both before the fork, so that nothing the child inherits can vanish between the
-//! fork and its first use. After the fork it writes into the entries who the child is.
+//! The parent does both before there is a child, so that nothing the child inherits can vanish
+//! between the fork and its first use. After the fork it writes into the entries who the child is.
 //!
 //! # Peer death
 //! If the parent is killed before the fork, its reservations are cleared up with it. If it is
@@ -52,6 +52,51 @@ impl Lineage {
             }
         }
         Ok(lineage)
+    }
+
+    /// Reserves an entry in each of these segments. The coming child holds nothing there, as it has
+    /// no copy of this process's memory. For the parent.
+    pub(crate) fn expect_stranger(segments: &[Arc<Mapping>]) -> Result<Lineage, LineageError> {
+        let mut lineage = Lineage { promises: Vec::with_capacity(segments.len()) };
+        for mapping in segments {
+            match reserve(mapping) {
+                Ok((parent, child)) => {
+                    lineage.promises.push(Promise { mapping: Arc::clone(mapping), parent, child });
+                }
+                Err(fault) => {
+                    lineage.cancel();
+                    return Err(LineageError::Fault(fault));
+                }
+            }
+        }
+        Ok(lineage)
+    }
+
+    /// What was reserved, by the parent's words. For a child that has no copy of its parent's
+    /// memory. `None` if these are no entries.
+    pub(crate) fn as_told(told: impl IntoIterator<Item = (Segment, [u64; 2])>) -> Option<Lineage> {
+        let promise = |(segment, [parent, child]): (Segment, [u64; 2])| {
+            let (parent, child) = (PeerId::from_bits(parent)?, PeerId::from_bits(child)?);
+            Some(Promise { mapping: Arc::clone(segment.mapping()), parent, child })
+        };
+        Some(Lineage { promises: told.into_iter().map(promise).collect::<Option<_>>()? })
+    }
+
+    /// The segments, and what a child without a copy must be told of each.
+    pub(crate) fn words(&self) -> impl Iterator<Item = (&Arc<Mapping>, [u64; 2])> {
+        self.promises
+            .iter()
+            .map(|promise| (&promise.mapping, [promise.parent.to_bits(), promise.child.to_bits()]))
+    }
+
+    /// For what goes the other way, from the parent to the child: each has the other's place.
+    pub(crate) fn downward(&self) -> Lineage {
+        let turn = |promise: &Promise| Promise {
+            mapping: Arc::clone(&promise.mapping),
+            parent: promise.child,
+            child: promise.parent,
+        };
+        Lineage { promises: self.promises.iter().map(turn).collect() }
     }
 
     /// That of a child which was never expected: nothing is reserved.
@@ -135,16 +180,22 @@ pub(crate) enum LineageError {
     Fault(Fault),
 }
 
-/// The parent, which is this process, and the child.
+/// The parent, which is this process, and the child, which holds what its parent holds.
 fn promise(mapping: &Arc<Mapping>) -> Result<(PeerId, PeerId), Fault> {
+    let (me, child) = reserve(mapping)?;
+    let (region, _) = attach::view(mapping)?;
+    holding::bequeath(mapping, region, child);
+    Ok((me, child))
+}
+
+/// The parent, which is this process, and an entry for the child.
+fn reserve(mapping: &Arc<Mapping>) -> Result<(PeerId, PeerId), Fault> {
     let me = holding::arrive(mapping)?;
-    let (region, table) = attach::view(mapping)?;
+    let (_, table) = attach::view(mapping)?;
     let reserve = || table.reserve(me, mapping.home().to_bits());
     let child = reserve().or_else(|| {
         reap::reap_all(mapping, me);
         reserve()
     });
-    let child = child.ok_or(Fault::TooManyPeers)?;
-    holding::bequeath(mapping, region, child);
-    Ok((me, child))
+    Ok((me, child.ok_or(Fault::TooManyPeers)?))
 }

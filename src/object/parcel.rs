@@ -139,8 +139,8 @@ fn name(words: &[u64]) -> Option<Carried> {
 /// A block that belongs to this process alone, to be filled with a message.
 ///
 /// # Invariants
-/// `start` is the address of `len` bytes of the block, in a mapping that stays as long as the parcel
-/// is used. The block's word names the process that made the parcel.
+/// `start` is the address of `len` bytes of the block, in a mapping that stays as long as the
+/// parcel is used. The block's word names the process that made the parcel.
 #[derive(Debug)]
 pub(crate) struct Parcel {
     owned: Owned,

@@ -21,6 +21,11 @@
 //!                                                     decode the value; open the objects: my bits
 //!                                                     free the flights; look at the objects in them
 //! ```
+//! What a parent gives a child that has no copy of its memory, as arguments, goes the same way with
+//! the parts exchanged: the parent sends, and the child, whose entry may still be `RESERVED`,
+//! takes. If the child dies before it has taken them, its entry is cleared up, and what it carries
+//! is stranded.
+//!
 //! The carrier names the parent's entry in the peer table, with its generation, in place of a slot.
 //! So a process that clears up after the child leaves the blocks alone, for as long as the parent
 //! is attached. It names the child, too, with its generation: by that the parent knows what it
@@ -56,7 +61,6 @@ use crate::object::lineage::Lineage;
 use crate::object::payload::{set_word, word_of, words, zeroed};
 use crate::object::serial::{Listed, Load};
 use crate::peer::Fault;
-use crate::peer::footprint::Cards;
 use crate::segment::Segment;
 
 /// Hands over what `value` owns to the parent. For the child. Gives the words that name it: the
@@ -146,14 +150,17 @@ pub(crate) fn discard(lineage: &Lineage) {
     for (mapping, carrier, child) in lineage.remains() {
         if let (Ok(me), Some(region)) = (holding::arrive(mapping), mapping.region()) {
             let pool = Pool::new(mapping, region);
+            // Whoever hands something over to this process has marked its card for this process,
+            // too, which may have more of them.
             let left = pool.peers().and_then(|peers| peers.cards_left_by(child));
+            let left = left.unwrap_or_else(|| pool.cards(me));
             let in_flights = RefCell::new(Vec::new());
             let conclude = |object: Attached| {
                 in_flights.borrow_mut().push(object);
                 block::conclude(&pool, object);
             };
             let is_from = |other| other == carrier;
-            pool.discard_all(me.owner(), left.unwrap_or(Cards::ALL), is_from, conclude);
+            pool.discard_all(me.owner(), left, is_from, conclude);
             flight::settle(&pool, me, |empty| {
                 for Attached { id, generation, .. } in in_flights.into_inner() {
                     pool.let_go(Name { id, generation, role: 0 }, me, empty);

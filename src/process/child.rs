@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::process::children::{self, ChildProcess};
 use crate::process::outcome::Outcome;
 use crate::process::panic_info::PanicInfo;
-use crate::process::returned::{Answer, Return, Way};
+use crate::process::returned::{Answer, Return, Source};
 use crate::sys::clock::Deadline;
 use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::Ending;
+use crate::sys::tree;
 
-/// Handle of a child process that runs a closure and returns a value of type `T`; made by
-/// [`fork`](crate::fork).
+/// Handle of a child process that runs a function and returns a value of type `T`; made by
+/// [`spawn`](crate::spawn()), [`Builder::spawn`](crate::Builder::spawn) or [`fork`](crate::fork).
 ///
 /// It works like [`std::thread::JoinHandle`]: [`join`](Child::join) waits for the value, and
 /// dropping the handle detaches the child, which keeps running. A detached child still ends with
@@ -37,8 +38,8 @@ use crate::sys::process::Ending;
 /// use offspring::JoinError;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let sum = offspring::fork(|| (1..=1000).sum::<u64>())?;
-/// let failure = offspring::fork(|| -> u64 { panic!("no sum today") })?;
+/// let sum = offspring::spawn(|last: u64| (1..=last).sum::<u64>(), 1000)?;
+/// let failure = offspring::spawn(|()| -> u64 { panic!("no sum today") }, ())?;
 ///
 /// assert_eq!(sum.join()?, 500_500);
 /// match failure.join() {
@@ -56,7 +57,7 @@ pub struct Child<T> {
     /// Whether the value was handed out, or will never be.
     joined: bool,
     /// Reads the child's record. Chosen in `new`, so that `join` needs no bound.
-    read: fn(Way<'_>) -> Answer<T>,
+    read: fn(Source<'_>) -> Answer<T>,
 }
 
 impl<T> Child<T> {
@@ -95,8 +96,7 @@ impl<T> Child<T> {
     /// use std::time::Duration;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let child = offspring::fork(|| loop { std::thread::sleep(Duration::from_secs(1)) })?;
-    /// # let child: offspring::Child<()> = child;
+    /// let child = offspring::spawn(std::thread::sleep, Duration::from_secs(3600))?;
     /// child.terminate()?;
     /// assert!(matches!(child.join(), Err(JoinError::Killed(15))));
     /// # Ok(())
@@ -112,6 +112,37 @@ impl<T> Child<T> {
     /// The same as for [`signal`](Child::signal).
     pub fn kill(&self) -> io::Result<()> {
         self.signal(libc::SIGKILL)
+    }
+
+    /// Kills the child and all processes below it, whoever has started them.
+    ///
+    /// Killing a child ends the children that it has started by this crate. This also finds those
+    /// that it has started by other means, and theirs. A process whose own parent has ended, as a
+    /// daemon's has, is not found.
+    ///
+    /// # Errors
+    /// As for [`signal`](Child::signal), and if `/proc` cannot be read; then the child alone was
+    /// killed.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::JoinError;
+    /// use std::process::Command;
+    ///
+    /// let child = offspring::spawn(
+    ///     |()| Command::new("sleep").arg("3600").status().unwrap().success(),
+    ///     (),
+    /// )?;
+    /// child.kill_tree()?;
+    /// assert!(matches!(child.join(), Err(JoinError::Killed(9))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn kill_tree(&self) -> io::Result<()> {
+        // Also a check that it is ours, and was not waited for.
+        self.signal(0)?;
+        let killed = tree::kill_all(self.id());
+        self.kill()?;
+        Ok(killed?)
     }
 
     /// Sends a signal to the child, and never to another process that later got the same process
@@ -132,6 +163,81 @@ impl<T> Child<T> {
 }
 
 impl<T> Child<T> {
+    /// Waits for the child to end, and leaves its value to be [joined](Child::join). Any number of
+    /// threads may wait.
+    ///
+    /// # Blocking
+    /// Blocks until the child has ended, without limit.
+    ///
+    /// # Errors
+    /// [`JoinError::NotOurChild`]; [`JoinError::Os`].
+    pub fn wait(&self) -> Result<(), JoinError> {
+        self.wait_by(Deadline::NEVER).map(drop)
+    }
+
+    /// Waits at most `timeout` for the child to end; returns whether it has. Any number of threads
+    /// may wait.
+    ///
+    /// # Blocking
+    /// Blocks until the child has ended, but at most for `timeout`.
+    ///
+    /// # Errors
+    /// [`JoinError::NotOurChild`]; [`JoinError::Os`].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let child = offspring::spawn(|()| std::thread::sleep(Duration::from_secs(3600)), ())?;
+    /// std::thread::scope(|scope| {
+    ///     let threads: Vec<_> = (0..8)
+    ///         .map(|_| scope.spawn(|| child.wait_timeout(Duration::from_secs(600))))
+    ///         .collect();
+    ///     child.kill().unwrap();
+    ///     assert!(threads.into_iter().all(|thread| thread.join().unwrap().unwrap()));
+    /// });
+    /// assert!(child.join().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, JoinError> {
+        self.wait_by(Deadline::after(timeout))
+    }
+
+    fn wait_by(&self, deadline: Deadline) -> Result<bool, JoinError> {
+        if !self.process.is_ours() {
+            return Err(JoinError::NotOurChild);
+        }
+        Ok(self.ending.is_some() || self.process.wait_for_end(deadline)?)
+    }
+
+    /// Asks the child to end, with `SIGTERM`, waits at most `grace` for that, and kills it if it
+    /// has not ended by then. Returns its value if it has one.
+    ///
+    /// # Blocking
+    /// Blocks until the child has ended, somewhat longer than `grace` at most.
+    ///
+    /// # Errors
+    /// See [`JoinError`]: a child that does not handle `SIGTERM` is killed by it.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::JoinError;
+    /// use std::time::Duration;
+    ///
+    /// let child = offspring::spawn(|()| std::thread::sleep(Duration::from_secs(3600)), ())?;
+    /// assert!(matches!(child.stop(Duration::from_secs(60)), Err(JoinError::Killed(15))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stop(mut self, grace: Duration) -> Result<T, JoinError> {
+        // A child that has ended meanwhile is as good, and `join` tells all else.
+        let _ = self.terminate();
+        if let Some(joined) = self.join_timeout(grace) {
+            return joined;
+        }
+        let _ = self.kill();
+        self.join()
+    }
+
     /// Waits for the child to end, and returns the closure's value.
     ///
     /// # Blocking
@@ -178,7 +284,7 @@ impl<T> Child<T> {
     /// use std::time::Duration;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut child = offspring::fork(|| std::thread::sleep(Duration::from_secs(3600)))?;
+    /// let mut child = offspring::spawn(std::thread::sleep, Duration::from_secs(3600))?;
     /// assert!(child.join_timeout(Duration::from_millis(10)).is_none());
     /// child.kill()?;
     /// assert!(child.join().is_err());
@@ -217,7 +323,7 @@ impl<T> Child<T> {
                 Err(refused) => return Some(Err(refused.into())),
             },
         };
-        let outcome = match (self.read)(self.process.way()).0 {
+        let outcome = match (self.read)(self.process.source()).0 {
             Ok(outcome) => outcome,
             Err(refused) => return Some(Err(refused.into())),
         };
@@ -277,8 +383,7 @@ impl<T> fmt::Debug for Child<T> {
 /// # Examples
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let child = offspring::fork(|| std::process::exit(3))?;
-/// # let child: offspring::Child<()> = child;
+/// let child = offspring::spawn(|code: i32| -> () { std::process::exit(code) }, 3)?;
 /// let error = child.join().unwrap_err();
 /// assert_eq!(format!("{error:?}"), "the child exited with code 3 and sent no value");
 /// # Ok(())

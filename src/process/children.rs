@@ -35,11 +35,12 @@ use rustix::io::Errno;
 
 use crate::object::lineage::Lineage;
 use crate::object::result;
-use crate::process::outcome::OutcomeFile;
-use crate::process::returned::Way;
+use crate::process::family::Process;
+use crate::process::outcome::{Kept, OutcomeFile};
+use crate::process::returned::Source;
 use crate::sys::at_fork;
 use crate::sys::clock::{self, Deadline};
-use crate::sys::descriptor::{FdName, OwnFile};
+use crate::sys::descriptor::{self, FdName, OwnFile};
 use crate::sys::error::OsError;
 use crate::sys::pidfd::{self, Identity};
 use crate::sys::process::{self as sys, Ending, Lifeline, ParentsEnd};
@@ -53,33 +54,36 @@ pub(super) struct ChildProcess {
     /// `None` if the child ended, and the kernel forgot it, before its pidfd could be opened. That
     /// happens in a program that ignores `SIGCHLD`.
     pidfd: Option<OwnFile>,
-    outcome: OutcomeFile,
-    /// The child dies when this is closed.
+    outcome: Kept,
+    /// The child dies when this is closed. `None` if it is detached.
     #[expect(
         dead_code,
         reason = "it is what closes it that counts: the end of this process, or the drop"
     )]
-    lifeline: ParentsEnd,
+    lifeline: Option<ParentsEnd>,
     lineage: Lineage,
     /// Whether the descriptor to poll was lent to the program.
     lent: AtomicBool,
     /// Whether the child's value may own memory, to be freed if nobody joins the child.
     owns: AtomicBool,
+    /// Whether this process waits for the child when it ends by itself.
+    is_joined_at_exit: bool,
 }
 
 impl ChildProcess {
-    /// Adds the child `pid`, which was just forked: makes it end with this process, and writes its
-    /// identity into the segments.
+    /// Adds the child `pid`, which was just made: makes it end with this process, by its `lifeline`
+    /// if it has one, and writes its identity into the segments.
     ///
     /// If the kernel refuses any of that, the child is killed and waited for.
     pub(super) fn new(
         pid: u32,
-        lifeline: Lifeline,
+        lifeline: Option<Lifeline>,
         outcome: OutcomeFile,
         lineage: Lineage,
+        is_joined_at_exit: bool,
     ) -> Result<Arc<ChildProcess>, OsError> {
         let prepare = || {
-            let lifeline = lifeline.tie(pid)?;
+            let lifeline = lifeline.map(|lifeline| lifeline.tie(pid)).transpose()?;
             // Where the program ignores `SIGCHLD` the kernel may have forgotten the child already.
             let pidfd = match pidfd::open_if_there(pid)? {
                 Some(pidfd) => {
@@ -104,13 +108,18 @@ impl ChildProcess {
         let process = Arc::new(ChildProcess {
             pid,
             parent: sys::pid(),
+            // Where there is no pidfd, the file is what the program polls.
+            outcome: if pidfd.is_some() { outcome.keep() } else { Kept::File(outcome) },
             pidfd,
-            outcome,
             lifeline,
             lineage,
             lent,
             owns: AtomicBool::new(false),
+            is_joined_at_exit,
         });
+        if is_joined_at_exit {
+            join_children_at_exit();
+        }
         Children::lock().list.push(ListedChild { process: Arc::clone(&process), dropped: false });
         Ok(process)
     }
@@ -120,8 +129,8 @@ impl ChildProcess {
     }
 
     /// Where the child's value comes from.
-    pub(super) fn way(&self) -> Way<'_> {
-        Way { outcome: &self.outcome, lineage: &self.lineage }
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { kept: &self.outcome, lineage: &self.lineage }
     }
 
     /// Says whether the child's value may own memory.
@@ -132,7 +141,7 @@ impl ChildProcess {
 
     /// Frees what the dead child has returned, as nobody will join it.
     fn discard(&self) {
-        self.way().discard(self.owns.load(Ordering::Relaxed));
+        self.source().discard(self.owns.load(Ordering::Relaxed));
     }
 
     /// Whether this process is the parent, and not a copy of it that inherited the handle.
@@ -147,9 +156,10 @@ impl ChildProcess {
     /// The descriptors that a child of this process inherits and does not need.
     fn inherited(&self) -> [Option<FdName>; 2] {
         let unless_lent = |fd| if self.lent.load(Ordering::Relaxed) { None } else { Some(fd) };
+        let outcome = self.outcome.file().map(OutcomeFile::name);
         match &self.pidfd {
-            Some(pidfd) => [unless_lent(pidfd.name()), Some(self.outcome.name())],
-            None => [None, unless_lent(self.outcome.name())],
+            Some(pidfd) => [unless_lent(pidfd.name()), outcome],
+            None => [None, outcome.and_then(unless_lent)],
         }
     }
 
@@ -158,7 +168,7 @@ impl ChildProcess {
         match &self.pidfd {
             Some(pidfd) => pidfd.as_fd(),
             // A file in memory is always readable, which is correct: the child is dead.
-            None => self.outcome.as_fd(),
+            None => self.outcome.file().expect("kept as a file if there is no pidfd").as_fd(),
         }
     }
 
@@ -178,6 +188,14 @@ impl ChildProcess {
         match &self.pidfd {
             Some(pidfd) => sys::send_signal(pidfd.as_fd(), signal),
             None => Err(OsError { call: "pidfd_send_signal", errno: Errno::SRCH }),
+        }
+    }
+
+    /// Waits until the child has ended, and leaves its status; false if the deadline passes first.
+    pub(super) fn wait_for_end(&self, deadline: Deadline) -> Result<bool, OsError> {
+        match &self.pidfd {
+            Some(pidfd) => sys::wait_until_readable(pidfd, deadline),
+            None => Ok(true),
         }
     }
 
@@ -302,6 +320,14 @@ pub(super) fn after_fork_in_child() {
     drop(Children::lock());
 }
 
+/// Takes note of the descriptors that this new process has as a child, which is no copy of its
+/// parent.
+pub(super) fn become_child(outcome: FdName, lifeline: OwnFile) {
+    Children::lock().own = Some([outcome, lifeline.name()]);
+    // It stays open until the process ends.
+    std::mem::forget(lifeline);
+}
+
 /// Makes this process, a child of [`fork`](crate::fork), end with its parent again.
 pub(super) fn end_with_parent() -> Result<(), OsError> {
     let children = Children::lock();
@@ -314,6 +340,39 @@ pub(super) fn end_with_parent() -> Result<(), OsError> {
     // SAFETY: it was found open, and this crate closes a child's lifeline only at the child's own
     // forks.
     sys::end_with_parent(unsafe { BorrowedFd::borrow_raw(lifeline.number()) })
+}
+
+/// The children of this process that have not ended.
+pub(super) fn living() -> Vec<Process> {
+    let processes: Vec<Arc<ChildProcess>> =
+        Children::lock().list.iter().map(|child| Arc::clone(&child.process)).collect();
+    let process = |child: Arc<ChildProcess>| {
+        let pidfd = child.pidfd.as_ref().filter(|_| !child.has_ended())?;
+        Some(Process::new(child.pid, Some(descriptor::duplicate(pidfd).ok()?)))
+    };
+    processes.into_iter().filter_map(process).collect()
+}
+
+/// Waits for the children that are not to be left behind when the program ends.
+extern "C" fn join_at_exit() {
+    let waited: Vec<Arc<ChildProcess>> = Children::lock()
+        .list
+        .iter()
+        .filter(|child| child.process.is_joined_at_exit)
+        .map(|child| Arc::clone(&child.process))
+        .collect();
+    for child in waited {
+        // If the kernel refuses, nothing is left to be done.
+        let _ = child.wait_for_end(Deadline::NEVER);
+    }
+}
+
+/// Has the function called when the program ends by itself, once.
+fn join_children_at_exit() {
+    static ASKED: std::sync::Once = std::sync::Once::new();
+    ASKED.call_once(|| {
+        sys::at_exit(join_at_exit);
+    });
 }
 
 /// Marks this child as dropped, and waits for it once it is dead: now, or at the next fork or drop.

@@ -39,7 +39,7 @@ use crate::sys::process::{self as sys, Lifeline, Wrapped};
 /// Exit code of a child whose closure returned.
 const RETURNED: i32 = 0;
 /// Exit code of a child whose closure panicked, the same as that of a program whose `main` panics.
-const PANICKED: i32 = 101;
+pub(super) const PANICKED: i32 = 101;
 
 /// What the parent prepared for the child. It stays in the parent's frame; the child has a copy of
 /// that frame, which is never dropped.
@@ -65,7 +65,7 @@ where
     let code = panic::catch_unwind(AssertUnwindSafe(|| {
         let process = sys::pid();
         match begin(start, wrapped, process) {
-            Ok(()) => run(closure, start, process),
+            Ok(()) => run(|| Ok(closure()), &start.outcome, &start.lineage, process),
             Err(refused) => {
                 start.outcome.write(&Record::not_started(refused));
                 PANICKED
@@ -81,15 +81,19 @@ where
     sys::exit_now(code)
 }
 
-fn run<F, T>(closure: F, start: &Start, process: u32) -> i32
+/// Runs `work` and sends what it returns, or why it could not begin. Gives the exit code.
+pub(super) fn run<W, T>(work: W, outcome: &OutcomeFile, lineage: &Lineage, process: u32) -> i32
 where
-    F: FnOnce() -> T,
+    W: FnOnce() -> Result<T, String>,
     T: Return,
 {
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         // The value moves to the parent, so this process does not drop it.
-        let mut value = ManuallyDrop::new(closure());
-        let way = Way { outcome: &start.outcome, lineage: &start.lineage };
+        let mut value = match work() {
+            Ok(value) => ManuallyDrop::new(value),
+            Err(why) => return sys::pid() == process && outcome.send_not_started(&why),
+        };
+        let way = Way { outcome, lineage };
         sys::pid() == process && T::send(&mut value, way)
     }));
     if sys::pid() != process {
@@ -101,7 +105,7 @@ where
         Err(payload) => {
             let panic = panic_info(&*payload);
             mem::forget(payload);
-            (start.outcome.write(&Record::panic(&panic)), PANICKED)
+            (outcome.write(&Record::panic(&panic)), PANICKED)
         }
     };
     sys::flush_stdio();
@@ -160,7 +164,7 @@ struct PanicHook {
 static FIRST_HOOK: RwLock<Option<PanicHook>> = RwLock::new(None);
 
 /// Sets the hook that records panics of this process and then calls the previous one.
-fn set_panic_hook(outcome: &OutcomeFile, process: u32) {
+pub(super) fn set_panic_hook(outcome: &OutcomeFile, process: u32) {
     if std::thread::panicking() {
         // A destructor that runs because of a panic has forked, so the hook cannot be changed now.
         // The message is still sent.

@@ -21,18 +21,21 @@ use serde::{Deserialize, Serialize};
 /// ```
 /// use offspring::Failure;
 ///
+/// fn parse(bytes: Vec<u8>) -> Result<u64, Failure> {
+///     let text = String::from_utf8(bytes)?;
+///     Ok(text.parse()?)
+/// }
+///
+/// fn read(path: String) -> Result<String, Failure> {
+///     Ok(std::fs::read_to_string(path)?)
+/// }
+///
 /// fn main() -> Result<(), Failure> {
-///     let child = offspring::fork(|| -> Result<u64, Failure> {
-///         let text = String::from_utf8(vec![b'4', b'2'])?;
-///         let number: u64 = text.parse()?;
-///         Ok(number)
-///     })?;
+///     let child = offspring::spawn(parse, vec![b'4', b'2'])?;
 ///     // The first `?` is for a child that was killed or panicked, the second for its own errors.
 ///     assert_eq!(child.join()??, 42);
 ///
-///     let child = offspring::fork(|| -> Result<String, Failure> {
-///         Ok(std::fs::read_to_string("/no/such/file")?)
-///     })?;
+///     let child = offspring::spawn(read, "/no/such/file".to_owned())?;
 ///     let failure = child.join()?.unwrap_err().context("reading the settings");
 ///     assert_eq!(
 ///         failure.to_string(),
@@ -54,7 +57,11 @@ impl Failure {
     /// ```
     /// use offspring::Failure;
     ///
-    /// let child = offspring::fork(|| -> Result<(), Failure> { Err(Failure::new("no work")) })?;
+    /// fn work((): ()) -> Result<(), Failure> {
+    ///     Err(Failure::new("no work"))
+    /// }
+    ///
+    /// let child = offspring::spawn(work, ())?;
     /// assert_eq!(child.join()?.unwrap_err().message(), "no work");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

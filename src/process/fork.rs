@@ -1,6 +1,7 @@
 //! Runs a closure in a copy of this process.
 //!
-//! Users call it directly. The zygote and the pool will be built on it.
+//! For programs with one thread that want a copy of what they have in memory, or a closure that
+//! captures. `start.rs` has the other way, which works in every program and is safe.
 //!
 //! # Protocol
 //! ```text
@@ -24,31 +25,32 @@
 //! wait, read the outcome  <-----------------------  _exit
 //! ```
 //!
-//! # How safe it is to call
+//! # Why it is unsafe to call
 //! The child is an exact copy of a process with one thread. So no lock is held by a thread that the
 //! child does not have, no structure is halfway through a change, and libc's `fork` corrects libc's
-//! own caches. Safe code could still do the following with a copy, and this crate prevents it:
-//! - *Return into the caller's frames*, and so run every destructor twice. The child never returns,
-//!   never unwinds out, and runs no destructors except those that the closure runs.
-//! - *Borrow from the caller.* The closure and its value are `'static`.
-//! - *Use exclusive access to memory of this crate twice.* Only the child uses what the closure
-//!   captured; the parent drops its copy unused. Guards that the parent holds know their process
-//!   and are inert in the child. A plain reference from a leaked guard faults there: the child does
-//!   not inherit the parent's mapping, and closes the range before any code of the program runs.
-//! - *Use the handle of a child in a process that is not its parent.* [`Child`] knows its process.
-//!   A descriptor that was lent to the program stays open.
+//! own caches. This crate prevents what else could go wrong with a copy:
+//! - *The child returns into the caller's frames*, and so runs every destructor twice. It never
+//!   returns, never unwinds out, and runs no destructors except those that the closure runs.
+//! - *The closure borrows from the caller.* The closure and its value are `'static`.
+//! - *Two processes have exclusive access to the same memory of this crate.* Only the child uses
+//!   what the closure captured; the parent drops its copy unused. Guards that the parent holds know
+//!   their process and are inert in the child. A plain reference from a leaked guard faults there:
+//!   the child does not inherit the parent's mapping, and closes the range before any code of the
+//!   program runs.
+//! - *A process that is not the parent uses the handle of a child.* [`Child`] knows its process. A
+//!   descriptor that was lent to the program stays open.
 //!
-//! This crate cannot prevent the following:
-//! - Shared mappings of other crates are duplicated. Some crates (iceoryx2, ipc-channel's shared
-//!   memory, runtimes on io_uring) wrap them in safe interfaces that were not made for two
-//!   processes, and a child can reach those through statics and thread-locals. The standard
-//!   library's `CommandExt::pre_exec` is unsafe for this reason.
+//! It cannot prevent what other crates do with things that exist once and are now in two processes:
+//! - Shared mappings are duplicated. Some crates (iceoryx2, ipc-channel's shared memory, runtimes
+//!   on io_uring) wrap them in safe interfaces that were not made for two processes, and a child
+//!   can reach those through statics and thread-locals.
 //! - Descriptors are duplicated, and parent and child share the position in each file. Code that
-//!   assumes that an `OwnedFd` is the only way to a socket or a file is wrong in a child.
+//!   relies on its `OwnedFd` being the only way to a socket or a file is wrong in a child.
 //! - Buffers are duplicated. A captured [`BufWriter`](std::io::BufWriter) writes what it contains
 //!   twice, once in each process.
 //!
-//! So this function will become `unsafe` once there is another way to start a child.
+//! So the caller must promise that the child leaves such things alone, as for the standard
+//! library's [`CommandExt::pre_exec`](std::os::unix::process::CommandExt::pre_exec).
 //!
 //! # Peer death
 //! A child that dies before its first instruction is joined as one that was killed, and its entries
@@ -78,6 +80,10 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// Runs `closure` in a child process, a copy of this one, and returns a handle to wait for its
 /// value.
 ///
+/// Most programs use [`spawn`](crate::spawn()), which is safe and works in a program with threads.
+/// `fork` is for a closure that captures what cannot be sent, or more than is worth sending: the
+/// child finds all of it in its memory.
+///
 /// The child starts with a copy of everything that the program has in memory at this moment. Only
 /// the objects of this crate stay shared: a `Queue` or a `Lock` that the closure captured is the
 /// same one in both processes. The closure's value is sent back with [`serde`], and [`Child::join`]
@@ -96,9 +102,7 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// destructors of the callers' variables or of thread-locals, nor `atexit` handlers.
 ///
 /// Random number generators and buffers are copied with their state: two children that use a
-/// generator that was seeded before the fork get the same numbers. The mappings and descriptors of
-/// other crates are copied too. Their shared memory, sockets and rings are often not designed for
-/// two processes, so do not use them in a child.
+/// generator that was seeded before the fork get the same numbers.
 ///
 /// # What it costs
 /// The parent needs three descriptors per living child, so a limit of 1,024 (`ulimit -n`) allows
@@ -154,8 +158,8 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 ///
 /// # Errors
 /// - [`ForkError::Multithreaded`] if this process has more than one thread: a lock that another
-///   thread holds at this moment would never be unlocked in the child. Start children before the
-///   first thread, for example at the top of `main`.
+///   thread holds at this moment would never be unlocked in the child. Use
+///   [`spawn`](crate::spawn()), or fork before the first thread, for example at the top of `main`.
 /// - [`ForkError::ThreadsUnknown`] if the number of threads cannot be found out.
 /// - [`ForkError::PidNamespace`] if the child would start in another pid namespace.
 /// - [`ForkError::Commons`] if the commons cannot be created.
@@ -170,11 +174,30 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// If a captured value panics when it is dropped here. By then the child runs, and is detached as
 /// if its handle had been dropped.
 ///
+/// # Safety
+/// The child has a second copy of everything that this process has. What should exist once now
+/// exists in both:
+/// - every descriptor, with one position in its file for both processes;
+/// - every shared mapping that is not this crate's: shared memory, and the rings of io_uring;
+/// - every buffer, with what it contains.
+///
+/// In the child, neither `closure` nor what it drops may use a value whose soundness relies on its
+/// being the only one with such a descriptor, mapping or buffer. Check also the statics and
+/// thread-locals of other crates, which library functions use unseen: a logger, an async runtime,
+/// a client with a connection. What is always allowed: objects of this crate, ordinary memory, and
+/// descriptors that are made to be shared, such as the standard streams.
+///
+/// This is the part of the contract of
+/// [`CommandExt::pre_exec`](std::os::unix::process::CommandExt::pre_exec) that is left where the
+/// process has one thread: the closure may allocate memory and take locks.
+///
 /// # Examples
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let greeting = String::from("hello");
-/// let child = offspring::fork(move || format!("{greeting} from {}", std::process::id()))?;
+/// // SAFETY: the closure uses nothing but a string.
+/// let child =
+///     unsafe { offspring::fork(move || format!("{greeting} from {}", std::process::id())) }?;
 /// let id = child.id();
 /// assert_eq!(child.join()?, format!("hello from {id}"));
 /// # Ok(())
@@ -185,7 +208,9 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// ```
 /// use offspring::ShmBox;
 ///
-/// let child = offspring::fork(|| ShmBox::from_fn(1 << 20, |index| index as u8).unwrap())?;
+/// let make = || ShmBox::from_fn(1 << 20, |index| index as u8).unwrap();
+/// // SAFETY: the closure uses nothing but memory of this crate.
+/// let child = unsafe { offspring::fork(make) }?;
 /// let mut bytes = child.join()?;
 /// assert_eq!((bytes.len(), bytes[77]), (1 << 20, 77));
 /// bytes.fill(0);
@@ -196,26 +221,18 @@ use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wra
 /// ```
 /// use offspring::{Failure, Queue};
 ///
-/// let child = offspring::fork(|| {
+/// let fill = || {
 ///     let queue = Queue::<u64>::with_capacity(8)?;
 ///     queue.send(7)?;
 ///     Ok::<_, Failure>(queue)
-/// })?;
-/// let queue = child.join()??;
+/// };
+/// // SAFETY: the closure uses nothing but an object of this crate.
+/// let queue = unsafe { offspring::fork(fill) }?.join()??;
 /// assert_eq!(queue.recv()?, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-///
-/// Errors of this crate can be returned as they are:
-/// ```
-/// use offspring::{CreateError, Queue};
-///
-/// let child = offspring::fork(|| Queue::<u8>::with_capacity(0).map(drop))?;
-/// assert!(matches!(child.join()?, Err(CreateError::Capacity { capacity: 0, .. })));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[doc(alias = "Process")]
-pub fn fork<F, T>(closure: F) -> Result<Child<T>, ForkError>
+#[expect(unsafe_code, reason = "it has a contract that only callers can keep")]
+pub unsafe fn fork<F, T>(closure: F) -> Result<Child<T>, ForkError>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Return,
@@ -269,7 +286,7 @@ where
         }
         None => (Some(wrapped), Some(closure), Ok(())),
     };
-    let child = Child::new(ChildProcess::new(pid, lifeline, outcome, lineage)?);
+    let child = Child::new(ChildProcess::new(pid, Some(lifeline), outcome, lineage, false)?);
     drop(wrapped);
     drop(closure);
     match dropped {

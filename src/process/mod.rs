@@ -1,10 +1,19 @@
-//! Child processes that run a closure and return its value.
+//! Child processes that run a function and return its value.
 //!
-//! [`fork()`] starts a child and returns a [`Child`], a handle like [`std::thread::JoinHandle`].
-//! Start reading with `fork.rs`.
+//! [`spawn()`] starts a child and returns a [`Child`], a handle like [`std::thread::JoinHandle`].
+//! The child is a new process of the same program. [`fork()`] runs a closure in a copy of this
+//! process instead. Start reading with `start.rs` and `fork.rs`.
 //!
-//! - `fork.rs`: what a fork copies, why `fork` is a safe function, and the parent's side.
-//! - `exit.rs`: the child's side, from its first instruction to its last.
+//! - `start.rs`: how a new process of the program is started as a child; `builder.rs`: with which
+//!   settings.
+//! - `request.rs`: what the two say to each other.
+//! - `zygote.rs`: the process that is copied to make children.
+//! - `entry.rs`: the new process, from before `main` on.
+//! - `scope.rs`: children that are joined at the end of a block; `family.rs`: the parent and the
+//!   children of a process.
+//! - `fork.rs`: what a fork copies, why `fork` is an unsafe function, and the parent's side.
+//! - `exit.rs`: the forked child, from its first instruction to its last, and the end of each
+//!   child.
 //! - `outcome.rs`: the record in which the child sends its value or its panic.
 //! - `returned.rs`: what a closure may return: encoded values, and boxes, which move.
 //! - `plain.rs`: values that are sent as their bytes, without being encoded.
@@ -19,23 +28,42 @@
 //! is killed its children are killed too, also stopped ones. `sys/process.rs` says how, and which
 //! limits that has.
 
+mod builder;
 mod child;
 mod children;
+mod entry;
 mod exit;
 mod failure;
+mod family;
 mod fork;
 mod outcome;
 mod panic_info;
 mod plain;
+mod request;
 mod returned;
+mod scope;
+mod start;
+mod zygote;
 
 use std::io;
 
+pub use builder::{Builder, StartMethod, Stream};
 pub use child::{Child, JoinError};
 pub use failure::Failure;
+pub use family::{Process, children, current_name, parent};
 pub use fork::{ForkError, fork};
 pub use panic_info::{Location, PanicInfo};
-pub use returned::{Moved, Return};
+pub use returned::{Argument, Moved, Return};
+pub use scope::{Scope, scope};
+pub use start::{SpawnError, preload, spawn};
+
+/// Makes sure that this program can be started as a child; see [`spawn()`].
+///
+/// A program that calls [`spawn()`] anywhere needs no such call: what runs in a child before `main`
+/// is part of it then. This only says so at the top of `main`, and costs nothing.
+pub fn init() {
+    entry::fixed_point();
+}
 
 /// Makes this process, a child of [`fork()`], end with its parent again after it has changed its
 /// user.
@@ -54,11 +82,14 @@ pub use returned::{Moved, Return};
 /// # Examples
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let child = offspring::fork(|| {
+/// fn parse(text: String) -> usize {
 ///     // Here the child would give up its rights.
-///     offspring::end_with_parent().is_ok()
-/// })?;
-/// assert!(child.join()?);
+///     offspring::end_with_parent().unwrap();
+///     text.len()
+/// }
+///
+/// let child = offspring::spawn(parse, "seven".to_owned())?;
+/// assert_eq!(child.join()?, 5);
 /// assert!(offspring::end_with_parent().is_err(), "no child");
 /// # Ok(())
 /// # }

@@ -1,5 +1,7 @@
 //! The record in which a child sends the outcome of its closure. The child writes it once
-//! (`exit.rs`); the parent reads it after the child's death (`child.rs`).
+//! (`exit.rs`); the parent reads it after the child's death (`child.rs`). The arguments of a child
+//! that is no copy of its parent are such a record, too: the parent writes it before there is a
+//! child (`start.rs`), and the child reads it (`entry.rs`).
 //!
 //! # Layout
 //! A file in memory, so that the writer never waits for a reader, however long the value is.
@@ -27,6 +29,10 @@
 //!    62  1        which no position has that was only moved by writing
 //! ```
 //!
+//! Of a child that is no copy of it, a parent does not keep a descriptor of the file, as it may
+//! have a thousand such children. It keeps a mapping of the file's beginning, which also keeps the
+//! file, and makes it longer to read a longer record. The position is not used then.
+//!
 //! A value whose record is longer than [`CHUNK`] is written while it is being encoded, so that a
 //! child needs no second copy of it. A long `Vec` of numbers or a long `String` is not encoded at
 //! all: one call writes its bytes, and the parent reads them into the vector that it returns.
@@ -39,7 +45,7 @@
 //! position is set by one system call.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use postcard::ser_flavors::Flavor;
 use rustix::fs::{MemfdFlags, SeekFrom};
@@ -55,7 +61,8 @@ use crate::process::panic_info::PanicInfo;
 use crate::process::plain;
 use crate::sys::descriptor::{self, FdName, OwnFile};
 use crate::sys::error::OsError;
-use crate::sys::{memory, process as sys};
+use crate::sys::memory::{self, Window};
+use crate::sys::process as sys;
 
 const HEADER_LEN: usize = 16;
 const KIND_VALUE: u64 = 1;
@@ -314,28 +321,61 @@ fn refusal(kind: u64, refused: OsError) -> u64 {
         | u64::from(refused.errno.raw_os_error().cast_unsigned())
 }
 
-/// The file that holds at most one [`Record`].
+/// The file that holds at most one [`Record`], as it is written.
 #[derive(Debug)]
-pub struct OutcomeFile(OwnFile);
+pub struct OutcomeFile {
+    file: OwnFile,
+    /// Whether a short value may be stored in the position. Not if the parent keeps only a
+    /// [window](Kept::Window).
+    has_position: bool,
+}
+
+/// The file as the parent keeps it until it has read the record.
+#[derive(Debug)]
+pub enum Kept {
+    /// By a descriptor.
+    File(OutcomeFile),
+    /// By a mapping of its beginning.
+    Window(Window),
+}
 
 impl OutcomeFile {
     pub(super) fn create() -> Result<OutcomeFile, OsError> {
-        OwnFile::new(memory::memory_file("offspring-outcome", MemfdFlags::empty())?)
-            .map(OutcomeFile)
+        let file = OwnFile::new(memory::memory_file("offspring-outcome", MemfdFlags::empty())?)?;
+        Ok(OutcomeFile { file, has_position: true })
+    }
+
+    /// A file of which the parent keeps a window, so that it needs no descriptor.
+    pub(super) fn create_for_window() -> Result<OutcomeFile, OsError> {
+        let file = OutcomeFile { has_position: false, ..OutcomeFile::create()? };
+        // So that at least the reason can be written if there is no memory for a value.
+        memory::back(&file.file, 0, HEADER_LEN as u64)?;
+        Ok(file)
+    }
+
+    /// Keeps the file until the record is read.
+    pub(super) fn keep(self) -> Kept {
+        if !self.has_position
+            && let Ok(window) = Window::new(self.file.as_fd())
+        {
+            return Kept::Window(window);
+        }
+        Kept::File(self)
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 
     /// The number and identity of the descriptor, for a forked child.
     pub(super) fn name(&self) -> FdName {
-        self.0.name()
+        self.file.name()
     }
 
     /// Another descriptor of the same file, for the panic hook in a program with `panic = "abort"`.
     pub(super) fn duplicate(&self) -> Result<OutcomeFile, OsError> {
-        OwnFile::new(descriptor::duplicate(&self.0)?).map(OutcomeFile)
+        let file = OwnFile::new(descriptor::duplicate(&self.file)?)?;
+        Ok(OutcomeFile { file, has_position: self.has_position })
     }
 
     /// Writes the record of a value, or of why the value cannot be encoded. Returns false if that
@@ -380,6 +420,45 @@ impl OutcomeFile {
         self.write(&Record::unsendable(reason))
     }
 
+    /// Writes the record of why the closure was not called. Returns false if that failed.
+    pub(super) fn send_not_started(&self, reason: &str) -> bool {
+        self.write(&Record::text(KIND_NOT_STARTED, reason))
+    }
+
+    /// Why what was written is no value; `None` if it is one.
+    pub(super) fn why_no_value(&self) -> Option<String> {
+        let unwritten = || String::from("it could not be written");
+        let Ok(position) = rustix::fs::tell(&self.file) else { return Some(unwritten()) };
+        if position & IN_POSITION_BIT != 0 {
+            if position >> LEN_SHIFT & LEN_MASK != NOT_WRITTEN {
+                return None;
+            }
+            return match parse_position::<()>(position) {
+                Some(Outcome::Unsendable(why)) => Some(why),
+                _ => Some(unwritten()),
+            };
+        }
+        let mut found = [0; HEADER_LEN];
+        if self.read_exact(&mut found, 0).is_err() {
+            return Some(unwritten());
+        }
+        let is_value = [KIND_VALUE, KIND_BYTES, KIND_HANDLES]
+            .iter()
+            .any(|kind| found[..8] == kind.to_ne_bytes());
+        if is_value {
+            return None;
+        }
+        let len = rustix::fs::fstat(&self.file).map_or(0, |stat| stat.st_size.cast_unsigned());
+        let mut text = vec![0; (len as usize).saturating_sub(HEADER_LEN)];
+        self.read_exact(&mut text, HEADER_LEN).ok()?;
+        Some(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The file that came with a message, for a child that is no copy of its parent.
+    pub(super) fn received(fd: OwnedFd, has_position: bool) -> Result<OutcomeFile, OsError> {
+        Ok(OutcomeFile { file: OwnFile::new(fd)?, has_position })
+    }
+
     /// Writes the record, or why the kernel refused to write it. Returns false if that failed too.
     /// For a process that is about to end: the signal for a file that becomes too large stays
     /// blocked from here on.
@@ -394,8 +473,9 @@ impl OutcomeFile {
                 self.write_at(&header(record.kind, len), 0)
             });
         }
-        if let Some(position) = record.as_position()
-            && rustix::fs::seek(&self.0, SeekFrom::Start(position)).is_ok()
+        if self.has_position
+            && let Some(position) = record.as_position()
+            && rustix::fs::seek(&self.file, SeekFrom::Start(position)).is_ok()
         {
             return true;
         }
@@ -404,9 +484,9 @@ impl OutcomeFile {
             // If the encoder of a value failed in the middle, the beginning of the value is in the
             // file.
             if !matches!(record.kind, KIND_VALUE | KIND_HANDLES)
-                && rustix::fs::fstat(&self.0).is_ok_and(|stat| stat.st_size > 0)
+                && rustix::fs::fstat(&self.file).is_ok_and(|stat| stat.st_size > 0)
             {
-                rustix::fs::ftruncate(&self.0, 0).map_err(OsError::in_call("ftruncate"))?;
+                rustix::fs::ftruncate(&self.file, 0).map_err(OsError::in_call("ftruncate"))?;
             }
             self.write_all(record.bytes())
         })
@@ -416,25 +496,92 @@ impl OutcomeFile {
     /// have opened another file under this number. If a sandbox forbids the check, the answer is
     /// yes, so that the outcome is not lost.
     fn is_open(&self) -> bool {
-        !self.0.checked().is_err_and(|refused| refused.errno == Errno::BADF)
+        !self.file.checked().is_err_and(|refused| refused.errno == Errno::BADF)
     }
 
     /// Calls `write`; if the kernel refuses the write, says so in the position.
     fn write_or_report(&self, kind: u64, write: impl FnOnce() -> Result<(), OsError>) -> bool {
-        // This takes no memory, and hides what was written so far.
-        write().map_or_else(
-            |refused| rustix::fs::seek(&self.0, SeekFrom::Start(refusal(kind, refused))).is_ok(),
-            |()| true,
-        )
+        let Err(refused) = write() else { return true };
+        if self.has_position {
+            // This takes no memory, and hides what was written so far.
+            let position = refusal(kind, refused);
+            return rustix::fs::seek(&self.file, SeekFrom::Start(position)).is_ok();
+        }
+        // The first page is there already.
+        let why = format!("{} failed: {}", refused.call, io::Error::from(refused));
+        let record = match kind {
+            KIND_NOT_STARTED => Record::text(kind, &why),
+            _ => Record::unsendable(&why),
+        };
+        self.write_at(record.bytes(), 0).is_ok()
     }
 
     fn write_all(&self, bytes: &[u8]) -> Result<(), OsError> {
-        each_piece("write", bytes, |rest, _| rustix::io::write(&self.0, rest))
+        each_piece("write", bytes, |rest, _| rustix::io::write(&self.file, rest))
     }
 
     /// Writes without moving the position.
     fn write_at(&self, bytes: &[u8], at: u64) -> Result<(), OsError> {
-        each_piece("pwrite", bytes, |rest, done| rustix::io::pwrite(&self.0, rest, at + done))
+        each_piece("pwrite", bytes, |rest, done| rustix::io::pwrite(&self.file, rest, at + done))
+    }
+
+    fn read_exact(&self, bytes: &mut [u8], at: usize) -> Result<(), OsError> {
+        read_all(bytes, |rest, done| read_some(&self.file, rest, at + done))
+    }
+}
+
+impl Kept {
+    /// The file's descriptor; `None` if there is a window only.
+    pub(super) fn file(&self) -> Option<&OutcomeFile> {
+        match self {
+            Kept::File(file) => Some(file),
+            Kept::Window(_) => None,
+        }
+    }
+
+    /// The value that is in the position; `None` if the record is in the file.
+    fn position(&self) -> Result<Option<u64>, OsError> {
+        let Kept::File(OutcomeFile { file, .. }) = self else { return Ok(None) };
+        file.checked()?;
+        let position = rustix::fs::tell(file).map_err(OsError::in_call("lseek"))?;
+        Ok((position & IN_POSITION_BIT != 0).then_some(position))
+    }
+
+    /// Bytes of the file; of a window, those that the header says. `None` if these are not there.
+    fn len(&self) -> Result<Option<usize>, OsError> {
+        match self {
+            Kept::File(OutcomeFile { file, .. }) => {
+                let size = rustix::fs::fstat(file).map_err(OsError::in_call("fstat"))?.st_size;
+                let size = usize::try_from(size);
+                size.map(Some).map_err(|_| OsError { call: "fstat", errno: Errno::FBIG })
+            }
+            Kept::Window(window) => {
+                let mut header = [0; HEADER_LEN];
+                if window.read(&mut header, 0)? < HEADER_LEN {
+                    return Ok(None);
+                }
+                let (_, len) = header.split_at(8);
+                let len = len.try_into().map_or(0, u64::from_ne_bytes);
+                let len = usize::try_from(len).ok().and_then(|len| len.checked_add(HEADER_LEN));
+                // Before memory is taken for it.
+                let is_there = |len: usize| Ok(window.read(&mut [0], len - 1)? == 1);
+                match len {
+                    Some(len) if is_there(len)? => Ok(Some(len)),
+                    _ => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn read_some(&self, bytes: &mut [u8], at: usize) -> Result<usize, OsError> {
+        match self {
+            Kept::File(OutcomeFile { file, .. }) => read_some(file, bytes, at),
+            Kept::Window(window) => window.read(bytes, at),
+        }
+    }
+
+    fn read_exact(&self, bytes: &mut [u8], at: usize) -> Result<(), OsError> {
+        read_all(bytes, |rest, done| self.read_some(rest, at + done))
     }
 
     /// Reads the record; `None` if it is missing or incomplete. Opens the objects of which the
@@ -443,20 +590,17 @@ impl OutcomeFile {
         &self,
         lineage: &Lineage,
     ) -> Result<Option<Outcome<T>>, OsError> {
-        self.0.checked()?;
-        let position = rustix::fs::tell(&self.0).map_err(OsError::in_call("lseek"))?;
-        if position & IN_POSITION_BIT != 0 {
+        if let Some(position) = self.position()? {
             return Ok(parse_position(position));
         }
+        let Some(size) = self.len()? else { return Ok(None) };
         // One byte more than a short record, to see whether it ends there.
         let mut short = [0; SHORT + 1];
-        let len = self.read_some(&mut short, 0)?;
+        let window = size.min(short.len());
+        let len = self.read_some(&mut short[..window], 0)?;
         if len < short.len() {
             return Ok(parse(&short[..len], lineage));
         }
-        let size = rustix::fs::fstat(&self.0).map_err(OsError::in_call("fstat"))?.st_size;
-        let size =
-            usize::try_from(size).map_err(|_| OsError { call: "fstat", errno: Errno::FBIG })?;
         // A process that still has the file may have made it shorter.
         let Some(len) = size.checked_sub(HEADER_LEN) else { return Ok(None) };
         if short[..HEADER_LEN] == header(KIND_BYTES, len as u64) {
@@ -470,33 +614,38 @@ impl OutcomeFile {
 
     /// Whether the record is complete and that of a value without handles.
     pub(super) fn has_no_handles(&self) -> bool {
-        let Ok(position) = rustix::fs::tell(&self.0) else { return false };
-        if position & IN_POSITION_BIT != 0 {
-            return position >> LEN_SHIFT & LEN_MASK != NOT_WRITTEN;
+        match self.position() {
+            Ok(None) => {}
+            Ok(Some(position)) => return position >> LEN_SHIFT & LEN_MASK != NOT_WRITTEN,
+            Err(_) => return false,
         }
         let mut found = [0; HEADER_LEN];
-        let len = rustix::fs::fstat(&self.0).map_or(0, |stat| stat.st_size.cast_unsigned());
+        let Ok(Some(len)) = self.len() else { return false };
         self.read_exact(&mut found, 0).is_ok()
             && [KIND_VALUE, KIND_BYTES]
                 .iter()
-                .any(|&kind| found == header(kind, len.saturating_sub(HEADER_LEN as u64)))
+                .any(|&kind| found == header(kind, len.saturating_sub(HEADER_LEN) as u64))
     }
+}
 
-    fn read_exact(&self, bytes: &mut [u8], at: usize) -> Result<(), OsError> {
-        let mut read = 0;
-        while read < bytes.len() {
-            match self.read_some(&mut bytes[read..], at + read)? {
-                0 => return Err(OsError { call: "pread", errno: Errno::IO }),
-                more => read += more,
-            }
+fn read_some(file: &OwnFile, bytes: &mut [u8], at: usize) -> Result<usize, OsError> {
+    rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *bytes, at as u64))
+        .map_err(OsError::in_call("pread"))
+}
+
+/// Calls `read` with the rest of `bytes`, and how many it has filled, until all are filled.
+fn read_all(
+    bytes: &mut [u8],
+    mut read: impl FnMut(&mut [u8], usize) -> Result<usize, OsError>,
+) -> Result<(), OsError> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match read(&mut bytes[done..], done)? {
+            0 => return Err(OsError { call: "pread", errno: Errno::IO }),
+            more => done += more,
         }
-        Ok(())
     }
-
-    fn read_some(&self, bytes: &mut [u8], at: usize) -> Result<usize, OsError> {
-        rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut *bytes, at as u64))
-            .map_err(OsError::in_call("pread"))
-    }
+    Ok(())
 }
 
 /// Calls `write` with the remaining bytes and the number of written ones, until none remain.
@@ -593,6 +742,24 @@ mod tests {
     use crate::process::failure::Failure;
     use crate::process::panic_info::Location;
 
+    impl OutcomeFile {
+        fn kept(&self) -> Kept {
+            // The position is that of the original.
+            Kept::File(self.duplicate().expect("a descriptor"))
+        }
+
+        fn read<T: DeserializeOwned + 'static>(
+            &self,
+            lineage: &Lineage,
+        ) -> Result<Option<Outcome<T>>, OsError> {
+            self.kept().read(lineage)
+        }
+
+        fn has_no_handles(&self) -> bool {
+            self.kept().has_no_handles()
+        }
+    }
+
     /// The record of a value in one piece, whatever its length.
     fn record_of<T: Serialize>(value: &T) -> Record<'static> {
         let mut record = Record::begin(None);
@@ -606,8 +773,57 @@ mod tests {
         file
     }
 
+    /// A file of which the parent keeps a window only.
+    fn windowed() -> (OutcomeFile, Kept) {
+        let file = OutcomeFile::create_for_window().expect("a file");
+        let kept = file.duplicate().expect("a descriptor").keep();
+        assert!(matches!(kept, Kept::Window(_)));
+        (file, kept)
+    }
+
+    #[test]
+    fn a_record_of_any_length_is_read_through_a_window() {
+        for len in [0, 1, 6, 7, 63, 64, 65, 80, 4064, 4080, 4096, 70_000, 3_000_000] {
+            let value: Vec<u8> = (0..len).map(|index| index as u8).collect();
+            let (file, kept) = windowed();
+            assert!(matches!(kept.read::<Vec<u8>>(&Lineage::none()), Ok(None)), "nothing yet");
+            assert!(file.send(&value, &Lineage::none()));
+            drop(file);
+            assert!(kept.has_no_handles());
+            let read = kept.read::<Vec<u8>>(&Lineage::none());
+            assert!(matches!(read, Ok(Some(Outcome::Value(read))) if read == value), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_window_on_nonsense_or_less_than_was_said_shows_no_record() {
+        for header in [[u64::MAX; 2], [KIND_VALUE, 1 << 40], [KIND_BYTES, u64::MAX - 8], [1, 9000]]
+        {
+            let (file, kept) = windowed();
+            let bytes: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            file.write_at(&bytes, 0).expect("writable");
+            assert!(matches!(kept.read::<Vec<u8>>(&Lineage::none()), Ok(None)), "{header:?}");
+            assert!(!kept.has_no_handles());
+        }
+        let (file, kept) = windowed();
+        assert!(file.send(&vec![7_u8; 20_000], &Lineage::none()));
+        rustix::fs::ftruncate(&file.file, 9000).expect("it can be cut");
+        assert!(matches!(kept.read::<Vec<u8>>(&Lineage::none()), Ok(None)), "cut short");
+    }
+
+    #[test]
+    fn a_refused_write_is_told_through_a_window() {
+        let (file, kept) = windowed();
+        let refused = OsError { call: "pwrite", errno: Errno::NOSPC };
+        assert!(file.write_or_report(KIND_BYTES, || Err(refused)));
+        assert!(matches!(
+            kept.read::<Vec<u8>>(&Lineage::none()),
+            Ok(Some(Outcome::Unsendable(why))) if why.starts_with("pwrite failed")
+        ));
+    }
+
     fn size(file: &OutcomeFile) -> u64 {
-        rustix::fs::fstat(&file.0).expect("a file").st_size as u64
+        rustix::fs::fstat(&file.file).expect("a file").st_size as u64
     }
 
     /// Marsaglia's xorshift.
@@ -726,10 +942,10 @@ mod tests {
             let file = file_with(&value);
             for cut in [1, 2, 1000, 99_000, size(&file) - 17, size(&file) - 16, size(&file)] {
                 let file = file_with(&value);
-                rustix::fs::ftruncate(&file.0, size(&file) - cut).expect("it can be cut");
+                rustix::fs::ftruncate(&file.file, size(&file) - cut).expect("it can be cut");
                 assert!(matches!(file.read::<T>(&Lineage::none()), Ok(None)), "{cut} bytes short");
             }
-            rustix::io::pwrite(&file.0, &[0; HEADER_LEN], 0).expect("it can be written");
+            rustix::io::pwrite(&file.file, &[0; HEADER_LEN], 0).expect("it can be written");
             assert!(matches!(file.read::<T>(&Lineage::none()), Ok(None)));
         }
         check(vec![7_u8; 100_000]);
@@ -767,7 +983,7 @@ mod tests {
             let file = OutcomeFile::create().expect("a file");
             let text = &"\u{7f}7\0\0\u{7f}\0"[..len];
             assert!(file.send(&text.to_owned(), &Lineage::none()));
-            let has_page = rustix::fs::fstat(&file.0).expect("a file").st_size > 0;
+            let has_page = rustix::fs::fstat(&file.file).expect("a file").st_size > 0;
             assert_eq!(has_page, len == MAX_IN_POSITION, "{len} bytes and their length");
             assert!(
                 matches!(file.read::<String>(&Lineage::none()), Ok(Some(Outcome::Value(read))) if read == text),
@@ -783,10 +999,10 @@ mod tests {
     fn a_position_that_is_not_ours_is_no_record_and_no_panic() {
         let file = OutcomeFile::create().expect("a file");
         for position in [1, 16, IN_POSITION_BIT | LEN_MASK << LEN_SHIFT, i64::MAX as u64] {
-            rustix::fs::seek(&file.0, SeekFrom::Start(position)).expect("a position");
+            rustix::fs::seek(&file.file, SeekFrom::Start(position)).expect("a position");
             assert!(matches!(file.read::<u64>(&Lineage::none()), Ok(None)), "{position:#x}");
         }
-        rustix::fs::seek(&file.0, SeekFrom::Start(IN_POSITION_BIT)).expect("a position");
+        rustix::fs::seek(&file.file, SeekFrom::Start(IN_POSITION_BIT)).expect("a position");
         assert!(matches!(file.read::<u64>(&Lineage::none()), Ok(Some(Outcome::Undecodable(_)))));
     }
 
@@ -795,7 +1011,7 @@ mod tests {
         let file = OutcomeFile::create().expect("a file");
         let refused = |record: &Record| {
             rustix::fs::seek(
-                &file.0,
+                &file.file,
                 SeekFrom::Start(refusal(
                     record.kind,
                     OsError { call: "ftruncate", errno: Errno::PERM },
@@ -874,14 +1090,14 @@ mod tests {
             };
             for _ in 0..below(4) {
                 let at = if below(2) == 0 { below(HEADER_LEN) } else { below(5000) };
-                rustix::io::pwrite(&file.0, &[below(256) as u8], at as u64).expect("writable");
+                rustix::io::pwrite(&file.file, &[below(256) as u8], at as u64).expect("writable");
             }
             if below(2) == 0 {
                 let kinds = [KIND_VALUE, KIND_PANIC, KIND_UNSENDABLE, KIND_BYTES, KIND_HANDLES];
                 let kind = kinds[below(5)];
                 let len = below(6000);
-                rustix::fs::ftruncate(&file.0, (HEADER_LEN + len) as u64).expect("writable");
-                rustix::io::pwrite(&file.0, &header(kind, len as u64), 0).expect("writable");
+                rustix::fs::ftruncate(&file.file, (HEADER_LEN + len) as u64).expect("writable");
+                rustix::io::pwrite(&file.file, &header(kind, len as u64), 0).expect("writable");
             }
             let _ = file.read::<Vec<u64>>(&Lineage::none());
             let _ = file.read::<String>(&Lineage::none());
@@ -930,7 +1146,7 @@ mod tests {
             let file = file_with(&(7_u8, vec![7_u8; len]));
             assert!(file.has_no_handles(), "{len}");
             if size(&file) > 0 {
-                rustix::fs::ftruncate(&file.0, size(&file) - 1).expect("it can be cut");
+                rustix::fs::ftruncate(&file.file, size(&file) - 1).expect("it can be cut");
                 assert!(!file.has_no_handles(), "{len}");
             }
         }

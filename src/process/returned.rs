@@ -2,6 +2,7 @@
 //! objects in them, and boxes, which move.
 
 use std::mem::ManuallyDrop;
+use std::panic::{self, AssertUnwindSafe};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,9 +11,10 @@ use crate::boxed::{Boxable, ShmBox, ShmStr, ShmVec};
 use crate::object::carry::Transfer;
 use crate::object::lineage::Lineage;
 use crate::object::result;
-use crate::process::outcome::{Outcome, OutcomeFile};
+use crate::process::outcome::{Kept, Outcome, OutcomeFile};
 use crate::segment::Shm;
 use crate::sys::error::OsError;
+use crate::sys::process as sys;
 
 /// A value that the closure of a child can return: see [`fork`](crate::fork()).
 ///
@@ -34,28 +36,79 @@ pub trait Return: Sized + 'static {
     #[doc(hidden)]
     fn send(value: &mut ManuallyDrop<Self>, way: Way<'_>) -> bool;
 
+    /// Takes back what `send` has handed over, as the value does not arrive.
+    #[doc(hidden)]
+    fn take_back(value: &mut ManuallyDrop<Self>);
+
     /// Reads the value that the dead child has sent.
     #[doc(hidden)]
-    fn receive(way: Way<'_>) -> Answer<Self>;
+    fn receive(way: Source<'_>) -> Answer<Self>;
 
     /// Whether values may own memory that is freed if nobody receives them.
     #[doc(hidden)]
     const OWNS: bool;
 }
 
-/// From a child to its parent.
+/// A value that can be given to a child: see [`spawn`](crate::spawn()). The same values as can be
+/// [returned](Return).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be given to a child",
+    label = "implements neither `serde::Serialize` and `DeserializeOwned` nor `offspring::Transfer`",
+    note = "a struct or an enum of your own: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "a struct that owns boxes: wrap it in `offspring::Moved`"
+)]
+pub trait Argument: Return {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Return> Argument for T {}
+
+/// Sends a value to a child, for the parent. An error says why that is not possible; what the value
+/// owned is freed then.
+pub(super) fn depart<A: Argument>(value: A, way: Way<'_>) -> Result<(), String> {
+    let mut value = ManuallyDrop::new(value);
+    let send = || panic::catch_unwind(AssertUnwindSafe(|| A::send(&mut value, way)));
+    let sent = match sys::with_mask_kept(send) {
+        Ok(Ok(sent)) => Ok(sent),
+        Ok(Err(payload)) => {
+            A::take_back(&mut value);
+            drop(ManuallyDrop::into_inner(value));
+            panic::resume_unwind(payload)
+        }
+        Err(refused) => Err(format!("{} failed", refused.call)),
+    };
+    let why = match sent {
+        Ok(true) => way.outcome.why_no_value(),
+        Ok(false) => Some("its record could not be written".to_owned()),
+        Err(why) => Some(why),
+    };
+    if why.is_some() {
+        A::take_back(&mut value);
+    }
+    // What was sent is the message's by now, and not freed here.
+    drop(ManuallyDrop::into_inner(value));
+    why.map_or(Ok(()), Err)
+}
+
+/// The way of a value from a child to its parent, or from a parent to its child: for the sender.
 #[derive(Clone, Copy, Debug)]
 pub struct Way<'a> {
     pub(super) outcome: &'a OutcomeFile,
     pub(super) lineage: &'a Lineage,
 }
 
-impl Way<'_> {
+/// The same for the receiver.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub(super) kept: &'a Kept,
+    pub(super) lineage: &'a Lineage,
+}
+
+impl Source<'_> {
     /// Frees what the dead child has handed over and nobody has taken. `owns` says whether its
     /// value may own memory.
     pub(super) fn discard(self, owns: bool) {
         // A child that was killed may have handed over the objects of a value that it did not send.
-        if owns || !self.outcome.has_no_handles() {
+        if owns || !self.kept.has_no_handles() {
             result::discard(self.lineage);
         }
     }
@@ -73,8 +126,10 @@ impl<T: Serialize + DeserializeOwned + 'static> Return for T {
         way.outcome.send(&**value, way.lineage)
     }
 
-    fn receive(way: Way<'_>) -> Answer<T> {
-        let answer = way.outcome.read(way.lineage);
+    fn take_back(_value: &mut ManuallyDrop<T>) {}
+
+    fn receive(way: Source<'_>) -> Answer<T> {
+        let answer = way.kept.read(way.lineage);
         if answer.is_ok() {
             way.discard(false);
         }
@@ -90,7 +145,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Return for T {
 /// ```
 /// use offspring::{Moved, ShmBox};
 ///
-/// let child = offspring::fork(|| Moved(ShmBox::new(7_u64).unwrap()))?;
+/// let child = offspring::spawn(|number: u64| Moved(ShmBox::new(number).unwrap()), 7)?;
 /// let Moved(value) = child.join()?;
 /// assert_eq!(*value, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -105,7 +160,11 @@ impl<T: Transfer> Return for Moved<T> {
         send(&mut value.0, way)
     }
 
-    fn receive(way: Way<'_>) -> Answer<Moved<T>> {
+    fn take_back(value: &mut ManuallyDrop<Moved<T>>) {
+        value.0.restore();
+    }
+
+    fn receive(way: Source<'_>) -> Answer<Moved<T>> {
         receive(way, Moved)
     }
 }
@@ -117,7 +176,11 @@ impl<T: Boxable + ?Sized + 'static> Return for ShmBox<T> {
         send(&mut **value, way)
     }
 
-    fn receive(way: Way<'_>) -> Answer<ShmBox<T>> {
+    fn take_back(value: &mut ManuallyDrop<ShmBox<T>>) {
+        value.restore();
+    }
+
+    fn receive(way: Source<'_>) -> Answer<ShmBox<T>> {
         receive(way, |value| value)
     }
 }
@@ -129,7 +192,11 @@ impl<T: Shm> Return for ShmVec<T> {
         send(&mut **value, way)
     }
 
-    fn receive(way: Way<'_>) -> Answer<ShmVec<T>> {
+    fn take_back(value: &mut ManuallyDrop<ShmVec<T>>) {
+        value.restore();
+    }
+
+    fn receive(way: Source<'_>) -> Answer<ShmVec<T>> {
         receive(way, |value| value)
     }
 }
@@ -141,7 +208,11 @@ impl Return for ShmStr {
         send(&mut **value, way)
     }
 
-    fn receive(way: Way<'_>) -> Answer<ShmStr> {
+    fn take_back(value: &mut ManuallyDrop<ShmStr>) {
+        value.restore();
+    }
+
+    fn receive(way: Source<'_>) -> Answer<ShmStr> {
         receive(way, |value| value)
     }
 }
@@ -153,8 +224,8 @@ fn send<T: Transfer>(value: &mut T, way: Way<'_>) -> bool {
     }
 }
 
-fn receive<T: Transfer, R>(way: Way<'_>, wrap: impl FnOnce(T) -> R) -> Answer<R> {
-    let read = way.outcome.read::<Vec<u64>>(way.lineage);
+fn receive<T: Transfer, R>(way: Source<'_>, wrap: impl FnOnce(T) -> R) -> Answer<R> {
+    let read = way.kept.read::<Vec<u64>>(way.lineage);
     let answer = read.map(|outcome| {
         Some(match outcome? {
             Outcome::Value(message) => match result::unpack(&message, way.lineage) {

@@ -69,17 +69,18 @@ use crate::sys::clock::Deadline;
 /// How a message is handed over is described in `docs/queue.md`.
 ///
 /// # Examples
-/// ```standalone_crate
+/// ```
 /// use offspring::ByteQueue;
 ///
-/// let frames = ByteQueue::with_capacity(4)?;
-/// let sender = frames.clone();
-/// let child = offspring::fork(move || {
-///     let mut frame = sender.loan(1 << 20).unwrap();
+/// fn film(frames: ByteQueue) {
+///     let mut frame = frames.loan(1 << 20).unwrap();
 ///     frame.fill(7);
 ///     frame.send().unwrap();
-///     sender.send(b"the end").unwrap();
-/// })?;
+///     frames.send(b"the end").unwrap();
+/// }
+///
+/// let frames = ByteQueue::with_capacity(4)?;
+/// let child = offspring::spawn(film, frames.clone())?;
 /// assert!(frames.recv()?.iter().all(|&byte| byte == 7));
 /// assert_eq!(*frames.recv()?, *b"the end");
 /// child.join()?;

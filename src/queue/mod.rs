@@ -87,12 +87,15 @@ use crate::sys::clock::Deadline;
 /// The ring's protocol, its proof and its relation to Vyukov's are described in `docs/queue.md`.
 ///
 /// # Examples
-/// ```standalone_crate
+/// ```
 /// use offspring::Queue;
 ///
-/// let queue = Queue::<u64>::with_capacity(16)?;
-/// let sender = queue.clone();
-/// let child = offspring::fork(move || (1..=10).for_each(|n| sender.send(n).unwrap()))?;
+/// fn count(queue: Queue<u64>) {
+///     (1..=10).for_each(|n| queue.send(n).unwrap());
+/// }
+///
+/// let queue = Queue::with_capacity(16)?;
+/// let child = offspring::spawn(count, queue.clone())?;
 /// let sum: u64 = queue.iter().take(10).sum();
 /// assert_eq!(sum, 55);
 /// child.join()?;

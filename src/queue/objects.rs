@@ -58,32 +58,34 @@ use crate::sys::clock::Deadline;
 /// message that cannot be decoded ([`DecodeError`]). Send errors give the value back.
 ///
 /// # Examples
-/// ```standalone_crate
+/// ```
 /// use offspring::ObjectQueue;
 ///
-/// let names = ObjectQueue::<String>::with_capacity(16)?;
-/// let sender = names.clone();
-/// let child = offspring::fork(move || {
-///     sender.send("Ada".to_string()).unwrap();
-///     sender.send("Grace ".repeat(100_000)).unwrap();
-/// })?;
+/// fn list(names: ObjectQueue<String>) {
+///     names.send("Ada".to_string()).unwrap();
+///     names.send("Grace ".repeat(100_000)).unwrap();
+/// }
+///
+/// let names = ObjectQueue::with_capacity(16)?;
+/// let child = offspring::spawn(list, names.clone())?;
 /// assert_eq!(names.recv()?, "Ada");
 /// assert_eq!(names.recv()?.len(), 600_000);
 /// child.join()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 /// A request brings the queue for its answer, which did not exist when the worker was started:
-/// ```standalone_crate
+/// ```
 /// use offspring::{ObjectQueue, Queue};
 ///
-/// let requests = ObjectQueue::<(u64, Queue<u64>)>::with_capacity(16)?;
-/// let theirs = requests.clone();
-/// let worker = offspring::fork(move || {
-///     for request in &theirs {
+/// fn square(requests: ObjectQueue<(u64, Queue<u64>)>) {
+///     for request in &requests {
 ///         let (number, answer) = request.unwrap();
 ///         answer.send(number * number).unwrap();
 ///     }
-/// })?;
+/// }
+///
+/// let requests = ObjectQueue::with_capacity(16)?;
+/// let worker = offspring::spawn(square, requests.clone())?;
 ///
 /// let answer = Queue::with_capacity(1)?;
 /// requests.send((7, answer.clone()))?;

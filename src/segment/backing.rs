@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::segment::error::SegmentError;
 use crate::segment::header::{HOME_OFFSET, Header};
 use crate::segment::home::{self, Home};
 use crate::segment::layout::{HEADER_SIZE, LARGEST_BUDGET, Layout};
-use crate::segment::region::{Mapping, Plan};
+use crate::segment::region::{Deed, Mapping, Plan};
 use crate::segment::registry;
 use crate::sys::barrier::Fences;
 use crate::sys::descriptor::{self, OwnFile, beyond_stdio};
@@ -67,6 +67,20 @@ pub(crate) fn open_descriptor(fd: BorrowedFd<'_>) -> Result<Arc<Mapping>, Segmen
     attach(file, |header, _| {
         let (own, there) = (Home::of_memory()?, Home::from_bits(header.home));
         if own == there { Ok(own) } else { Err(own.foreign(there)) }
+    })
+}
+
+/// Opens a segment that the parent of this process has open, from a copy of its descriptor. It is
+/// mapped at its first use.
+pub(crate) fn open_by_deed(fd: OwnedFd, deed: &Deed) -> Result<Arc<Mapping>, SegmentError> {
+    let layout = Layout::for_budget(deed.len)
+        .ok_or(SegmentError::Length { len: deed.len, largest: LARGEST_BUDGET })?;
+    let file = OwnFile::new(fd)?;
+    registry::find_or_add(file.id(), || {
+        let fences = if deed.is_asymmetric { Fences::Asymmetric } else { Fences::Symmetric };
+        let home = Home::from_bits(deed.home);
+        let plan = Plan { file, layout, id: deed.id, fences, home, is_local: deed.is_local };
+        Ok(Mapping::unmapped(plan)?)
     })
 }
 

@@ -69,6 +69,13 @@ impl Deref for Kept {
     }
 }
 
+/// Makes a segment the commons of this process: those of its parent. For a child that is no copy of
+/// its parent, before it runs code of the program. If it has commons all the same, by what ran
+/// before `main`, it keeps them.
+pub(crate) fn adopt(commons: Segment) {
+    let _ = COMMONS.set(commons);
+}
+
 /// Reserves `len` bytes, or as much of that as the address space allows.
 fn reserve(len: u64) -> Result<Arc<Mapping>, SegmentError> {
     let mut len = len;

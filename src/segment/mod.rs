@@ -22,7 +22,7 @@ pub(crate) mod region;
 pub(crate) mod registry;
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ pub use error::SegmentError;
 pub use options::SegmentOptions;
 pub use pod::Shm;
 
+pub(crate) use region::Deed;
 use region::Mapping;
 
 /// A piece of shared memory that holds objects.
@@ -182,6 +183,16 @@ impl Segment {
     /// Returns a random number that identifies this segment.
     pub fn id(&self) -> u64 {
         self.mapping.id()
+    }
+
+    /// Opens a segment that the parent of this process has open, from a copy of its descriptor.
+    pub(crate) fn by_deed(fd: OwnedFd, deed: &Deed) -> Result<Segment, SegmentError> {
+        backing::open_by_deed(fd, deed).map(Segment::from)
+    }
+
+    /// Makes this the commons of this process, if it has none yet.
+    pub(crate) fn become_commons(&self) {
+        commons::adopt(self.clone());
     }
 
     pub(crate) fn mapping(&self) -> &Arc<Mapping> {

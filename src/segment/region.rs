@@ -23,6 +23,7 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::segment::error::SegmentError;
@@ -120,14 +121,26 @@ pub(crate) struct Plan {
     pub(crate) is_local: bool,
 }
 
+/// What a parent tells its child of a segment, so that the child need not look.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Deed {
+    pub(crate) id: u64,
+    /// The budget, by which the layout is known.
+    pub(crate) len: u64,
+    pub(crate) home: u64,
+    pub(crate) is_asymmetric: bool,
+    pub(crate) is_local: bool,
+}
+
 /// First of the bytes beyond the end of every file of which each process locks one.
 const FIRST_LIVENESS_BYTE: u64 = 1 << 61;
 const LIVENESS_BYTES: core::ops::Range<u64> = FIRST_LIVENESS_BYTE..HOME_BYTE;
 
 impl Mapping {
-    /// Maps a segment whose header was written or validated.
-    pub(crate) fn new(plan: Plan) -> Result<Mapping, SegmentError> {
-        let mapping = Mapping {
+    /// A segment whose header was written or validated, as a process has it that has not used it
+    /// yet.
+    pub(crate) fn unmapped(plan: Plan) -> Result<Mapping, OsError> {
+        Ok(Mapping {
             file: plan.file,
             layout: plan.layout,
             id: plan.id,
@@ -138,7 +151,12 @@ impl Mapping {
             page: WipedPage::new()?,
             peer_words: PeerWords::default(),
             empty: OnceLock::new(),
-        };
+        })
+    }
+
+    /// Maps a segment whose header was written or validated.
+    pub(crate) fn new(plan: Plan) -> Result<Mapping, SegmentError> {
+        let mapping = Mapping::unmapped(plan)?;
         mapping.map().map_err(|refused| SegmentError::of_size(mapping.layout.size(), refused))?;
         // Relaxed: only this process reads it.
         mapping.per_process().at_home.store(1, Ordering::Relaxed);
@@ -306,6 +324,17 @@ impl Mapping {
         // Pairs with the Release store in `map`.
         let base = NonNull::new(self.per_process().base.load(Ordering::Acquire) as *mut u8)?;
         Some(Region { base, size: self.layout.size(), mapping: PhantomData })
+    }
+
+    /// What a child is told of the segment.
+    pub(crate) fn deed(&self) -> Deed {
+        Deed {
+            id: self.id,
+            len: self.layout.budget(),
+            home: self.home.to_bits(),
+            is_asymmetric: self.agreed.are_asymmetric(),
+            is_local: self.is_local,
+        }
     }
 
     pub(crate) fn layout(&self) -> &Layout {

@@ -29,24 +29,33 @@
 //! memory, because its parent had them, keep nothing open; see [`channel`](crate::channel()).
 //!
 //! # Examples
-//! ```standalone_crate
-//! let (mut sender, mut receiver) = offspring::spsc::ring::<u64>(64)?;
-//! let child = offspring::fork(move || (0..1000).for_each(|n| sender.send(n).unwrap()))?;
+//! ```
+//! use offspring::spsc::{self, Producer};
+//!
+//! fn count(mut sender: Producer<u64>) {
+//!     (0..1000).for_each(|n| sender.send(n).unwrap());
+//! }
+//!
+//! let (sender, mut receiver) = spsc::ring(64)?;
+//! let child = offspring::spawn(count, sender)?;
 //! // Ends when the child has ended, however it ends.
 //! assert_eq!(receiver.iter().sum::<u64>(), 499_500);
 //! child.join()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //! The parent replaces a sender that crashes:
-//! ```standalone_crate
-//! let (sender, mut receiver) = offspring::spsc::ring::<u64>(64)?;
-//! let mut spare = sender.standby()?;
-//! let mut first = sender;
-//! let child = offspring::fork(move || {
-//!     if first.send(1).is_ok() {
+//! ```
+//! use offspring::spsc::{self, Producer};
+//!
+//! fn crash(mut sender: Producer<u64>) {
+//!     if sender.send(1).is_ok() {
 //!         std::process::abort();
 //!     }
-//! })?;
+//! }
+//!
+//! let (sender, mut receiver) = spsc::ring(64)?;
+//! let mut spare = sender.standby()?;
+//! let child = offspring::spawn(crash, sender)?;
 //! assert!(child.join().is_err());
 //! spare.send(2)?;
 //! drop(spare);

@@ -54,7 +54,8 @@ const SPIN_BLOCK: u32 = 1 << 14;
 pub(crate) struct Patience {
     rounds: AtomicU32,
     waits: AtomicU32,
-    /// Rounds between looks, at first and at most, unless a lock is crowded. They double in between.
+    /// Rounds between looks, at first and at most, unless a lock is crowded. They double in
+    /// between.
     pace: (u32, u32),
     /// Number of short waits in a row, up to [`SHORT_WAITS`], which means a stream.
     short_waits: AtomicU32,
@@ -86,9 +87,9 @@ impl Patience {
     }
 
     /// For a waiter at a lock, which takes the cache line from the owner by each look, and the lock
-    /// as well if it finds it free. The pause doubles, so a waiter waits at most twice as long as it
-    /// must. Two processes that did nothing but lock came to 11 million turns a second with a look
-    /// in every round, and to 34 million with this pace (a Xeon, family 6 model 207).
+    /// as well if it finds it free. The pause doubles, so a waiter waits at most twice as long as
+    /// it must. Two processes that did nothing but lock came to 11 million turns a second with a
+    /// look in every round, and to 34 million with this pace (a Xeon, family 6 model 207).
     ///
     /// See [`CROWDED_PACE`] for a lock that its owner takes again and again.
     pub(crate) fn for_lock() -> Patience {

@@ -25,7 +25,7 @@
 
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 
@@ -143,9 +143,15 @@ pub(crate) fn adopt() -> Result<(), OsError> {
         call: "pthread_atfork",
         errno: Errno::from_raw_os_error(number),
     })?;
-    // Relaxed: other threads of a process find the value that the first has stored.
-    if PROCESS.load(Ordering::Relaxed) != std::process::id() {
-        close_all();
+    // Acquire, here and below: pairs with the Release in `close_all`. What another thread has put
+    // on the lists since is this process's own.
+    if PROCESS.load(Ordering::Acquire) != std::process::id() {
+        static ADOPTING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = ADOPTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if PROCESS.load(Ordering::Acquire) != std::process::id() {
+            // At the first use nothing is inherited, and the lists are empty.
+            close_all();
+        }
     }
     closed()
 }
@@ -170,6 +176,9 @@ pub(crate) fn remove_range(base: usize) {
 
 /// Puts a descriptor on the list, to be closed in children.
 pub(crate) fn add_file(file: FdName) {
+    // What stands on the list so far may be inherited, and is then taken off as a whole. If that is
+    // refused, it is tried again before anything is mapped.
+    let _ = adopt();
     FILES.add(key_of(file.number()), file.id().to_words());
 }
 
@@ -207,7 +216,7 @@ fn close_all() {
             unsafe { file.close() };
         }
     });
-    PROCESS.store(std::process::id(), Ordering::Relaxed);
+    PROCESS.store(std::process::id(), Ordering::Release);
 }
 
 #[cfg(test)]

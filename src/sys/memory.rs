@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice as Madvice, MapFlags, ProtFlags};
 
 use crate::primitive::AtomicU64;
-use crate::sys::descriptor::beyond_stdio;
+use crate::sys::descriptor::{self, beyond_stdio};
 use crate::sys::error::OsError;
 
 /// Seals that a shared memfd must carry: nobody can change its size, nobody can take the seals off.
@@ -177,6 +178,95 @@ impl WipedPage {
     /// The start of the page, which stays as long as this value.
     pub(crate) fn start(&self) -> *const u8 {
         self.map.as_ptr()
+    }
+}
+
+/// A mapping of the beginning of a file, by which a process keeps the file without a descriptor.
+///
+/// Its bytes are never touched directly: others may make the file shorter. The kernel copies them,
+/// and says where they end.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// Address and length.
+    place: Mutex<(usize, usize)>,
+}
+
+impl Window {
+    pub(crate) fn new(file: BorrowedFd<'_>) -> Result<Window, OsError> {
+        let len = rustix::param::page_size();
+        let map = MmapOptions::new()
+            .len(len)
+            .map_raw_read_only(&file)
+            .map_err(OsError::in_call("mmap"))?;
+        map.advise(Advice::DontFork).map_err(OsError::in_call("madvise"))?;
+        let base = map.as_ptr().addr();
+        std::mem::forget(map);
+        Ok(Window { place: Mutex::new((base, len)) })
+    }
+
+    /// Copies bytes of the file from `at` on. Gives how many there were.
+    pub(crate) fn read(&self, bytes: &mut [u8], at: usize) -> Result<usize, OsError> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let too_long = OsError { call: "mremap", errno: Errno::OVERFLOW };
+        let end = at.checked_add(bytes.len()).ok_or(too_long)?;
+        if end > place.1 {
+            let longer =
+                end.checked_next_multiple_of(rustix::param::page_size()).ok_or(too_long)?;
+            let (start, len) = (core::ptr::with_exposed_provenance_mut(place.0), place.1);
+            // SAFETY: the mapping is ours, and nobody has a reference into it.
+            let moved =
+                unsafe { rustix::mm::mremap(start, len, longer, rustix::mm::MremapFlags::MAYMOVE) };
+            let moved = match moved {
+                // No memory has so many addresses, so no file has them.
+                Err(Errno::NOMEM | Errno::INVAL | Errno::OVERFLOW) => return Ok(0),
+                moved => moved.map_err(OsError::in_call("mremap"))?,
+            };
+            *place = (moved.addr(), longer);
+        }
+        let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let remote = libc::iovec {
+            iov_base: core::ptr::with_exposed_provenance_mut(place.0 + at),
+            iov_len: bytes.len(),
+        };
+        let own = std::process::id().cast_signed();
+        // SAFETY: the kernel writes only to `bytes`, and reads whatever addresses it is given.
+        let copied =
+            unsafe { libc::process_vm_readv(own, &raw const local, 1, &raw const remote, 1, 0) };
+        match usize::try_from(copied) {
+            Ok(copied) => Ok(copied),
+            Err(_) => match Errno::from_io_error(&std::io::Error::last_os_error()) {
+                // Beyond the end of the file.
+                Some(Errno::FAULT) => Ok(0),
+                _ => copy_by_pipe(place.0 + at, bytes),
+            },
+        }
+    }
+}
+
+/// Copies bytes from an address, as far as there are any. For where a sandbox forbids the better
+/// way.
+fn copy_by_pipe(from: usize, bytes: &mut [u8]) -> Result<usize, OsError> {
+    use std::os::fd::AsRawFd;
+    let (reader, writer) = descriptor::pipe()?;
+    // A pipe takes so many at once without a reader.
+    let len = bytes.len().min(rustix::param::page_size());
+    let start = core::ptr::with_exposed_provenance::<libc::c_void>(from);
+    // SAFETY: the kernel reads whatever addresses it is given, and says if there is nothing.
+    let written = unsafe { libc::write(writer.as_raw_fd(), start, len) };
+    let Ok(written) = usize::try_from(written) else {
+        return match std::io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EFAULT) => Ok(0),
+            refused => Err(OsError::in_call("write")(refused)),
+        };
+    };
+    rustix::io::read(&reader, &mut bytes[..written]).map_err(OsError::in_call("read"))
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let (base, len) = *self.place.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the mapping is ours, and nobody has a reference into it.
+        let _ = unsafe { rustix::mm::munmap(core::ptr::with_exposed_provenance_mut(base), len) };
     }
 }
 

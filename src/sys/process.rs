@@ -61,6 +61,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
@@ -69,6 +70,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
+use crate::sys::clock::Deadline;
 use crate::sys::descriptor::{self, FdName, OwnFile};
 use crate::sys::error::OsError;
 use crate::sys::{at_fork, clock, pidfd};
@@ -304,11 +306,7 @@ impl Wrapped {
     pub(crate) fn new() -> Result<Wrapped, OsError> {
         let blocked_before = swap_mask(ALL)?;
         note_forker();
-        let action = SigAction::new(
-            SigHandler::Handler(parent_or_its_thread_ended),
-            SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
-            SigSet::empty(),
-        );
+        let action = parent_death_action();
         // SAFETY: the handler calls only async-signal-safe functions and touches only atomics.
         // Nobody else uses this signal: the kernel never sends it by itself. A handler that the
         // program had for it is replaced in a child only, as documented: in this process the signal
@@ -367,10 +365,25 @@ fn change_mask(how: libc::c_int, signals: Signals) -> Result<Signals, OsError> {
     }
 }
 
+/// Runs `act`, and then blocks the signals in this thread that were blocked before.
+pub(crate) fn with_mask_kept<T>(act: impl FnOnce() -> T) -> Result<T, OsError> {
+    let before = change_mask(libc::SIG_BLOCK, 0)?;
+    let done = act();
+    give_mask_back(before);
+    Ok(done)
+}
+
 /// Makes writes beyond the limit of file sizes fail in this thread, instead of killing the process.
 pub(crate) fn block_file_size_signal() {
     // If this is refused, the signal comes.
     let _ = change_mask(libc::SIG_BLOCK, 1 << (libc::SIGXFSZ - 1));
+}
+
+/// Names this process, as `ps` shows it.
+pub(crate) fn set_name(name: &str) -> Result<(), OsError> {
+    let name =
+        std::ffi::CString::new(name).map_err(|_| OsError { call: "prctl", errno: Errno::INVAL })?;
+    rustix::thread::set_name(&name).map_err(OsError::in_call("prctl"))
 }
 
 /// Which side of [`fork`] this is.
@@ -397,6 +410,13 @@ pub(crate) fn fork(_alone: &OnlyThread) -> Result<Side, OsError> {
     }
 }
 
+/// Has `function` called when this process ends by itself, by `exit` or the end of `main`.
+#[doc(alias = "atexit")]
+pub(crate) fn at_exit(function: extern "C" fn()) {
+    // If there is no memory for that, it is not called. SAFETY: it may be called at any time.
+    let _ = unsafe { libc::atexit(function) };
+}
+
 /// Ends this process at once: runs no destructor and no `atexit` function, and writes no buffer.
 #[doc(alias = "_exit")]
 pub(crate) fn exit_now(code: i32) -> ! {
@@ -409,6 +429,54 @@ pub(crate) fn exit_now(code: i32) -> ! {
 static FORKER: AtomicI32 = AtomicI32::new(0);
 /// The previous value of `FORKER`. If `FORKER` is this process, this is its parent.
 static FORKER_BEFORE: AtomicI32 = AtomicI32::new(0);
+
+/// Installs the handler of the parent-death signal in this process, whose parent is `parent`, and
+/// in the copies that it makes as its siblings. For a process that has not begun to run code of the
+/// program, and is no copy of its parent.
+pub(crate) fn handle_parent_death(parent: u32) -> Result<(), OsError> {
+    // Relaxed: only this thread exists.
+    FORKER.store(parent.cast_signed(), Ordering::Relaxed);
+    // SAFETY: as in `Wrapped::new`.
+    unsafe { sigaction(nix::sys::signal::Signal::SIGSTKFLT, &parent_death_action()) }
+        .map(drop)
+        .map_err(OsError::in_call("sigaction"))
+}
+
+/// Asks the kernel for the parent-death signal. The caller calls [`end_without_parent`] afterwards,
+/// as the parent may have died before.
+pub(crate) fn ask_for_parent_death_signal() -> Result<(), OsError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::STKFLT))
+        .map_err(OsError::in_call("prctl"))
+}
+
+/// Signals that were blocked before all were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockedBefore(Signals);
+
+impl BlockedBefore {
+    /// Those that are blocked in this thread.
+    pub(crate) fn now() -> Result<BlockedBefore, OsError> {
+        change_mask(libc::SIG_BLOCK, 0).map(BlockedBefore)
+    }
+
+    /// Blocks all signals in this thread.
+    pub(crate) fn block_all() -> Result<BlockedBefore, OsError> {
+        swap_mask(ALL).map(BlockedBefore)
+    }
+
+    /// Blocks these again, except for the parent-death signal.
+    pub(crate) fn let_others_in(self) {
+        give_mask_back(self.0 & !PARENT_DEATH);
+    }
+}
+
+fn parent_death_action() -> SigAction {
+    SigAction::new(
+        SigHandler::Handler(parent_or_its_thread_ended),
+        SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
+        SigSet::empty(),
+    )
+}
 
 /// Tells the handler of the parent-death signal who the parent of a coming child is. So the child
 /// need not write to a page of its own.
@@ -439,8 +507,17 @@ extern "C" fn parent_or_its_thread_ended(_signal: libc::c_int) {
     }
 }
 
+/// The pid of the process that made this one as its child, by `fork` or otherwise; `None` in a
+/// process that is no child of this crate.
+pub(crate) fn family_parent() -> Option<u32> {
+    let forker = FORKER.load(Ordering::Relaxed);
+    let is_own = forker == pid().cast_signed();
+    let parent = if is_own { FORKER_BEFORE.load(Ordering::Relaxed) } else { forker };
+    (parent > 0).then_some(parent.cast_unsigned())
+}
+
 /// The pid of this process's parent, unless a sandbox refuses the call.
-fn parent_pid() -> Option<i32> {
+pub(crate) fn parent_pid() -> Option<i32> {
     // SAFETY: takes no pointer.
     let pid = unsafe { libc::getppid() };
     (pid >= 0).then_some(pid)
@@ -462,42 +539,111 @@ pub(crate) struct Lifeline {
     /// What the child inherits and keeps. Parent and child share its flags, its signal and its
     /// owner.
     childs_end: OwnFile,
-    /// The writing end, where it has to be made before the fork.
-    parents_end: Option<ParentsEnd>,
+    parents_end: ParentsEnd,
 }
 
-/// The writing end of a [`Lifeline`]. No child inherits it; see [`at_fork`].
+/// Where the writing end of a [`Lifeline`] is.
 #[derive(Debug)]
-pub(crate) struct ParentsEnd(OwnFile);
+pub(crate) enum ParentsEnd {
+    /// It is opened after the fork.
+    Later,
+    /// Here.
+    Own(#[expect(dead_code, reason = "it is closed when this is dropped")] WritingEnd),
+    /// In the [`Trunk`].
+    Shared,
+}
 
-impl ParentsEnd {
-    fn new(file: OwnFile) -> ParentsEnd {
+/// The writing end of a lifeline. No child inherits it; see [`at_fork`].
+#[derive(Debug)]
+pub(crate) struct WritingEnd(OwnFile);
+
+impl WritingEnd {
+    fn new(file: OwnFile) -> WritingEnd {
         at_fork::add_file(file.name());
-        ParentsEnd(file)
+        WritingEnd(file)
     }
 }
 
-impl Drop for ParentsEnd {
+impl Drop for WritingEnd {
     fn drop(&mut self) {
         // The file is closed after that: its number may become another's then.
         at_fork::remove_file(self.0.name());
     }
 }
 
+/// The pipe that all children of this process share that are no copies of it. Each has a reading
+/// end of its own, which is a second opening of the same pipe: so it has a signal and an owner of
+/// its own.
+#[derive(Debug)]
+struct Trunk {
+    /// The process that made it. A copy of that process makes its own.
+    process: u32,
+    reading_end: OwnFile,
+    _writing_end: WritingEnd,
+}
+
+static TRUNK: Mutex<Option<Trunk>> = Mutex::new(None);
+
+impl Trunk {
+    /// A new reading end; `None` if the kernel refuses any of it, or without `/proc`.
+    fn branch() -> Option<OwnFile> {
+        let mut place = TRUNK.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(foreign) = place.take_if(|trunk| trunk.process != pid()) {
+            // Its descriptors were closed at the fork.
+            std::mem::forget(foreign);
+        }
+        let trunk = match &mut *place {
+            Some(trunk) => trunk,
+            none => none.insert(Trunk::new().ok()?),
+        };
+        trunk.reading_end.checked().ok()?;
+        descriptor::reopen(&trunk.reading_end, OFlags::RDONLY).ok()
+    }
+
+    fn new() -> Result<Trunk, OsError> {
+        let (reading_end, writing_end) = descriptor::pipe()?;
+        let reading_end = OwnFile::new(reading_end)?;
+        let writing_end = WritingEnd::new(OwnFile::new(writing_end)?);
+        at_fork::add_file(reading_end.name());
+        Ok(Trunk { process: pid(), reading_end, _writing_end: writing_end })
+    }
+}
+
+/// Makes the kernel send `SIGKILL` to the owner of this reading end when the last writing end is
+/// closed. Without an owner nothing is sent yet.
+fn prepare(childs_end: &OwnFile) -> Result<(), OsError> {
+    let [signal, mode] = [libc::SIGKILL, libc::O_ASYNC | libc::O_NONBLOCK].map(libc::c_long::from);
+    control(childs_end, F_SETSIG, signal)?;
+    control(childs_end, libc::F_SETFL, mode)?;
+    Ok(())
+}
+
 impl Lifeline {
     /// Prepares a lifeline for a coming child. Everything that can be refused is done now, before
     /// there is a child.
     pub(crate) fn new() -> Result<Lifeline, OsError> {
+        Lifeline::with(descriptor::can_be_reopened)
+    }
+
+    /// As [`Lifeline::new`], for a child that inherits no descriptors. The writing end is shared by
+    /// all such children, so the parent needs no descriptor for each.
+    pub(crate) fn for_stranger() -> Result<Lifeline, OsError> {
+        if let Some(childs_end) = Trunk::branch() {
+            prepare(&childs_end)?;
+            return Ok(Lifeline { childs_end, parents_end: ParentsEnd::Shared });
+        }
+        Lifeline::with(|_| false)
+    }
+
+    fn with(opens_later: impl FnOnce(&OwnFile) -> bool) -> Result<Lifeline, OsError> {
         let (childs_end, parents_end) = descriptor::pipe()?;
-        let [signal, mode] =
-            [libc::SIGKILL, libc::O_ASYNC | libc::O_NONBLOCK].map(libc::c_long::from);
-        control(&childs_end, F_SETSIG, signal)?;
-        // Without an owner nothing is sent yet.
-        control(&childs_end, libc::F_SETFL, mode)?;
         let childs_end = OwnFile::new(childs_end)?;
-        let later = descriptor::can_be_reopened(&childs_end);
-        let parents_end =
-            if later { None } else { Some(ParentsEnd::new(OwnFile::new(parents_end)?)) };
+        prepare(&childs_end)?;
+        let parents_end = if opens_later(&childs_end) {
+            ParentsEnd::Later
+        } else {
+            ParentsEnd::Own(WritingEnd::new(OwnFile::new(parents_end)?))
+        };
         Ok(Lifeline { childs_end, parents_end })
     }
 
@@ -505,8 +651,10 @@ impl Lifeline {
     pub(crate) fn tie(self, child: u32) -> Result<ParentsEnd, OsError> {
         let Lifeline { childs_end, parents_end } = self;
         let parents_end = match parents_end {
-            Some(parents_end) => parents_end,
-            None => ParentsEnd::new(descriptor::reopen(&childs_end, OFlags::WRONLY)?),
+            ParentsEnd::Later => {
+                ParentsEnd::Own(WritingEnd::new(descriptor::reopen(&childs_end, OFlags::WRONLY)?))
+            }
+            other => other,
         };
         // A pid fits: it came from the kernel as a positive `i32`.
         match control(&childs_end, libc::F_SETOWN, child.into()) {
@@ -515,6 +663,11 @@ impl Lifeline {
             Err(_) if matches!(pidfd::open_if_there(child), Ok(None)) => Ok(parents_end),
             Err(refused) => Err(refused),
         }
+    }
+
+    /// The end that the child keeps, to be sent to it.
+    pub(crate) fn childs_end(&self) -> BorrowedFd<'_> {
+        self.childs_end.as_fd()
     }
 
     /// The end that the child keeps. For the child.
@@ -642,6 +795,23 @@ pub(crate) fn readable<F: AsFd>(fds: &[F], timeout: Duration) -> Result<Vec<bool
             Ok(polled.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect())
         }
         Err(refused) => Err(OsError::in_call("poll")(refused)),
+    }
+}
+
+/// Longest single sleep of a wait with a deadline, so that every timeout fits into the argument of
+/// `poll`.
+const SLICE: Duration = Duration::from_secs(3600);
+
+/// Waits until the descriptor is readable; false if the deadline passes first.
+pub(crate) fn wait_until_readable(fd: impl AsFd, deadline: Deadline) -> Result<bool, OsError> {
+    loop {
+        let left = deadline.clip(SLICE);
+        if readable(&[fd.as_fd()], left.unwrap_or(Duration::ZERO))? == [true] {
+            return Ok(true);
+        }
+        if left.is_none() {
+            return Ok(false);
+        }
     }
 }
 

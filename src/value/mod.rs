@@ -60,16 +60,18 @@ use crate::sys::thread;
 /// dead: such a process counts as alive.
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let range = offspring::Value::new([1_u64, 10])?;
-/// let theirs = range.clone();
-/// let child = offspring::fork(move || {
-///     theirs.update(|range| {
+/// use offspring::{UpdateError, Value};
+///
+/// fn shift(range: Value<[u64; 2]>) -> Result<(), UpdateError> {
+///     range.update(|range| {
 ///         range[0] = 20;
 ///         // Before it can make the other end fit.
 ///         std::process::abort()
 ///     })
-/// })?;
-/// # let child: offspring::Child<Result<(), offspring::UpdateError>> = child;
+/// }
+///
+/// let range = Value::new([1, 10])?;
+/// let child = offspring::spawn(shift, range.clone())?;
 /// assert!(child.join().is_err());
 /// assert_eq!(range.get()?, [1, 10]);
 /// range.update(|range| *range = [20, 200])?;
@@ -84,14 +86,16 @@ use crate::sys::thread;
 /// the child begins an update of its own.
 ///
 /// # Examples
-/// ```standalone_crate
-/// let done = offspring::Value::new(0_u64)?;
-/// let children: Vec<_> = (0..4)
-///     .map(|_| {
-///         let done = done.clone();
-///         offspring::fork(move || (0..100).try_for_each(|_| done.fetch_add(1).map(drop)))
-///     })
-///     .collect::<Result<_, _>>()?;
+/// ```
+/// use offspring::{UpdateError, Value};
+///
+/// fn work(done: Value<u64>) -> Result<(), UpdateError> {
+///     (0..100).try_for_each(|_| done.fetch_add(1).map(drop))
+/// }
+///
+/// let done = Value::new(0)?;
+/// let children: Vec<_> =
+///     (0..4).map(|_| offspring::spawn(work, done.clone())).collect::<Result<_, _>>()?;
 /// for child in children {
 ///     child.join()??;
 /// }

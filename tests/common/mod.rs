@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod fd;
+mod fork;
 pub mod holders;
 pub mod parent;
 pub mod processes;
@@ -19,6 +20,7 @@ pub mod watch;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+pub use fork::fork;
 pub use processes::{children, state};
 
 /// What has not come to pass by then never will. No promise on time, a watchdog.

@@ -16,11 +16,11 @@
 use std::time::Duration;
 
 use offspring::{
-    Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, SegmentError, fork, spsc,
+    Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, SegmentError, spsc,
 };
 
 use crate::common::raw::{Board, Ended};
-use crate::common::{self, raw, sandbox};
+use crate::common::{self, fork, raw, sandbox};
 use crate::harness::{apart, apply};
 
 type Value = [u64; 8];

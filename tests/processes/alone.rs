@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use offspring::{ForkError, fork};
+use offspring::ForkError;
 
 use crate::common::raw::{Board, Ended};
-use crate::common::{self, raw, sandbox};
+use crate::common::{self, fork, raw, sandbox};
 use crate::harness::{apply, test};
 
 /// The two ways in which a process can ask: by `unshare`, and by what `/proc` counts where a

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use offspring::{
     Child, JoinError, Moved, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment,
-    ShmBox, ShmStr, ShmVec, TrySendError, fork, plain,
+    ShmBox, ShmStr, ShmVec, TrySendError, plain,
 };
 
-use crate::common;
 use crate::common::blocks::{Block, blocks, file, in_use, word};
 use crate::common::raw::Board;
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 
 const MIB: usize = 1 << 20;

@@ -11,12 +11,11 @@ use nix::sys::signal::{SigSet, Signal};
 use offspring::plain::{Receiver, Sender};
 use offspring::{
     Child, ForkError, JoinError, QueueOptions, RecvError, RecvTimeoutError, Segment, TryRecvError,
-    fork,
 };
 
 use crate::common::raw::{self, Board, Raw};
 use crate::common::{
-    PATIENCE, children, sandbox, sleep_for_ever, sleep_for_ever_returning_nothing, wait_until,
+    PATIENCE, children, fork, sandbox, sleep_for_ever, sleep_for_ever_returning_nothing, wait_until,
 };
 use crate::ends::{OPEN, is_disconnected, pair, stays_open};
 use crate::harness::{apart, apply, test};

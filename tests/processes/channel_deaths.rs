@@ -11,12 +11,12 @@ use nix::unistd::Pid;
 use offspring::plain::{Receiver, Sender};
 use offspring::{
     Child, JoinError, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment,
-    SendTimeoutError, TryRecvError, Wait, fork,
+    SendTimeoutError, TryRecvError, Wait,
 };
 
 use crate::common::raw::{self, Board};
 use crate::common::{
-    PATIENCE, children, sleep_for_ever, sleep_for_ever_returning_nothing, wait_until,
+    PATIENCE, children, fork, sleep_for_ever, sleep_for_ever_returning_nothing, wait_until,
     wait_until_stopped,
 };
 use crate::ends::{OPEN, is_disconnected, pair, stays_open};

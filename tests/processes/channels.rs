@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use offspring::{
     Child, JoinError, RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError, bytes,
-    channel, fork, plain,
+    channel, plain,
 };
 
-use crate::common::{children, sleep_for_ever, wait_until};
+use crate::common::{children, fork, sleep_for_ever, wait_until};
 use crate::harness::{apply, test};
 use crate::victims::{end, kill};
 

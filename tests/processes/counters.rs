@@ -17,12 +17,12 @@
 use std::time::Duration;
 
 use offspring::{
-    Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, TryLockError, TryRecvError, fork,
+    Handle, Lock, OnReceiverDeath, Queue, QueueOptions, Segment, TryLockError, TryRecvError,
 };
 
-use crate::common;
 use crate::common::raw::{self, Board, Raw};
 use crate::common::trace::{Next, Tracee, mark};
+use crate::common::{self, fork};
 use crate::harness::{apart, apply};
 
 /// How often the others go round: as often as a counter of twelve bits can tell apart, and so as

@@ -14,13 +14,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use offspring::{
-    Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, TryRecvError,
-    TrySendError, fork,
+    Child, Fault, ForkError, JoinError, Lock, LockError, Queue, Segment, TryRecvError, TrySendError,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::common::raw::Board;
-use crate::common::{self, raw, sandbox};
+use crate::common::{self, fork, raw, sandbox};
 use crate::harness::{apart, apply};
 
 /// The program's own files, open under numbers that were free.

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use offspring::{Child, Event, Fault, Handle, Queue, Segment, Wait, WaitTimeoutError, fork};
+use offspring::{Child, Event, Fault, Handle, Queue, Segment, Wait, WaitTimeoutError};
 
-use crate::common::{self, raw, sandbox};
+use crate::common::{self, fork, raw, sandbox};
 use crate::harness::{apply, fresh, test};
 
 const PAUSE: Duration = Duration::from_millis(150);

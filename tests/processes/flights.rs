@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use offspring::{
     Child, Handle, Lock, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvError, Segment,
-    Sender, ShmArc, fork,
+    Sender, ShmArc,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::common;
 use crate::common::blocks::{self, in_use};
 use crate::common::raw;
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 use crate::role::{self, role};
 

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use offspring::{Child, ForkError, JoinError, PanicInfo, Queue, Segment, fork};
+use offspring::{Child, ForkError, JoinError, PanicInfo, Queue, Segment};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::common::{self, sandbox, sleep_for_ever};
+use crate::common::{self, fork, sandbox, sleep_for_ever};
 use crate::harness::{apply, test};
 use crate::role::{self, role};
 

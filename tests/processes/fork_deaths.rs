@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP, SIGTRAP};
 use nix::sys::wait::{WaitStatus, waitpid};
-use offspring::{Child, Event, JoinError, fork};
+use offspring::{Child, Event, JoinError};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::de::Visitor;
@@ -22,8 +22,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::common::raw::{Board, Errand};
 use crate::common::{
-    self, PATIENCE, raw, sandbox, sleep_for_ever, wait_until, wait_until_asleep, wait_until_dead,
-    wait_until_stopped,
+    self, PATIENCE, fork, raw, sandbox, sleep_for_ever, wait_until, wait_until_asleep,
+    wait_until_dead, wait_until_stopped,
 };
 use crate::harness::{apply, test};
 

@@ -5,12 +5,10 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use offspring::{
-    Fault, Lock, LockError, Queue, QueueOptions, Segment, TryLockError, Wait, fork, spsc,
-};
+use offspring::{Fault, Lock, LockError, Queue, QueueOptions, Segment, TryLockError, Wait, spsc};
 
-use crate::common;
 use crate::common::raw::{Board, Errand};
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 
 /// Forks as foreign code would, runs `child` in the copy and gives its exit code; 99 for a panic.

@@ -17,7 +17,7 @@ use linkme::distributed_slice;
 pub use macro_rules_attribute::apply;
 
 use crate::common::raw::Board;
-use crate::common::{children, descriptors, processes, sandbox};
+use crate::common::{children, descriptors, fork, processes, sandbox};
 use crate::supervisor::supervise;
 
 /// A test, as its attribute enters it.
@@ -121,7 +121,7 @@ fn leaves_nothing(test: &Test) -> Result<(), String> {
     sandbox::no_core();
     if !test.fresh {
         // A program whose parent ignored SIGCHLD would lose the status of every child.
-        offspring::fork(|| ()).expect("the first fork").join().expect("the first child");
+        fork(|| ()).expect("the first fork").join().expect("the first child");
     }
     let before = descriptors();
     (test.run)();

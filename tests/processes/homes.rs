@@ -19,11 +19,11 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use offspring::{
     Handle, Lock, LockError, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, Segment,
-    SegmentError, TryLockError, TryRecvError, fork,
+    SegmentError, TryLockError, TryRecvError,
 };
 
 use crate::common::raw::{Board, Errand, Raw};
-use crate::common::{self, raw, sandbox};
+use crate::common::{self, fork, raw, sandbox};
 use crate::harness::{apart, apply};
 
 const LONG: Duration = Duration::from_secs(30);

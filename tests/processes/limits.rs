@@ -5,11 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::unistd::{Uid, setresuid};
-use offspring::{
-    CreateError, ForkError, JoinError, Queue, Segment, SegmentError, SegmentOptions, fork,
-};
+use offspring::{CreateError, ForkError, JoinError, Queue, Segment, SegmentError, SegmentOptions};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
+use crate::common::fork;
 use crate::harness::{apart, apply, fresh, test};
 use crate::role::{self, role};
 

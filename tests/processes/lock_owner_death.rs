@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use offspring::{Child, Lock, LockError, LockState, LockTimeoutError, Queue, TryLockError, fork};
+use offspring::{Child, Lock, LockError, LockState, LockTimeoutError, Queue, TryLockError};
 
-use crate::common;
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 use crate::victims::kill;
 

@@ -4,7 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use offspring::{ByteQueue, CreateError, Queue, Segment, ShmBox, fork};
+use crate::common::fork;
+use offspring::{ByteQueue, CreateError, Queue, Segment, ShmBox};
 
 use crate::common;
 use crate::common::blocks::{blocks, cached, in_use};

@@ -1,8 +1,9 @@
 //! What objects and processes cost in memory: pages of a segment, as the kernel counts them.
 
-use offspring::{Queue, Segment, fork};
+use offspring::{Queue, Segment};
 
 use crate::common::fd::SegmentFd;
+use crate::common::fork;
 use crate::harness::{apply, test};
 
 const MIB: u64 = 1 << 20;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use offspring::{
     ByteQueue, Child, CreateError, EncodeError, Handle, Message, ObjectQueue, OnReceiverDeath,
-    Queue, QueueOptions, RecvError, Segment, SendError, TryRecvError, TrySendError, fork,
+    Queue, QueueOptions, RecvError, Segment, SendError, TryRecvError, TrySendError,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::common::blocks::{self, in_use};
 use crate::common::raw::{self, Board, Ended};
-use crate::common::{self, sandbox};
+use crate::common::{self, fork, sandbox};
 use crate::harness::{apply, test};
 use crate::role::{self, role};
 use crate::victims::{child_that, kill};

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use offspring::{
     Child, OnReceiverDeath, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment,
-    TryRecvError, fork, spsc,
+    TryRecvError, spsc,
 };
 
-use crate::common;
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 use crate::victims::{child_that, kill, reader_of};
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use offspring::{
     Child, Handle, Queue, QueueOptions, RecvError, RecvTimeoutError, Segment, SendError,
-    SendTimeoutError, TryRecvError, Wait, fork,
+    SendTimeoutError, TryRecvError, Wait,
 };
 
-use crate::common;
 use crate::common::fd::SegmentFd;
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 
 fn queue(capacity: usize) -> Queue<u64> {

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use offspring::{
     Child, Lock, LockTimeoutError, OnReceiverDeath, Queue, QueueOptions, RecvError,
-    RecvTimeoutError, SendError, SendTimeoutError, fork, spsc,
+    RecvTimeoutError, SendError, SendTimeoutError, spsc,
 };
 use rustix::event::{PollFd, PollFlags};
 
-use crate::common;
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 use crate::victims::{child_that, reader_of};
 

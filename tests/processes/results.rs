@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use offspring::{
     ByteQueue, Child, Event, Failure, JoinError, Lock, ObjectQueue, Queue, QueueOptions, Receiver,
-    Segment, SendError, Sender, ShmArc, Value, fork,
+    Segment, SendError, Sender, ShmArc, Value,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::common;
 use crate::common::blocks::{blocks, in_use};
-use crate::common::{raw, sandbox};
+use crate::common::{fork, raw, sandbox};
 use crate::harness::{apply, test};
 
 /// No promise on time, a watchdog.

@@ -10,11 +10,11 @@ use nix::sys::signal::Signal;
 use offspring::spsc::{self, Consumer, Producer};
 use offspring::{
     Child, Fault, RecvError, RecvTimeoutError, Segment, SendError, SendTimeoutError, TryRecvError,
-    Wait, channel, fork,
+    Wait, channel,
 };
 
 use crate::common::raw;
-use crate::common::{PATIENCE, sleep_for_ever, sleep_for_ever_returning_nothing, wait_until};
+use crate::common::{PATIENCE, fork, sleep_for_ever, sleep_for_ever_returning_nothing, wait_until};
 use crate::ends::OPEN;
 use crate::harness::{apply, test};
 use crate::victims::{child_that, end, kill};

@@ -23,7 +23,7 @@ use rustix::fs::SeekFrom;
 
 use crate::common::blocks::{self, CARRIED};
 use crate::common::fd::SegmentFd;
-use crate::common::{self, raw};
+use crate::common::{self, fork, raw};
 use crate::harness::{apply, test};
 
 const LEN: u64 = 1 << 16;
@@ -453,7 +453,7 @@ fn disturb(range: std::ops::Range<u64>) {
     while let Some(ends) = all_ends.pop() {
         let objects = objects.clone();
         let seed = random.next();
-        children.push(offspring::fork(move || use_all(&objects, ends, seed)).expect("a child"));
+        children.push(fork(move || use_all(&objects, ends, seed)).expect("a child"));
     }
     let end = Instant::now() + TIME;
     let mut written = 0;
@@ -516,7 +516,7 @@ fn calls_return_while_anything_is_written_over() {
 #[apply(test)]
 fn calls_return_whatever_word_is_wrong() {
     let seed = seed();
-    let child = offspring::fork(move || {
+    let child = fork(move || {
         let mut random = Random(seed);
         let mut cases = 0;
         let (template, ends) = Objects::make();

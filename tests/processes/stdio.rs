@@ -16,9 +16,9 @@ use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
-use offspring::{ByteQueue, JoinError, Lock, Queue, Segment, SegmentOptions, fork, spsc};
+use offspring::{ByteQueue, JoinError, Lock, Queue, Segment, SegmentOptions, spsc};
 
-use crate::common;
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 use crate::role::{self, role};
 

@@ -7,9 +7,9 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getppid};
-use offspring::{Child, Event, Lock, Queue, Segment, Wait, fork, spsc};
+use offspring::{Child, Event, Lock, Queue, Segment, Wait, spsc};
 
-use crate::common;
+use crate::common::{self, fork};
 use crate::harness::{apply, test};
 
 /// The system calls that `operations` make, in a process of their own that has used everything in

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use offspring::{
     Child, JoinError, Lock, LockError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, Receiver,
-    Segment, SegmentOptions, Sender, ShmArc, ShmBox, fork,
+    Segment, SegmentOptions, Sender, ShmArc, ShmBox,
 };
 
-use crate::common;
 use crate::common::fd::SegmentFd;
+use crate::common::{self, fork};
 use crate::harness::{apply, fresh};
 
 const PROCESSES: usize = 1000;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use offspring::{Child, Queue, Shm, TryUpdateError, UpdateError, UpdateTimeoutError, Value, fork};
+use offspring::{Child, Queue, Shm, TryUpdateError, UpdateError, UpdateTimeoutError, Value};
 
-use crate::common::{self, raw};
+use crate::common::{self, fork, raw};
 use crate::harness::{apply, test};
 use crate::victims::kill;
 

@@ -9,12 +9,11 @@ use offspring::{
     CreateError, Failure, Fault, ForkError, JoinError, LockError, LockTimeoutError, PanicInfo,
     Queue, RecvError, RecvTimeoutError, Segment, SegmentError, SendError, SendTimeoutError,
     TryLockError, TryRecvError, TrySendError, TryUpdateError, UpdateError, UpdateTimeoutError,
-    fork,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::common::sandbox;
+use crate::common::{fork, sandbox};
 use crate::harness::{apply, test};
 use crate::role::{self, role};
 

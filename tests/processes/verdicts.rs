@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use offspring::{
     Child, Fault, ForkError, Lock, LockTimeoutError, Queue, Segment, SegmentError, TryLockError,
-    TryRecvError, TrySendError, fork,
+    TryRecvError, TrySendError,
 };
 
 use crate::common::raw::{Board, Ended, Errand, Raw};
-use crate::common::{self, raw, sandbox};
+use crate::common::{self, fork, raw, sandbox};
 use crate::harness::{apart, apply};
 use crate::role::{self, role};
 

@@ -1,10 +1,10 @@
 //! Children that a test kills, and what they do until then.
 
-use offspring::{Child, JoinError, Queue, fork};
+use offspring::{Child, JoinError, Queue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::common::{self, PATIENCE};
+use crate::common::{self, PATIENCE, fork};
 
 /// Kills a child and waits until it is dead, without telling the segments: whoever is in its way
 /// finds out alone.

@@ -17,9 +17,10 @@ use offspring::spsc::{Consumer, Producer, ring_in};
 use offspring::{
     ByteQueue, Child, CreateError, EncodeError, Event, Fault, ForkError, Handle, JoinError, Lock,
     LockTimeoutError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment,
-    SendError, SendTimeoutError, ShmVec, TryLockError, TrySendError, WaitTimeoutError, fork,
+    SendError, SendTimeoutError, ShmVec, TryLockError, TrySendError, WaitTimeoutError,
 };
 
+use crate::common::fork;
 use crate::raw::{raw_fork, sleep_for_ever};
 use crate::tracer::unseen;
 

@@ -16,10 +16,10 @@ use rustix::event::{PollFd, PollFlags};
 use crate::Plan;
 use crate::common::fd::SegmentFd;
 use crate::common::holders::{holders_of, segments_of};
-use crate::common::processes;
 use crate::common::room::room;
 use crate::common::trace::{Errand, Next, Tracee, let_trace, mark, mark_telling};
 use crate::common::watch::{Album, Watch};
+use crate::common::{fork, processes};
 use crate::line::{Heir, Line};
 use crate::queue::{Message, number_of, sealed};
 use crate::stage::{BOTH, Found, Helper, How, Scene, Tally, found, rehearse};
@@ -318,7 +318,7 @@ fn commons() -> Segment {
 
 /// A child of the crate's own that is traced from the first mark in its closure on.
 fn traced_child(life: impl FnOnce() + Send + 'static) -> (Tracee, offspring::Child<()>) {
-    let child = offspring::fork(move || {
+    let child = fork(move || {
         let_trace();
         life();
     });
@@ -418,7 +418,7 @@ fn fork_plan() -> Plan {
                 Tracee::start(|| {
                     std::hint::black_box(queue.len());
                     mark();
-                    let child = offspring::fork(move || {
+                    let child = fork(move || {
                         let _kept = theirs;
                         loop {
                             std::thread::park();
@@ -452,7 +452,7 @@ fn fork_kills_plan() -> Plan {
             Tracee::start(|| {
                 std::hint::black_box(queue.len());
                 mark();
-                let child = offspring::fork(move || {
+                let child = fork(move || {
                     (&their_pids)
                         .write_all(&std::process::id().to_le_bytes())
                         .expect("somebody listens");

@@ -9,12 +9,13 @@
 use std::time::{Duration, Instant};
 
 use offspring::{
-    JoinError, ObjectQueue, OnReceiverDeath, Queue, Return, Segment, SegmentOptions, ShmBox, fork,
+    JoinError, ObjectQueue, OnReceiverDeath, Queue, Return, Segment, SegmentOptions, ShmBox,
 };
 
 use crate::Plan;
 use crate::common::blocks::in_use;
 use crate::common::fd::SegmentFd;
+use crate::common::fork;
 use crate::common::trace::{Tracee, let_trace, mark};
 use crate::common::watch::Watch;
 use crate::post::{Post, boxed, queued};

@@ -3,12 +3,24 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use offspring::Child;
+use offspring::{Child, ForkError, Return};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Failure;
+
+/// Runs `closure` in a copy of this process, see [`offspring::fork`].
+#[expect(unsafe_code, reason = "forks")]
+pub(crate) fn fork<F, R>(closure: F) -> Result<Child<R>, ForkError>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Return,
+{
+    // SAFETY: what a child uses of other crates was made for it before and is not used by its
+    // parent meanwhile, or is made to be shared by processes.
+    unsafe { offspring::fork(closure) }
+}
 
 /// Starts a child for each, or none.
 pub(crate) fn start_all<R, F>(bodies: impl Iterator<Item = F>) -> Result<Vec<Child<R>>, Failure>
@@ -18,7 +30,7 @@ where
 {
     let mut children = Vec::new();
     for body in bodies {
-        match offspring::fork(body) {
+        match fork(body) {
             Ok(child) => children.push(child),
             Err(error) => {
                 kill(&children);

@@ -88,7 +88,9 @@ const PROGRAMS: [Program; 2] = [
             Task::Stream { .. } => &["multiprocessing.Queue"],
             Task::Echo => &["multiprocessing.Queue", "multiprocessing.Pipe"],
             Task::Lock { .. } => &["multiprocessing.Lock"],
-            Task::Spawn { .. } => &["multiprocessing.Process"],
+            Task::Spawn { .. } => {
+                &["multiprocessing, forkserver", "multiprocessing, spawn", "multiprocessing, fork"]
+            }
         },
         prepare: prepare_python,
     },

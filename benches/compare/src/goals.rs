@@ -26,6 +26,7 @@ const fn goal(
 const RTRB: &str = "rtrb, threads";
 const PARKING_LOT: &str = "parking_lot::Mutex, threads";
 const RAW_FORK: &str = "raw fork, _exit and waitpid";
+const SMALL_FORK: &str = "raw fork in a small process, _exit and waitpid";
 const ARRAY_QUEUE: &str = "crossbeam ArrayQueue, threads";
 const ROBUST: &str = "pthread mutex, shared and robust";
 const STD: &str = "std::sync::Mutex, threads";
@@ -66,6 +67,8 @@ pub(crate) const ALL: &[Goal] = &[
     goal("wake", SPINNING, "spsc, spin", RTRB, 1.0),
     goal("wake", SLEEPING, "Queue, sleep", "raw futex", 1.0 / 1.15),
     goal("wake", SLEEPING, "Queue, sleep", "pipe", 1.0),
+    goal("spawn", "start to end, nothing touched", "zygote and join", RAW_FORK, 1.0 / 2.0),
+    goal("spawn", "start to end, 256 MiB touched", "zygote and join", SMALL_FORK, 1.0 / 2.0),
     goal("spawn", "start to end, nothing touched", "fork and join", RAW_FORK, 1.0 / 1.4),
     goal("spawn", "start to end, 256 MiB touched", "fork and join", RAW_FORK, 1.0 / 1.15),
 ];

@@ -125,6 +125,8 @@ pub(crate) struct Measured {
 }
 
 fn main() -> ExitCode {
+    // Its children begin here, and end here.
+    procspawn::init();
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

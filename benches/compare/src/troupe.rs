@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Failure;
-use crate::children::{join_all, kill, start_all};
+use crate::children::{fork, join_all, kill, start_all};
 use crate::slice::Slice;
 use crate::stage::{Place, Stage};
 
@@ -72,7 +72,7 @@ impl<R: Serialize + DeserializeOwned + 'static> Troupe<R> {
             Place::Threads => {
                 let lines =
                     (0..count).map(|_| troupe.add_line()).collect::<io::Result<Vec<_>>>()?;
-                troupe.children.push(offspring::fork(move || {
+                troupe.children.push(fork(move || {
                     let actors = make().map_err(|error| error.to_string())?;
                     act_in_threads(stage, actors.into_iter().zip(lines), &slice)
                 })?);
@@ -82,7 +82,7 @@ impl<R: Serialize + DeserializeOwned + 'static> Troupe<R> {
                     // Made one by one: the other end must be in no process but its actor's, so that
                     // the line ends with the actor.
                     let (line, slice) = (troupe.add_line()?, slice.clone());
-                    troupe.children.push(offspring::fork(move || {
+                    troupe.children.push(fork(move || {
                         stage.pin(index);
                         act(actor, line, slice).map_err(|error| error.to_string())
                     })?);

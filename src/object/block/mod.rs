@@ -76,14 +76,15 @@ pub(crate) fn conclude(pool: &Pool<'_>, object: Attached) {
     }
 }
 
-/// Whether the slot that `carrier` names is still in that lap, or the parent to which a child
-/// returns is still there, so that what is carried can be received.
+/// Whether the slot that `carrier` names is still in that lap, or the process is still there, or is
+/// still to come, to which its child returns or its parent gives something, so that what is carried
+/// can be received.
 pub(crate) fn carries(pool: &Pool<'_>, carrier: Carrier) -> bool {
     if let Some(parent) = carrier.receiver() {
         let entry = pool.peers().and_then(|peers| peers.load(parent.index()));
         return entry.is_some_and(|entry| {
             entry.generation() == parent.generation()
-                && matches!(entry.state(), State::Joining(_) | State::Live(_))
+                && matches!(entry.state(), State::Reserved(_) | State::Joining(_) | State::Live(_))
         });
     }
     let container = || pool.shared(BlockId::from_bits(carrier.block)?, carrier.generation);

@@ -3,8 +3,11 @@
 use std::hint::black_box;
 use std::process::Command;
 
+use offspring::{Builder, StartMethod};
+
 use crate::Failure;
 use crate::acts::single::each;
+use crate::children;
 use crate::external::Task;
 use crate::figures::{Case, Sample};
 use crate::groups::{Kit, LATENCY, limits};
@@ -23,13 +26,26 @@ fn of(kit: &Kit, name: &str, mebibytes: usize) -> Case {
     let stage = kit.stage;
     let mut case = Case::new(name, &LATENCY);
     limits::add_fork(kit, &mut case, "raw fork, _exit and waitpid", mebibytes);
+    if mebibytes > 0 {
+        let name = "raw fork in a small process, _exit and waitpid";
+        limits::add_fork(kit, &mut case, name, 0);
+    }
+    case.ours("zygote and join", move || {
+        host(stage, mebibytes, || start_and_join(StartMethod::Zygote))
+    });
+    case.ours("spawn and join", move || {
+        host(stage, mebibytes, || start_and_join(StartMethod::Spawn))
+    });
     case.ours("fork and join", move || {
         host(stage, mebibytes, || {
-            let child = offspring::fork(|| ()).expect("a child");
+            let child = children::fork(|| ()).expect("a child");
             child.join().expect("which ends well");
         })
     });
-    case.peer("std::process::Command of `true`", move || {
+    case.peer("procspawn", move || {
+        host(stage, mebibytes, || procspawn::spawn((), |()| ()).join().expect("which ends well"))
+    });
+    case.peer("posix_spawn of `true`, by std::process::Command", move || {
         host(stage, mebibytes, || {
             let status = Command::new("true").status().expect("a program");
             assert!(status.success(), "which ends well");
@@ -40,6 +56,11 @@ fn of(kit: &Kit, name: &str, mebibytes: usize) -> Case {
     });
     kit.add_programs(&mut case, Task::Spawn { mebibytes });
     case
+}
+
+fn start_and_join(method: StartMethod) {
+    let child = Builder::new().method(method).spawn(|()| (), ()).expect("a child");
+    child.join().expect("which ends well");
 }
 
 /// Starts and ends children in a process that has touched so much memory.
