@@ -65,10 +65,10 @@ pub fn init() {
     entry::fixed_point();
 }
 
-/// Makes this process, a child of [`fork()`], end with its parent again after it has changed its
-/// user.
+/// Makes this process, a child of [`spawn()`] or [`fork()`], end with its parent again after it has
+/// changed its user.
 ///
-/// A child made by [`fork()`] ends with its parent. When it changes its user or group, with
+/// Such a child ends with its parent. When it changes its user or group, with
 /// `setuid` for example, the kernel cancels that unless its parent runs as the system's root. Call
 /// this in the child right after such a change. At other times it does no harm.
 ///
@@ -76,7 +76,7 @@ pub fn init() {
 /// If the parent is already dead, this call ends the process.
 ///
 /// # Errors
-/// `ESRCH` in a process that was not made by [`fork()`]; otherwise the error of a system call that
+/// `ESRCH` in a process that is no such child; otherwise the error of a system call that
 /// failed.
 ///
 /// # Examples
