@@ -142,6 +142,7 @@ const MODELS: &[Make] = &[
     || clean(models::flight::models(ALL)),
     || clean(models::ends::models(ALL)),
     || clean(models::result::models(ALL)),
+    || clean(models::arguments::models(ALL)),
     || clean(models::peers::models(ALL)),
     || clean(models::found::models()),
     models::controls::models,

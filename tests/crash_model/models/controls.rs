@@ -4,7 +4,9 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, View};
 use crate::models::queue::{self, Calls, Close};
-use crate::models::{boxes, ends, event, flight, lock, parcel, queue::Watch, result, spsc, value};
+use crate::models::{
+    arguments, boxes, ends, event, flight, lock, parcel, queue::Watch, result, spsc, value,
+};
 use crate::primitive::AtomicU64;
 use crate::queue::OnReceiverDeath;
 use crate::ring::position::{Phase, Position, SlotWord, ahead};
@@ -438,6 +440,7 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
             .chain(spsc::controls())
             .chain(ends::controls())
             .chain(result::controls())
+            .chain(arguments::controls())
             .map(|(model, what, expected)| (renamed(model, what), expected)),
     );
     models

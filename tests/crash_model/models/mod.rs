@@ -1,5 +1,6 @@
 //! What is explored: each object, in configurations small enough to visit every state.
 
+pub mod arguments;
 pub mod boxes;
 pub mod carried;
 pub mod controls;

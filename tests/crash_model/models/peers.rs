@@ -190,6 +190,12 @@ pub fn clears_up(read: &dyn Fn(usize) -> u64, process: usize, index: usize) -> b
     phase == REAPING && index_of(payload as u32) as usize == process
 }
 
+/// Makes the entry at this index as if nobody had ever had it.
+pub fn vacate(index: usize) {
+    let entry = Layout::new(0, 0).peers() as usize + index * PEER_SIZE as usize;
+    (entry..entry + PEER_SIZE as usize).step_by(8).for_each(|word| write(word, 0));
+}
+
 /// Where the words of a footprint lie.
 pub fn footprint(index: usize) -> [usize; 3] {
     let entry = Layout::new(0, 0).peers() as usize + index * PEER_SIZE as usize;

@@ -232,8 +232,8 @@ fn parent(value: Value, joins: bool, mistake: Mistake, [step, ..]: Local) -> Opt
             }
             let taken = is_returned
                 && match value {
-                    Value::Object => open(&lineage),
-                    Value::Box => take(&lineage),
+                    Value::Object => open(PARENT, read(NAMED), &lineage),
+                    Value::Box => take(PARENT, read(NAMED), &lineage),
                 };
             if mistake == Mistake::None || taken && mistake == Mistake::KeepsRest {
                 discards();
@@ -247,9 +247,8 @@ fn parent(value: Value, joins: bool, mistake: Mistake, [step, ..]: Local) -> Opt
     }
 }
 
-/// Opens the object that the child has returned, while the flight holds it.
-fn open(lineage: &Lineage) -> bool {
-    let named = read(NAMED);
+/// Opens the object in the flight of this name that `process` was sent, while the flight holds it.
+pub(super) fn open(process: usize, named: u64, lineage: &Lineage) -> bool {
     let Ok(listed) = result::arrive(&[0, named & 0xff, named >> 8], lineage) else {
         world::note("is gone", 0, 0);
         return false;
@@ -259,25 +258,26 @@ fn open(lineage: &Lineage) -> bool {
         world::note("another object", names.len() as u64, 0);
         return false;
     }
-    let opened = with(PARENT, |mapping, region, me| {
+    let opened = with(process, |mapping, region, me| {
         let pool = Pool::new(mapping, region);
         settle(&pool, me, |empty| pool.attach(object(), 0, me, empty)).is_some()
     });
-    world::note(if opened { "holds" } else { "is gone" }, PARENT as u64, 0);
+    world::note(if opened { "holds" } else { "is gone" }, process as u64, 0);
     opened
 }
 
-/// Takes the box that the child has returned, looks into it and gives it back.
-fn take(lineage: &Lineage) -> bool {
+/// Takes the box of this name that `process` was sent, looks into it and gives it back.
+pub(super) fn take(process: usize, named: u64, lineage: &Lineage) -> bool {
     let mut cargo = Cargo { number: 1, blocks: [None; 2] };
-    cargo.blocks[0] = boxes::from_word(read(NAMED));
+    cargo.blocks[0] = boxes::from_word(named);
     let envelope = cargo.to_envelope();
     let body = (0..words::<Envelope>()).map(|index| word_of(&envelope, index));
     let message: Vec<u64> = std::iter::once(0).chain(body).collect();
     match result::unpack::<Cargo>(&message, lineage) {
         Ok(cargo) => {
-            world::note("holds", PARENT as u64, 0);
-            let number = read((BLOCKS + VALUE * BLOCK) as usize);
+            world::note("holds", process as u64, 0);
+            let block = cargo.blocks[0].map_or(0, |block| block.id.to_bits());
+            let number = read((BLOCKS + block * BLOCK) as usize);
             if number != cargo.number {
                 world::note("torn", number, 0);
             }

@@ -16,6 +16,11 @@ pub(crate) struct Lineage {
 }
 
 impl Lineage {
+    pub(crate) fn downward(&self) -> Lineage {
+        let Lineage { ref mapping, parent, child } = *self;
+        Lineage { mapping: Arc::clone(mapping), parent: child, child: parent }
+    }
+
     pub(crate) fn results(&self) -> impl Iterator<Item = (&Arc<Mapping>, Carrier)> {
         std::iter::once((&self.mapping, Carrier::of_result(self.parent, self.child)))
     }
