@@ -137,12 +137,15 @@ pub(crate) fn arrive(words: &[u64], lineage: &Lineage) -> Result<Vec<Listed>, Fa
         let &[index, block, generation] = name else { return None };
         let (mapping, carrier) = lineage.results().nth(usize::try_from(index).ok()?)?;
         let id = BlockId::from_bits(block)?;
-        let carried = Carried { id, generation: u32::try_from(generation).ok()? };
-        let holder = holding::holder(mapping).ok()?;
-        let names = holder.pool().flight(carried, carrier, holder.me.owner())?;
-        Some((Segment::from(Arc::clone(mapping)), names))
+        Some((mapping, carrier, Carried { id, generation: u32::try_from(generation).ok()? }))
     };
-    words.chunks(WORDS).map(|name| find(name).ok_or(Fault::Corrupt)).collect()
+    let take = |name: &[u64]| {
+        let (mapping, carrier, carried) = find(name).ok_or(Fault::Corrupt)?;
+        let holder = holding::holder(mapping)?;
+        let names = holder.pool().flight(carried, carrier, holder.me.owner());
+        Ok((Segment::from(Arc::clone(mapping)), names.ok_or(Fault::Corrupt)?))
+    };
+    words.chunks(WORDS).map(take).collect()
 }
 
 /// Frees what the child has returned and nobody has taken. For the parent, once the child is dead.

@@ -130,7 +130,11 @@ extern "C" fn take_over(
             Role::Child => {
                 sys::handle_parent_death(parent).and_then(|()| Ok((cord, BlockedBefore::now()?)))
             }
-            Role::Zygote => zygote::serve(cord, parent, prepare),
+            // Its parent learns from the copy which process that is.
+            Role::Zygote => zygote::serve(cord, parent, prepare).and_then(|(cord, blocked)| {
+                request::answer(&cord, Answer::Hello(sys::own_pid()?))?;
+                Ok((cord, blocked))
+            }),
         };
         match served {
             Ok((cord, blocked)) => run_child(cord, blocked),
@@ -159,8 +163,15 @@ fn take_cord(marker: &str) -> Option<(Role, u32, OwnedFd)> {
     if program::has_more_rights() {
         return None;
     }
-    let (pid, user) = socket::maker(environment::input())?;
-    if maker.parse() != Ok(pid) || sys::user() != Ok(user) {
+    // Where the kernel does not tell, this is more likely a child than a usual start, and `main`
+    // must not run in a child.
+    let Ok((maker_really, own)) =
+        socket::maker(environment::input()).and_then(|maker| Ok((maker, sys::user()?)))
+    else {
+        sys::exit_now(exit::PANICKED)
+    };
+    let (pid, user) = maker_really?;
+    if maker.parse() != Ok(pid) || own != user {
         return None;
     }
     // From here on this is no usual start of the program.
@@ -173,9 +184,6 @@ fn take_cord(marker: &str) -> Option<(Role, u32, OwnedFd)> {
 /// Runs the function that comes over the cord. Gives the exit code.
 fn run_child(cord: OwnedFd, blocked: BlockedBefore) -> i32 {
     let process = sys::pid();
-    // A parent that has started the program anew knows the pid, and may have closed its end after
-    // it has sent everything.
-    let _ = request::answer(&cord, Answer::Hello(process));
     let Ok(Some((request, descriptors))) = request::receive(&cord) else {
         return exit::PANICKED;
     };
@@ -189,7 +197,7 @@ fn run_child(cord: OwnedFd, blocked: BlockedBefore) -> i32 {
             drop(cord);
             let (enter, function) = match addresses(&request) {
                 Ok(addresses) => addresses,
-                Err(why) => return refuse(&outcome, &why),
+                Err(stop) => return stop.told(&outcome),
             };
             exit::set_panic_hook(&outcome, process);
             let begun = Begun { process, types: request.types, outcome, arguments, lineage };
@@ -201,12 +209,7 @@ fn run_child(cord: OwnedFd, blocked: BlockedBefore) -> i32 {
             }
             enter(function, &begun)
         }
-        Err(Stop::Gone) => exit::PANICKED,
-        Err(Stop::Os(refused)) => {
-            outcome.write(&Record::not_started(refused));
-            exit::PANICKED
-        }
-        Err(Stop::Other(why)) => refuse(&outcome, &why),
+        Err(stop) => stop.told(&outcome),
     }
 }
 
@@ -222,6 +225,20 @@ enum Stop {
     /// The kernel has refused a call.
     Os(OsError),
     Other(String),
+}
+
+impl Stop {
+    /// Tells the parent, if there is one. Gives the exit code.
+    fn told(self, outcome: &OutcomeFile) -> i32 {
+        match self {
+            Stop::Gone => exit::PANICKED,
+            Stop::Os(refused) => {
+                outcome.write(&Record::not_started(refused));
+                exit::PANICKED
+            }
+            Stop::Other(why) => refuse(outcome, &why),
+        }
+    }
 }
 
 impl From<OsError> for Stop {
@@ -268,7 +285,7 @@ fn begin(
         .ok_or_else(|| Stop::Other("its parent has told it no place".to_owned()))?;
     lineage.adopt(process);
     // Last, so that the parent need not be waited for: it does its part meanwhile.
-    if !request::await_go(cord) {
+    if !request::await_go(cord)? {
         return Err(Stop::Gone);
     }
     if !setting.is_detached {
@@ -297,13 +314,13 @@ fn apply(setting: &Setting) -> Result<(), Stop> {
 }
 
 /// The addresses of the two functions, in this process.
-fn addresses(request: &Request) -> Result<(Enter, usize), String> {
-    if Build::own() != Ok(request.build) {
-        return Err("it runs another program than its parent".to_owned());
+fn addresses(request: &Request) -> Result<(Enter, usize), Stop> {
+    if Build::own()? != request.build {
+        return Err(Stop::Other("it runs another program than its parent".to_owned()));
     }
     let [enter, function] = [request.enter, request.function].map(address);
     if ![enter, function].into_iter().all(program::contains_code) {
-        return Err("its function is not in the program".to_owned());
+        return Err(Stop::Other("its function is not in the program".to_owned()));
     }
     // SAFETY: the parent has made the address from an `enter`, and both processes run the same
     // file. It lies in the program's code.

@@ -428,7 +428,12 @@ impl OutcomeFile {
     /// Why what was written is no value; `None` if it is one.
     pub(super) fn why_no_value(&self) -> Option<String> {
         let unwritten = || String::from("it could not be written");
-        let Ok(position) = rustix::fs::tell(&self.file) else { return Some(unwritten()) };
+        let because =
+            |refused: OsError| format!("{} failed: {}", refused.call, io::Error::from(refused));
+        let position = match rustix::fs::tell(&self.file) {
+            Ok(position) => position,
+            Err(refused) => return Some(because(OsError::in_call("lseek")(refused))),
+        };
         if position & IN_POSITION_BIT != 0 {
             if position >> LEN_SHIFT & LEN_MASK != NOT_WRITTEN {
                 return None;
@@ -439,8 +444,8 @@ impl OutcomeFile {
             };
         }
         let mut found = [0; HEADER_LEN];
-        if self.read_exact(&mut found, 0).is_err() {
-            return Some(unwritten());
+        if let Err(refused) = self.read_exact(&mut found, 0) {
+            return Some(because(refused));
         }
         let is_value = [KIND_VALUE, KIND_BYTES, KIND_HANDLES]
             .iter()
@@ -450,7 +455,9 @@ impl OutcomeFile {
         }
         let len = rustix::fs::fstat(&self.file).map_or(0, |stat| stat.st_size.cast_unsigned());
         let mut text = vec![0; (len as usize).saturating_sub(HEADER_LEN)];
-        self.read_exact(&mut text, HEADER_LEN).ok()?;
+        if let Err(refused) = self.read_exact(&mut text, HEADER_LEN) {
+            return Some(because(refused));
+        }
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 

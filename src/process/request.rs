@@ -4,7 +4,8 @@
 //! ```text
 //! parent                                child
 //!   request, with descriptors  ------>
-//!                              <------  hello: its pid (or the zygote: why there is no child)
+//!                              <------  a copy of the zygote: hello, its pid
+//!                                       (or the zygote: why there is no child)
 //!   make it end with the parent
 //!   go                         ------>
 //!   close the cord                      run the function
@@ -134,13 +135,13 @@ impl Answer {
 
 pub(super) fn answer(cord: impl AsFd, answer: Answer) -> Result<(), OsError> {
     let [kind, number] = answer.to_words().map(u32::to_ne_bytes);
-    socket::send(cord, &[kind, number].concat(), &[])
+    socket::tell(cord, &[kind, number].concat())
 }
 
 /// Waits for the answer; `None` if whoever had the other end is dead.
 pub(super) fn await_answer(cord: impl AsFd) -> Result<Option<Answer>, OsError> {
     let mut bytes = [0; 8];
-    if !socket::receive(cord, &mut bytes, &mut Vec::new())? {
+    if !socket::hear(cord, &mut bytes)? {
         return Ok(None);
     }
     let (words, _) = bytes.as_chunks::<4>();
@@ -149,12 +150,12 @@ pub(super) fn await_answer(cord: impl AsFd) -> Result<Option<Answer>, OsError> {
 
 /// Lets the child go. It may be dead by now, which its handle will tell.
 pub(super) fn go(cord: impl AsFd) {
-    let _ = socket::send(cord, &[1], &[]);
+    let _ = socket::tell(cord, &[1]);
 }
 
 /// Waits for [`go`]; false if the parent has gone.
-pub(super) fn await_go(cord: impl AsFd) -> bool {
-    socket::receive(cord, &mut [0], &mut Vec::new()) == Ok(true)
+pub(super) fn await_go(cord: impl AsFd) -> Result<bool, OsError> {
+    socket::hear(cord, &mut [0])
 }
 
 #[cfg(test)]
@@ -169,7 +170,7 @@ mod tests {
             assert_eq!(await_answer(&ours), Ok(Some(sent)));
         }
         go(&ours);
-        assert!(await_go(&theirs));
+        assert_eq!(await_go(&theirs), Ok(true));
         drop(theirs);
         assert_eq!(await_answer(&ours), Ok(None));
     }

@@ -41,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::object::lineage::{Lineage, LineageError};
@@ -203,7 +204,7 @@ where
 pub fn preload(function: fn() -> Result<(), Failure>) -> Result<(), SpawnError> {
     match zygote::preload(offset_of(function as usize)?) {
         Ok(()) => Ok(()),
-        Err(NoChild::Os(refused)) => Err(refused.into()),
+        Err(NoChild::Os(refused) | NoChild::NotWatched(refused)) => Err(refused.into()),
         Err(NoChild::Preload(why)) => Err(SpawnError::Preload(why)),
         Err(NoChild::NoZygote) => {
             Err(SpawnError::Preload("was not run, as there can be no zygote here".to_owned()))
@@ -298,7 +299,7 @@ impl Plan<'_> {
             let ask = |cord: &OwnedFd, common: Common| self.ask(cord, common, segments);
             match zygote::make_child(ask) {
                 Ok(made) => return Ok(made),
-                Err(NoChild::NoZygote) => {}
+                Err(NoChild::NoZygote | NoChild::NotWatched(_)) => {}
                 Err(NoChild::Os(refused)) => return Err(refused.into()),
                 Err(NoChild::Preload(why)) => return Err(SpawnError::Preload(why)),
             }
@@ -311,7 +312,10 @@ impl Plan<'_> {
             .spawn()
             .map_err(OsError::in_call("posix_spawn /proc/self/exe"))?;
         match self.ask(&ours, Common { environment: true, folder: true }, segments) {
-            Ok(()) => Ok((child.id(), ours)),
+            // If it is dead already, its handle tells how it has ended.
+            Ok(()) | Err(OsError { errno: Errno::PIPE | Errno::CONNRESET, .. }) => {
+                Ok((child.id(), ours))
+            }
             Err(refused) => {
                 sys::kill_unseen(child.id());
                 Err(refused.into())
@@ -388,7 +392,7 @@ fn environment_of(builder: &Builder) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// Distance of a function from the fixed point.
 fn offset_of(address: usize) -> Result<u64, SpawnError> {
-    if program::has_more_rights() {
+    if program::would_have_more_rights()? {
         return Err(SpawnError::MoreRights);
     }
     let fixed_point = entry::fixed_point();

@@ -109,6 +109,8 @@ pub(super) enum NoChild {
     /// There can be no zygote here, or it cannot copy itself. A new process of the program can be
     /// started instead.
     NoZygote,
+    /// The kernel has refused a call that only a zygote needs, with the same consequence.
+    NotWatched(OsError),
     /// The kernel has refused a call.
     Os(OsError),
     /// A function that the zygote had to run has failed.
@@ -135,27 +137,34 @@ pub(super) fn make_child(
     for _ in 0..ATTEMPTS {
         let (ours, theirs) = socket::pair()?;
         let common = pass_on(theirs)?;
-        match ask(&ours, common).and_then(|()| request::await_answer(&ours)) {
-            Ok(Some(Answer::Hello(pid))) => return Ok((pid, ours)),
-            Ok(Some(Answer::NotAlone)) => return Err(NoChild::NoZygote),
+        let asked = ask(&ours, common);
+        // Whatever has come of that, a child that has begun is not to become a zombie of which
+        // nobody knows.
+        match (asked, request::await_answer(&ours)) {
+            (Ok(()), Ok(Some(Answer::Hello(pid)))) => return Ok((pid, ours)),
+            (_, Ok(Some(Answer::NotAlone))) => return Err(NoChild::NoZygote),
             // A sandbox, or a kernel that does not know it.
-            Ok(Some(Answer::Refused(Errno::PERM | Errno::INVAL | Errno::NOSYS))) => {
+            (_, Ok(Some(Answer::Refused(Errno::PERM | Errno::INVAL | Errno::NOSYS)))) => {
                 return Err(NoChild::NoZygote);
             }
-            Ok(Some(Answer::Refused(errno))) => {
+            (_, Ok(Some(Answer::Refused(errno)))) => {
                 return Err(OsError { call: "clone", errno }.into());
             }
-            // It was killed.
-            Ok(None) | Err(OsError { errno: Errno::PIPE | Errno::CONNRESET, .. }) => {}
-            Err(refused) => {
-                // A child has begun by now, and is not to become a zombie of which nobody knows.
-                if let Ok(Some(Answer::Hello(pid))) = request::await_answer(&ours) {
+            (Err(refused), answered) => {
+                if let Ok(Some(Answer::Hello(pid))) = answered {
                     sys::kill_unseen(pid);
                 }
-                return Err(refused.into());
+                // It may have been killed.
+                if !matches!(refused.errno, Errno::PIPE | Errno::CONNRESET) {
+                    return Err(refused.into());
+                }
             }
+            // It was killed.
+            (Ok(()), Ok(None)) => {}
+            (Ok(()), Err(refused)) => return Err(refused.into()),
         }
     }
+    give_up();
     // Somebody kills them all.
     Err(NoChild::NoZygote)
 }
@@ -174,11 +183,7 @@ fn pass_on(cord: OwnedFd) -> Result<Common, NoChild> {
                     // and their numbers may be others' by now.
                     theirs => std::mem::forget(theirs),
                 }
-                let zygote = Zygote::start()?;
-                for &function in preloaded().iter() {
-                    zygote.run(function)?;
-                }
-                other.insert(zygote)
+                other.insert(Zygote::start()?.having_run(&preloaded())?)
             }
         };
         match socket::send(&zygote.socket.0, &[A_CHILD], &[cord.as_fd()]) {
@@ -198,6 +203,14 @@ fn pass_on(cord: OwnedFd) -> Result<Common, NoChild> {
         }
     }
     Err(NoChild::NoZygote)
+}
+
+/// Ends the zygote of this process, which has lost every cord. It may be about to die: its sockets
+/// are closed before that.
+fn give_up() {
+    if let Some(zygote) = lock().take_if(|zygote| zygote.owner == sys::pid()) {
+        zygote.end();
+    }
 }
 
 fn preloaded() -> MutexGuard<'static, Vec<u64>> {
@@ -224,10 +237,7 @@ pub(super) fn preload(function: u64) -> Result<(), NoChild> {
         if let Some(theirs) = place.take_if(|zygote| zygote.owner != sys::pid()) {
             std::mem::forget(theirs);
         }
-        let zygote = Zygote::start()?;
-        for &function in preloaded().iter().chain([&function]) {
-            zygote.run(function)?;
-        }
+        let zygote = Zygote::start()?.having_run(&preloaded())?.having_run(&[function])?;
         if let Some(old) = place.replace(zygote) {
             old.end();
         }
@@ -302,9 +312,12 @@ impl Zygote {
         let watched = pidfd::open(child.id())
             .and_then(Own::new)
             .and_then(|pidfd| Ok((pidfd, lifeline.tie(child.id())?)));
-        let Ok((pidfd, lifeline)) = watched else {
-            sys::kill_unseen(child.id());
-            return Err(NoChild::NoZygote);
+        let (pidfd, lifeline) = match watched {
+            Ok(watched) => watched,
+            Err(refused) => {
+                sys::kill_unseen(child.id());
+                return Err(NoChild::NotWatched(refused));
+            }
         };
         end_at_exit();
         Ok(Zygote { owner, rights: Rights::now(), pidfd, socket, lifeline, environment, folder })
@@ -313,6 +326,17 @@ impl Zygote {
     /// Whether it makes children of this process, with its rights.
     fn is_ours(&self) -> bool {
         self.owner == sys::pid() && self.rights == Rights::now()
+    }
+
+    /// Has it run the functions at these distances from the fixed point, and ends it if one fails.
+    fn having_run(self, functions: &[u64]) -> Result<Zygote, NoChild> {
+        match functions.iter().try_for_each(|&function| self.run(function)) {
+            Ok(()) => Ok(self),
+            Err(failed) => {
+                self.end();
+                Err(failed)
+            }
+        }
     }
 
     /// Has it run the function at this distance from the fixed point.

@@ -99,16 +99,28 @@ const LARGEST_ERROR: u32 = 4095;
 /// The effective user of this process.
 pub(crate) fn user() -> Result<u32, OsError> {
     // SAFETY: takes no pointer.
-    let user = unsafe { libc::geteuid() };
-    // The call always succeeds, so libc does not look for an error, and rustix panics in a debug
-    // build. But a sandbox may return an error, as a number that no user has.
-    if user > u32::MAX - LARGEST_ERROR {
-        return Err(OsError {
-            call: "geteuid",
-            errno: Errno::from_raw_os_error(user.wrapping_neg().cast_signed()),
-        });
+    told("geteuid", unsafe { libc::geteuid() })
+}
+
+/// Whether effective and real user or group of this process differ.
+pub(crate) fn has_borrowed_rights() -> Result<bool, OsError> {
+    // SAFETY: takes no pointer.
+    let user_really = told("getuid", unsafe { libc::getuid() })?;
+    // SAFETY: takes no pointer.
+    let group = told("getegid", unsafe { libc::getegid() })?;
+    // SAFETY: takes no pointer.
+    let group_really = told("getgid", unsafe { libc::getgid() })?;
+    Ok(user()? != user_really || group != group_really)
+}
+
+/// What a call has told that always succeeds, so that libc does not look for an error, and rustix
+/// panics in a debug build. But a sandbox may return an error, as a number that nobody has.
+fn told(call: &'static str, number: u32) -> Result<u32, OsError> {
+    if number > u32::MAX - LARGEST_ERROR {
+        let errno = Errno::from_raw_os_error(number.wrapping_neg().cast_signed());
+        return Err(OsError { call, errno });
     }
-    Ok(user)
+    Ok(number)
 }
 
 /// Proof that this process has only one thread. It is not `Send`, as it is about the thread that

@@ -15,10 +15,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, CWD};
-use rustix::process::{getegid, geteuid, getgid, getuid};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::error::OsError;
+use crate::sys::process as sys;
 
 /// A function that runs before `main`. glibc passes what `main` gets; musl passes nothing.
 pub(crate) type Initializer = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
@@ -130,14 +130,18 @@ impl Build {
     }
 }
 
-/// Whether the program has rights that its caller has not, as a set-user-id program has. It must
-/// not believe its environment. Also whether it would have if this process started it, as one does
-/// that has borrowed a user (`seteuid`).
+/// Whether the program was started with rights that its caller has not, as a set-user-id program
+/// is. It must not believe its environment. Makes no system call.
 #[doc(alias = "AT_SECURE")]
 pub(crate) fn has_more_rights() -> bool {
     // SAFETY: takes no pointer.
-    let has_more = unsafe { libc::getauxval(libc::AT_SECURE) != 0 };
-    has_more || getuid() != geteuid() || getgid() != getegid()
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Whether the program would have more rights if this process started it: it has now, or this
+/// process has borrowed a user (`seteuid`).
+pub(crate) fn would_have_more_rights() -> Result<bool, OsError> {
+    Ok(has_more_rights() || sys::has_borrowed_rights()?)
 }
 
 unsafe extern "C" {
@@ -171,12 +175,14 @@ pub(crate) fn run_later_initializers(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::primitive::AtomicU64;
 
     #[test]
     fn the_program_is_told_from_libraries_and_data_from_code() {
         let own = the_program_is_told_from_libraries_and_data_from_code as fn() as usize;
         assert!(contains(own) && contains_code(own));
-        static VARIABLE: [u64; 2] = [1, 2];
+        // One that is written: some linkers put constants beside the code.
+        static VARIABLE: AtomicU64 = AtomicU64::new(0);
         let variable = (&raw const VARIABLE).addr();
         assert!(contains(variable) && !contains_code(variable));
         let on_the_heap = Box::new(7);
@@ -191,5 +197,6 @@ mod tests {
     fn a_program_is_the_same_as_itself() {
         assert_eq!(Build::own().expect("/proc is mounted"), Build::own().expect("/proc"));
         assert!(!has_more_rights());
+        assert_eq!(would_have_more_rights(), Ok(false));
     }
 }

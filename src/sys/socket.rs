@@ -107,9 +107,37 @@ pub(crate) fn receive(
     Ok(true)
 }
 
+/// Sends a few bytes to a peer that waits for them, if need be by another call than [`send`].
+/// Without that peer the signal `SIGPIPE` may come.
+pub(crate) fn tell(socket: impl AsFd, bytes: &[u8]) -> Result<(), OsError> {
+    let refused = match send(&socket, bytes, &[]) {
+        Err(refused) if !matches!(refused.errno, Errno::PIPE | Errno::CONNRESET) => refused,
+        sent => return sent,
+    };
+    // So few are sent as one, or not at all.
+    match rustix::io::retry_on_intr(|| rustix::io::write(&socket, bytes)) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        _ => Err(refused),
+    }
+}
+
+/// As [`receive`] without descriptors, if need be by another call.
+pub(crate) fn hear(socket: impl AsFd, bytes: &mut [u8]) -> Result<bool, OsError> {
+    let refused = match receive(&socket, bytes, &mut Vec::new()) {
+        Err(refused) => refused,
+        received => return received,
+    };
+    // They were sent as one.
+    match rustix::io::retry_on_intr(|| rustix::io::read(&socket, &mut *bytes)) {
+        Ok(0) | Err(Errno::CONNRESET) => Ok(false),
+        Ok(len) if len == bytes.len() => Ok(true),
+        _ => Err(refused),
+    }
+}
+
 /// The process that made the pair of sockets, and its user; `None` if this is no such socket, or
-/// that process is in no pid namespace that this one sees.
-pub(crate) fn maker(socket: impl AsFd) -> Option<(u32, u32)> {
+/// that process is in no pid namespace that this one sees. An error if the kernel does not tell.
+pub(crate) fn maker(socket: impl AsFd) -> Result<Option<(u32, u32)>, OsError> {
     // Not by rustix, whose pids are never 0. That of a socket which nobody has made as a pair is.
     let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
@@ -123,7 +151,14 @@ pub(crate) fn maker(socket: impl AsFd) -> Option<(u32, u32)> {
             &raw mut len,
         )
     };
-    (told == 0 && found.pid > 0).then_some((found.pid.cast_unsigned(), found.uid))
+    if told == 0 {
+        return Ok((found.pid > 0).then_some((found.pid.cast_unsigned(), found.uid)));
+    }
+    let refused = OsError::in_call("getsockopt")(std::io::Error::last_os_error());
+    match refused.errno {
+        Errno::BADF | Errno::NOTSOCK | Errno::NOPROTOOPT => Ok(None),
+        _ => Err(refused),
+    }
 }
 
 #[cfg(test)]
@@ -156,9 +191,9 @@ mod tests {
     fn a_socket_knows_who_made_it_and_a_file_does_not() {
         let (ours, _theirs) = pair().expect("a pair");
         let user = crate::sys::process::user().expect("a user");
-        assert_eq!(maker(&ours), Some((std::process::id(), user)));
-        assert_eq!(maker(tempfile::tempfile().expect("a file")), None);
+        assert_eq!(maker(&ours), Ok(Some((std::process::id(), user))));
+        assert_eq!(maker(tempfile::tempfile().expect("a file")), Ok(None));
         // A socket of another kind, which has no maker.
-        assert_eq!(maker(std::net::TcpListener::bind("127.0.0.1:0").expect("a port")), None);
+        assert_eq!(maker(std::net::TcpListener::bind("127.0.0.1:0").expect("a port")), Ok(None));
     }
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
-use offspring::{JoinError, SpawnError, spawn};
+use offspring::{Failure, JoinError, SpawnError, preload, spawn};
 
-use crate::common::{sleep_for_ever_returning_nothing, wait_until_dead};
+use crate::common::{sleep_for_ever_returning_nothing, wait_until, wait_until_dead};
 use crate::scene::{others, scene, signal, zygotes};
 
 scene! {
@@ -22,6 +22,18 @@ fn a_zygote_that_was_killed_is_replaced_and_its_children_live_on() {
     child.kill().expect("it lives");
     let ending: Result<(), _> = child.join();
     assert!(matches!(ending, Err(JoinError::Killed(9))), "{ending:?}");
+    assert_eq!(others(), []);
+}
+}
+
+scene! {
+fn a_zygote_whose_preloading_fails_does_not_stay_as_a_zombie() {
+    fn fail() -> Result<(), Failure> {
+        Err(std::io::Error::other("no words today").into())
+    }
+    let failed = preload(fail);
+    assert!(matches!(&failed, Err(SpawnError::Preload(_))), "{failed:?}");
+    wait_until("it ends", || zygotes().is_empty());
     assert_eq!(others(), []);
 }
 }

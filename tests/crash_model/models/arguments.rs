@@ -8,8 +8,8 @@
 //!
 //! A child may end at any time, as if it had been killed: if it was not let go and its parent is
 //! dead, it ends without having looked at anything. A child that was let go goes on when its parent
-//! dies, as a detached one does. While the child lives and can still be let go, or has been, and has
-//! not said that it is done, nobody else may free what it was given.
+//! dies, as a detached one does. While the child lives and can still be let go, or has been, and
+//! has not said that it is done, nobody else may free what it was given.
 
 use std::sync::Arc;
 
