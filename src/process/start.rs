@@ -235,10 +235,12 @@ where
     let lifeline = Lifeline::for_stranger()?;
     let outcome = OutcomeFile::create_for_window()?;
     let sent = OutcomeFile::create()?;
+    let build = Build::own()?;
+    // From here on nothing returns before the lineage is the child's, or cancelled.
     let lineage = Lineage::expect_stranger(&segments)?;
     let request = Request {
         parent,
-        build: Build::own()?,
+        build,
         enter,
         function: address,
         types: entry::hash_of::<A, T>(),

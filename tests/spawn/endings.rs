@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use offspring::{Builder, JoinError, StartMethod, spawn};
+use offspring::{Builder, JoinError, Queue, Segment, SpawnError, StartMethod, spawn};
 
+use crate::common::sandbox::refuse;
 use crate::common::{sleep_for_ever_returning_nothing, wait_until};
-use crate::scene::METHODS;
+use crate::scene::{METHODS, scene};
 
 fn ending(method: StartMethod, function: fn(())) -> JoinError {
     let builder = Builder::new().method(method).stderr(offspring::Stream::Null);
@@ -143,4 +144,20 @@ fn a_dropped_child_runs_on() {
         drop(Builder::new().method(method).spawn(late, sender).expect("spawn"));
         assert_eq!(receiver.recv(), Ok(7), "{method:?}");
     }
+}
+
+scene! {
+fn a_start_that_is_refused_leaves_no_place_taken() {
+    let queue = Queue::<u64>::with_capacity(1).expect("room");
+    let peers = || Segment::commons().expect("there").stats().expect("attached").peers.len();
+    let before = peers();
+    refuse(&[libc::SYS_newfstatat], libc::EACCES);
+    for _ in 0..1100 {
+        match spawn(|_: Queue<u64>| (), queue.clone()) {
+            Err(SpawnError::Os { call, .. }) => assert_eq!(call, "stat /proc/self/exe"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(peers(), before);
+}
 }
