@@ -47,9 +47,18 @@
 //! The same is done by a process, for itself, if it lets go of a queue with a message that it
 //! forgot, or if it finds a wrong name in a message.
 //!
+//! # Flights
+//! Whether a [flight](super::flight) holds a block is asked for each block that was ever in one and
+//! is to be freed. So the segment has a footprint, too: the cards of all blocks that were ever a
+//! flight. Flights are small and soon gone, so mostly the same few blocks are taken for them, and
+//! a look at the flights does not grow with the number of other blocks. The bit is set before the
+//! block gets its mark, and never taken away. Whoever looks for flights has seen that a hold has
+//! ended which its owner gave up after it had made the flight, and so sees the bit as well.
+//!
 //! # The bits are not trusted
 //! They only say where to look. What is found is judged by its own word, as ever. If a peer writes
-//! over them, blocks stay in use, or a walk is longer.
+//! over them, blocks stay in use, or a walk is longer; or an object in a message is freed, and its
+//! receiver finds it gone.
 
 #[cfg(test)]
 use std::cell::Cell;
@@ -65,6 +74,10 @@ use crate::segment::layout::{BLOCKS_PER_CARD, CARDS};
 /// Cards from the first one of a class to that of the next class, so that the first blocks of all
 /// classes, which are used most, have different ones.
 const BETWEEN_CLASSES: u64 = 16;
+
+fn card_of(id: BlockId) -> u32 {
+    card(id.class(), id.index() / BLOCKS_PER_CARD)
+}
 
 /// The card of the blocks of a class with these numbers: [`BLOCKS_PER_CARD`] from `group` times
 /// that on.
@@ -95,8 +108,20 @@ impl<'a> Pool<'a> {
     #[inline]
     pub(super) fn mark(&self, peer: u32, id: BlockId) {
         if let Some(footprint) = self.footprint(peer) {
-            footprint.mark(card(id.class(), id.index() / BLOCKS_PER_CARD));
+            footprint.mark(card_of(id));
         }
+    }
+
+    /// Says that this block will be a flight. Before it is one.
+    pub(super) fn mark_flight(&self, id: BlockId) {
+        if let Some(words) = self.heap_words() {
+            words.flights.mark(card_of(id));
+        }
+    }
+
+    /// Where flights may lie.
+    pub(super) fn cards_of_flights(&self) -> Cards {
+        self.heap_words().map_or(Cards::ALL, |words| words.flights.cards())
     }
 
     /// Says that blocks may be stranded by `peer` that it does not know. Before they can.

@@ -34,7 +34,8 @@
 //! room above conclude what follows for each of its blocks, and only then lets go of them.
 //!
 //! The mark is never taken away while the block lives. A block that was never in a message costs
-//! one load more to free, and one that was, a walk over all headers.
+//! one load more to free, and one that was, a walk over the headers on the
+//! [cards](super::cards) of all flights.
 //!
 //! # Peer death
 //! A flight of a dead sender is given back with all that it owned, and one whose slot does not
@@ -85,6 +86,7 @@ impl<'a> Pool<'a> {
         }
         match self.header(owned.id) {
             Some(header) => {
+                self.mark_flight(owned.id);
                 header.make_flight();
                 Ok(owned)
             }
@@ -151,7 +153,7 @@ impl<'a> Pool<'a> {
         // After the bit that the caller has cleared, or found cleared: pairs with the SeqCst swap
         // with which a flight is freed, and the SeqCst store with which it gives up its roles.
         fence(Ordering::SeqCst);
-        self.walk(|id, header| {
+        self.walk_on(self.cards_of_flights(), |id, header| {
             if header.is_flight()
                 && matches!(header.load().state(), State::Owned(_) | State::Carried)
             {

@@ -18,6 +18,7 @@
 //! ```text
 //! heap words    0  8  used      bytes in use; a hint, recounted when it says that the budget is spent
 //!               8  8  kept      bytes of large free blocks that have pages; a hint, recounted likewise
+//!              16 24  flights   the cards of blocks that were ever a flight, see `cards`
 //! class words   0  8  frontier  block headers that have pages, and the same number inverted; those beyond were never used
 //!               8  8  hint      where to look first
 //!              16  8  free      about how many blocks before the frontier are free
@@ -28,7 +29,7 @@ use std::fmt;
 
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State, once, twice};
 use crate::peer::PeerId;
-use crate::peer::footprint::Cards;
+use crate::peer::footprint::{Cards, Footprint};
 use crate::peer::table::Table;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::{BLOCK_HEADER_SIZE, CLASS_WORDS_SIZE, Class, HEAP_WORDS_SIZE};
@@ -50,7 +51,8 @@ const RECOUNTS: u32 = 3;
 pub(super) struct HeapWords {
     pub(super) used: AtomicU64,
     kept: AtomicU64,
-    reserved: [AtomicU64; 6],
+    pub(super) flights: Footprint,
+    reserved: [AtomicU64; 3],
 }
 
 #[derive(Debug)]
@@ -65,7 +67,8 @@ struct ClassWords {
 const _: () = {
     assert!(core::mem::offset_of!(HeapWords, used) == 0);
     assert!(core::mem::offset_of!(HeapWords, kept) == 8);
-    assert!(core::mem::offset_of!(HeapWords, reserved) == 16);
+    assert!(core::mem::offset_of!(HeapWords, flights) == 16);
+    assert!(core::mem::offset_of!(HeapWords, reserved) == 40);
     assert!(size_of::<HeapWords>() as u64 == HEAP_WORDS_SIZE);
     assert!(core::mem::offset_of!(ClassWords, frontier) == 0);
     assert!(core::mem::offset_of!(ClassWords, hint) == 8);

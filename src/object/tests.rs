@@ -428,6 +428,51 @@ mod cards {
         assert!(!pool.cards(joined).is_everywhere());
     }
 
+    /// It once looked at every header, several times.
+    #[test]
+    fn what_was_in_a_message_is_freed_with_a_look_at_the_flights() {
+        let segment = Segment::create(1 << 26).expect("a segment");
+        let outer = crate::ObjectQueue::with_capacity_in(&segment, 1).expect("a queue");
+        let mut held = Vec::new();
+        let mut costs = Vec::new();
+        for blocks in [0_u64, 1000, 20_000] {
+            held.resize_with(blocks as usize, || ShmBox::new_in(&segment, 7_u64).expect("room"));
+            costs.push(visited(|| {
+                let sent = Queue::<u64>::with_capacity_in(&segment, 2).expect("a queue");
+                outer.send(sent.clone()).expect("room");
+                drop(sent);
+                let received: Queue<u64> = outer.recv().expect("sent");
+                received.send(7).expect("it is no other's");
+                drop(received);
+            }));
+            assert_eq!(segment.blocks_in_use() as u64, blocks + 1, "it is free");
+        }
+        let (alone, beside) = (costs[0], costs[2]);
+        assert!(alone > 0, "it may be in a flight");
+        // Three looks, at the cards of up to three flights, which have a share of the others.
+        let share = BLOCKS_PER_CARD * (1 + 20_000_u64.div_ceil(BLOCKS_PER_CARD) / u64::from(CARDS));
+        assert!(beside <= 9 * share, "{costs:?} headers");
+    }
+
+    /// It once looked at every header.
+    #[test]
+    fn an_empty_queue_of_boxes_is_freed_without_a_look_at_any_block() {
+        let segment = Segment::create(1 << 24).expect("a segment");
+        let boxes: Vec<_> =
+            (0..1000_u64).map(|n| ShmBox::new_in(&segment, n).expect("room")).collect();
+        let make = || Queue::<ShmBox<u64>>::with_capacity_in(&segment, 2).expect("a queue");
+        let queue = make();
+        for value in boxes {
+            queue.send(value).expect("room");
+            assert_eq!(visited(|| drop(queue.recv().expect("sent"))), 0);
+        }
+        assert_eq!(visited(|| drop(queue)), 0);
+        let queue = make();
+        queue.send(ShmBox::new_in(&segment, 7).expect("room")).expect("room");
+        assert!(visited(|| drop(queue)) >= 2);
+        assert_eq!(segment.blocks_in_use(), 0);
+    }
+
     /// They are in memory that a peer can write.
     #[test]
     fn wrong_cards_are_looked_at_or_not_and_do_no_other_harm() {

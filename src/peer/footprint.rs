@@ -36,7 +36,7 @@ const EVERYWHERE: u32 = CARDS;
 
 const _: () = assert!(CARDS + 1 == WORDS as u32 * u64::BITS);
 
-/// The bits, in the peer's entry.
+/// The bits, in the peer's entry; and, for flights, in the heap's words.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Footprint {

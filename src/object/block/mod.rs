@@ -56,6 +56,7 @@ fn queue_of(object: Attached) -> Option<kind::Queue> {
 pub(crate) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {
     match queue_of(object).map(|queue| queue.cargo) {
         Some(Cargo::Messages) => queue::empty(pool, object, owner),
+        Some(Cargo::Values) if queue::is_empty(pool, object) => false,
         Some(Cargo::Values) => {
             let is_mine = |carrier: Carrier| {
                 carrier.block == object.id.to_bits() && carrier.generation == object.generation

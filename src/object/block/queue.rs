@@ -522,6 +522,17 @@ pub(super) fn carries(pool: &Pool<'_>, object: Attached, position: u64) -> bool 
     })
 }
 
+/// Whether no slot of a queue that belongs to the caller alone carries anything. What a slot of an
+/// earlier lap carried is stranded, and found by whoever stranded it.
+pub(super) fn is_empty(pool: &Pool<'_>, object: Attached) -> bool {
+    Untyped::view(pool.region(), object).is_some_and(|Untyped { slots, shape, .. }| {
+        (0..shape.capacity).all(|index| {
+            let word = SlotWord::from_bits(slots.word(index).load(Ordering::Acquire));
+            !is_occupied(word)
+        })
+    })
+}
+
 /// Frees the blocks of all messages in a queue of envelopes, which belongs to `owner` alone. True
 /// if flights were among them.
 pub(super) fn empty(pool: &Pool<'_>, object: Attached, owner: u32) -> bool {

@@ -17,11 +17,13 @@ use crate::object::kind::Kind;
 use crate::object::place::HANDLE;
 use crate::object::reap;
 use crate::queue::{OnReceiverDeath, QueueOptions};
-use crate::segment::layout::BLOCK;
+use crate::segment::layout::{BLOCK, Layout};
 use crate::world::{self, Access, Fate, Local, Note, read};
 
 /// The block of the object.
 const OBJECT: u64 = 1;
+/// Where the heap's words have the cards of flights.
+const FLIGHTS: usize = 16;
 
 /// What is done otherwise than in the crate. Controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub enum Mistake {
     FlightsFirst,
     /// A receiver does not look at the object after it has freed the flight.
     LooksNoMore,
+    /// A flight is made whose card nobody marks.
+    MarksNoCard,
 }
 
 /// Who does what, beside the reapers.
@@ -150,6 +154,12 @@ fn play(process: usize, part: Part, mistake: Mistake, [step, ..]: Local) -> Opti
     match (part, step) {
         (Part::Sends, 0) => {
             carried::send(name());
+            if mistake == Mistake::MarksNoCard {
+                world::access(
+                    world::at(Layout::new(0, 0).heap_words() as usize + FLIGHTS),
+                    Access::And(0),
+                );
+            }
             Some([1, 0, 0, 0])
         }
         (Part::LetsGo, _) if mistake == Mistake::FlightsFirst => {
@@ -334,6 +344,11 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
             of(Mistake::LooksNoMore, true, &[Ignores]),
             "flights, freed without a look at the object",
             Some("the object is left"),
+        ),
+        (
+            of(Mistake::MarksNoCard, false, &[Sends, LetsGo]),
+            "flights, on cards that nobody has marked",
+            Some("is taken from a message"),
         ),
     ]
 }
