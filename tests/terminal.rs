@@ -31,8 +31,8 @@ fn control_c_reaches_children_and_not_the_zygote() {
     }
     let test = std::env::current_exe().expect("this program has a path");
     let name = "control_c_reaches_children_and_not_the_zygote";
-    // `script` runs a command in a terminal of its own, and types what it reads. It gives the command
-    // to the user's shell. A shell that stayed would be ended by `Ctrl-C`, too: `exec`.
+    // `script` runs a command in a terminal of its own, and types what it reads. It gives the
+    // command to the user's shell. A shell that stayed would be ended by `Ctrl-C`, too: `exec`.
     let started = Command::new("script")
         .arg("-qec")
         .arg(format!("exec '{}' --exact {name} --nocapture --test-threads=1", test.display()))

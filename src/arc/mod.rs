@@ -98,7 +98,8 @@ mod sealed {
 ///
 /// # Panics
 /// In a process made by a fork of other code, dereferencing panics if that process cannot attach to
-/// the segment, or if every other holder had dropped the memory before its first use.
+/// the segment, or if every other holder had dropped the memory before its first use; and in a fork
+/// of a process that can only read the segment ([`Builder::read_only`](crate::Builder::read_only)).
 ///
 /// # Examples
 /// ```
@@ -262,7 +263,7 @@ impl<T: Shareable + ?Sized> Deref for ShmArc<T> {
 #[cold]
 #[inline(never)]
 fn gone(fault: Fault) -> ! {
-    panic!("a shared value cannot be read in this process, which was forked by other code: {fault}")
+    panic!("a shared value cannot be read in this process, which was forked: {fault}")
 }
 
 impl<T: Shareable + ?Sized> AsRef<T> for ShmArc<T> {

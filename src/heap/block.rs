@@ -299,6 +299,14 @@ impl BlockHeader {
         Some(Carrier { block, generation: u32::try_from(generation).ok()?, position: !position })
     }
 
+    /// Whether the block is part of the message in this slot, in this generation.
+    pub(crate) fn is_carried(&self, generation: u32, carrier: Carrier) -> bool {
+        let word = self.load();
+        word.state() == State::Carried
+            && word.generation() == generation
+            && self.carrier() == Some(carrier)
+    }
+
     /// Gives an owned block back. Nothing in it may be used after this.
     pub(crate) fn free(&self, owned: BlockWord) -> bool {
         self.forget_carrier();

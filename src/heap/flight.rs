@@ -102,6 +102,14 @@ impl<'a> Pool<'a> {
         header.is_flight().then(|| self.names(carried.id, header).collect())
     }
 
+    /// As [`Pool::flight`], for a process that can only read the segment. It never releases what
+    /// carries the flight, so it strands nothing.
+    pub(crate) fn flight_to_read(&self, carried: Carried, carrier: Carrier) -> Option<Vec<Name>> {
+        let header = self.header(carried.id)?;
+        let is_there = header.is_carried(carried.generation, carrier) && header.is_flight();
+        is_there.then(|| self.names(carried.id, header).collect())
+    }
+
     /// The names in a flight. A wrong one names no block, or one whose generation is another.
     fn names(&self, id: BlockId, header: &BlockHeader) -> impl Iterator<Item = Name> + use<'a> {
         self.entries(id, header).map(|(_, name)| name)

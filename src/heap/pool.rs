@@ -298,11 +298,7 @@ impl<'a> Pool<'a> {
         // Before the slot is released, which strands the block.
         self.mark(me, carried.id);
         let header = self.header(carried.id)?;
-        let word = header.load();
-        let there = word.state() == State::Carried
-            && word.generation() == carried.generation
-            && header.carrier() == Some(carrier);
-        if !there {
+        if !header.is_carried(carried.generation, carrier) {
             // A wrong name: what the message carries in truth is stranded when the slot is
             // released.
             self.mark_everywhere(me);

@@ -16,13 +16,16 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::heap::pool::Owned;
+use crate::heap::block::Carrier;
+use crate::heap::flight::Name;
+use crate::heap::pool::{Carried, Owned};
 use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block;
 use crate::object::ends;
 use crate::object::error::CreateError;
 use crate::object::flight;
 use crate::object::handle::Handle;
+use crate::object::kind::Kind;
 use crate::object::reap;
 use crate::peer::attach::{self, Arrival};
 use crate::peer::footprint::Cards;
@@ -172,6 +175,9 @@ impl Holding {
         let id = BlockId::from_bits(handle.block).ok_or(Fault::Stale)?;
         let generation = u32::try_from(handle.generation).map_err(|_| Fault::Stale)?;
         let mut held = held();
+        if mapping.is_read_only() {
+            return Holding::open_granted(&mut held, mapping, (id, generation), kind);
+        }
         let me = arrive_with(&held, &mapping)?;
         let pool = Pool::new(&mapping, mapping.region().ok_or(Fault::Corrupt)?);
         // The generation first: a stale handle must not touch the holder bits of what came after.
@@ -190,6 +196,28 @@ impl Holding {
         *held.entry(key).or_default() += 1;
         drop(held);
         Ok(Holding { block: id, generation, offset: attached.offset, len: attached.len, mapping })
+    }
+
+    /// As [`Holding::open`], in a segment that this process can only read: what was
+    /// [granted](grant) to it and is only read by all.
+    fn open_granted(
+        held: &mut BTreeMap<Key, usize>,
+        mapping: Arc<Mapping>,
+        (block, generation): (BlockId, u32),
+        kind: u64,
+    ) -> Result<Holding, Fault> {
+        let key = (mapping.file_id(), block.to_bits(), generation);
+        let region = mapping.region().ok_or(Fault::ReadOnly)?;
+        let (Some(Kind::Arc | Kind::ArcSlice), Some(count)) = (Kind::of(kind), held.get_mut(&key))
+        else {
+            return Err(Fault::ReadOnly);
+        };
+        let attached = Pool::new(&mapping, region).shared(block, generation).ok_or(Fault::Stale)?;
+        if attached.kind != kind {
+            return Err(Fault::WrongType);
+        }
+        *count += 1;
+        Ok(Holding { block, generation, offset: attached.offset, len: attached.len, mapping })
     }
 
     /// The object's name.
@@ -229,7 +257,8 @@ impl Holding {
     /// This process as a holder. After a fork it must have [entered](Holding::enter_after_fork).
     #[inline]
     pub(crate) fn enter(&self) -> Result<Holder<'_>, Fault> {
-        let me = identity::own(&self.mapping).ok_or(Fault::Corrupt)?;
+        // Of a reader's objects nobody has operations that write.
+        let me = identity::own_or_reader(&self.mapping).ok_or(Fault::Corrupt)?;
         let region = self.mapping.region().ok_or(Fault::Corrupt)?;
         Ok(Holder { me, region, fences: self.mapping.fences(), mapping: &self.mapping })
     }
@@ -304,6 +333,23 @@ pub(crate) fn holder(mapping: &Arc<Mapping>) -> Result<Holder<'_>, Fault> {
     let me = arrive(mapping)?;
     let region = mapping.region().ok_or(Fault::Corrupt)?;
     Ok(Holder { me, region, fences: mapping.fences(), mapping })
+}
+
+/// Lets this process open the objects in a flight that its entry carries, in a segment that it can
+/// only read. The flight holds them as long as this process lives. `None` if there is no such
+/// flight.
+pub(crate) fn grant(
+    mapping: &Arc<Mapping>,
+    carried: Carried,
+    carrier: Carrier,
+) -> Option<Vec<Name>> {
+    let names = Pool::new(mapping, mapping.region()?).flight_to_read(carried, carrier)?;
+    let mut held = held();
+    for name in &names {
+        // One for the flight, so that the last handle is never the last hold.
+        *held.entry((mapping.file_id(), name.id.to_bits(), name.generation)).or_default() += 1;
+    }
+    Some(names)
 }
 
 /// What this process holds in the segment of `mapping`: a copy of what its parent held, if it was

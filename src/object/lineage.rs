@@ -18,6 +18,7 @@ use crate::peer::{Fault, PeerId, attach, identity, reaper};
 use crate::segment::region::Mapping;
 use crate::segment::{Segment, SegmentError, registry};
 use crate::sys::descriptor::FileId;
+use crate::sys::error::OsError;
 use crate::sys::pidfd::Identity;
 
 /// What is reserved for one coming child.
@@ -40,7 +41,8 @@ impl Lineage {
     pub(crate) fn expect_child() -> Result<Lineage, LineageError> {
         Segment::commons().map_err(LineageError::Commons)?;
         let mut lineage = Lineage { promises: Vec::new() };
-        for mapping in registry::all() {
+        // A child that was forked has no part in what its parent could only read.
+        for mapping in registry::all().into_iter().filter(|mapping| !mapping.is_read_only()) {
             match promise(&mapping) {
                 Ok((parent, child)) => {
                     lineage.promises.push(Promise { mapping, parent, child });
@@ -103,6 +105,16 @@ impl Lineage {
     #[cfg(test)]
     pub(crate) fn none() -> Lineage {
         Lineage { promises: Vec::new() }
+    }
+
+    /// Maps the segments that this process can only read. For a child that has no copy of its
+    /// parent's memory.
+    pub(crate) fn read(&self) -> Result<(), OsError> {
+        let to_read = |promise: &&Promise| promise.mapping.is_read_only();
+        self.promises
+            .iter()
+            .filter(to_read)
+            .try_for_each(|promise| identity::read_as(&promise.mapping, promise.child))
     }
 
     /// Takes note of what was reserved. For the child, the process `pid`, before it uses anything

@@ -26,6 +26,10 @@
 //! takes. If the child dies before it has taken them, its entry is cleared up, and what it carries
 //! is stranded.
 //!
+//! A child that can only read the segment takes nothing out of a flight, and frees none: its entry
+//! carries the flight as long as it lives, and so the flight holds the objects for it. They are all
+//! that it can open, and only to read.
+//!
 //! The carrier names the parent's entry in the peer table, with its generation, in place of a slot.
 //! So a process that clears up after the child leaves the blocks alone, for as long as the parent
 //! is attached. It names the child, too, with its generation: by that the parent knows what it
@@ -108,8 +112,8 @@ pub(crate) fn send_off(loads: &[Load], lineage: &Lineage) -> Result<Vec<u64>, St
         let mut segments = lineage.results().enumerate();
         let (index, (mapping, carrier)) =
             segments.find(|(_, (mapping, _))| mapping.file_id() == load.file).ok_or_else(|| {
-                "a child can return objects of segments that its parent had open at the fork, and \
-                 this one lies in another: make it in the commons, or return its `handle()` and \
+                "an object lies in a segment that only one of the two processes has: make it in \
+                 the commons, name its segment in `Builder::segments`, or send its `handle()` and \
                  keep the object elsewhere"
                     .to_owned()
             })?;
@@ -141,8 +145,12 @@ pub(crate) fn arrive(words: &[u64], lineage: &Lineage) -> Result<Vec<Listed>, Fa
     };
     let take = |name: &[u64]| {
         let (mapping, carrier, carried) = find(name).ok_or(Fault::Corrupt)?;
-        let holder = holding::holder(mapping)?;
-        let names = holder.pool().flight(carried, carrier, holder.me.owner());
+        let names = if mapping.is_read_only() {
+            holding::grant(mapping, carried, carrier)
+        } else {
+            let holder = holding::holder(mapping)?;
+            holder.pool().flight(carried, carrier, holder.me.owner())
+        };
         Ok((Segment::from(Arc::clone(mapping)), names.ok_or(Fault::Corrupt)?))
     };
     words.chunks(WORDS).map(take).collect()

@@ -36,6 +36,9 @@ pub(crate) fn view(mapping: &Mapping) -> Result<(Region<'_>, Table<'_>), Fault> 
 /// Gives this process an entry unless it has one. If the table is full it takes over the entry of a
 /// dead peer, for which `clear` is called.
 pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arrival, Fault> {
+    if mapping.is_read_only() {
+        return Err(Fault::ReadOnly);
+    }
     let (_, table) = view(mapping)?;
     mapping.attaching(|| {
         if let Some(me) = identity::own(mapping) {

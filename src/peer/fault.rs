@@ -42,6 +42,9 @@ pub enum Fault {
     /// The value that was to be sent owns memory in another segment than the queue's. The queue can
     /// be used.
     OtherSegment,
+    /// This process can only read the segment ([`Builder::read_only`](crate::Builder::read_only)),
+    /// and there only the shared values that its arguments contained.
+    ReadOnly,
 }
 
 /// Prints one line, the text and its causes, because a `main` that returns the error prints this.
@@ -68,6 +71,10 @@ impl fmt::Display for Fault {
             Fault::OtherSegment => {
                 f.write_str("the value's memory lies in another segment than the queue")
             }
+            Fault::ReadOnly => f.write_str(
+                "this process can only read the segment: of its objects it has the shared values \
+                 that its arguments contained",
+            ),
             Fault::RoleTaken => f.write_str("a living process has this end of the ring"),
             Fault::TooManyPeers => {
                 f.write_str("the segment's peer table is full: too many processes are attached")

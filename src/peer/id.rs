@@ -15,6 +15,8 @@ const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 /// Set in every id, so that 0 means no peer.
 const PRESENT_BIT: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
+/// In its place in the id of a process that can only read the segment.
+const READER_BIT: NonZeroU64 = NonZeroU64::new(1 << 62).unwrap();
 
 /// Bits of the index in an owner name; the rest are the low bits of the generation.
 const OWNER_INDEX_BITS: u32 = 10;
@@ -60,6 +62,19 @@ impl PeerId {
             | self.index() & OWNER_INDEX_MASK
     }
 
+    /// The id under which this process, which can only read the segment, looks at it. Its bits are
+    /// no peer's, so [`PeerId::from_bits`] gives nothing, and nobody takes it for one that may
+    /// write.
+    pub(crate) fn as_reader(self) -> PeerId {
+        PeerId(READER_BIT | self.0.get() & !PRESENT_BIT.get())
+    }
+
+    /// The inverse of [`PeerId::to_bits`] for the id of a reader.
+    pub(crate) fn reader_from_bits(bits: u64) -> Option<PeerId> {
+        // A peer's bits have the other bit, and become those of neither.
+        PeerId::from_bits(bits ^ (READER_BIT.get() | PRESENT_BIT.get())).map(PeerId::as_reader)
+    }
+
     /// As one word that is never 0.
     #[inline]
     pub(crate) fn to_bits(self) -> u64 {
@@ -100,6 +115,20 @@ mod tests {
         assert_eq!((index_of(first.owner()), index_of(second.owner())), (1023, 1023));
         assert!(is_of_generation(first.owner(), 5) && !is_of_generation(first.owner(), 6));
         assert!(u64::from(PeerId::new(1023, u32::MAX).owner()) < 1 << OWNER_BITS);
+    }
+
+    #[test]
+    fn a_reader_is_no_peer() {
+        for id in [PeerId::new(0, 0), PeerId::new(1023, (1 << GENERATION_BITS) - 1)] {
+            let reader = id.as_reader();
+            assert_eq!(PeerId::from_bits(reader.to_bits()), None);
+            assert_eq!(PeerId::reader_from_bits(reader.to_bits()), Some(reader));
+            assert_eq!((reader.index(), reader.owner()), (id.index(), id.owner()));
+            assert_eq!(PeerId::reader_from_bits(id.to_bits()), None);
+            assert_eq!(PeerId::reader_from_bits(reader.to_bits() | PRESENT_BIT.get()), None);
+        }
+        assert_eq!(PeerId::reader_from_bits(0), None);
+        assert_eq!(PeerId::reader_from_bits(u64::MAX), None);
     }
 
     #[test]

@@ -117,6 +117,7 @@ pub struct Builder {
     pub(super) memory: Option<u64>,
     pub(super) cpu: Option<Duration>,
     pub(super) segments: Option<Vec<Segment>>,
+    pub(super) read_only: Vec<Segment>,
     pub(super) before: Option<fn() -> Result<(), Failure>>,
     pub(super) is_daemon: bool,
     pub(super) is_detached: bool,
@@ -141,6 +142,7 @@ impl Builder {
             memory: None,
             cpu: None,
             segments: None,
+            read_only: Vec::new(),
             before: None,
             is_daemon: true,
             is_detached: false,
@@ -243,6 +245,40 @@ impl Builder {
     /// one of them.
     pub fn segments<'a>(mut self, segments: impl IntoIterator<Item = &'a Segment>) -> Builder {
         self.segments = Some(segments.into_iter().cloned().collect());
+        self
+    }
+
+    /// Segments that the child can only read: for an input that many workers share, and that none
+    /// of them can spoil, whatever a bug or an attacker makes it do. The child has them besides
+    /// those of [`segments`](Builder::segments); one that is named in both can only be read.
+    ///
+    /// Of their objects the child has each [`ShmArc`](crate::ShmArc) that its arguments contain, as
+    /// long as it lives. Whatever would write there is refused with
+    /// [`Fault::ReadOnly`](crate::Fault::ReadOnly): other objects, new ones, and to pass a `ShmArc`
+    /// on. A process that the child forks cannot read it. If the commons are named here, the child
+    /// can make no objects of its own.
+    ///
+    /// The child's mapping cannot be written, nor made writable. But a process of the same user may
+    /// open any of its files anew in `/proc/self/fd`. If the child runs code that could do that,
+    /// forbid it in [`before`](Builder::before): with Landlock, seccomp, or another user.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::{Builder, Fault, Lock, Segment, ShmArc};
+    ///
+    /// fn look_up((table, index): (ShmArc<[u64]>, usize)) -> (u64, bool) {
+    ///     let segment = table.handle().find_segment().unwrap();
+    ///     (table[index], Lock::new_in(&segment, 0_u64).is_err())
+    /// }
+    ///
+    /// let inputs = Segment::create(1 << 20)?;
+    /// let squares = ShmArc::<[u64]>::from_fn_in(&inputs, 100, |n| (n * n) as u64)?;
+    /// let child = Builder::new().read_only([&inputs]).spawn(look_up, (squares, 12))?;
+    /// assert_eq!(child.join()?, (144, true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_only<'a>(mut self, segments: impl IntoIterator<Item = &'a Segment>) -> Builder {
+        self.read_only.extend(segments.into_iter().cloned());
         self
     }
 

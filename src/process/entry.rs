@@ -284,6 +284,7 @@ fn begin(
     let lineage = Lineage::as_told(told)
         .ok_or_else(|| Stop::Other("its parent has told it no place".to_owned()))?;
     lineage.adopt(process);
+    lineage.read()?;
     // Last, so that the parent need not be waited for: it does its part meanwhile.
     if !request::await_go(cord)? {
         return Err(Stop::Gone);

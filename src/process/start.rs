@@ -231,7 +231,7 @@ where
     if commons.mapping().home().namespace().is_some_and(sys::children_leave_pid_namespace) {
         return Err(SpawnError::PidNamespace);
     }
-    let segments = segments_of(&commons, builder.segments.as_deref())?;
+    let segments = segments_of(&commons, &builder)?;
     let lifeline = Lifeline::for_stranger()?;
     let outcome = OutcomeFile::create_for_window()?;
     let sent = OutcomeFile::create()?;
@@ -244,7 +244,10 @@ where
         enter,
         function: address,
         types: entry::hash_of::<A, T>(),
-        segments: lineage.words().map(|(mapping, peers)| (mapping.deed(), peers)).collect(),
+        segments: lineage
+            .words()
+            .map(|(mapping, peers)| (mapping.deed(is_read_only(&builder, mapping)), peers))
+            .collect(),
         setting,
         has_folder: false,
         streams: [false; 3],
@@ -360,8 +363,15 @@ impl Plan<'_> {
             vec![self.outcome.as_fd(), self.sent.as_fd(), self.lifeline.childs_end()];
         descriptors.extend(folder.as_ref().map(AsFd::as_fd));
         descriptors.extend(streams.iter().flatten());
-        for mapping in segments {
-            descriptors.push(mapping.fd()?);
+        let readers: Vec<_> = segments
+            .iter()
+            .map(|mapping| is_read_only(builder, mapping).then(|| mapping.fd_to_read()).transpose())
+            .collect::<Result<_, _>>()?;
+        for (mapping, reader) in segments.iter().zip(&readers) {
+            descriptors.push(match reader {
+                Some(reader) => reader.as_fd(),
+                None => mapping.fd()?,
+            });
         }
         let mut setting = self.request.setting.clone();
         if builder.is_cleared || !builder.variables.is_empty() || !common.environment {
@@ -425,7 +435,8 @@ fn setting_of(builder: &Builder) -> Result<Setting, SpawnError> {
             return Err(SpawnError::Variable { name });
         }
     }
-    let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let seconds =
+        |time: Duration| time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
     Ok(Setting {
         name: builder.name.clone().unwrap_or_else(|| program::name().to_owned()),
         has_name: builder.name.is_some(),
@@ -440,17 +451,24 @@ fn setting_of(builder: &Builder) -> Result<Setting, SpawnError> {
 /// Descriptors of a request beside those of segments.
 const OTHERS: usize = 7;
 
+/// Whether the child can only read the segment.
+fn is_read_only(builder: &Builder, mapping: &Mapping) -> bool {
+    let file = mapping.file_id();
+    builder.read_only.iter().any(|segment| segment.mapping().file_id() == file)
+}
+
 /// The segments of the child, the commons first.
-fn segments_of(
-    commons: &Segment,
-    only: Option<&[Segment]>,
-) -> Result<Vec<Arc<Mapping>>, SpawnError> {
-    let open = match only {
-        Some(segments) => segments.iter().map(|segment| Arc::clone(segment.mapping())).collect(),
-        None => registry::all(),
+fn segments_of(commons: &Segment, builder: &Builder) -> Result<Vec<Arc<Mapping>>, SpawnError> {
+    let mappings = |segments: &[Segment]| -> Vec<Arc<Mapping>> {
+        segments.iter().map(|segment| Arc::clone(segment.mapping())).collect()
+    };
+    let open = match &builder.segments {
+        Some(segments) => mappings(segments),
+        // What this process can only read it cannot share.
+        None => registry::all().into_iter().filter(|mapping| !mapping.is_read_only()).collect(),
     };
     let mut segments = vec![Arc::clone(commons.mapping())];
-    for mapping in open {
+    for mapping in open.into_iter().chain(mappings(&builder.read_only)) {
         if segments.iter().all(|known| known.file_id() != mapping.file_id()) {
             segments.push(mapping);
         }

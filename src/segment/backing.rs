@@ -79,7 +79,8 @@ pub(crate) fn open_by_deed(fd: OwnedFd, deed: &Deed) -> Result<Arc<Mapping>, Seg
     registry::find_or_add(file.id(), || {
         let fences = if deed.is_asymmetric { Fences::Asymmetric } else { Fences::Symmetric };
         let home = Home::from_bits(deed.home);
-        let plan = Plan { file, layout, id: deed.id, fences, home, is_local: deed.is_local };
+        let (is_local, is_read_only) = (deed.is_local, deed.is_read_only);
+        let plan = Plan { file, layout, id: deed.id, fences, home, is_local, is_read_only };
         Ok(Mapping::unmapped(plan)?)
     })
 }
@@ -160,7 +161,15 @@ fn fill(file: File, layout: Layout, home: Home, is_local: bool) -> Result<Mappin
     let id = random_id()?;
     let header = Header::new(&layout, id, home, fences);
     file.write_all_at(bytemuck::bytes_of(&header), 0).map_err(OsError::in_call("pwrite"))?;
-    Mapping::new(Plan { file: OwnFile::new(file)?, layout, id, fences, home, is_local })
+    Mapping::new(Plan {
+        file: OwnFile::new(file)?,
+        layout,
+        id,
+        fences,
+        home,
+        is_local,
+        is_read_only: false,
+    })
 }
 
 /// Validates the header of an existing segment and maps it, unless this process has it mapped.
@@ -178,7 +187,15 @@ fn attach(
     let is_local = is_local(&file);
     let file = OwnFile::new(file)?;
     registry::find_or_add(file.id(), || {
-        Mapping::new(Plan { file, layout, id: header.id, fences, home, is_local })
+        Mapping::new(Plan {
+            file,
+            layout,
+            id: header.id,
+            fences,
+            home,
+            is_local,
+            is_read_only: false,
+        })
     })
 }
 

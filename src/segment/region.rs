@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
+use memmap2::MmapRaw;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,7 @@ pub(crate) struct Mapping {
     id: u64,
     home: Home,
     is_local: bool,
+    is_read_only: bool,
     /// The fences that sleeping processes of the segment rely on.
     agreed: Fences,
     /// 1 if this process, or the one that it was forked from, could not register for barriers.
@@ -119,6 +121,8 @@ pub(crate) struct Plan {
     pub(crate) home: Home,
     /// Whether this kernel alone manages locks on the file, so that no server can lose them.
     pub(crate) is_local: bool,
+    /// Whether this process can only read it.
+    pub(crate) is_read_only: bool,
 }
 
 /// What a parent tells its child of a segment, so that the child need not look.
@@ -130,6 +134,7 @@ pub(crate) struct Deed {
     pub(crate) home: u64,
     pub(crate) is_asymmetric: bool,
     pub(crate) is_local: bool,
+    pub(crate) is_read_only: bool,
 }
 
 /// First of the bytes beyond the end of every file of which each process locks one.
@@ -146,6 +151,7 @@ impl Mapping {
             id: plan.id,
             home: plan.home,
             is_local: plan.is_local,
+            is_read_only: plan.is_read_only,
             agreed: plan.fences,
             unregistered: AtomicU32::new(0),
             page: WipedPage::new()?,
@@ -167,13 +173,18 @@ impl Mapping {
     ///
     /// Callers that may race with other threads hold [`Mapping::attaching`].
     pub(crate) fn map(&self) -> Result<(), OsError> {
-        let own = self.per_process();
-        if own.base.load(Ordering::Relaxed) != 0 {
+        if self.per_process().base.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
         at_fork::adopt()?;
         // A program that closes all descriptors may have given our number to another file.
         let file = self.file.checked()?;
+        // A process that can only read cannot lock bytes either. Others judge it by its pid.
+        if self.is_read_only {
+            let map = memory::map_to_read(file, self.size())?;
+            self.keep(map, 0);
+            return Ok(());
+        }
         // Without `/proc`, or after a change of the user, the file cannot be opened again. Then
         // other processes judge this one by its pid.
         let private =
@@ -186,14 +197,30 @@ impl Mapping {
         let liveness_byte = liveness_byte.filter(|&liveness_byte| {
             record_lock::is_locked_by_another(file, liveness_byte) == Ok(true)
         });
+        self.keep(map, liveness_byte.unwrap_or(0));
+        Ok(())
+    }
+
+    /// Keeps the mapped bytes until the `Mapping` is dropped.
+    fn keep(&self, map: MmapRaw, liveness_byte: u64) {
+        let own = self.per_process();
         let base = map.as_mut_ptr();
         std::mem::forget(map);
         at_fork::add_range(base.addr(), self.size());
-        own.liveness_byte.store(liveness_byte.unwrap_or(0), Ordering::Relaxed);
+        own.liveness_byte.store(liveness_byte, Ordering::Relaxed);
         // INVARIANT: the mapping covers the whole segment; only `drop` ends it.
         // Pairs with the Acquire load in `region`.
         own.base.store(base as u64, Ordering::Release);
-        Ok(())
+    }
+
+    /// Whether this process can only read the segment.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    /// A descriptor of the file through which nobody can write.
+    pub(crate) fn fd_to_read(&self) -> Result<OwnFile, OsError> {
+        descriptor::reopen(&self.file, OFlags::RDONLY)
     }
 
     #[inline]
@@ -326,14 +353,15 @@ impl Mapping {
         Some(Region { base, size: self.layout.size(), mapping: PhantomData })
     }
 
-    /// What a child is told of the segment.
-    pub(crate) fn deed(&self) -> Deed {
+    /// What a child is told of the segment, which it may write or only read.
+    pub(crate) fn deed(&self, is_read_only: bool) -> Deed {
         Deed {
             id: self.id,
             len: self.layout.budget(),
             home: self.home.to_bits(),
             is_asymmetric: self.agreed.are_asymmetric(),
             is_local: self.is_local,
+            is_read_only,
         }
     }
 
@@ -414,8 +442,9 @@ fn lock_liveness_byte(private: &OwnFile) -> Option<u64> {
 /// The bytes of a segment in this process, for as long as its mapping is borrowed.
 ///
 /// # Invariants
-/// `base` is the start of a shared, readable and writable mapping of `size` bytes that outlives
-/// `'a`.
+/// `base` is the start of a shared, readable mapping of `size` bytes that outlives `'a`. It is
+/// writable, except in a process that can only read the segment. That one has no
+/// [`identity`](crate::peer::identity), without which nothing here is written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region<'a> {
     base: NonNull<u8>,

@@ -3,8 +3,10 @@
 //! Only for a process in which no other thread runs yet, before any code of the program.
 #![expect(unsafe_code, reason = "the environment, descriptors by their numbers, and signals")]
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::ptr;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use rustix::fs::OFlags;
@@ -16,14 +18,23 @@ use crate::sys::process::OnlyThread;
 
 /// Makes these the variables of the environment, and takes away all others.
 pub(crate) fn set_all(_alone: &OnlyThread, variables: Vec<(OsString, OsString)>) {
-    for (name, _) in std::env::vars_os().collect::<Vec<_>>() {
-        // SAFETY: no other thread reads the environment meanwhile, as there is none.
-        unsafe { std::env::remove_var(name) };
-    }
-    for (name, value) in variables {
-        // SAFETY: as above.
-        unsafe { std::env::set_var(name, value) };
-    }
+    let text = |(name, value): (OsString, OsString)| {
+        let mut text = name.into_vec();
+        text.push(b'=');
+        text.extend(value.into_vec());
+        // What comes from an environment contains no NUL.
+        CString::new(text).ok().map(CString::into_raw)
+    };
+    let list = variables.into_iter().filter_map(text).chain([ptr::null_mut()]).collect::<Vec<_>>();
+    // All at once. libc looks for each variable that it is to set among all others.
+    // SAFETY: no other thread reads the environment meanwhile, as there is none. The list ends with
+    // null, and list and texts are never freed.
+    unsafe { environ = list.leak().as_mut_ptr() };
+}
+
+unsafe extern "C" {
+    /// libc's list of the variables.
+    static mut environ: *mut *mut c_char;
 }
 
 /// Takes a variable away.

@@ -104,6 +104,15 @@ pub(crate) fn map_shared(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, O
     Ok(map)
 }
 
+/// Maps the whole of `file` shared and readable. Forked children do not get the mapping.
+pub(crate) fn map_to_read(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, OsError> {
+    let map =
+        MmapOptions::new().len(size).map_raw_read_only(&file).map_err(OsError::in_call("mmap"))?;
+    map.advise(Advice::DontFork).map_err(OsError::in_call("madvise"))?;
+    let _ = map.advise(Advice::DontDump);
+    Ok(map)
+}
+
 /// Asks for large pages behind memory that is about to be filled completely. The first touch of
 /// each small page would cost more than filling it.
 ///

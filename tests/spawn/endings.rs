@@ -75,6 +75,10 @@ fn limits_end_a_child_with_their_signals() {
         let child = builder().cpu_limit(Duration::from_millis(10)).spawn(turn, ());
         let turned: Result<(), _> = child.expect("spawn").join();
         assert!(matches!(turned, Err(JoinError::Killed(libc::SIGXCPU))), "{turned:?}");
+        for most in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::new(u64::MAX, 1)] {
+            let child = builder().cpu_limit(most).spawn(take, 1 << 20).expect("spawn");
+            assert_eq!(child.join().expect("enough"), (1 << 20) + 1, "{most:?}");
+        }
     }
 }
 

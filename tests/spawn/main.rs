@@ -12,6 +12,7 @@ mod endings;
 mod objects;
 mod processes;
 mod programs;
+mod read_only;
 mod scene;
 mod settings;
 mod values;

@@ -1,4 +1,5 @@
 //! Each setting of a builder.
+#![expect(unsafe_code, reason = "changes the environment of a child")]
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -103,6 +104,29 @@ fn environment_and_folder_are_those_of_the_moment() {
         }
     }
 }
+}
+
+/// Each of them once took time for all others.
+#[test]
+fn a_hundred_thousand_variables_are_set() {
+    let look = |()| -> (usize, Option<String>, Option<String>) {
+        let number = std::env::vars_os().count();
+        // libc can work with the list.
+        // SAFETY: this process has one thread.
+        unsafe { std::env::set_var("VARIABLE_7", "another") };
+        // SAFETY: as above.
+        unsafe { std::env::remove_var("VARIABLE_8") };
+        (number, std::env::var("VARIABLE_7").ok(), std::env::var("VARIABLE_8").ok())
+    };
+    for method in METHODS {
+        let mut builder = Builder::new().method(method).env_clear();
+        for number in 0..100_000 {
+            builder = builder.env(format!("VARIABLE_{number}"), number.to_string());
+        }
+        let child = builder.spawn(look, ()).expect("spawn");
+        let found = child.join().expect("a value");
+        assert_eq!(found, (100_000, Some("another".to_owned()), None), "{method:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::heap::block::Carrier;
+use crate::heap::flight::Name;
+use crate::heap::pool::Carried;
 use crate::heap::{AllocError, Pool};
 use crate::object::reap;
 use crate::peer::Fault;
@@ -12,6 +15,11 @@ use crate::world;
 /// The process as one that the mapping knows.
 pub(crate) fn arrive(mapping: &Mapping) -> Result<PeerId, Fault> {
     PeerId::from_bits(mapping.peer_bits()).ok_or(Fault::Stale)
+}
+
+/// For a process that can only read; there is none.
+pub(crate) fn grant(_: &Arc<Mapping>, _: Carried, _: Carrier) -> Option<Vec<Name>> {
+    None
 }
 
 pub(crate) fn holder(mapping: &Arc<Mapping>) -> Result<Holder<'_>, Fault> {

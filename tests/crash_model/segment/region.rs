@@ -105,6 +105,10 @@ impl Mapping {
 
     pub(crate) fn register_for_barriers(&self) {}
 
+    pub(crate) fn is_read_only(&self) -> bool {
+        false
+    }
+
     pub(crate) fn home(&self) -> Home {
         Home
     }
