@@ -12,7 +12,7 @@
 //!                        slot; no position (0) in a free block and while the rest is written.
 //!                        A parent, before it passes the block to its child: no position, and
 //!                        the inverted age of the handle in place of the block
-//!     56     8  marks    the owner, or a holder: see `flight`
+//!     56     8  marks    the owner, or a holder: see `flight` and `charge`
 //!     64   128  holders  one bit per peer, set and cleared by read-modify-write
 //!
 //! word = generation:30 | state:3 | owner:31      while it is OWNED
@@ -81,6 +81,8 @@ const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == 64);
 const MAY_FLY: u64 = 1;
 /// The block is a flight, and lists the blocks that it holds.
 const IS_FLIGHT: u64 = 2;
+/// The bytes of the block are charged: see `charge`.
+const IS_CHARGED: u64 = 4;
 
 const FREE: u64 = 0;
 const OWNED: u64 = 1;
@@ -378,8 +380,8 @@ impl BlockHeader {
 
     #[inline]
     pub(crate) fn len(&self) -> u64 {
-        // Relaxed: ordered by the word, or a hint for accounting.
-        self.len.load(Ordering::Relaxed)
+        // Acquire pairs with the Release in `describe`. Else ordered by the word.
+        self.len.load(Ordering::Acquire)
     }
 
     /// Number of pages from the start of the block that are backed. A wrong number is taken for 0.
@@ -424,6 +426,21 @@ impl BlockHeader {
         self.marks.fetch_or(mark, Ordering::Release);
     }
 
+    /// Whether the bytes of the block are charged. Without the mark they may be, too: its owner was
+    /// killed in between.
+    #[inline]
+    pub(crate) fn is_charged(&self) -> bool {
+        // Relaxed: only the owner asks.
+        self.marks.load(Ordering::Relaxed) & IS_CHARGED != 0
+    }
+
+    /// Says that its bytes are charged, and takes the other marks away. Only for the owner.
+    #[inline]
+    pub(crate) fn mark_charged(&self) {
+        // Relaxed: published by the word.
+        self.marks.store(IS_CHARGED, Ordering::Relaxed);
+    }
+
     /// Takes the marks away. Only for the owner, before the block is free.
     #[inline]
     pub(crate) fn unmark(&self) {
@@ -436,7 +453,9 @@ impl BlockHeader {
     pub(crate) fn describe(&self, kind: u64, len: u64) {
         // Relaxed: published by `share`.
         self.kind.store(kind, Ordering::Relaxed);
-        self.len.store(len, Ordering::Relaxed);
+        // Release pairs with the Acquire in `len`: whoever counts the bytes of a block that is
+        // being freed, and finds none, sees that they are charged no more.
+        self.len.store(len, Ordering::Release);
     }
 }
 

@@ -100,16 +100,11 @@ impl<'a> Pool<'a> {
     /// gives the block back.
     #[inline(never)]
     fn recharge(&self, owned: &Owned, header: &BlockHeader, had: u64, len: u64) -> bool {
-        // Killed in between, too much is charged: a recount corrects that.
-        if len > had && self.charge(len - had).is_err() {
+        let recharged = self.recharge_block(header, had, len);
+        if !recharged {
             self.tear_down(owned.id, header, owned.word, Pages::Keep);
-            return false;
         }
-        header.describe(0, len);
-        if len < had {
-            self.refund(had - len);
-        }
-        true
+        recharged
     }
 
     /// Keeps an owned block at hand for its owner; false if it must be freed.
@@ -125,7 +120,7 @@ impl<'a> Pool<'a> {
         }
         // INVARIANT: as free blocks are, of no kind, and charged as before.
         header.describe(0, self.len(id, header));
-        header.unmark();
+        header.mark_charged();
         if let Some(generation) = header.set_aside(owned, me) {
             place.store(hint(id.index(), generation), Ordering::Relaxed);
         }

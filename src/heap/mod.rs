@@ -3,6 +3,7 @@
 //!
 //! - [`block`]: a block's header and the states of its word.
 //! - [`cards`]: where a process may have left something.
+//! - [`charge`]: what the blocks in use are charged with.
 //! - [`flight`]: blocks that hold others: what a message carries.
 //! - [`holders`]: which processes hold a shared block.
 //! - [`magazine`]: free blocks that a process keeps at hand.
@@ -11,6 +12,7 @@
 
 pub(crate) mod block;
 pub(crate) mod cards;
+mod charge;
 pub(crate) mod flight;
 pub(crate) mod holders;
 mod magazine;

@@ -16,8 +16,8 @@
 //!
 //! # Layout
 //! ```text
-//! heap words    0  8  used      bytes in use; a hint, recounted when it says that the budget is spent
-//!               8  8  kept      bytes of large free blocks that have pages; a hint, recounted likewise
+//! heap words    0  8  used      bytes charged, see `charge`
+//!               8  8  kept      bytes of large free blocks that have pages; a hint, counted anew at times
 //!              16 24  flights   the cards of blocks that were ever a flight, see `cards`
 //! class words   0  8  frontier  block headers that have pages, and the same number inverted; those beyond were never used
 //!               8  8  hint      where to look first
@@ -43,8 +43,6 @@ pub(super) const PUNCH_FROM: u64 = 64 << 10;
 /// Bytes of large free blocks that keep their pages: at most this, and an eighth of the budget.
 const KEEP_MOST: u64 = 256 << 20;
 pub(super) const PAGE: u64 = 4096;
-/// How often to count again if others charge meanwhile.
-const RECOUNTS: u32 = 3;
 
 #[derive(Debug)]
 #[repr(C)]
@@ -240,13 +238,17 @@ impl<'a> Pool<'a> {
     }
 
     fn allocate_new(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned, AllocError> {
-        self.charge(len)?;
-        match self.claim_of(len, me).and_then(|owned| self.back(owned, kind, len)) {
-            Ok(owned) => Ok(owned),
-            Err(error) => {
-                self.refund(len);
-                Err(error)
+        loop {
+            self.find_room(len)?;
+            let owned = self.claim_of(len, me)?;
+            let header = self.header(owned.id).ok_or(AllocError::Corrupt)?;
+            // Of no kind: its bytes are not there yet. The length before the charge: see `charge`.
+            header.describe(0, len);
+            if self.charge_block(header, len) {
+                return self.back(owned, kind, len);
             }
+            // Others have taken the room meanwhile.
+            self.tear_down(owned.id, header, owned.word, Pages::Keep);
         }
     }
 
@@ -693,8 +695,7 @@ impl<'a> Pool<'a> {
 
     /// Bytes of the budget that are not in use, by the hint.
     pub(crate) fn available(&self) -> u64 {
-        let used = self.heap_words().map_or(0, |words| words.used.load(Ordering::Relaxed));
-        self.mapping.layout().budget().saturating_sub(used)
+        self.mapping.layout().budget().saturating_sub(self.charged())
     }
 
     /// Number of blocks that are not free, counted.
@@ -754,21 +755,16 @@ impl<'a> Pool<'a> {
     ) {
         let len = self.len(id, header);
         self.keep_or_punch(id, header, pages);
-        // The next claimant of this block sets its length later. If that process is killed before,
-        // the reaper must not give back the bytes that this block had: a count that is too high is
-        // corrected by a recount, one that is too low is not.
-        header.describe(header.kind(), 0);
-        header.unmark();
-        if header.free(owned) {
-            self.refund(len);
-            if let Some(words) = self.class_words(id.class.into()) {
-                // Relaxed: hints. The lowest: blocks that were used before are used again, as they
-                // have pages.
-                if u64::from(id.index) < words.hint.load(Ordering::Relaxed) {
-                    words.hint.store(id.index.into(), Ordering::Relaxed);
-                }
-                words.free.fetch_add(1, Ordering::Relaxed);
+        self.discharge_block(header, len);
+        if header.free(owned)
+            && let Some(words) = self.class_words(id.class.into())
+        {
+            // Relaxed: hints. The lowest: blocks that were used before are used again, as they have
+            // pages.
+            if u64::from(id.index) < words.hint.load(Ordering::Relaxed) {
+                words.hint.store(id.index.into(), Ordering::Relaxed);
             }
+            words.free.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -884,7 +880,6 @@ impl<'a> Pool<'a> {
 
     pub(super) fn back(&self, owned: Owned, kind: u64, len: u64) -> Result<Owned, AllocError> {
         let header = self.header(owned.id).ok_or(AllocError::Corrupt)?;
-        header.describe(kind, 0);
         let class = self.class(owned.id).ok_or(AllocError::Corrupt)?;
         let has = header.pages();
         if class.block_size >= PUNCH_FROM {
@@ -905,45 +900,6 @@ impl<'a> Pool<'a> {
         Ok(owned)
     }
 
-    pub(super) fn charge(&self, len: u64) -> Result<(), AllocError> {
-        let words = self.heap_words().ok_or(AllocError::Corrupt)?;
-        let budget = self.mapping.layout().budget();
-        for recounted in [false, true] {
-            // Relaxed: a count that orders nothing.
-            let used = words.used.fetch_add(len, Ordering::Relaxed);
-            if used.checked_add(len).is_some_and(|sum| sum <= budget) {
-                return Ok(());
-            }
-            words.used.fetch_sub(len, Ordering::Relaxed);
-            if !recounted {
-                self.recount(words);
-            }
-        }
-        Err(AllocError::OutOfMemory { requested: len, available: self.available() })
-    }
-
-    /// Counts the bytes in use, as the hint may include what dead processes had charged.
-    ///
-    /// What a process has charged and not yet recorded in its block is missing from this count, and
-    /// is part of the next one. Until then the budget can be exceeded by that much.
-    fn recount(&self, words: &HeapWords) {
-        for _ in 0..RECOUNTS {
-            let before = words.used.load(Ordering::Relaxed);
-            // A charge that came in between must not be lost.
-            if words
-                .used
-                .compare_exchange(before, self.count_used(), Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-            {
-                return;
-            }
-        }
-    }
-
-    pub(super) fn refund(&self, len: u64) {
-        self.subtract(|words| &words.used, len);
-    }
-
     /// Makes a hint smaller. A recount may have come in between; below zero it stays at zero.
     fn subtract(&self, hint: impl Fn(&HeapWords) -> &AtomicU64, len: u64) {
         if let Some(words) = self.heap_words() {
@@ -951,16 +907,6 @@ impl<'a> Pool<'a> {
                 Some(now.saturating_sub(len))
             });
         }
-    }
-
-    fn count_used(&self) -> u64 {
-        let mut used = 0u64;
-        self.walk(|id, header| {
-            if header.load().state() != State::Free {
-                used = used.saturating_add(self.len(id, header));
-            }
-        });
-        used
     }
 
     /// Number of size classes.

@@ -5,7 +5,6 @@
 
 use crate::heap::block::State;
 use crate::heap::pool::{PAGE, PUNCH_FROM, Pool};
-use crate::primitive::Ordering;
 
 /// A block that was ever used, as its header describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +34,5 @@ impl Pool<'_> {
             let (kind, len) = (header.kind(), self.len(id, header));
             see(Seen { block_size, state, kind, len, kept });
         });
-    }
-
-    /// Bytes that the budget is charged with, by the hint.
-    #[inline]
-    pub(crate) fn charged(&self) -> u64 {
-        // Relaxed: a hint.
-        self.heap_words().map_or(0, |words| words.used.load(Ordering::Relaxed))
     }
 }

@@ -317,6 +317,41 @@ fn a_refusal_says_how_much_is_left() {
     assert_eq!(left(), 1 << 16);
 }
 
+/// Who finds no room counts anew what is charged. Charges that were not in the blocks yet were once
+/// forgotten by that, so that living processes got more than there is.
+#[test]
+fn a_count_beside_others_forgets_no_charge() {
+    use crate::ShmBox;
+    use crate::primitive::{AtomicU32, Ordering};
+
+    for _ in 0..20 {
+        let segment = Segment::create(16 << 20).expect("a segment");
+        let make = |len| ShmBox::<[u8]>::zeroed_in(&segment, len);
+        let held = [(); 16].map(|()| make(1 << 16).expect("room"));
+        let done = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for thread in 1..4 {
+                let done = &done;
+                scope.spawn(move || {
+                    let mut kept = Vec::new();
+                    for turn in (0..).take_while(|_| done.load(Ordering::Relaxed) == 0) {
+                        kept.push(make(1 + (turn * 7919 * thread) % 600_000).expect("room"));
+                        kept.drain(..kept.len().saturating_sub(2));
+                    }
+                });
+            }
+            for _ in 0..100 {
+                assert!(make(16 << 20).is_err(), "there is not so much");
+            }
+            done.store(1, Ordering::Relaxed);
+        });
+        let stats = segment.stats().expect("attached");
+        assert_eq!(stats.in_use.bytes, 1 << 20);
+        assert!(stats.charged >= 1 << 20, "{stats}");
+        drop(held);
+    }
+}
+
 /// What one process may have left somewhere.
 mod cards {
     use super::*;

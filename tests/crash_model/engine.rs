@@ -373,7 +373,7 @@ const LONGEST_OPERATION: usize = 400;
 const AHEAD: usize = 48;
 
 /// States beyond which a configuration is too large to be useful.
-const MOST_STATES: usize = 5_000_000;
+const MOST_STATES: usize = 8_000_000;
 
 const CONSTANT_WRITTEN: &str = "a word is written that was taken for a constant";
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::{BlockId, Pool};
+use crate::models::carried::MARKS;
 use crate::models::peers::{footprint, forget_cards};
 use crate::object::reap;
 use crate::peer::attach::{self, Arrival};
 use crate::peer::id::index_of;
 use crate::peer::table::{Attached, Table};
 use crate::peer::{PeerId, reaper};
-use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, FREE_WORDS, HEADERS};
+use crate::segment::layout::{BLOCK, BLOCK_HEADER_SIZE, BLOCKS, FREE_WORDS, HEADERS, Layout};
 use crate::segment::region::{self, Mapping, Region};
 use crate::sys::pidfd::Identity;
 use crate::sys::seat;
@@ -197,6 +198,33 @@ fn compete_unmarked(process: usize) {
     });
 }
 
+/// Asks for more than there is, so that what is charged is counted anew.
+fn ask_for_too_much(process: usize) {
+    with(process, |mapping, region, me| {
+        let pool = Pool::new(mapping, region);
+        if pool.allocate(me, KIND, mapping.layout().budget() + 1).is_ok() {
+            world::note("has more than there is", 0, 0);
+        }
+    });
+}
+
+/// Charges what a block takes and then writes its length.
+fn charge_first(process: usize) {
+    with(process, |mapping, region, me| {
+        let word = read(charge());
+        let charged = word + CHARGE_TURN + BLOCK;
+        let charges = Access::CompareExchange(word, charged);
+        if world::access(world::at(charge()), charges) != Some(word) {
+            return;
+        }
+        let Ok(owned) = Pool::new(mapping, region).allocate(me, KIND, 0) else { return };
+        let header = (HEADERS + owned.id.to_bits() * BLOCK_HEADER_SIZE) as usize;
+        world::access(world::at(header + LEN), Access::Store(BLOCK));
+        world::access(world::at(header + MARKS), Access::Or(IS_CHARGED));
+        Pool::new(mapping, region).give_back(&owned);
+    });
+}
+
 /// Clears up after everybody who is dead.
 fn reap(process: usize, _: Local) -> Option<Local> {
     with(process, |mapping, _, me| reap::reap_all(mapping, me));
@@ -291,7 +319,32 @@ pub const OWNED: u64 = 1;
 pub const SHARED: u64 = 2;
 pub const CACHED: u64 = 4;
 
+/// Where the word is that says what is charged.
+fn charge() -> usize {
+    Layout::new(0, 0).heap_words() as usize
+}
+
+const CHARGE_TURN: u64 = 1 << 44;
+// Fields of a header, and a mark.
+const LEN: usize = 16;
+const IS_CHARGED: u64 = 4;
+
 impl Watch {
+    /// No less is charged than the blocks say that are marked as charged.
+    fn all_is_charged(&self, view: &View<'_>) -> Result<(), String> {
+        let len = |block: u64| {
+            let header = (HEADERS + block * BLOCK_HEADER_SIZE) as usize;
+            let is_charged = view.read(header + MARKS) & IS_CHARGED != 0;
+            if is_charged { view.read(header + LEN) } else { 0 }
+        };
+        let (blocks, word) = ((0..self.blocks).map(len).sum::<u64>(), view.read(charge()));
+        if blocks <= word % CHARGE_TURN {
+            Ok(())
+        } else {
+            Err(format!("{blocks} bytes are in use, and {} charged", word % CHARGE_TURN))
+        }
+    }
+
     fn block(&self, offset: usize, base: u64, size: u64) -> Option<(u64, usize)> {
         let within = (offset as u64).checked_sub(base)?;
         let block = within / size;
@@ -317,6 +370,7 @@ impl Watch {
 
 impl Monitor for Watch {
     fn touched(&self, touch: Touch, view: &View<'_>, ghost: &mut Ghost) -> Result<(), String> {
+        self.all_is_charged(view)?;
         if let Some((block, 0)) = self.block(touch.offset, BLOCKS, BLOCK) {
             let (_, state, owner) = self.word(view, block);
             let mine = match touch.access {
@@ -538,6 +592,13 @@ fn forgetful(process: usize) -> Process {
     Process::new("keeper", move |_| keep(process, false))
 }
 
+fn greedy(process: usize) -> Process {
+    Process::new("greedy", move |_| {
+        ask_for_too_much(process);
+        None
+    })
+}
+
 /// One makes an object and sends its name, another opens it.
 pub fn create_and_open() -> Model {
     model("create and open", 1, false, 2, vec![creator(0), opener(1)])
@@ -553,6 +614,10 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
         keep_carelessly(0);
         None
     });
+    let charges_first = Process::new("competitor", |_| {
+        charge_first(0);
+        None
+    });
     vec![
         (
             model("allocate", 1, false, 1, vec![unmarked]),
@@ -563,6 +628,11 @@ pub fn controls() -> Vec<(Model, &'static str, Option<&'static str>)> {
             magazines("keep", 1, 0, vec![careless, keeper(1)]),
             "the heap, a block that is kept and taken without a swap",
             Some("block 0 went from"),
+        ),
+        (
+            model("charge", 1, false, 0, vec![charges_first, greedy(1)]),
+            "the heap, a block that is charged before its length is written",
+            Some("1280 bytes are in use, and 0 charged"),
         ),
     ]
 }
@@ -597,6 +667,8 @@ pub fn models(all: bool) -> Vec<Model> {
         model("two holders, reaper", 1, true, 2, vec![holder(0), holder(1), reaper_of(2, 2)]),
         magazines("keep", 1, 1, vec![keeper(0)]),
         magazines("keep and forget", 1, 1, vec![forgetful(0)]),
+        model("allocate beside a recount", 1, false, 1, vec![competitor(0), greedy(1)]),
+        magazines("keep beside a recount", 1, 1, vec![keeper(0), greedy(1)]),
     ];
     if all {
         models.push(model(

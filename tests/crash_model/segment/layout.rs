@@ -11,6 +11,7 @@ pub(crate) const BLOCKS_PER_CARD: u64 = 1;
 pub(crate) const CARDS: u32 = 191;
 pub(crate) const HEAP_WORDS_SIZE: u64 = 64;
 pub(crate) const CLASS_WORDS_SIZE: u64 = 64;
+pub(crate) const LARGEST_BUDGET: u64 = 1 << 40;
 
 /// Offset of words that a model lays out as it likes.
 pub(crate) const FREE_WORDS: u64 = 0;
