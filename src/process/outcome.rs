@@ -8,9 +8,9 @@
 //! Native-endian: both sides are the same program.
 //! ```text
 //! offset  size  field
-//!      0     8  kind     1 a value, 2 a panic, 3 a value that could not be sent, 4 the child could
-//!                        not begin, 5 a value that is its own bytes (`plain.rs`), 6 a value with
-//!                        handles of shared objects
+//!      0     8  kind     0 nothing yet, 1 a value, 2 a panic, 3 a value that could not be sent,
+//!                        4 the child could not begin, 5 a value that is its own bytes
+//!                        (`plain.rs`), 6 a value with handles of shared objects
 //!      8     8  len      bytes that follow, up to the end of the file
 //!     16   len  payload  postcard of `T`, of `PanicInfo`, UTF-8, or the bytes of `T`
 //! ```
@@ -31,18 +31,22 @@
 //!
 //! Of a child that is no copy of it, a parent does not keep a descriptor of the file, as it may
 //! have a thousand such children. It keeps a mapping of the file's beginning, which also keeps the
-//! file, and makes it longer to read a longer record. The position is not used then.
+//! file, and makes it longer to read a longer record. The position has no part of the record then.
 //!
 //! A value whose record is longer than [`CHUNK`] is written while it is being encoded, so that a
 //! child needs no second copy of it. A long `Vec` of numbers or a long `String` is not encoded at
 //! all: one call writes its bytes, and the parent reads them into the vector that it returns.
 //!
 //! # Peer death
-//! A record in one piece is written from front to back, and the kernel moves the end of a file only
-//! after the bytes before it. So a child that was killed in the middle left a file shorter than
-//! `16+len`. Where the payload is written first, one call writes the header last, and `len` is 0
-//! before that. In both cases the length of the file does not match, which counts as no record. The
-//! position is set by one system call.
+//! A kind of 0 is no record. The payload is written first, and then the header, by one call of 16
+//! bytes, which the kernel copies whole. So a child that was killed before that left nothing.
+//!
+//! A record in one piece, of which the parent keeps the file, is written from front to back. The
+//! kernel moves the end of a file only after the bytes before it, so a child that was killed in the
+//! middle left a file shorter than `16+len`, which is no record, either. Not so for a window, which
+//! does not show where in a page the file ends.
+//!
+//! The position is set by one system call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -495,7 +499,11 @@ impl OutcomeFile {
             {
                 rustix::fs::ftruncate(&self.file, 0).map_err(OsError::in_call("ftruncate"))?;
             }
-            self.write_all(record.bytes())
+            if self.has_position {
+                self.write_all(record.bytes())
+            } else {
+                self.write_header_last(record.bytes())
+            }
         })
     }
 
@@ -520,7 +528,14 @@ impl OutcomeFile {
             KIND_NOT_STARTED => Record::text(kind, &why),
             _ => Record::unsendable(&why),
         };
-        self.write_at(record.bytes(), 0).is_ok()
+        self.write_header_last(record.bytes()).is_ok()
+    }
+
+    /// Writes a whole record.
+    fn write_header_last(&self, record: &[u8]) -> Result<(), OsError> {
+        let (header, payload) = record.split_at(HEADER_LEN);
+        self.write_at(payload, HEADER_LEN as u64)?;
+        self.write_at(header, 0)
     }
 
     fn write_all(&self, bytes: &[u8]) -> Result<(), OsError> {
@@ -687,6 +702,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], lineage: &Lineage) -> Option<Outcome
         KIND_PANIC => decode(payload, Outcome::Panicked),
         KIND_UNSENDABLE => Outcome::Unsendable(String::from_utf8_lossy(payload).into_owned()),
         KIND_NOT_STARTED => Outcome::NotStarted(String::from_utf8_lossy(payload).into_owned()),
+        // The header was not written.
+        0 => return None,
         kind => Outcome::Undecodable(format!("a record of unknown kind {kind}")),
     })
 }
@@ -958,6 +975,61 @@ mod tests {
         check(vec![7_u8; 100_000]);
         check((7_u8, vec![7_u8; 100_000]));
         check((7_u8, "7".repeat(100_000)));
+    }
+
+    /// Whole records of every kind, as bytes.
+    fn records_of_every_kind() -> Vec<Vec<u8>> {
+        let location = Some(Location { file: "a.rs".into(), line: 1, column: 2 });
+        let panic = PanicInfo { message: "no".into(), location, backtrace: "0: main".into() };
+        let mut bytes = header(KIND_BYTES, 5000).to_vec();
+        bytes.extend([7; 5000]);
+        vec![
+            record_of(&()).bytes().to_vec(),
+            record_of(&7_u64).bytes().to_vec(),
+            record_of(&vec![7_u8; 100]).bytes().to_vec(),
+            Record::panic(&panic).bytes().to_vec(),
+            Record::unsendable("why").bytes().to_vec(),
+            Record::text(KIND_NOT_STARTED, "why").bytes().to_vec(),
+            handles_record(&[]).bytes().to_vec(),
+            bytes,
+        ]
+    }
+
+    #[test]
+    fn a_record_whose_header_was_not_written_is_no_record_however_much_else_was() {
+        let none = |kept: &Kept| {
+            matches!(kept.read::<Vec<u8>>(&Lineage::none()), Ok(None)) && !kept.has_no_handles()
+        };
+        for record in records_of_every_kind() {
+            let (windowed, window) = windowed();
+            let file = OutcomeFile::create().expect("a file");
+            let kept = file.kept();
+            for at in HEADER_LEN..record.len() {
+                assert!(none(&window) && none(&kept), "{at} of {} bytes", record.len());
+                for file in [&windowed, &file] {
+                    file.write_at(&record[at..=at], at as u64).expect("writable");
+                }
+            }
+            assert!(none(&window) && none(&kept), "all of {} bytes", record.len());
+            for (file, kept) in [(&windowed, &window), (&file, &kept)] {
+                file.write_at(&record[..HEADER_LEN], 0).expect("writable");
+                let read = kept.read::<Vec<u8>>(&Lineage::none());
+                assert!(matches!(read, Ok(Some(_))), "{read:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_anywhere_in_a_record_has_none() {
+        for record in records_of_every_kind() {
+            let file = OutcomeFile::create().expect("a file");
+            for (end, byte) in record.iter().enumerate() {
+                let read = file.read::<Vec<u8>>(&Lineage::none());
+                assert!(matches!(read, Ok(None)) && !file.has_no_handles(), "{end}: {read:?}");
+                file.write_at(&[*byte], end as u64).expect("writable");
+            }
+            assert!(matches!(file.read::<Vec<u8>>(&Lineage::none()), Ok(Some(_))));
+        }
     }
 
     #[test]

@@ -39,6 +39,17 @@ pub fn refuse(calls: &[i64], errno: i32) {
 
 /// Has calls refused that these rules describe.
 pub fn install(rules: &[Rule]) {
+    filter(rules, |rule| libc::SECCOMP_RET_ERRNO | rule.errno.cast_unsigned());
+}
+
+/// Has this process, and all that it starts, killed by `SIGSYS` before it makes a call that the
+/// rule describes.
+pub fn kill_at(call: i64, only: Option<(u32, u32, u32)>) {
+    filter(&[Rule { call, only, errno: 0 }], |_| libc::SECCOMP_RET_KILL_PROCESS);
+}
+
+/// Has calls answered that these rules describe.
+fn filter(rules: &[Rule], answer: impl Fn(&Rule) -> u32) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
     const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -53,7 +64,7 @@ pub fn install(rules: &[Rule]) {
         |k: u32, skip: u8| libc::sock_filter { code: IF_EQUAL, jt: 0, jf: skip, k };
     let mut filter = Vec::new();
     for rule in rules {
-        let answer = word(ANSWER, libc::SECCOMP_RET_ERRNO | rule.errno.cast_unsigned());
+        let answer = word(ANSWER, answer(rule));
         filter.push(word(LOAD, NUMBER));
         match rule.only {
             None => filter.extend([unless_equal_skip(rule.call as u32, 1), answer]),

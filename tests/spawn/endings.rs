@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use offspring::{Builder, JoinError, Queue, Segment, SpawnError, StartMethod, spawn};
+use offspring::{
+    Builder, JoinError, Queue, Segment, ShmBox, SpawnError, StartMethod, Stream, spawn,
+};
 
 use crate::common::sandbox::refuse;
 use crate::common::{sleep_for_ever_returning_nothing, wait_until};
@@ -48,6 +50,72 @@ fn each_end_is_told_from_the_others() {
         assert_eq!(panic.message, "no luck");
         let location = panic.location.expect("it is known");
         assert!(location.file.ends_with("endings.rs") && location.line > 30, "{location}");
+    }
+}
+
+/// Has the child killed before it writes the header of its record, which is 16 bytes.
+fn never_finish() -> Result<(), offspring::Failure> {
+    crate::common::sandbox::no_core();
+    crate::common::sandbox::kill_at(libc::SYS_pwrite64, Some((2, u32::MAX, 16)));
+    Ok(())
+}
+
+#[test]
+fn a_child_that_is_killed_while_it_sends_anything_has_sent_nothing() {
+    fn check<A: offspring::Argument, T: offspring::Return + std::fmt::Debug>(
+        function: fn(A) -> T,
+        arguments: impl Fn() -> A,
+    ) {
+        for method in METHODS {
+            let builder =
+                || Builder::new().method(method).before(never_finish).stderr(Stream::Null);
+            let ended = builder().spawn(function, arguments()).expect("spawn").join();
+            assert!(matches!(ended, Err(JoinError::Killed(libc::SIGSYS))), "{ended:?}");
+            let mut child = builder().spawn(function, arguments()).expect("spawn");
+            child.wait().expect("it ends");
+            let ended = child.try_join();
+            assert!(matches!(ended, Some(Err(JoinError::Killed(libc::SIGSYS)))), "{ended:?}");
+        }
+    }
+    check(|()| (), || ());
+    check(|number: u64| number, || 7);
+    check(|text: String| text, || "seven".repeat(20));
+    check(|len: usize| vec![7_u8; len], || 20_000);
+    check(|len: usize| vec![7_u64; len], || 1_000_000);
+    check(|len: usize| "7".repeat(len), || 100_000);
+    check(|len: usize| (7_u8, vec![7_u8; len]), || 20_000);
+    check(|len: usize| (7_u8, vec![7_u8; len]), || 300_000);
+    check(|()| -> u64 { panic!("no {}", "luck".repeat(5000)) }, || ());
+
+    let segment = Segment::create(4 << 20).expect("a segment");
+    let queue = || Queue::<u64>::with_capacity_in(&segment, 4).expect("room");
+    check(|queue: Queue<u64>| queue, queue);
+    check(|queue: Queue<u64>| (vec![7_u8; 300_000], queue), queue);
+    check(|boxed: ShmBox<u64>| boxed, || ShmBox::new_in(&segment, 7).expect("room"));
+    // Children of other tests may have it open as well.
+    assert_eq!(segment.stats().expect("attached").in_use.blocks, 0);
+}
+
+#[test]
+fn a_child_that_is_killed_while_it_encodes_a_value_has_sent_nothing() {
+    /// Kills its process after so many bytes.
+    #[derive(Debug, serde::Deserialize)]
+    struct Deadly(usize);
+    impl serde::Serialize for Deadly {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeTuple;
+            let mut bytes = serializer.serialize_tuple(self.0 + 1)?;
+            (0..self.0).try_for_each(|_| bytes.serialize_element(&7_u8))?;
+            crate::scene::signal(std::process::id(), nix::sys::signal::Signal::SIGKILL);
+            bytes.end()
+        }
+    }
+    for method in METHODS {
+        for len in [0, 100, 5000, 100_000, 1_000_000] {
+            let child = Builder::new().method(method).spawn(Deadly, len).expect("spawn");
+            let ended = child.join();
+            assert!(matches!(ended, Err(JoinError::Killed(9))), "{len}: {ended:?}");
+        }
     }
 }
 
