@@ -31,7 +31,8 @@
 //!
 //! Of a child that is no copy of it, a parent does not keep a descriptor of the file, as it may
 //! have a thousand such children. It keeps a mapping of the file's beginning, which also keeps the
-//! file, and makes it longer to read a longer record. The position has no part of the record then.
+//! file, and makes it longer to read a longer record. The position has no part of the record then,
+//! and is the note of `zygote.rs`.
 //!
 //! A value whose record is longer than [`CHUNK`] is written while it is being encoded, so that a
 //! child needs no second copy of it. A long `Vec` of numbers or a long `String` is not encoded at

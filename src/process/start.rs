@@ -26,7 +26,7 @@
 //! | the parent, before `go` | entries `RESERVED` or the child's, arguments carried | the child ends; both are cleared up |
 //! | the parent, later | the same | the lifeline ends the child, unless it is detached |
 //! | the child, before it has its arguments | arguments carried to its entry | stranded, and freed by the process that clears up after it |
-//! | the zygote | see `zygote.rs` | the next one is asked |
+//! | the zygote, or the child before its hello | see `zygote.rs` | another is asked for |
 
 use std::ffi::OsString;
 use std::fmt;
@@ -302,7 +302,8 @@ impl Plan<'_> {
     fn start(&self, segments: &[Arc<Mapping>]) -> Result<(u32, OwnedFd), SpawnError> {
         if self.builder.method == StartMethod::Zygote {
             let ask = |cord: &OwnedFd, common: Common| self.ask(cord, common, segments);
-            match zygote::make_child(ask) {
+            // The position of this file says nothing else.
+            match zygote::make_child(self.outcome.as_fd(), ask) {
                 Ok(made) => return Ok(made),
                 Err(NoChild::NoZygote | NoChild::NotWatched(_)) => {}
                 Err(NoChild::Os(refused)) => return Err(refused.into()),

@@ -5,12 +5,18 @@
 //! process                        zygote                        child
 //!   start it: exec of this
 //!     program, marked  -------->  take over before `main`
-//!   a cord for a child -------->  copy itself ---------------->  hello, and so on (`request.rs`)
+//!   a cord for a child, and
+//!     a note           -------->  copy itself ---------------->  hello, and so on (`request.rs`)
+//!                                 the child's pid into the note  the same
 //!                                 close the cord
 //! ```
 //! The process and the zygote have one end each of a pair of sockets. A message over it is a byte
 //! and the child's end of a cord. So any number of threads may ask at a time, and none waits for
 //! another's child.
+//!
+//! The *note* is a file whose position nobody else uses. Zygote and child move it to the child's
+//! pid, which wakes nobody and takes no memory. The process looks there only if the cord ends
+//! without a hello: so the child has died that early, and must be waited for.
 //!
 //! # Peer death
 //! - The process: its end of the socket is closed, and the zygote ends. No other process has that
@@ -20,20 +26,22 @@
 //!   without a child is told, and asks the next zygote. If it was killed between the copy and the
 //!   child's hello, the child is there, and says hello itself. Children do not depend on the zygote
 //!   afterwards.
-//! - Zygote and new child, both in that moment: the child has run nothing, and stays a zombie of
-//!   which nobody knows, until the process ends.
+//! - The child, before its hello: the note tells which process that was. The process waits for it,
+//!   and asks for another.
+//! - Zygote and new child, both before either has moved the note: the child has run nothing, and
+//!   stays a zombie of which nobody knows, until the process ends.
 //!
 //! # Source
 //! The zygote of Android and of Chromium; the fork server of AFL and of CPython. That children are
 //! the caller's own is the `CLONE_PARENT` of clone(2).
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::process::{Signal, getegid, geteuid, getgid, getgroups, getuid};
 
@@ -124,11 +132,13 @@ impl From<OsError> for NoChild {
 }
 
 /// Makes a child. `ask` sends the request over the given end of a cord; it is told what child and
-/// process have in common. Gives the pid of the child and the cord.
+/// process have in common. `note` is a file whose position is 0 and which nobody else moves. Gives
+/// the pid of the child and the cord.
 ///
 /// # Blocking
 /// Until the child has begun.
 pub(super) fn make_child(
+    note: BorrowedFd<'_>,
     ask: impl Fn(&OwnedFd, Common) -> Result<(), OsError>,
 ) -> Result<(u32, OwnedFd), NoChild> {
     if !Copier::CAN_BE {
@@ -136,12 +146,21 @@ pub(super) fn make_child(
     }
     for _ in 0..ATTEMPTS {
         let (ours, theirs) = socket::pair()?;
-        let common = pass_on(theirs)?;
+        let common = pass_on(theirs, note)?;
         let asked = ask(&ours, common);
-        // Whatever has come of that, a child that has begun is not to become a zombie of which
-        // nobody knows.
-        match (asked, request::await_answer(&ours)) {
-            (Ok(()), Ok(Some(Answer::Hello(pid)))) => return Ok((pid, ours)),
+        let answered = request::await_answer(&ours);
+        // Whatever has come of that, the child is not to become a zombie of which nobody knows.
+        match (&asked, &answered) {
+            (Ok(()), &Ok(Some(Answer::Hello(pid)))) => return Ok((pid, ours)),
+            (Err(_), &Ok(Some(Answer::Hello(pid)))) => sys::kill_unseen(pid),
+            _ => {
+                if let Some(pid) = noted(note) {
+                    sys::kill_unseen(pid);
+                }
+            }
+        }
+        write_down(note, 0);
+        match (asked, answered) {
             (_, Ok(Some(Answer::NotAlone))) => return Err(NoChild::NoZygote),
             // A sandbox, or a kernel that does not know it.
             (_, Ok(Some(Answer::Refused(Errno::PERM | Errno::INVAL | Errno::NOSYS)))) => {
@@ -150,17 +169,14 @@ pub(super) fn make_child(
             (_, Ok(Some(Answer::Refused(errno)))) => {
                 return Err(OsError { call: "clone", errno }.into());
             }
-            (Err(refused), answered) => {
-                if let Ok(Some(Answer::Hello(pid))) = answered {
-                    sys::kill_unseen(pid);
-                }
+            (Err(refused), _) => {
                 // It may have been killed.
                 if !matches!(refused.errno, Errno::PIPE | Errno::CONNRESET) {
                     return Err(refused.into());
                 }
             }
-            // It was killed.
-            (Ok(()), Ok(None)) => {}
+            // It was killed, or the child was.
+            (Ok(()), Ok(_)) => {}
             (Ok(()), Err(refused)) => return Err(refused.into()),
         }
     }
@@ -169,9 +185,20 @@ pub(super) fn make_child(
     Err(NoChild::NoZygote)
 }
 
-/// Gives the end of a cord to the zygote of this process, which is started if there is none. Says
-/// what the two have in common.
-fn pass_on(cord: OwnedFd) -> Result<Common, NoChild> {
+/// Writes the child's pid into a note, or 0.
+fn write_down(note: impl AsFd, pid: u32) {
+    // If the kernel refuses it, the child is missed only if it dies at once.
+    let _ = rustix::fs::seek(note, SeekFrom::Start(pid.into()));
+}
+
+/// The pid in a note.
+fn noted(note: impl AsFd) -> Option<u32> {
+    rustix::fs::tell(note).ok()?.try_into().ok().filter(|&pid| pid != 0)
+}
+
+/// Gives the end of a cord, and a note, to the zygote of this process, which is started if there is
+/// none. Says what the two have in common.
+fn pass_on(cord: OwnedFd, note: BorrowedFd<'_>) -> Result<Common, NoChild> {
     let mut place = lock();
     for _ in 0..ATTEMPTS {
         let zygote = match &mut *place {
@@ -186,7 +213,7 @@ fn pass_on(cord: OwnedFd) -> Result<Common, NoChild> {
                 other.insert(Zygote::start()?.having_run(&preloaded())?)
             }
         };
-        match socket::send(&zygote.socket.0, &[A_CHILD], &[cord.as_fd()]) {
+        match socket::send(&zygote.socket.0, &[A_CHILD], &[cord.as_fd(), note]) {
             Ok(()) => {
                 let folder = working_folder();
                 return Ok(Common {
@@ -422,7 +449,8 @@ pub(super) fn serve(
             Ok(true) => {}
             Ok(false) | Err(_) => sys::exit_now(0),
         }
-        let Some(cord) = descriptors.pop() else { continue };
+        let mut descriptors = descriptors.into_iter();
+        let Some(cord) = descriptors.next() else { continue };
         if asked == [TO_RUN] {
             let mut function = [0; 8];
             if socket::receive(&cord, &mut function, &mut Vec::new()) == Ok(true) {
@@ -436,12 +464,21 @@ pub(super) fn serve(
         let answer = match (&copier, OnlyThread::ask()) {
             (Some(copier), Ok(alone)) => match copier.copy(&alone) {
                 Ok(Side::Child) => {
+                    // The zygote may have been killed.
+                    if let Some(note) = descriptors.next() {
+                        write_down(&note, sys::pid());
+                    }
                     drop(socket);
                     // Whoever looks for the zygote finds only that.
                     let _ = sys::set_name(program::name());
                     return Ok((cord, blocked));
                 }
-                Ok(Side::Parent(_)) => continue,
+                Ok(Side::Parent(pid)) => {
+                    if let Some(note) = descriptors.next() {
+                        write_down(&note, pid);
+                    }
+                    continue;
+                }
                 Err(refused) => Answer::Refused(refused.errno),
             },
             (None, _) | (_, Err(NotAlone::Threads(_) | NotAlone::Unknown(_))) => Answer::NotAlone,

@@ -39,6 +39,23 @@ fn a_zygote_whose_preloading_fails_does_not_stay_as_a_zombie() {
 }
 
 scene! {
+fn children_that_are_killed_before_their_hello_do_not_stay_as_zombies() {
+    fn kill_each_copy() -> Result<(), Failure> {
+        crate::common::sandbox::no_core();
+        // Only a copy makes this call, first of all.
+        crate::common::sandbox::kill_at(libc::SYS_set_robust_list, None);
+        Ok(())
+    }
+    preload(kill_each_copy).expect("it can be run");
+    for _ in 0..3 {
+        // No zygote can make it, so it is started without one.
+        assert_eq!(spawn(|n: u64| n, 7).expect("spawn").join().expect("a value"), 7);
+        assert_eq!(others(), []);
+    }
+}
+}
+
+scene! {
 fn requests_to_end_do_not_end_a_zygote() {
     spawn(|()| (), ()).expect("spawn").join().expect("a value");
     let before = zygotes();
