@@ -178,9 +178,14 @@ where
 /// # Blocking
 /// Until the function has returned.
 ///
+/// # Peer death
+/// If the zygote is killed while it runs the function, the next one runs it. A function in which it
+/// is killed twice is an error.
+///
 /// # Errors
-/// [`SpawnError::Preload`] if the function fails or panics, or if there can be no zygote here;
-/// otherwise those of [`spawn`]. After an error the function is not run again.
+/// [`SpawnError::Preload`] if the function fails or panics or ends the zygote, or if there can be
+/// no zygote here; otherwise those of [`spawn`]. After an error the function is not run again, and
+/// children find what functions before it have set up.
 ///
 /// # Examples
 /// ```

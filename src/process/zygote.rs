@@ -30,6 +30,8 @@
 //!   and asks for another.
 //! - Zygote and new child, both before either has moved the note: the child has run nothing, and
 //!   stays a zombie of which nobody knows, until the process ends.
+//! - The zygote, in a function that it runs for [`preload`](super::preload()): the next one runs
+//!   it.
 //!
 //! # Source
 //! The zygote of Android and of Chromium; the fork server of AFL and of CPython. That children are
@@ -50,7 +52,7 @@ use crate::sys::at_fork;
 use crate::sys::descriptor::{self, FileId, OwnFile};
 use crate::sys::error::OsError;
 use crate::sys::process::{
-    self as sys, BlockedBefore, Lifeline, NotAlone, OnlyThread, ParentsEnd, Side,
+    self as sys, BlockedBefore, Ending, Lifeline, NotAlone, OnlyThread, ParentsEnd, Side,
 };
 use crate::sys::program::{self, Build};
 use crate::sys::sibling::Copier;
@@ -68,6 +70,21 @@ struct Zygote {
     /// The environment of its children, and the folder in which they work.
     environment: Vec<(OsString, OsString)>,
     folder: Option<FileId>,
+}
+
+/// Why a function has not returned in a zygote, or not with success.
+enum NotRun {
+    /// The zygote was dead before it called the function.
+    Dead,
+    /// The zygote has ended in the function, or closed its end of the cord there.
+    Ended,
+    Failed(NoChild),
+}
+
+impl From<OsError> for NotRun {
+    fn from(refused: OsError) -> NotRun {
+        NotRun::Failed(refused.into())
+    }
 }
 
 /// What the children of a zygote have of this process without being told.
@@ -204,13 +221,11 @@ fn pass_on(cord: OwnedFd, note: BorrowedFd<'_>) -> Result<Common, NoChild> {
         let zygote = match &mut *place {
             Some(zygote) if zygote.is_ours() => zygote,
             other => {
-                match other.take() {
-                    Some(zygote) if zygote.owner == sys::pid() => zygote.end(),
-                    // That of a parent is not ours to end. Its descriptors were closed at the fork,
-                    // and their numbers may be others' by now.
-                    theirs => std::mem::forget(theirs),
+                dismiss(other.take());
+                match Zygote::start_preloaded() {
+                    Err(NoChild::NoZygote) => continue,
+                    started => other.insert(started?),
                 }
-                other.insert(Zygote::start()?.having_run(&preloaded())?)
             }
         };
         match socket::send(&zygote.socket.0, &[A_CHILD], &[cord.as_fd(), note]) {
@@ -230,6 +245,18 @@ fn pass_on(cord: OwnedFd, note: BorrowedFd<'_>) -> Result<Common, NoChild> {
         }
     }
     Err(NoChild::NoZygote)
+}
+
+/// Ends a zygote that cannot be used here.
+fn dismiss(zygote: Option<Zygote>) {
+    match zygote {
+        Some(zygote) if zygote.owner == sys::pid() => {
+            zygote.end();
+        }
+        // That of a parent is not ours to end. Its descriptors were closed at the fork, and their
+        // numbers may be others' by now.
+        theirs => std::mem::forget(theirs),
+    }
 }
 
 /// Ends the zygote of this process, which has lost every cord. It may be about to die: its sockets
@@ -254,23 +281,55 @@ pub(super) fn preload(function: u64) -> Result<(), NoChild> {
         return Err(NoChild::NoZygote);
     }
     let mut place = lock();
-    if let Some(zygote) = place.as_ref().filter(|zygote| zygote.is_ours()) {
+    let mut was_killed = false;
+    for _ in 0..ATTEMPTS {
+        let (zygote, is_new) = match place.take() {
+            Some(zygote) if zygote.is_ours() => (zygote, false),
+            other => {
+                dismiss(other);
+                match Zygote::start_preloaded() {
+                    Err(NoChild::NoZygote) => continue,
+                    started => (started?, true),
+                }
+            }
+        };
         match zygote.run(function) {
-            // Killed; the next one runs it.
-            Err(NoChild::NoZygote) => {}
-            ran => ran?,
-        }
-    } else {
-        if let Some(theirs) = place.take_if(|zygote| zygote.owner != sys::pid()) {
-            std::mem::forget(theirs);
-        }
-        let zygote = Zygote::start()?.having_run(&preloaded())?.having_run(&[function])?;
-        if let Some(old) = place.replace(zygote) {
-            old.end();
+            Ok(()) => {
+                *place = Some(zygote);
+                preloaded().push(function);
+                return Ok(());
+            }
+            Err(NotRun::Failed(why)) => {
+                if is_new {
+                    zygote.end();
+                } else {
+                    *place = Some(zygote);
+                }
+                return Err(why);
+            }
+            Err(NotRun::Dead) => {
+                zygote.end();
+            }
+            Err(NotRun::Ended) => match zygote.end() {
+                Ending::Exited(code) => return Err(exited(code)),
+                // By the function itself, or by somebody else: the next one tells.
+                _ if !was_killed => was_killed = true,
+                Ending::Killed(signal) => {
+                    let why = format!("was run twice, and each time signal {signal} killed it");
+                    return Err(NoChild::Preload(why));
+                }
+                Ending::Unknown => {
+                    return Err(NoChild::Preload("was run twice, and ended it each time".into()));
+                }
+            },
         }
     }
-    preloaded().push(function);
-    Ok(())
+    Err(NoChild::NoZygote)
+}
+
+/// What to say of a function that ended the zygote.
+fn exited(code: i32) -> NoChild {
+    NoChild::Preload(format!("ended the zygote, with exit code {code}"))
 }
 
 /// Whether these are the variables of this process.
@@ -355,49 +414,61 @@ impl Zygote {
         self.owner == sys::pid() && self.rights == Rights::now()
     }
 
+    /// Starts one that has run all functions that each has to run. `NoZygote` if it was killed
+    /// meanwhile.
+    fn start_preloaded() -> Result<Zygote, NoChild> {
+        Zygote::start()?.having_run(&preloaded())
+    }
+
     /// Has it run the functions at these distances from the fixed point, and ends it if one fails.
     fn having_run(self, functions: &[u64]) -> Result<Zygote, NoChild> {
-        match functions.iter().try_for_each(|&function| self.run(function)) {
-            Ok(()) => Ok(self),
-            Err(failed) => {
-                self.end();
-                Err(failed)
-            }
-        }
+        let Err(failed) = functions.iter().try_for_each(|&function| self.run(function)) else {
+            return Ok(self);
+        };
+        let ending = self.end();
+        Err(match (failed, ending) {
+            (NotRun::Failed(why), _) => why,
+            (NotRun::Ended, Ending::Exited(code)) => exited(code),
+            (NotRun::Ended | NotRun::Dead, _) => NoChild::NoZygote,
+        })
     }
 
     /// Has it run the function at this distance from the fixed point.
-    fn run(&self, function: u64) -> Result<(), NoChild> {
+    fn run(&self, function: u64) -> Result<(), NotRun> {
         let (ours, theirs) = socket::pair()?;
         let gone = |refused: OsError| match refused.errno {
-            Errno::PIPE | Errno::CONNRESET => NoChild::NoZygote,
-            _ => NoChild::Os(refused),
+            Errno::PIPE | Errno::CONNRESET => NotRun::Dead,
+            _ => refused.into(),
         };
         socket::send(&self.socket.0, &[TO_RUN], &[theirs.as_fd()]).map_err(gone)?;
         drop(theirs);
         socket::send(&ours, &function.to_ne_bytes(), &[]).map_err(gone)?;
+        if !socket::receive(&ours, &mut [0], &mut Vec::new())? {
+            return Err(NotRun::Dead);
+        }
         let mut len = [0; 8];
         if !socket::receive(&ours, &mut len, &mut Vec::new())? {
-            return Err(NoChild::NoZygote);
+            return Err(NotRun::Ended);
         }
         let mut why = vec![0; u64::from_ne_bytes(len) as usize];
         if !socket::receive(&ours, &mut why, &mut Vec::new())? {
-            return Err(NoChild::NoZygote);
+            return Err(NotRun::Ended);
         }
         if why.is_empty() {
             Ok(())
         } else {
-            Err(NoChild::Preload(String::from_utf8_lossy(&why).into_owned()))
+            let why = String::from_utf8_lossy(&why).into_owned();
+            Err(NotRun::Failed(NoChild::Preload(why)))
         }
     }
 
-    /// Ends it, and waits for that, so that no zombie is left.
-    fn end(self) {
+    /// Ends it, and waits for that, so that no zombie is left. Gives how it has ended.
+    fn end(self) -> Ending {
         let Zygote { pidfd, socket, lifeline, .. } = self;
         // Each of these is enough. A process that has changed its user may not send the signal.
         drop((socket, lifeline));
         let _ = sys::send_signal(pidfd.0.as_fd(), Signal::KILL.as_raw());
-        let _ = sys::wait(pidfd.0.as_fd());
+        sys::wait(pidfd.0.as_fd()).unwrap_or(Ending::Unknown)
     }
 }
 
@@ -454,6 +525,8 @@ pub(super) fn serve(
         if asked == [TO_RUN] {
             let mut function = [0; 8];
             if socket::receive(&cord, &mut function, &mut Vec::new()) == Ok(true) {
+                // It begins.
+                let _ = socket::send(&cord, &[1], &[]);
                 let why = run(u64::from_ne_bytes(function)).err().unwrap_or_default();
                 let mut answer = (why.len() as u64).to_ne_bytes().to_vec();
                 answer.extend(why.into_bytes());

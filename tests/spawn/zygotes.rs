@@ -1,5 +1,8 @@
 //! Zygotes that are killed.
 
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,6 +54,95 @@ fn children_that_are_killed_before_their_hello_do_not_stay_as_zombies() {
         // No zygote can make it, so it is started without one.
         assert_eq!(spawn(|n: u64| n, 7).expect("spawn").join().expect("a value"), 7);
         assert_eq!(others(), []);
+    }
+}
+}
+
+/// Set by functions that are preloaded.
+static WORDS: OnceLock<u64> = OnceLock::new();
+
+fn words() -> Option<u64> {
+    spawn(|()| WORDS.get().copied(), ()).expect("spawn").join().expect("a value")
+}
+
+fn read_words() -> Result<(), Failure> {
+    WORDS.get_or_init(|| 7);
+    Ok(())
+}
+
+scene! {
+fn a_preloaded_function_that_ends_the_zygote_is_an_error_and_the_others_stay() {
+    fn exit() -> Result<(), Failure> {
+        std::process::exit(3)
+    }
+    fn succeed() -> Result<(), Failure> {
+        std::process::exit(0)
+    }
+    fn be_killed() -> Result<(), Failure> {
+        signal(std::process::id(), SIGKILL);
+        Ok(())
+    }
+    fn close_all() -> Result<(), Failure> {
+        crate::common::sandbox::close_all_from(0);
+        Ok(())
+    }
+    preload(read_words).expect("it returns");
+    assert_eq!(words(), Some(7));
+    type Function = fn() -> Result<(), Failure>;
+    let ends: [(Function, &str); 4] =
+        [(exit, "exit code 3"), (succeed, "exit code 0"), (be_killed, "signal 9"), (close_all, "")];
+    for (function, what) in ends {
+        for _ in 0..2 {
+            let ended = preload(function);
+            let is_told = matches!(&ended, Err(SpawnError::Preload(why)) if why.contains(what));
+            assert!(is_told, "{what}: {ended:?}");
+            assert_eq!(words(), Some(7), "{what}");
+            assert_eq!((zygotes().len(), others()), (1, vec![]), "{what}");
+        }
+    }
+    preload(read_words).expect("it returns");
+    assert_eq!(words(), Some(7));
+}
+}
+
+scene! {
+fn a_function_in_which_the_zygote_is_killed_is_run_in_the_next() {
+    fn parents_file(number: u32) -> PathBuf {
+        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        file_of(parent.cast_unsigned(), number)
+    }
+    fn file_of(process: u32, number: u32) -> PathBuf {
+        std::env::temp_dir().join(format!("offspring-preload-{process}-{number}"))
+    }
+    /// Returns in the second and the fourth zygote.
+    fn wait_to_be_killed() -> Result<(), Failure> {
+        let is_first = |number| File::create_new(parents_file(number)).is_ok();
+        if is_first(1) || (!is_first(2) && is_first(3)) {
+            sleep_for_ever_returning_nothing();
+        }
+        read_words()
+    }
+    let file = |number| file_of(std::process::id(), number);
+    let kill_one_that_waits = |number| {
+        wait_until("it is run", || file(number).exists());
+        let [zygote] = zygotes()[..] else { panic!("{:?}", zygotes()) };
+        signal(zygote, SIGKILL);
+        wait_until_dead(zygote);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| kill_one_that_waits(1));
+        preload(wait_to_be_killed).expect("it returns in the second");
+    });
+    assert_eq!(words(), Some(7));
+    // Also when it is run anew.
+    kill_one_that_waits(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| kill_one_that_waits(3));
+        assert_eq!(words(), Some(7));
+    });
+    assert_eq!((zygotes().len(), others()), (1, vec![]));
+    for number in 1..=3 {
+        std::fs::remove_file(file(number)).expect("it was made");
     }
 }
 }
