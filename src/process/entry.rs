@@ -171,6 +171,10 @@ fn take_cord(marker: &str) -> Option<(Role, u32, OwnedFd)> {
         sys::exit_now(exit::PANICKED)
     };
     let (pid, user) = maker_really?;
+    if own == user && pid == 0 {
+        // It was started in another pid namespace than its parent's, and could not watch it.
+        sys::exit_now(exit::PANICKED)
+    }
     if maker.parse() != Ok(pid) || own != user {
         return None;
     }

@@ -61,7 +61,7 @@ use crate::sys::descriptor;
 use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::{self as sys, Lifeline};
 use crate::sys::program::{self, Build};
-use crate::sys::socket;
+use crate::sys::{pidfd, socket};
 
 /// Runs `function` with `arguments` in a process of its own, and returns a handle to wait for its
 /// value.
@@ -207,7 +207,11 @@ where
 /// ```
 #[doc(alias = "set_forkserver_preload")]
 pub fn preload(function: fn() -> Result<(), Failure>) -> Result<(), SpawnError> {
-    match zygote::preload(offset_of(function as usize)?) {
+    let function = offset_of(function as usize)?;
+    if pidfd::pid_namespace().is_ok_and(sys::children_leave_pid_namespace) {
+        return Err(SpawnError::PidNamespace);
+    }
+    match zygote::preload(function) {
         Ok(()) => Ok(()),
         Err(NoChild::Os(refused) | NoChild::NotWatched(refused)) => Err(refused.into()),
         Err(NoChild::Preload(why)) => Err(SpawnError::Preload(why)),

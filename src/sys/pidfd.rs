@@ -253,14 +253,23 @@ fn parse_start(stat: &str) -> Option<u64> {
 pub(crate) fn pid_namespace() -> Result<u32, OsError> {
     // That of the calling thread: `/proc/self` is the main thread, which may have ended and then
     // has no namespaces any more.
-    namespace("/proc/thread-self/ns/pid", PIDFD_GET_PID_NAMESPACE)
+    namespace(OWN_NAMESPACE, PIDFD_GET_PID_NAMESPACE)
 }
 
 /// Number of the pid namespace in which children of this process start. Refused if that was made
 /// and has no process yet.
 pub(crate) fn pid_namespace_of_children() -> Result<u32, OsError> {
-    namespace("/proc/thread-self/ns/pid_for_children", PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE)
+    let link = "/proc/thread-self/ns/pid_for_children";
+    match descriptor::namespace(link, "pid") {
+        // A descriptor of the process would tell what its main thread has.
+        Err(errno @ Errno::NOENT) if descriptor::namespace(OWN_NAMESPACE, "pid").is_ok() => {
+            Err(OsError { call: "readlink /proc/thread-self/ns", errno })
+        }
+        _ => namespace(link, PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE),
+    }
 }
+
+const OWN_NAMESPACE: &str = "/proc/thread-self/ns/pid";
 
 /// `PIDFS_IOCTL_MAGIC` and the numbers below it, as ioctl(2) puts them together (Linux 6.11).
 const PIDFD_GET_PID_NAMESPACE: libc::Ioctl = 0xff05;

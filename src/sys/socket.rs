@@ -135,8 +135,9 @@ pub(crate) fn hear(socket: impl AsFd, bytes: &mut [u8]) -> Result<bool, OsError>
     }
 }
 
-/// The process that made the pair of sockets, and its user; `None` if this is no such socket, or
-/// that process is in no pid namespace that this one sees. An error if the kernel does not tell.
+/// The process that made the pair of sockets, and its user; `None` if this is no such socket. The
+/// process is 0 if it is in no pid namespace that this one sees. An error if the kernel does not
+/// tell.
 pub(crate) fn maker(socket: impl AsFd) -> Result<Option<(u32, u32)>, OsError> {
     // Not by rustix, whose pids are never 0. That of a socket which nobody has made as a pair is.
     let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
@@ -152,7 +153,9 @@ pub(crate) fn maker(socket: impl AsFd) -> Result<Option<(u32, u32)>, OsError> {
         )
     };
     if told == 0 {
-        return Ok((found.pid > 0).then_some((found.pid.cast_unsigned(), found.uid)));
+        // A socket that nobody has made as a pair has nobody's user, too.
+        let is_pair = found.pid > 0 || found.uid != libc::uid_t::MAX;
+        return Ok(is_pair.then_some((found.pid.cast_unsigned(), found.uid)));
     }
     let refused = OsError::in_call("getsockopt")(std::io::Error::last_os_error());
     match refused.errno {

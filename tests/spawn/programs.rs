@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use offspring::{Builder, JoinError, SpawnError, spawn};
+use offspring::{Builder, Failure, JoinError, SpawnError, preload, spawn};
 
 use crate::common::sandbox;
 use crate::scene::{METHODS, command, others, scene, zygotes};
@@ -105,6 +105,26 @@ fn a_marker_without_the_right_socket_is_ignored() {
         let [ours, _theirs] = UnixStream::pair().expect("a pair").into();
         assert!(comes_to_main(marker, std::os::fd::OwnedFd::from(ours)), "{marker}");
     }
+}
+
+scene! {
+fn in_a_new_pid_namespace_there_is_no_zygote_and_no_main_of_a_child() {
+    fn nothing_fails() -> Result<(), Failure> {
+        Ok(())
+    }
+    let [ours, _theirs] = UnixStream::pair().expect("a pair").into();
+    if let Err(refused) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID) {
+        return println!("skipped: a pid namespace is refused: {refused}");
+    }
+    // The one of this thread; the main thread's children stay.
+    let refused = preload(nothing_fails);
+    assert!(matches!(refused, Err(SpawnError::PidNamespace)), "{refused:?}");
+    let refused = spawn(|()| (), ()).map(drop);
+    assert!(matches!(refused, Err(SpawnError::PidNamespace)), "{refused:?}");
+    // Its first process, which does not see who has made the socket.
+    let marker = format!("zygote:{}", std::process::id());
+    assert!(!comes_to_main(&marker, std::os::fd::OwnedFd::from(ours)));
+}
 }
 
 #[test]
