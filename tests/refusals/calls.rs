@@ -15,6 +15,13 @@ pub struct Call {
 }
 
 impl Call {
+    /// Whether it asks who has made a socket, as a program does that may be a child.
+    pub fn asks_for_maker(&self) -> bool {
+        let [_, level, option, ..] = self.arguments;
+        self.number == libc::SYS_getsockopt
+            && (level, option) == (libc::SOL_SOCKET as u64, libc::SO_PEERCRED as u64)
+    }
+
     pub fn kind(&self) -> Kind {
         let [first, second, third, ..] = self.arguments;
         let command = match self.number {
@@ -95,9 +102,11 @@ impl Kind {
             libc::SYS_newfstatat | libc::SYS_stat | libc::SYS_fstat | libc::SYS_statx => {
                 &["stat", "open", "fork"]
             }
-            libc::SYS_clone | libc::SYS_clone3 | libc::SYS_fork => &["fork"],
+            libc::SYS_clone | libc::SYS_clone3 | libc::SYS_fork | libc::SYS_vfork => {
+                &["fork", "clone", "posix_spawn"]
+            }
             libc::SYS_ppoll | libc::SYS_poll => &["poll"],
-            libc::SYS_prlimit64 | libc::SYS_getrlimit => &["getrlimit"],
+            libc::SYS_prlimit64 | libc::SYS_getrlimit => &["getrlimit", "setrlimit"],
             libc::SYS_rt_sigprocmask => &["sigprocmask"],
             libc::SYS_rt_sigaction => &["sigaction"],
             libc::SYS_readlinkat | libc::SYS_readlink => &["readlink"],
@@ -119,6 +128,21 @@ impl Kind {
 }
 
 const NAMES: &[(i64, &str)] = &[
+    (libc::SYS_capget, "capget"),
+    (libc::SYS_dup2, "dup2"),
+    (libc::SYS_dup3, "dup3"),
+    (libc::SYS_execve, "execve"),
+    (libc::SYS_fchdir, "fchdir"),
+    (libc::SYS_get_robust_list, "get_robust_list"),
+    (libc::SYS_getegid, "getegid"),
+    (libc::SYS_getgid, "getgid"),
+    (libc::SYS_getgroups, "getgroups"),
+    (libc::SYS_getuid, "getuid"),
+    (libc::SYS_vfork, "vfork"),
+    (libc::SYS_setrlimit, "setrlimit"),
+    (libc::SYS_sched_getaffinity, "sched_getaffinity"),
+    (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait"),
+    (libc::SYS_sigaltstack, "sigaltstack"),
     (libc::SYS_brk, "brk"),
     (libc::SYS_clock_nanosleep, "clock_nanosleep"),
     (libc::SYS_clone, "clone"),
@@ -170,6 +194,7 @@ const NAMES: &[(i64, &str)] = &[
     (libc::SYS_prctl, "prctl"),
     (libc::SYS_pread64, "pread64"),
     (libc::SYS_prlimit64, "prlimit64"),
+    (libc::SYS_process_vm_readv, "process_vm_readv"),
     (libc::SYS_pwrite64, "pwrite64"),
     (libc::SYS_read, "read"),
     (libc::SYS_readlink, "readlink"),

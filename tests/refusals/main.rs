@@ -5,14 +5,20 @@
 //! and its system calls are noted, by [tracing](tracer) and not from a list. Then it is played
 //! again for each of these calls and each of ten errors, with that one call refused; and for each
 //! kind of call and each error once more, with all calls of the kind refused, as a sandbox does.
+//! Starts of children that are no copies make so many calls that two errors must do, and one call
+//! from each place.
 //! What comes of it must be one of:
 //! - *works*: the operation did without the call;
 //! - *error*: an `Err` that names the call;
 //! - *alive*: a verdict about another process that could not be given.
 //!
-//! Never a living process that is called dead, never a hang, a panic, a signal or a value that is
-//! lost. Afterwards the scenes are played in [places](places) where much is missing or different:
-//! with closed standard streams, without `/proc`, in other namespaces, under limits.
+//! A child that is no copy of its parent may also end with code 101, if it is its own call that was
+//! refused and it could write no outcome without it.
+//!
+//! Never a living process that is called dead, never a hang, a panic, a signal, a value that is
+//! lost, or a `main` that runs in a child. Afterwards the scenes are played in [places](places)
+//! where much is missing or different: with closed standard streams, without `/proc`, in other
+//! namespaces, under limits.
 //!
 //! ```text
 //! cargo test --release --test refusals -- --nocapture

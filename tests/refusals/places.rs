@@ -18,7 +18,7 @@ use nix::unistd::{Pid, Uid, chroot, setresuid};
 use crate::common::parent;
 use crate::play::{HANGING, Verdict, on_all_processors, parse, start, unparse};
 use crate::raw::{end_within, raw_fork};
-use crate::scenes::SCENES;
+use crate::scenes::{SCENES, SPAWN};
 
 /// A place, and how one gets there. The kernel may not let us.
 struct Place {
@@ -29,6 +29,8 @@ struct Place {
     alone: fn() -> nix::Result<()>,
     /// Words of which an error has one that is right here. Without any, everything works.
     errors: &'static [&'static str],
+    /// The same for starts of children that are no copies, if they need more than all others.
+    errors_of_a_start: &'static [&'static str],
 }
 
 const fn alone(
@@ -36,7 +38,7 @@ const fn alone(
     enter: fn() -> nix::Result<()>,
     errors: &'static [&'static str],
 ) -> Place {
-    Place { name, together: || Ok(()), alone: enter, errors }
+    Place { name, together: || Ok(()), alone: enter, errors, errors_of_a_start: errors }
 }
 
 const fn together(
@@ -44,11 +46,13 @@ const fn together(
     enter: fn() -> nix::Result<()>,
     errors: &'static [&'static str],
 ) -> Place {
-    Place { name, together: enter, alone: || Ok(()), errors }
+    Place { name, together: enter, alone: || Ok(()), errors, errors_of_a_start: errors }
 }
 
 const NO_PROC: &[&str] = &["/proc"];
 const NO_FILES: &[&str] = &["/proc", "open failed: No such file or directory"];
+const NO_FILES_AT_ALL: &[&str] =
+    &["/proc", "open failed: No such file or directory", "open /dev/null failed: No such file"];
 const NO_DESCRIPTOR: &[&str] = &["Too many open files"];
 const NO_RIGHT: &[&str] = &["Permission denied", "belongs to user"];
 const NO_ROOM: &[&str] = &["mmap failed", "by getrlimit"];
@@ -66,7 +70,7 @@ const PLACES: &[Place] = &[
     alone("0, 1 and 2 are closed", || close(&[0, 1, 2]), &[]),
     alone("no /proc", without_proc, NO_PROC),
     alone("a /proc of processes only", proc_of_processes, NO_PROC),
-    alone("an empty root", empty_root, NO_FILES),
+    Place { errors_of_a_start: NO_FILES_AT_ALL, ..alone("an empty root", empty_root, NO_FILES) },
     alone("another user", other_user, NO_RIGHT),
     alone("a user namespace", || unshare(CloneFlags::CLONE_NEWUSER), NO_RIGHT),
     together("a user namespace, for all", || unshare(CloneFlags::CLONE_NEWUSER), &[]),
@@ -87,7 +91,11 @@ const PLACES: &[Place] = &[
     alone("ulimit -n, one left", || descriptors(1), NO_DESCRIPTOR),
     alone("ulimit -n, two left", || descriptors(2), NO_DESCRIPTOR),
     alone("ulimit -n, four left", || descriptors(4), NO_DESCRIPTOR),
-    alone("ulimit -n, eight left", || descriptors(8), &[]),
+    Place {
+        errors_of_a_start: NO_DESCRIPTOR,
+        ..alone("ulimit -n, eight left", || descriptors(8), &[])
+    },
+    alone("ulimit -n, 24 left", || descriptors(24), &[]),
     alone("ulimit -f 0", || limit(Resource::RLIMIT_FSIZE, 0), TOO_LARGE),
     alone("ulimit -f 16", || limit(Resource::RLIMIT_FSIZE, 16 << 10), TOO_LARGE),
 ];
@@ -237,10 +245,11 @@ fn play_in(place: &Place, failures: &mut Vec<String>) -> bool {
         (0..SCENES.len()).filter(|&scene| SCENES[scene].can_be_played()).collect();
     let verdicts = on_all_processors(scenes.len(), |number| play(place, scenes[number]));
     for (scene, verdict) in scenes.iter().map(|&scene| &SCENES[scene]).zip(verdicts) {
+        let errors = if scene.at == SPAWN { place.errors_of_a_start } else { place.errors };
         let (count, failure) = match verdict {
             Verdict::Works => (&mut counts.works, None),
             Verdict::Alive => (&mut counts.alive, None),
-            Verdict::Error(text) if place.errors.iter().any(|word| text.contains(word)) => {
+            Verdict::Error(text) if errors.iter().any(|word| text.contains(word)) => {
                 (&mut counts.errors, None)
             }
             Verdict::Error(text) => (

@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 use crate::calls::Kind;
 use crate::places::{self, WITHOUT_RANDOMIZATION};
 use crate::raw::{end_within, raw_fork};
-use crate::scenes::{Outcome, Ready, SCENES, Scene};
-use crate::tracer::{Refusal, Who, follow, mark};
+use crate::scenes::{MARKER, Outcome, Ready, SCENES, SILENT, SPAWN, Scene};
+use crate::tracer::{Made, Refusal, Who, follow, mark};
 
 /// Seconds after which a scene is taken for hanging. None waits for more than a few, but the tracer
 /// stops it at each of its calls, and others may have the processors.
@@ -42,8 +42,29 @@ const SOME_ERRORS: usize = 2;
 /// Calls of one kind that are refused one by one; those that follow are repetitions of a wait.
 const MOST_OF_A_KIND: usize = if cfg!(debug_assertions) { 2 } else { 6 };
 
-fn errors() -> &'static [i32] {
-    if cfg!(debug_assertions) { &ERRORS[..SOME_ERRORS] } else { &ERRORS }
+/// With what a call of a start is refused: one error for which the crate may take another way, and
+/// one for which it does not. A start makes some hundred calls in three processes.
+const OF_A_START: [i32; 2] = [libc::ENOSYS, libc::EMFILE];
+
+/// How much is refused in a scene.
+struct Extent {
+    errors: &'static [i32],
+    /// Those with which all calls of a kind are refused at once.
+    errors_of_all: &'static [i32],
+    /// Whether a call that is made again from the same place, as in a loop, is refused there, too.
+    repetitions: bool,
+}
+
+impl Extent {
+    fn of(scene: &Scene) -> Extent {
+        if scene.at == SPAWN {
+            let errors: &[i32] =
+                if cfg!(debug_assertions) { &OF_A_START[1..] } else { &OF_A_START };
+            return Extent { errors, errors_of_all: &OF_A_START[..1], repetitions: false };
+        }
+        let errors: &[i32] = if cfg!(debug_assertions) { &ERRORS[..SOME_ERRORS] } else { &ERRORS };
+        Extent { errors, errors_of_all: errors, repetitions: true }
+    }
 }
 
 /// One play of a scene.
@@ -69,11 +90,14 @@ pub enum Verdict {
 /// A play, with what the tracer saw.
 struct Played {
     verdict: Verdict,
-    calls: Vec<(Who, Kind, usize)>,
+    calls: Vec<Made>,
     others: Vec<(Kind, String)>,
 }
 
 pub fn main() -> ExitCode {
+    if std::env::var_os(MARKER).is_some() {
+        return crate::scenes::main_ran_in_a_child();
+    }
     let start = Instant::now();
     // A hang that no stage has seen.
     end_within(ALL_HANGING);
@@ -121,11 +145,8 @@ pub fn main() -> ExitCode {
         rehearsals.push(rehearsal);
     }
     table.print(rehearsals.iter().map(|played| played.calls.len()).sum());
-    let kinds: BTreeSet<String> = rehearsals
-        .iter()
-        .flat_map(|played| &played.calls)
-        .map(|(_, kind, _)| kind.name())
-        .collect();
+    let kinds: BTreeSet<String> =
+        rehearsals.iter().flat_map(|played| &played.calls).map(|made| made.kind.name()).collect();
     let others: BTreeSet<String> = rehearsals
         .iter()
         .flat_map(|played| &played.others)
@@ -154,22 +175,31 @@ pub fn main() -> ExitCode {
 }
 
 /// All that is to be refused in a scene which makes these calls.
-fn jobs(scene: usize, calls: &[(Who, Kind, usize)], wants: impl Fn(Kind) -> bool) -> Vec<Job> {
+fn jobs(scene: usize, calls: &[Made], wants: impl Fn(Kind) -> bool) -> Vec<Job> {
+    let Extent { errors, errors_of_all, repetitions } = Extent::of(&SCENES[scene]);
     let kinds: BTreeSet<(Who, Kind)> =
-        calls.iter().map(|&(who, kind, _)| (who, kind)).filter(|&(_, kind)| wants(kind)).collect();
+        calls.iter().map(|made| (made.who, made.kind)).filter(|&(_, kind)| wants(kind)).collect();
     let mut jobs = Vec::new();
     for (who, kind) in kinds {
-        let made = calls.iter().filter(|&&(whose, which, _)| (whose, which) == (who, kind)).count();
-        for &errno in errors() {
+        let numbers: Vec<usize> = calls
+            .iter()
+            .filter(|made| (made.who, made.kind) == (who, kind))
+            .filter(|made| repetitions || !made.is_repeated)
+            .map(|made| made.nth)
+            .take(MOST_OF_A_KIND)
+            .collect();
+        for &errno in errors {
             jobs.extend(
-                (0..made.min(MOST_OF_A_KIND))
-                    .map(|nth| Job { scene, refusal: Refusal::Once { who, kind, nth, errno } }),
+                numbers
+                    .iter()
+                    .map(|&nth| Job { scene, refusal: Refusal::Once { who, kind, nth, errno } }),
             );
-            // A call that is interrupted is made again; whoever interrupts it for ever wants that.
-            if errno != libc::EINTR {
-                jobs.push(Job { scene, refusal: Refusal::Always { who, kind, errno } });
-            }
         }
+        // A call that is interrupted is made again; whoever interrupts it for ever wants that.
+        let errors = errors_of_all.iter().filter(|&&errno| errno != libc::EINTR);
+        jobs.extend(
+            errors.map(|&errno| Job { scene, refusal: Refusal::Always { who, kind, errno } }),
+        );
     }
     jobs
 }
@@ -187,7 +217,8 @@ fn end(failures: &[String]) -> ExitCode {
 
 /// The verdicts on so many plays, in order.
 pub fn on_all_processors(plays: usize, play: impl Fn(usize) -> Verdict) -> Vec<Verdict> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    // Much of the time somebody waits for one who is dead.
+    let workers = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let (results, theirs) = std::io::pipe().expect("a pipe");
     let pids: Vec<_> = (0..workers)
         .map(|worker| {
@@ -258,8 +289,14 @@ fn play(job: Job) -> Played {
             verdict = "n".to_owned();
         }
         let mut lines = vec![verdict];
-        lines.extend(seen.calls.iter().map(|(who, kind, nth)| {
-            format!("{}{} {nth}", if *who == Who::Player { 'p' } else { 'c' }, kind.to_text())
+        lines.extend(seen.calls.iter().map(|made| {
+            let sign = match made.who {
+                Who::Player => 'p',
+                Who::Child => 'c',
+                Who::Program => 'g',
+            };
+            let again = if made.is_repeated { " again" } else { "" };
+            format!("{sign}{} {}{again}", made.kind.to_text(), made.nth)
         }));
         lines.extend(
             seen.others.iter().map(|(kind, reason)| format!("o{} {reason}", kind.to_text())),
@@ -280,12 +317,18 @@ fn play(job: Job) -> Played {
                 Kind::parse(rest).map(|(kind, reason)| (kind, reason.to_owned())).expect("a kind"),
             ),
             (_, Some((who, rest))) => {
-                let (kind, nth) = Kind::parse(rest).expect("a kind");
-                played.calls.push((
-                    if who == "p" { Who::Player } else { Who::Child },
-                    kind,
-                    nth.parse().expect("a number"),
-                ));
+                let (kind, rest) = Kind::parse(rest).expect("a kind");
+                let (nth, is_repeated) = match rest.split_once(' ') {
+                    Some((nth, _again)) => (nth, true),
+                    None => (rest, false),
+                };
+                let who = match who {
+                    "p" => Who::Player,
+                    "c" => Who::Child,
+                    _ => Who::Program,
+                };
+                let nth = nth.parse().expect("a number");
+                played.calls.push(Made { who, kind, nth, is_repeated });
             }
             _ => {}
         }
@@ -343,11 +386,20 @@ fn reason(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// An error must name the call that was refused; and where nothing was, there must be none.
 fn judge(verdict: Verdict, refusal: Refusal) -> Verdict {
-    let kind = match refusal {
-        Refusal::Once { kind, .. } | Refusal::Always { kind, .. } => Some(kind),
-        Refusal::Nothing => None,
+    let (kind, who) = match refusal {
+        Refusal::Once { kind, who, .. } | Refusal::Always { kind, who, .. } => {
+            (Some(kind), Some(who))
+        }
+        Refusal::Nothing => (None, None),
     };
     match (verdict, kind) {
+        // Without a call that it cannot do without, a child may be unable to tell of it.
+        (Verdict::Error(text), Some(_))
+            if who != Some(Who::Player)
+                && (text == SILENT || text.contains("there can be no zygote here")) =>
+        {
+            Verdict::Error(text)
+        }
         (Verdict::Error(text), Some(kind))
             if kind.names().iter().any(|name| text.contains(name)) =>
         {
@@ -436,8 +488,8 @@ impl Table {
         let moments = SCENES.iter().map(|scene| scene.at).collect::<BTreeSet<_>>();
         let moments =
             moments.into_iter().filter(|&at| never(self.moments.get(at))).map(str::to_owned);
-        // Without these a sleep, a wake-up, a verdict, a fork and a reservation were something
-        // else. Others are made by chance only.
+        // Without these a sleep, a wake-up, a verdict, a fork, a reservation and a start were
+        // something else. Others are made by chance only.
         let expected = [
             "futex(wait)",
             "futex(wake)",
@@ -447,6 +499,9 @@ impl Table {
             "clone",
             "prctl",
             "fallocate",
+            "getsockopt",
+            "sendmsg",
+            "recvmsg",
         ];
         let expected =
             expected.into_iter().filter(|&kind| never(self.kinds.get(kind))).map(str::to_owned);

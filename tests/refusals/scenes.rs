@@ -6,6 +6,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -15,12 +16,14 @@ use nix::unistd::Pid;
 use offspring::plain;
 use offspring::spsc::{Consumer, Producer, ring_in};
 use offspring::{
-    ByteQueue, Child, CreateError, EncodeError, Event, Fault, ForkError, Handle, JoinError, Lock,
-    LockTimeoutError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions, RecvTimeoutError, Segment,
-    SendError, SendTimeoutError, ShmVec, TryLockError, TrySendError, WaitTimeoutError,
+    Builder, ByteQueue, Child, CreateError, EncodeError, Event, Failure, Fault, ForkError, Handle,
+    JoinError, Lock, LockTimeoutError, ObjectQueue, OnReceiverDeath, Queue, QueueOptions,
+    RecvTimeoutError, Segment, SendError, SendTimeoutError, Sender, ShmVec, StartMethod, Stream,
+    TryLockError, TryRecvError, TrySendError, WaitTimeoutError, channel,
 };
 
-use crate::common::fork;
+use crate::common::blocks::in_use;
+use crate::common::{children, descriptors, fork, wait_until};
 use crate::raw::{raw_fork, sleep_for_ever};
 use crate::tracer::unseen;
 
@@ -76,6 +79,9 @@ pub struct Scene {
     pub name: &'static str,
     pub prepare: fn() -> Ready,
 }
+
+/// When the scenes are that start children which are no copies of their parents.
+pub const SPAWN: &str = "spawn";
 
 /// Ends the names of scenes in which somebody has attached without `/proc`.
 const WITHOUT_BYTE: &str = "without a locked byte";
@@ -147,6 +153,28 @@ pub const SCENES: &[Scene] = &[
         name: "fork where SIGCHLD is ignored",
         prepare: || attached(fork_without_status),
     },
+    Scene { at: SPAWN, name: "spawn by the zygote, join", prepare: || by_zygote(spawn_and_join) },
+    Scene {
+        at: SPAWN,
+        name: "spawn the first, by a new zygote",
+        prepare: || attached(|| spawn_and_join(StartMethod::Zygote)),
+    },
+    Scene {
+        at: SPAWN,
+        name: "spawn by starting the program",
+        prepare: || attached(|| spawn_and_join(StartMethod::Spawn)),
+    },
+    Scene {
+        at: SPAWN,
+        name: "spawn by the zygote, with settings",
+        prepare: || by_zygote(spawn_with_settings),
+    },
+    Scene {
+        at: SPAWN,
+        name: "spawn by starting the program, with settings",
+        prepare: || attached(|| spawn_with_settings(StartMethod::Spawn)),
+    },
+    Scene { at: SPAWN, name: "preload, spawn", prepare: || attached(preload_and_spawn) },
     Scene {
         at: "verdict",
         name: "lock behind a living owner",
@@ -693,6 +721,175 @@ fn fork_and_drop() -> Outcome {
     match fork(|| 7) {
         Ok(child) => joined_as(child, 7),
         Err(error) => refused(error),
+    }
+}
+
+/// For a process that has a zygote before.
+fn by_zygote(operation: fn(StartMethod) -> Outcome) -> Ready {
+    let first = || match offspring::spawn(|()| 7, ()).map(Child::join) {
+        Ok(Ok(7)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    Ready { before: Box::new(first), operation: Box::new(move || operation(StartMethod::Zygote)) }
+}
+
+/// How a child ended that could not say why.
+pub const SILENT: &str = "exit with code 101 and no word";
+
+/// The environment variable by which a program finds that it is a child.
+pub const MARKER: &str = "OFFSPRING_START";
+
+/// What `main` leaves behind where it must not run.
+fn trace_of_main(parent: &str) -> String {
+    format!("main-ran-in-a-child-of-{parent}")
+}
+
+/// For a `main` that runs in a process which was started as a child.
+pub fn main_ran_in_a_child() -> ExitCode {
+    let marker = std::env::var(MARKER).unwrap_or_default();
+    let parent = marker.rsplit(':').next().unwrap_or_default();
+    std::fs::write(trace_of_main(parent), "").expect("the parent's folder");
+    ExitCode::FAILURE
+}
+
+/// What a process has that a start must not leave behind.
+struct Belongings {
+    descriptors: usize,
+    blocks: usize,
+}
+
+impl Belongings {
+    fn now() -> Option<Belongings> {
+        unseen(|| {
+            let commons = Segment::commons().ok()?;
+            std::fs::read_dir("/proc/self/fd").ok()?;
+            Some(Belongings { descriptors: descriptors().len(), blocks: in_use(&commons) })
+        })
+    }
+}
+
+/// Descriptors that stay once a process has a zygote: socket, pidfd and pipe of that, and the pipe
+/// of all children.
+const OF_ZYGOTE: usize = 5;
+
+/// Plays `start` and checks that nothing is left of it but a zygote.
+fn leaving_nothing(start: impl FnOnce() -> Outcome) -> Outcome {
+    let before = Belongings::now();
+    let outcome = start();
+    let has_begun = matches!(outcome, Works);
+    unseen(|| {
+        let own = std::process::id();
+        if !has_begun {
+            // What was not ended by its parent ends by itself now.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(
+            !std::path::Path::new(&trace_of_main(&own.to_string())).exists(),
+            "MAIN RAN IN A CHILD, {outcome:?}"
+        );
+        // A child for which its parent might not wait stays until the next start after its end.
+        if matches!(&outcome, Refused(text) if text.contains("waitid")) {
+            wait_until("a start waits for the child of the one before", || {
+                let next = offspring::spawn(|()| 7, ()).map(Child::join);
+                assert!(matches!(next, Ok(Ok(7))), "{next:?}");
+                children().len() <= 1
+            });
+        }
+        let any = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if let Ok(status) = waitid(Id::All, any)
+            && let Some(pid) = status.pid()
+        {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            // A zygote that has died after it has made the child is found dead at the next start.
+            let is_zygote = has_begun && name.as_ref().is_ok_and(|name| name == "zygote\n");
+            assert!(is_zygote, "A ZOMBIE IS LEFT: {status:?} {name:?}, {outcome:?}");
+        }
+        let children = std::fs::read_to_string(format!("/proc/self/task/{own}/children"));
+        let children = children.unwrap_or_default();
+        if let Some(child) = children.split_ascii_whitespace().nth(1) {
+            panic!("A PROCESS IS LEFT: {child}, {outcome:?}");
+        }
+    });
+    if let (Some(before), Some(after)) = (before, Belongings::now()) {
+        assert!(
+            after.descriptors <= before.descriptors + OF_ZYGOTE,
+            "DESCRIPTORS ARE LEFT: {} after {}, {outcome:?}",
+            after.descriptors,
+            before.descriptors
+        );
+        assert_eq!(after.blocks, before.blocks, "BLOCKS ARE LEFT, {outcome:?}");
+    }
+    outcome
+}
+
+fn spawned_badly(error: JoinError) -> Outcome {
+    match error {
+        JoinError::Exited(101) => Refused(SILENT.to_owned()),
+        other => ended_badly(other),
+    }
+}
+
+/// One end goes to the child, with a long text and a box. If there is no child, they are gone.
+fn spawn_with(builder: Builder) -> Outcome {
+    type Given = (Sender<u64>, String);
+    fn work((sender, text): Given) -> Result<String, String> {
+        sender.send(7).map_err(chain)?;
+        Ok(text)
+    }
+    leaving_nothing(|| {
+        let (sender, receiver) = attempt!(channel::<u64>(2));
+        let text = "seven ".repeat(20_000);
+        let outcome = match builder.spawn(work, (sender, text.clone())) {
+            Err(error) => {
+                let outcome = refused(error);
+                assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected), "{outcome:?}");
+                return outcome;
+            }
+            Ok(child) => match join(child) {
+                Err(error) => spawned_badly(error),
+                Ok(Err(text)) => Refused(text),
+                Ok(Ok(back)) => {
+                    assert_eq!(back, text, "another text");
+                    assert_eq!(receiver.recv_timeout(LONG), Ok(7));
+                    Works
+                }
+            },
+        };
+        // A child that could not be joined has done its work all the same.
+        let mut rest = receiver.recv_timeout(LONG);
+        if rest == Ok(7) && !matches!(outcome, Works) {
+            rest = receiver.recv_timeout(LONG);
+        }
+        assert_eq!(rest, Err(RecvTimeoutError::Disconnected), "{outcome:?}");
+        outcome
+    })
+}
+
+fn spawn_and_join(method: StartMethod) -> Outcome {
+    spawn_with(Builder::new().method(method))
+}
+
+fn nothing_fails() -> Result<(), Failure> {
+    Ok(())
+}
+
+fn spawn_with_settings(method: StartMethod) -> Outcome {
+    let builder = Builder::new()
+        .method(method)
+        .name("seven")
+        .env("SEVEN", "7")
+        .current_dir(".")
+        .stdin(Stream::Null)
+        .memory_limit(1 << 30)
+        .cpu_limit(Duration::from_secs(600))
+        .before(nothing_fails);
+    spawn_with(builder)
+}
+
+fn preload_and_spawn() -> Outcome {
+    match offspring::preload(nothing_fails) {
+        Ok(()) => spawn_and_join(StartMethod::Zygote),
+        Err(error) => leaving_nothing(|| refused(error)),
     }
 }
 

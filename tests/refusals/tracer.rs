@@ -1,10 +1,12 @@
 //! Lets a process run from one system call to the next, and refuses some of them.
 //!
 //! The traced process is a child of the one that prepares the scene, and so are the children that
-//! it makes. Its calls count from the first [mark](mark) to the second; those of its children from
-//! their birth on.
+//! it makes. Its calls count from the first [mark](mark) to the second; those of children that are
+//! born meanwhile from their birth on. A program that is started anew, by a child that shares its
+//! parent's memory until then, counts from the moment in which this crate asks who has started it:
+//! what the linker and libc do before is not ours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
@@ -18,8 +20,10 @@ use crate::calls::{Call, Kind, out_of_scope};
 pub enum Who {
     /// The one that plays the scene.
     Player,
-    /// A child of it.
+    /// A copy of it, or of a program that was started for it.
     Child,
+    /// The same program, started anew: a zygote, or a child.
+    Program,
 }
 
 /// What is refused.
@@ -74,11 +78,22 @@ pub fn mark() {
 
 const MARK: i64 = -4242;
 
+/// A call in the crate's scope.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    pub who: Who,
+    pub kind: Kind,
+    /// Its number among those of its kind.
+    pub nth: usize,
+    /// Whether its process has made it from the same place before.
+    pub is_repeated: bool,
+}
+
 /// What was seen.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Calls in the crate's scope, by kind, with their number.
-    pub calls: Vec<(Who, Kind, usize)>,
+    /// Calls in the crate's scope.
+    pub calls: Vec<Made>,
     /// Calls that are not the crate's, with the reason.
     pub others: Vec<(Kind, &'static str)>,
     /// How many were refused.
@@ -93,9 +108,13 @@ struct Traced {
     unborn: bool,
     /// Whether its calls count.
     counts: bool,
+    /// Whether they count as soon as it asks who has made its standard input.
+    is_to_count: bool,
     /// What the call that it is in is to return instead of being made.
     pretend: Option<i32>,
     numbers: HashMap<Kind, usize>,
+    /// From where it has made a call: the instruction, and how deep its stack was.
+    places: HashSet<(Kind, u64, u64)>,
 }
 
 /// Follows `player`, which stops itself once it has asked to be traced, to the end of it and of its
@@ -103,13 +122,16 @@ struct Traced {
 pub fn follow(player: Pid, refusal: Refusal) -> Seen {
     let mut seen = Seen::default();
     let mut all: HashMap<Pid, Traced> = HashMap::new();
-    let traced = |who, unborn| Traced {
+    let traced = |who, unborn, now| Traced {
         who,
         unborn,
-        counts: who == Who::Child,
+        counts: who == Who::Child && now,
+        is_to_count: who == Who::Program && now,
         pretend: None,
         numbers: HashMap::new(),
+        places: HashSet::new(),
     };
+    let counts_now = |all: &HashMap<Pid, Traced>| all.get(&player).is_some_and(|it| it.counts);
     assert!(
         matches!(waitpid(player, None), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))),
         "the player stops itself"
@@ -118,24 +140,29 @@ pub fn follow(player: Pid, refusal: Refusal) -> Seen {
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACEEXEC
         | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(player, options).expect("stopped");
-    all.insert(player, traced(Who::Player, false));
+    all.insert(player, traced(Who::Player, false, false));
     go_on(player, None);
     while !all.is_empty() {
-        let status = waitpid(None, Some(WaitPidFlag::__WALL)).expect("somebody is left");
+        // Of the last one it may have been told that it was born after it has died.
+        let Ok(status) = waitpid(None, Some(WaitPidFlag::__WALL)) else { break };
         match status {
             WaitStatus::PtraceSyscall(pid) => {
-                let process = all.entry(pid).or_insert_with(|| traced(Who::Child, false));
-                at_call(pid, process, refusal, &mut seen);
+                if let Some(process) = all.get_mut(&pid) {
+                    at_call(pid, process, refusal, &mut seen);
+                }
                 go_on(pid, None);
             }
+            WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC) => go_on(pid, None),
             // Its child is waited for, too, though nothing may have been heard of it when its
             // parent has ended.
             WaitStatus::PtraceEvent(pid, ..) => {
                 if let Ok(child) = ptrace::getevent(pid) {
+                    let now = counts_now(&all);
                     all.entry(Pid::from_raw(child as i32))
-                        .or_insert_with(|| traced(Who::Child, true));
+                        .or_insert_with(|| traced(Who::Child, true, now));
                 }
                 go_on(pid, None);
             }
@@ -143,7 +170,8 @@ pub fn follow(player: Pid, refusal: Refusal) -> Seen {
             WaitStatus::Stopped(pid, Signal::SIGSTOP)
                 if all.get(&pid).is_none_or(|process| process.unborn) =>
             {
-                all.insert(pid, traced(Who::Child, false));
+                let now = counts_now(&all);
+                all.insert(pid, traced(born_as(pid), false, now));
                 go_on(pid, None);
             }
             WaitStatus::Stopped(pid, signal) => go_on(pid, Some(signal)),
@@ -157,6 +185,21 @@ pub fn follow(player: Pid, refusal: Refusal) -> Seen {
         }
     }
     seen
+}
+
+/// What a new process is. It has the registers of the call that has made it.
+fn born_as(pid: Pid) -> Who {
+    let Ok(registers) = ptrace::getregs(pid) else { return Who::Child };
+    let flags = match registers.orig_rax as i64 {
+        libc::SYS_clone => registers.rdi,
+        // They are the first word of what it is given.
+        libc::SYS_clone3 => {
+            ptrace::read(pid, registers.rdi as ptrace::AddressType).unwrap_or(0) as u64
+        }
+        libc::SYS_vfork => libc::CLONE_VFORK as u64,
+        _ => 0,
+    };
+    if flags & libc::CLONE_VFORK as u64 == 0 { Who::Child } else { Who::Program }
 }
 
 /// It may have been killed since it stopped.
@@ -184,6 +227,10 @@ fn at_call(pid: Pid, process: &mut Traced, refusal: Refusal, seen: &mut Seen) {
         process.counts = !process.counts;
         return;
     }
+    if process.is_to_count && call.asks_for_maker() {
+        process.is_to_count = false;
+        process.counts = true;
+    }
     if !process.counts {
         return;
     }
@@ -197,7 +244,8 @@ fn at_call(pid: Pid, process: &mut Traced, refusal: Refusal, seen: &mut Seen) {
     let number = process.numbers.entry(kind).or_default();
     let nth = *number;
     *number += 1;
-    seen.calls.push((process.who, kind, nth));
+    let is_repeated = !process.places.insert((kind, registers.rip, registers.rsp));
+    seen.calls.push(Made { who: process.who, kind, nth, is_repeated });
     if let Some(errno) = refusal.errno(process.who, kind, nth) {
         seen.refused += 1;
         process.pretend = Some(errno);
