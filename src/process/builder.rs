@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::process::child::Child;
 use crate::process::failure::Failure;
+use crate::process::fork::{self, ForkError};
 use crate::process::returned::{Argument, Return};
 use crate::process::start::{self, SpawnError};
 use crate::segment::Segment;
@@ -317,6 +318,43 @@ impl Builder {
     pub fn detached(mut self, is_detached: bool) -> Builder {
         self.is_detached = is_detached;
         self
+    }
+
+    /// Runs `closure` in a copy of this process, with these settings; see [`fork`](crate::fork).
+    ///
+    /// The [method](Builder::method) is not asked for. Folder, streams, environment, name and
+    /// limits are set in the copy, in this order, before the function to run
+    /// [before](Builder::before) and the closure. If one of them is refused, [`join`](Child::join)
+    /// says which.
+    ///
+    /// # Errors
+    /// See [`ForkError`].
+    ///
+    /// # Panics
+    /// As [`fork`](crate::fork); and after [`segments`](Builder::segments) or
+    /// [`read_only`](Builder::read_only), as a copy has all segments that this process has.
+    ///
+    /// # Safety
+    /// As [`fork`](crate::fork). The function to run before is part of what it says of the closure.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::Builder;
+    ///
+    /// let words = vec!["one".to_owned(), "two".to_owned()];
+    /// // SAFETY: the closure uses nothing but strings.
+    /// let child = unsafe { Builder::new().name("joiner").fork(move || words.join(" ")) }?;
+    /// assert_eq!(child.join()?, "one two");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[expect(unsafe_code, reason = "as `fork`")]
+    pub unsafe fn fork<F, T>(self, closure: F) -> Result<Child<T>, ForkError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Return,
+    {
+        // SAFETY: as the caller promises.
+        unsafe { fork::fork_with(self, closure) }
     }
 
     /// Starts the child, which runs `function` with `arguments`; see [`spawn`](crate::spawn()).

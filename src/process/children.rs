@@ -304,9 +304,9 @@ impl Children {
 
 /// Stores the descriptors that the child will need. Returns true if it will inherit others, which
 /// [`after_fork_in_child`] closes.
-pub(super) fn before_fork(own: [FdName; 2]) -> bool {
+pub(super) fn before_fork(own: Option<[FdName; 2]>) -> bool {
     let mut children = Children::lock();
-    children.expected = Some(own);
+    children.expected = own;
     !children.list.is_empty() || children.own.is_some()
 }
 

@@ -26,19 +26,17 @@
 
 use core::ffi::{c_char, c_int};
 use std::any::type_name;
-use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::object::lineage::Lineage;
 use crate::process::children;
 use crate::process::exit;
 use crate::process::failure::Failure;
-use crate::process::family;
 use crate::process::outcome::{Kept, Outcome, OutcomeFile, Record};
-use crate::process::request::{self, Answer, Request, Setting};
+use crate::process::request::{self, Answer, Request};
 use crate::process::returned::{Return, Source};
+use crate::process::setting::{self, Unapplied};
 use crate::process::zygote;
 use crate::segment::Segment;
 use crate::segment::pod::Fnv;
@@ -46,7 +44,7 @@ use crate::sys::descriptor::{FdName, OwnFile};
 use crate::sys::error::OsError;
 use crate::sys::process::{self as sys, BlockedBefore, OnlyThread};
 use crate::sys::program::{self, Build, Initializer};
-use crate::sys::{environment, limits, socket};
+use crate::sys::{environment, socket};
 
 /// Runs before `main`: its section is a list of functions of this type. It is also the fixed point
 /// from which the addresses of functions are told.
@@ -206,10 +204,9 @@ fn run_child(cord: OwnedFd, blocked: BlockedBefore) -> i32 {
             exit::set_panic_hook(&outcome, process);
             let begun = Begun { process, types: request.types, outcome, arguments, lineage };
             if let Some(before) = request.setting.before
-                && let Err(why) = prepare(before)
+                && let Err(how) = prepare(before)
             {
-                let why = format!("the function to run before {why}");
-                return refuse(&begun.outcome, &why);
+                return refuse(&begun.outcome, &setting::before_failed(&how));
             }
             enter(function, &begun)
         }
@@ -245,6 +242,15 @@ impl Stop {
     }
 }
 
+impl From<Unapplied> for Stop {
+    fn from(why: Unapplied) -> Stop {
+        match why {
+            Unapplied::Os(refused) => Stop::Os(refused),
+            Unapplied::Threads => Stop::Other(setting::HAS_THREADS.to_owned()),
+        }
+    }
+}
+
 impl From<OsError> for Stop {
     fn from(refused: OsError) -> Stop {
         Stop::Os(refused)
@@ -275,7 +281,11 @@ fn begin(
         let stream = if is_open { Some(next()?) } else { None };
         environment::set_stream(number, stream)?;
     }
-    apply(setting)?;
+    // The name of the file is another one.
+    if setting.name.is_none() {
+        sys::set_name(program::name())?;
+    }
+    setting.apply()?;
     let mut told = Vec::new();
     for (deed, peers) in &request.segments {
         let segment = Segment::by_deed(next()?, deed)
@@ -299,23 +309,6 @@ fn begin(
     }
     blocked.let_others_in();
     Ok((arguments, lineage))
-}
-
-fn apply(setting: &Setting) -> Result<(), Stop> {
-    if let Some(variables) = &setting.environment {
-        let alone = OnlyThread::ask().map_err(|_| {
-            Stop::Other("its environment cannot be set, as another thread runs before main".into())
-        })?;
-        let owned = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
-        let variables = variables.iter().map(|(name, value)| (owned(name), owned(value))).collect();
-        environment::set_all(&alone, variables);
-    }
-    sys::set_name(&setting.name)?;
-    if setting.has_name {
-        family::set_name(&setting.name);
-    }
-    limits::apply(setting.memory, setting.cpu)?;
-    Ok(())
 }
 
 /// The addresses of the two functions, in this process.
@@ -345,12 +338,5 @@ fn prepare(offset: u64) -> Result<(), String> {
     }
     // SAFETY: as in `addresses`, for a function of this type.
     let function = unsafe { core::mem::transmute::<usize, fn() -> Result<(), Failure>>(address) };
-    match panic::catch_unwind(function) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(failure)) => Err(format!("failed: {failure}")),
-        Err(payload) => {
-            core::mem::forget(payload);
-            Err("panicked".to_owned())
-        }
-    }
+    setting::run(function)
 }

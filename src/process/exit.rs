@@ -48,7 +48,8 @@ pub(super) struct Start {
     pub(super) parent: u32,
     pub(super) lineage: Lineage,
     pub(super) outcome: OutcomeFile,
-    pub(super) lifeline: Lifeline,
+    /// `None` if the child goes on when the parent has ended.
+    pub(super) lifeline: Option<Lifeline>,
     /// `None` if the parent has no ends of channels.
     pub(super) roll: Option<Roll>,
     /// Whether the child inherited descriptors that belong to the parent's other children or to the
@@ -56,16 +57,16 @@ pub(super) struct Start {
     pub(super) has_inherited_children: bool,
 }
 
-/// Runs the closure, sends its outcome and ends the process.
-pub(super) fn run_child<F, T>(closure: F, start: &Start, wrapped: &Wrapped) -> !
+/// Runs `work` as [`run`] does, and ends the process.
+pub(super) fn run_child<W, T>(work: W, start: &Start, wrapped: &Wrapped) -> !
 where
-    F: FnOnce() -> T + Send + 'static,
+    W: FnOnce() -> Result<T, String>,
     T: Return,
 {
     let code = panic::catch_unwind(AssertUnwindSafe(|| {
         let process = sys::pid();
         match begin(start, wrapped, process) {
-            Ok(()) => run(|| Ok(closure()), &start.outcome, &start.lineage, process),
+            Ok(()) => run(work, &start.outcome, &start.lineage, process),
             Err(refused) => {
                 start.outcome.write(&Record::not_started(refused));
                 PANICKED
@@ -123,7 +124,9 @@ fn begin(start: &Start, wrapped: &Wrapped, process: u32) -> Result<(), OsError> 
     if start.has_inherited_children {
         children::after_fork_in_child();
     }
-    sys::die_with_parent(start.parent, process, &start.lifeline)?;
+    if let Some(lifeline) = &start.lifeline {
+        sys::die_with_parent(start.parent, process, lifeline)?;
+    }
     if let Some(roll) = &start.roll {
         // Only where the kernel refused to say whether the parent is done, it may not be.
         while !roll.take_over(&start.lineage) {

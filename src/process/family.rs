@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::process::children::living;
@@ -125,8 +125,8 @@ pub fn parent() -> io::Result<Option<Process>> {
 }
 
 /// The name that this process was given when it was started
-/// ([`Builder::name`](crate::Builder::name)), in full; `None` if it was given none, or is no child
-/// of [`spawn`](crate::spawn()).
+/// ([`Builder::name`](crate::Builder::name)), in full; `None` if it was given none. A child of
+/// [`fork`](crate::fork) has its parent's.
 ///
 /// # Examples
 /// ```
@@ -139,16 +139,19 @@ pub fn parent() -> io::Result<Option<Process>> {
 /// ```
 #[doc(alias = "current_process")]
 pub fn current_name() -> Option<&'static str> {
-    NAME.get().map(String::as_str)
+    *name()
 }
 
 /// The name of this process, if it was given one.
-static NAME: OnceLock<String> = OnceLock::new();
+static NAME: Mutex<Option<&str>> = Mutex::new(None);
 
-/// Keeps the name that this new process was given.
-pub(super) fn set_name(name: &str) {
-    // It is set once, before any code of the program.
-    let _ = NAME.set(name.to_owned());
+fn name() -> MutexGuard<'static, Option<&'static str>> {
+    NAME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the name that this new process was given. Once in each process, as it stays for ever.
+pub(super) fn set_name(new: Option<&str>) {
+    *name() = new.map(|new| &*new.to_owned().leak());
 }
 
 /// The children of this process that have not been joined yet and have not ended, oldest first.

@@ -68,11 +68,13 @@ use serde::{Deserialize, Serialize};
 use crate::object::ends::Roll;
 use crate::object::lineage::{Lineage, LineageError};
 use crate::peer::Fault;
+use crate::process::builder::Builder;
 use crate::process::child::Child;
 use crate::process::children::{self, ChildProcess};
 use crate::process::exit::{self, Start};
 use crate::process::outcome::OutcomeFile;
 use crate::process::returned::Return;
+use crate::process::setting::{Asked, Unfit};
 use crate::segment::{Segment, SegmentError};
 use crate::sys::error::{self, OsError, Word};
 use crate::sys::process::{self as sys, Lifeline, NotAlone, OnlyThread, Side, Wrapped};
@@ -237,13 +239,51 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Return,
 {
+    // SAFETY: as the caller promises.
+    unsafe { start(closure, None, Bond { is_detached: false, is_joined_at_exit: false }) }
+}
+
+/// As [`fork`], with the settings of `builder`.
+///
+/// # Safety
+/// As [`fork`].
+#[expect(unsafe_code, reason = "as `fork`")]
+pub(super) unsafe fn fork_with<F, T>(builder: Builder, closure: F) -> Result<Child<T>, ForkError>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Return,
+{
+    assert!(
+        builder.segments.is_none() && builder.read_only.is_empty(),
+        "a copy of this process has all its segments: `segments` and `read_only` are for `spawn`"
+    );
+    let bond = Bond { is_detached: builder.is_detached, is_joined_at_exit: !builder.is_daemon };
+    let asked = Asked::of(builder)?;
+    // SAFETY: as the caller promises.
+    unsafe { start(closure, Some(asked), bond) }
+}
+
+/// What becomes of the child when this process ends.
+struct Bond {
+    is_detached: bool,
+    is_joined_at_exit: bool,
+}
+
+/// # Safety
+/// As [`fork`].
+#[expect(unsafe_code, reason = "as `fork`")]
+unsafe fn start<F, T>(closure: F, asked: Option<Asked>, bond: Bond) -> Result<Child<T>, ForkError>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Return,
+{
     children::reap_dropped();
     let alone = OnlyThread::ask()?;
     let parent = sys::own_pid()?;
 
-    let lifeline = Lifeline::new()?;
+    let lifeline = if bond.is_detached { None } else { Some(Lifeline::new()?) };
     let outcome = OutcomeFile::create()?;
-    let own = [outcome.name(), lifeline.name()];
+    let own = lifeline.as_ref().map(|lifeline| [outcome.name(), lifeline.name()]);
     let lineage = Lineage::expect_child()?;
     let wrapped = match wrap() {
         Ok(wrapped) => wrapped,
@@ -263,7 +303,13 @@ where
     let has_inherited_children = children::before_fork(own);
     let start = Start { parent, lineage, outcome, lifeline, roll, has_inherited_children };
     let forked = match sys::fork(&alone) {
-        Ok(Side::Child) => exit::run_child(closure, &start, &wrapped),
+        Ok(Side::Child) => {
+            let work = || {
+                asked.map_or(Ok(()), Asked::fulfil)?;
+                Ok(closure())
+            };
+            exit::run_child(work, &start, &wrapped)
+        }
         Ok(Side::Parent(pid)) => Ok(pid),
         Err(refused) => Err(refused),
     };
@@ -286,7 +332,8 @@ where
         }
         None => (Some(wrapped), Some(closure), Ok(())),
     };
-    let child = Child::new(ChildProcess::new(pid, Some(lifeline), outcome, lineage, false)?);
+    let joined = bond.is_joined_at_exit;
+    let child = Child::new(ChildProcess::new(pid, lifeline, outcome, lineage, joined)?);
     drop(wrapped);
     drop(closure);
     match dropped {
@@ -308,7 +355,7 @@ fn wrap() -> Result<Wrapped, ForkError> {
     Ok(Wrapped::new()?)
 }
 
-/// Error of [`fork`].
+/// Error of [`fork`] and [`Builder::fork`].
 #[derive(thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ForkError {
@@ -339,6 +386,18 @@ pub enum ForkError {
          or from within the new namespace"
     )]
     PidNamespace,
+    /// The child's name contains a NUL.
+    #[error("a process cannot have the name {name:?}")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The name of a variable is empty or contains `=`, or name or value contain a NUL.
+    #[error("the variable {name:?} cannot be set")]
+    Variable {
+        /// The name of the variable.
+        name: String,
+    },
     /// The commons could not be created.
     #[error("the commons could not be made")]
     Commons(#[source] SegmentError),
@@ -361,6 +420,15 @@ pub enum ForkError {
 impl fmt::Debug for ForkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         error::one_line(self, f)
+    }
+}
+
+impl From<Unfit> for ForkError {
+    fn from(unfit: Unfit) -> ForkError {
+        match unfit {
+            Unfit::Name(name) => ForkError::Name { name },
+            Unfit::Variable(name) => ForkError::Variable { name },
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - `start.rs`: how a new process of the program is started as a child; `builder.rs`: with which
 //!   settings.
+//! - `setting.rs`: what a child changes of itself first.
 //! - `request.rs`: what the two say to each other.
 //! - `zygote.rs`: the process that is copied to make children.
 //! - `entry.rs`: the new process, from before `main` on.
@@ -42,6 +43,7 @@ mod plain;
 mod request;
 mod returned;
 mod scope;
+mod setting;
 mod start;
 mod zygote;
 

@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::process::setting::Setting;
 use crate::segment::Deed;
 use crate::sys::error::OsError;
 use crate::sys::program::Build;
@@ -54,25 +55,6 @@ pub(super) struct Request {
     pub(super) has_folder: bool,
     /// Which of the standard streams are open.
     pub(super) streams: [bool; 3],
-}
-
-/// What a child changes of itself before it runs the function.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Setting {
-    /// What `ps` shows.
-    pub(super) name: String,
-    /// Whether the program has chosen it.
-    pub(super) has_name: bool,
-    /// All variables; `None` for those that it has.
-    pub(super) environment: Option<Vec<(Vec<u8>, Vec<u8>)>>,
-    /// Bytes of memory of its own.
-    pub(super) memory: Option<u64>,
-    /// Seconds of processor time.
-    pub(super) cpu: Option<u64>,
-    /// A function to run first.
-    pub(super) before: Option<u64>,
-    /// Whether it goes on when its parent has ended.
-    pub(super) is_detached: bool,
 }
 
 /// Sends a request over the parent's end of a cord.

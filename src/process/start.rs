@@ -28,17 +28,14 @@
 //! | the child, before it has its arguments | arguments carried to its entry | stranded, and freed by the process that clears up after it |
 //! | the zygote, or the child before its hello | see `zygote.rs` | another is asked for |
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -52,8 +49,9 @@ use crate::process::children::{self, ChildProcess};
 use crate::process::entry::{self, Enter};
 use crate::process::failure::Failure;
 use crate::process::outcome::OutcomeFile;
-use crate::process::request::{self, Request, Setting};
+use crate::process::request::{self, Request};
 use crate::process::returned::{Argument, Return, Way, depart};
+use crate::process::setting::{self, Setting, Unfit};
 use crate::process::zygote::{self, Common, NoChild};
 use crate::segment::region::Mapping;
 use crate::segment::{Segment, SegmentError, registry};
@@ -384,8 +382,8 @@ impl Plan<'_> {
             });
         }
         let mut setting = self.request.setting.clone();
-        if builder.is_cleared || !builder.variables.is_empty() || !common.environment {
-            setting.environment = Some(environment_of(builder));
+        if setting::changes_environment(builder) || !common.environment {
+            setting.environment = Some(setting::environment_of(builder));
         }
         let request = Request {
             segments: self.request.segments.clone(),
@@ -400,16 +398,6 @@ impl Plan<'_> {
 
 fn open_folder(folder: &Path, call: &'static str) -> Result<OwnedFd, OsError> {
     descriptor::open(folder, OFlags::PATH | OFlags::DIRECTORY).map_err(OsError::in_call(call))
-}
-
-/// The variables of the child's environment.
-fn environment_of(builder: &Builder) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let bytes = |(name, value): (OsString, OsString)| (name.into_vec(), value.into_vec());
-    let inherited = std::env::vars_os()
-        .filter(|(name, _)| !builder.is_cleared && !builder.variables.contains_key(name));
-    let set =
-        builder.variables.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-    inherited.chain(set).map(bytes).collect()
 }
 
 /// Distance of a function from the fixed point.
@@ -428,34 +416,8 @@ fn offset_of(address: usize) -> Result<u64, SpawnError> {
 }
 
 fn setting_of(builder: &Builder) -> Result<Setting, SpawnError> {
-    let has_nul = |text: &[u8]| text.contains(&0);
-    if let Some(name) = &builder.name
-        && has_nul(name.as_bytes())
-    {
-        return Err(SpawnError::Name { name: name.clone() });
-    }
-    for (name, value) in &builder.variables {
-        let (name, value) = (name.as_encoded_bytes(), value.as_deref().unwrap_or_default());
-        if name.is_empty()
-            || name.contains(&b'=')
-            || has_nul(name)
-            || has_nul(value.as_encoded_bytes())
-        {
-            let name = String::from_utf8_lossy(name).into_owned();
-            return Err(SpawnError::Variable { name });
-        }
-    }
-    let seconds =
-        |time: Duration| time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
-    Ok(Setting {
-        name: builder.name.clone().unwrap_or_else(|| program::name().to_owned()),
-        has_name: builder.name.is_some(),
-        environment: None,
-        memory: builder.memory,
-        cpu: builder.cpu.map(seconds),
-        before: builder.before.map(|function| offset_of(function as usize)).transpose()?,
-        is_detached: builder.is_detached,
-    })
+    let before = builder.before.map(|function| offset_of(function as usize)).transpose()?;
+    Ok(Setting { before, ..Setting::of(builder)? })
 }
 
 /// Descriptors of a request beside those of segments.
@@ -567,6 +529,15 @@ pub enum SpawnError {
 impl fmt::Debug for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         error::one_line(self, f)
+    }
+}
+
+impl From<Unfit> for SpawnError {
+    fn from(unfit: Unfit) -> SpawnError {
+        match unfit {
+            Unfit::Name(name) => SpawnError::Name { name },
+            Unfit::Variable(name) => SpawnError::Variable { name },
+        }
     }
 }
 

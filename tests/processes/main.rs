@@ -32,6 +32,7 @@ mod fork;
 #[cfg(not(target_env = "musl"))]
 mod fork_deaths;
 mod fork_handles;
+mod fork_settings;
 mod homes;
 mod limits;
 mod lock_owner_death;
