@@ -525,8 +525,11 @@ pub(super) fn serve(
         if asked == [TO_RUN] {
             let mut function = [0; 8];
             if socket::receive(&cord, &mut function, &mut Vec::new()) == Ok(true) {
-                // It begins.
-                let _ = socket::send(&cord, &[1], &[]);
+                // It begins. If that cannot be said, it does not: the cord ends, and another zygote
+                // is asked.
+                if socket::send(&cord, &[1], &[]).is_err() {
+                    continue;
+                }
                 let why = run(u64::from_ne_bytes(function)).err().unwrap_or_default();
                 let mut answer = (why.len() as u64).to_ne_bytes().to_vec();
                 answer.extend(why.into_bytes());
