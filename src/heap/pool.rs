@@ -795,41 +795,44 @@ impl<'a> Pool<'a> {
 
     /// Takes a free block of the smallest class that has one of `len` bytes.
     fn claim_of(&self, len: u64, me: PeerId) -> Result<Owned, AllocError> {
-        let mut refused = AllocError::OutOfMemory { requested: len, available: self.available() };
-        for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
-            if geometry.block_size >= len {
+        // Hints say which classes have free blocks. They may be wrong, but to search a class that
+        // seems full takes time with the number of its blocks, so that comes last.
+        for trusts_hints in [true, false] {
+            for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
                 // A full class is no reason to refuse what the budget allows: larger blocks have
                 // pages only for what is used.
-                match self.claim(class, me) {
-                    Err(error @ AllocError::OutOfMemory { .. }) => refused = error,
-                    other => return other,
+                if geometry.block_size >= len
+                    && let Some(owned) = self.claim(class, me, trusts_hints)?
+                {
+                    return Ok(owned);
                 }
             }
         }
-        Err(refused)
+        Err(AllocError::OutOfMemory { requested: len, available: self.available() })
     }
 
-    /// Takes a free block of the class.
-    fn claim(&self, class: usize, me: PeerId) -> Result<Owned, AllocError> {
+    /// Takes a free block of the class. `None` if there is none; or, if the hints are trusted, none
+    /// that they speak of.
+    fn claim(
+        &self,
+        class: usize,
+        me: PeerId,
+        trusts_hints: bool,
+    ) -> Result<Option<Owned>, AllocError> {
         let words = self.class_words(class).ok_or(AllocError::Corrupt)?;
         let blocks = self.mapping.layout().classes()[class].blocks;
         loop {
             let frontier = words.frontier(blocks).ok_or(AllocError::Corrupt)?;
-            // If the hint says that nothing is free, only a full class is searched all the same:
-            // the hint may be wrong.
-            if words.free.load(Ordering::Relaxed) != 0 || frontier == blocks {
+            let is_full = frontier == blocks;
+            if words.free.load(Ordering::Relaxed) != 0 || is_full && !trusts_hints {
                 if let Some(owned) = self.claim_before(class, frontier, me) {
-                    return Ok(owned);
+                    return Ok(Some(owned));
                 }
                 // The hint was wrong; a killed process or a race left it so.
                 words.free.store(0, Ordering::Relaxed);
             }
-            if frontier == blocks {
-                let block_size = self.mapping.layout().classes()[class].block_size;
-                return Err(AllocError::OutOfMemory {
-                    requested: block_size,
-                    available: self.available(),
-                });
+            if is_full {
+                return Ok(None);
             }
             self.advance_frontier(class, words, frontier, blocks)?;
         }

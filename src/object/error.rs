@@ -22,10 +22,9 @@ pub enum CreateError {
         /// The most that can be asked for.
         most: usize,
     },
-    /// The object does not fit into what is left of the segment.
-    #[error(
-        "the object takes {requested} bytes, the segment has {available} left: make it smaller or the segment larger"
-    )]
+    /// The object does not fit into what is left of the segment; or, if it is smaller than that,
+    /// all [places](crate::Segment::len) are taken, by small objects.
+    #[error("{}", no_room(*requested, *available))]
     OutOfMemory {
         /// Bytes that the object takes.
         requested: u64,
@@ -64,6 +63,20 @@ pub enum CreateError {
 impl fmt::Debug for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         error::one_line(self, f)
+    }
+}
+
+fn no_room(requested: u64, available: u64) -> String {
+    if requested <= available {
+        format!(
+            "the segment has no place for one more object, as its objects are small, although \
+             {available} bytes are left: make the segment larger"
+        )
+    } else {
+        format!(
+            "the object takes {requested} bytes, the segment has {available} left: make it smaller \
+             or the segment larger"
+        )
     }
 }
 

@@ -317,6 +317,32 @@ fn a_refusal_says_how_much_is_left() {
     assert_eq!(left(), 1 << 16);
 }
 
+/// There are fewer places than bytes. The refusal once told the size of the largest block.
+#[test]
+fn a_segment_is_full_of_small_objects_before_its_bytes_are_used() {
+    let segment = Segment::create(1 << 16).expect("a segment");
+    let mut full = Vec::new();
+    for _ in 0..2 {
+        let mut held = Vec::new();
+        let refused = loop {
+            match crate::ShmBox::new_in(&segment, 7_u8) {
+                Ok(made) => held.push(made),
+                Err(refused) => break refused,
+            }
+        };
+        let available = (1 << 16) - held.len() as u64;
+        let text = refused.to_string();
+        assert!(text.contains("no place for one more") && text.contains(&available.to_string()));
+        assert!(matches!(
+            refused,
+            CreateError::OutOfMemory { requested: 1, available: told } if told == available
+        ));
+        assert!(held.len() >= (1 << 16) / 80, "{}", held.len());
+        full.push(held.len());
+    }
+    assert_eq!(full[0], full[1], "each place is found again");
+}
+
 /// Who finds no room counts anew what is charged. Charges that were not in the blocks yet were once
 /// forgotten by that, so that living processes got more than there is.
 #[test]

@@ -290,6 +290,10 @@ fn begin(
     for (deed, peers) in &request.segments {
         let segment = Segment::by_deed(next()?, deed)
             .map_err(|error| Stop::Other(format!("a segment cannot be opened: {error:?}")))?;
+        if deed.is_read_only && !segment.mapping().is_read_only() {
+            let why = "a function that was preloaded has a segment open that it may only read";
+            return Err(Stop::Other(why.to_owned()));
+        }
         told.push((segment, *peers));
     }
     if let Some((commons, _)) = told.first() {

@@ -151,6 +151,9 @@ impl Segment {
 
     /// The descriptor of an anonymous segment.
     fn anonymous(&self) -> Result<BorrowedFd<'_>, SegmentError> {
+        if self.mapping.is_read_only() {
+            return Err(SegmentError::ReadOnly);
+        }
         let fd = self.mapping.fd()?;
         if memory::seals(fd)?.contains(memory::SEALS) { Ok(fd) } else { Err(SegmentError::InFile) }
     }

@@ -1,14 +1,15 @@
 //! Segments that a child can only read.
+#![expect(unsafe_code, reason = "forks, and sets a variable")]
 
 use std::time::Duration;
 
 use offspring::{
-    Builder, CreateError, Fault, Handle, JoinError, Lock, Queue, Segment, ShmArc, ShmBox,
-    SpawnError, channel, spawn,
+    Builder, CreateError, Failure, Fault, Handle, JoinError, Lock, Queue, Segment, SegmentError,
+    ShmArc, ShmBox, SpawnError, StartMethod, channel, preload, spawn,
 };
 
 use crate::common::{sleep_for_ever, wait_until};
-use crate::scene::METHODS;
+use crate::scene::{METHODS, scene};
 
 fn segment() -> Segment {
     Segment::create(1 << 20).expect("a segment")
@@ -79,12 +80,13 @@ fn try_all((table, other): (ShmArc<[u64]>, Handle)) -> Vec<String> {
     let child = spawn(|_: ShmArc<[u64]>| (), table.clone());
     check("to a child", matches!(child, Err(SpawnError::Arguments(_))));
     let child = Builder::new().segments([&segment]).spawn(|()| (), ());
+    let socket = std::os::unix::net::UnixStream::pair().expect("a pair").0;
+    check("to another", matches!(segment.send(&socket), Err(SegmentError::ReadOnly)));
     check("the segment", matches!(child, Err(SpawnError::Segment(Fault::ReadOnly))));
     let child = spawn(|()| 7, ()).expect("a child").join();
     check("a child without it", child.is_ok_and(|value| value == 7));
     // A copy of this process must not read what nobody holds for it.
     // SAFETY: this process has one thread, and the closure uses only what it captures.
-    #[expect(unsafe_code, reason = "forks")]
     let child = unsafe { offspring::fork(move || table[1]) }.expect("a child").join();
     let is_told = |panic: &offspring::PanicInfo| panic.message.contains("only read");
     check("a fork", matches!(&child, Err(JoinError::Panicked(panic)) if is_told(panic)));
@@ -182,6 +184,36 @@ fn what_a_child_would_have_to_write_does_not_arrive() {
     queue.send(7).expect("it is as it was");
     drop(queue);
     assert_eq!(left(&inputs), 0);
+}
+
+/// Where the file of the segment lies, for the zygote.
+const PATH: &str = "READ_ONLY_SEGMENT";
+
+fn open_and_keep() -> Result<(), Failure> {
+    std::mem::forget(Segment::open_file(std::env::var(PATH)?)?);
+    Ok(())
+}
+
+scene! {
+/// Its children would have it open for writing.
+fn a_segment_that_a_preloaded_function_has_opened_is_not_given_to_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("segment");
+    let inputs = Segment::create_file(&path, 1 << 20).expect("a segment");
+    // SAFETY: this process has one thread.
+    unsafe { std::env::set_var(PATH, &path) };
+    preload(open_and_keep).expect("it returns");
+    let table = squares(&inputs);
+    let child = Builder::new().read_only([&inputs]).spawn(|_: ShmArc<[u64]>| (), table.clone());
+    let joined = child.expect("spawn").join();
+    let Err(JoinError::NotStarted(why)) = joined else { panic!("{joined:?}") };
+    assert!(why.contains("preloaded"), "{why}");
+    let look = |table: ShmArc<[u64]>| table[3];
+    let builder = Builder::new().method(StartMethod::Spawn).read_only([&inputs]);
+    let child = builder.spawn(look, table.clone()).expect("spawn");
+    assert_eq!(child.join().expect("a value"), 9);
+    assert_eq!(spawn(look, table).expect("spawn").join().expect("a value"), 9);
+}
 }
 
 #[test]
