@@ -214,7 +214,7 @@ fn objects_of_several_segments_come_back_and_those_of_others_cannot() {
         (numbers(&its, 1), numbers(&own, 2))
     });
     match child.expect("fork").join() {
-        Err(JoinError::Unsendable(why)) => assert!(why.contains("lies in another"), "{why}"),
+        Err(JoinError::Unsendable(why)) => assert!(why.contains("only one of the two"), "{why}"),
         other => panic!("{:?}", other.map(drop)),
     }
     assert_eq!(in_use(&first), 0);
