@@ -51,9 +51,10 @@ pub struct PeerStats {
 pub struct SegmentStats {
     /// Bytes of objects and messages that the segment may hold, as [`Segment::len`].
     pub budget: u64,
-    /// Bytes that count against the budget, as the segment itself keeps count. This may be more
-    /// than is in use if processes were killed, until memory runs short and the bytes are counted
-    /// again.
+    /// Bytes that count against the budget, as the segment itself keeps count. While
+    /// nobody makes or frees objects, it is not less than is in use. It may be more if processes
+    /// were killed, or if the bytes were counted while others made objects; then they are counted
+    /// again when memory runs short.
     pub charged: u64,
     /// Free blocks that processes keep at hand for their next objects, at most 27 for each of 15
     /// threads of a process. Their bytes are not among the `charged` ones: all of them go back when

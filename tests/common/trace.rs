@@ -30,6 +30,22 @@ pub fn mark_telling(value: u64) {
     unsafe { core::arch::asm!("int3", in("rdi") value) };
 }
 
+/// Begins to trace a process that has asked for it and stops itself, and all that it makes. They
+/// end with the tracer.
+pub fn trace_family(first: Pid) {
+    assert!(
+        matches!(waitpid(first, None), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))),
+        "it stops itself"
+    );
+    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD
+        | ptrace::Options::PTRACE_O_TRACEFORK
+        | ptrace::Options::PTRACE_O_TRACECLONE
+        | ptrace::Options::PTRACE_O_TRACEVFORK
+        | ptrace::Options::PTRACE_O_TRACEEXEC
+        | ptrace::Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(first, options).expect("stopped");
+}
+
 /// Asks to be traced by the parent.
 pub fn let_trace() {
     ptrace::traceme().expect("nobody traces it yet");

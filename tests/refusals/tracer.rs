@@ -8,12 +8,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use nix::sys::ptrace::{self, Options};
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::calls::{Call, Kind, out_of_scope};
+use crate::common::trace::trace_family;
 
 /// Which process makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,17 +133,7 @@ pub fn follow(player: Pid, refusal: Refusal) -> Seen {
         places: HashSet::new(),
     };
     let counts_now = |all: &HashMap<Pid, Traced>| all.get(&player).is_some_and(|it| it.counts);
-    assert!(
-        matches!(waitpid(player, None), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))),
-        "the player stops itself"
-    );
-    let options = Options::PTRACE_O_TRACESYSGOOD
-        | Options::PTRACE_O_TRACEFORK
-        | Options::PTRACE_O_TRACECLONE
-        | Options::PTRACE_O_TRACEVFORK
-        | Options::PTRACE_O_TRACEEXEC
-        | Options::PTRACE_O_EXITKILL;
-    ptrace::setoptions(player, options).expect("stopped");
+    trace_family(player);
     all.insert(player, traced(Who::Player, false, false));
     go_on(player, None);
     while !all.is_empty() {

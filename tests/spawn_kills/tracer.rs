@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use nix::errno::Errno;
-use nix::sys::ptrace::{self, Options};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::common::processes::{children, describe, kill_and_wait};
+use crate::common::trace::trace_family;
 
 /// One of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,17 +78,7 @@ struct Follow {
 ///
 /// Whoever is to be killed and has not come to its place at the second mark, is killed then.
 pub fn follow(parent: Pid, place: Option<Place>, has_zygote: bool) -> Seen {
-    assert!(
-        matches!(waitpid(parent, None), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))),
-        "the parent stops itself"
-    );
-    let options = Options::PTRACE_O_TRACESYSGOOD
-        | Options::PTRACE_O_TRACEFORK
-        | Options::PTRACE_O_TRACECLONE
-        | Options::PTRACE_O_TRACEVFORK
-        | Options::PTRACE_O_TRACEEXEC
-        | Options::PTRACE_O_EXITKILL;
-    ptrace::setoptions(parent, options).expect("stopped");
+    trace_family(parent);
     let mut follow = Follow {
         parent,
         place,
