@@ -111,12 +111,31 @@ fn empty_and_truncated_files_are_refused() {
     }
 }
 
+/// What lies beyond the end of the file would be a bus error for whoever looks at it.
 #[test]
-fn an_extended_file_is_refused() {
-    let (_folder, path) = good();
+fn a_file_that_ends_before_what_is_in_it_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("segment");
+    let segment = Segment::create_file(&path, LEN).expect("a segment");
+    let at_first = std::fs::metadata(&path).expect("metadata").len();
+    // Two groups: one of headers, and one of blocks.
+    drop(Queue::<u64>::with_capacity_in(&segment, 4).expect("a queue"));
+    drop(segment);
     let size = std::fs::metadata(&path).expect("metadata").len();
-    OpenOptions::new().write(true).open(&path).expect("open").set_len(size + 4096).expect("extend");
-    assert!(matches!(refused(&path), SegmentError::WrongSize { .. }));
+    assert!(size > at_first, "it has grown");
+    let file = OpenOptions::new().write(true).open(&path).expect("open");
+    for len in [size - 1, at_first] {
+        file.set_len(len).expect("truncate");
+        let error = refused(&path);
+        assert!(
+            matches!(error, SegmentError::WrongSize { header, file } if header == size && file == len),
+            "{error}"
+        );
+    }
+    // Longer does no harm: a process that was killed while the file grew leaves it so.
+    file.set_len(size + 4096).expect("extend");
+    let segment = Segment::open_file(&path).expect("the segment");
+    assert_eq!(Queue::<u64>::with_capacity_in(&segment, 4).expect("a queue").len(), 0);
 }
 
 /// The budget says which length is right, so it does not help that header and file agree on
@@ -126,7 +145,7 @@ fn a_length_on_which_header_and_file_agree_and_the_layout_does_not_is_refused() 
     let (_folder, path) = good();
     let size = std::fs::metadata(&path).expect("metadata").len();
     let file = OpenOptions::new().write(true).open(&path).expect("open");
-    for wrong in [4096, size / 2, size - 4096, size - 1, size + 1, size + 4096, size * 2] {
+    for wrong in [4096, size / 2, size - 4096, size - 1, size + 1, size + 4096, 2 * size] {
         file.set_len(wrong).expect("a length");
         patch(&path, 24, &wrong.to_ne_bytes());
         let error = refused(&path);

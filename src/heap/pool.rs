@@ -965,12 +965,12 @@ impl<'a> Pool<'a> {
 
     #[inline]
     pub(super) fn heap_words(&self) -> Option<&'a HeapWords> {
-        self.region.at(self.mapping.layout().heap_words())
+        self.region.fixed(self.mapping.layout().heap_words())
     }
 
     #[inline]
     fn class_words(&self, class: usize) -> Option<&'a ClassWords> {
-        self.region.at(self.mapping.layout().class_words(class))
+        self.region.fixed(self.mapping.layout().class_words(class))
     }
 }
 

@@ -48,7 +48,7 @@ use crate::primitive::{AtomicU64, Ordering};
 use crate::sys;
 use crate::sys::descriptor::FileId;
 use crate::sys::error::OsError;
-use crate::sys::memory::SharedWords;
+use crate::sys::memory::Words;
 
 /// A channel, as its ends see it.
 pub(crate) trait Channel: Send + Sync {
@@ -311,7 +311,7 @@ fn find_heir(file: FileId, age: u64) -> Option<PeerId> {
 #[derive(Debug)]
 pub(crate) struct Roll {
     /// How many serial numbers follow and 1; 0 until they are there.
-    words: SharedWords,
+    words: Words,
     next_at_fork: u64,
     age_at_fork: u64,
 }
@@ -326,7 +326,7 @@ impl Roll {
         if next_at_fork == FIRST && !has_boxes {
             return Ok(None);
         }
-        let words = SharedWords::new(1 + count)?;
+        let words = Words::shared(1 + count)?;
         Ok(Some(Roll { words, next_at_fork, age_at_fork: next_age() }))
     }
 

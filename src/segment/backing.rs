@@ -19,6 +19,7 @@ use crate::segment::home::{self, Home};
 use crate::segment::layout::{HEADER_SIZE, LARGEST_BUDGET, Layout};
 use crate::segment::region::{Deed, Mapping, Plan};
 use crate::segment::registry;
+use crate::segment::residence::Residence;
 use crate::sys::barrier::Fences;
 use crate::sys::descriptor::{self, OwnFile, beyond_stdio};
 use crate::sys::error::OsError;
@@ -26,29 +27,36 @@ use crate::sys::record_lock::{self, Share};
 use crate::sys::{self, barrier, memory};
 
 /// Creates an anonymous segment.
-pub(crate) fn create_anonymous(len: u64) -> Result<Arc<Mapping>, SegmentError> {
+pub(crate) fn create_anonymous(
+    len: u64,
+    residence: Residence,
+) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
-    let file = memory::sealed_memfd("offspring", layout.size())
-        .map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
+    let file = memory::sealed_memfd("offspring", layout.first_len())
+        .map_err(|refused| SegmentError::of_size(layout.first_len(), refused))?;
     // Without `/proc` on an older kernel only this process and its children can use the segment.
     let home = Home::of_memory().unwrap_or(Home::UNKNOWN);
-    fill(file, layout, home, true).map(registry::add)
+    fill(file, layout, home, true, residence).map(registry::add)
 }
 
 /// Creates a segment in a new file, which has no name until it is complete.
-pub(crate) fn create_file(path: &Path, len: u64) -> Result<Arc<Mapping>, SegmentError> {
+pub(crate) fn create_file(
+    path: &Path,
+    len: u64,
+    residence: Residence,
+) -> Result<Arc<Mapping>, SegmentError> {
     let layout = layout(len)?;
     check_path(path)?;
     let home = Home::of_file()?;
     let draft = Draft::beside(path)?;
-    let grown = draft.file.set_len(layout.size()).map_err(OsError::in_call("ftruncate"));
-    grown.map_err(|refused| SegmentError::of_size(layout.size(), refused))?;
+    let grown = draft.file.set_len(layout.first_len()).map_err(OsError::in_call("ftruncate"));
+    grown.map_err(|refused| SegmentError::of_size(layout.first_len(), refused))?;
     // No other process has the file, so only a file system without locks refuses. There no process
     // can move the segment to another home either.
     let _ = record_lock::try_lock(&draft.file, home::HOME_BYTE, Share::Shared);
     let file = File::from(descriptor::duplicate(&draft.file)?);
     let is_local = is_local(&file);
-    let mapping = fill(file, layout, home, is_local)?;
+    let mapping = fill(file, layout, home, is_local, residence)?;
     draft.publish(path)?;
     Ok(registry::add(mapping))
 }
@@ -80,7 +88,9 @@ pub(crate) fn open_by_deed(fd: OwnedFd, deed: &Deed) -> Result<Arc<Mapping>, Seg
         let fences = if deed.is_asymmetric { Fences::Asymmetric } else { Fences::Symmetric };
         let home = Home::from_bits(deed.home);
         let (is_local, is_read_only) = (deed.is_local, deed.is_read_only);
-        let plan = Plan { file, layout, id: deed.id, fences, home, is_local, is_read_only };
+        let residence = Residence::from_bits(deed.residence).unwrap_or_default();
+        let id = deed.id;
+        let plan = Plan { file, layout, id, fences, home, is_local, is_read_only, residence };
         Ok(Mapping::unmapped(plan)?)
     })
 }
@@ -124,10 +134,14 @@ pub(crate) fn open_file(path: &Path) -> Result<Arc<Mapping>, SegmentError> {
 fn layout(len: u64) -> Result<Layout, SegmentError> {
     let layout =
         Layout::for_budget(len).ok_or(SegmentError::Length { len, largest: LARGEST_BUDGET })?;
-    if layout.size() > memory::mapping_limit() {
-        // The call would not only fail: beyond the file size limit it raises a signal.
-        let errno = if layout.size() > memory::file_limit() { Errno::FBIG } else { Errno::NOMEM };
-        return Err(SegmentError::of_size(layout.size(), OsError { call: "getrlimit", errno }));
+    let refuse =
+        |size, errno| Err(SegmentError::of_size(size, OsError { call: "getrlimit", errno }));
+    if layout.area() > memory::mapping_limit() {
+        return refuse(layout.area(), Errno::NOMEM);
+    }
+    if layout.filled_len() > memory::file_limit() {
+        // The call would not only fail but also raise a signal.
+        return refuse(layout.filled_len(), Errno::FBIG);
     }
     Ok(layout)
 }
@@ -153,13 +167,29 @@ fn check_file(file: &File) -> Result<u32, SegmentError> {
 }
 
 /// Allocates the part that is always used, writes the header and maps the file.
-fn fill(file: File, layout: Layout, home: Home, is_local: bool) -> Result<Mapping, SegmentError> {
+fn fill(
+    file: File,
+    layout: Layout,
+    home: Home,
+    is_local: bool,
+    residence: Residence,
+) -> Result<Mapping, SegmentError> {
+    if residence.is_prefaulted {
+        // Groups lie one behind the other, so the first of them find their memory here.
+        let len = layout.filled_len();
+        if memory::available().is_some_and(|available| available < len) {
+            // The kernel would kill processes.
+            return Err(OsError { call: "fallocate", errno: Errno::NOMEM }.into());
+        }
+        memory::lengthen(&file, len)?;
+        memory::back(&file, 0, len)?;
+    }
     memory::back(&file, 0, layout.fixed_part())?;
     // A creator chooses the asymmetric fence only if it can register. A process that attaches later
     // and cannot register uses full fences itself.
     let fences = if barrier::register().is_ok() { Fences::Asymmetric } else { Fences::Symmetric };
     let id = random_id()?;
-    let header = Header::new(&layout, id, home, fences);
+    let header = Header::new(&layout, id, home, fences, residence);
     file.write_all_at(bytemuck::bytes_of(&header), 0).map_err(OsError::in_call("pwrite"))?;
     Mapping::new(Plan {
         file: OwnFile::new(file)?,
@@ -169,6 +199,7 @@ fn fill(file: File, layout: Layout, home: Home, is_local: bool) -> Result<Mappin
         home,
         is_local,
         is_read_only: false,
+        residence,
     })
 }
 
@@ -182,12 +213,12 @@ fn attach(
     file.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0)
         .map_err(OsError::in_call("pread"))?;
     let size = file.metadata().map_err(OsError::in_call("fstat"))?.len();
-    let (layout, fences) = header.validate(size)?;
+    let (layout, fences, residence) = header.validate(size)?;
     let home = find_home(&header, &file)?;
     let is_local = is_local(&file);
     let file = OwnFile::new(file)?;
     registry::find_or_add(file.id(), || {
-        Mapping::new(Plan {
+        let mapping = Mapping::new(Plan {
             file,
             layout,
             id: header.id,
@@ -195,7 +226,16 @@ fn attach(
             home,
             is_local,
             is_read_only: false,
-        })
+            residence,
+        })?;
+        // The log before the file, which may grow meanwhile.
+        let least = mapping.least_len().ok_or(SegmentError::Corrupt { field: "log" })?;
+        let found = rustix::fs::fstat(mapping.fd()?).map_err(OsError::in_call("fstat"))?.st_size;
+        let found = u64::try_from(found).unwrap_or(0);
+        if found < least {
+            return Err(SegmentError::WrongSize { header: least, file: found });
+        }
+        Ok(mapping)
     })
 }
 

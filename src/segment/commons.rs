@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::segment::error::SegmentError;
 use crate::segment::region::Mapping;
+use crate::segment::residence::Residence;
 use crate::segment::{Segment, backing};
 
 /// Bytes of objects that a segment holds by default. Only address space is reserved for it.
@@ -19,22 +20,23 @@ static MAKING: Mutex<()> = Mutex::new(());
 /// If there is not even this much room, an error is better than smaller commons.
 const SMALLEST_LEN: u64 = 1 << 20;
 
-/// Returns the commons, and creates them if they do not exist. Choosing a length is an error if
-/// they do.
-pub(crate) fn get(len: Option<u64>) -> Result<&'static Segment, SegmentError> {
-    match (COMMONS.get(), len) {
+/// Returns the commons, and creates them if they do not exist. Choosing their length, and how their
+/// memory is kept, is an error if they do.
+pub(crate) fn get(chosen: Option<(u64, Residence)>) -> Result<&'static Segment, SegmentError> {
+    match (COMMONS.get(), chosen) {
         (Some(commons), None) => Ok(commons),
-        _ => make(len),
+        _ => make(chosen),
     }
 }
 
 #[cold]
-fn make(len: Option<u64>) -> Result<&'static Segment, SegmentError> {
+fn make(chosen: Option<(u64, Residence)>) -> Result<&'static Segment, SegmentError> {
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(commons) = COMMONS.get() {
-        return if len.is_none() { Ok(commons) } else { Err(SegmentError::CommonsExist) };
+        return if chosen.is_none() { Ok(commons) } else { Err(SegmentError::CommonsExist) };
     }
-    let commons = Segment::from(reserve(len.unwrap_or(DEFAULT_LEN))?);
+    let (len, residence) = chosen.unwrap_or((DEFAULT_LEN, Residence::default()));
+    let commons = Segment::from(reserve(len, residence)?);
     Ok(COMMONS.get_or_init(|| commons))
 }
 
@@ -77,10 +79,10 @@ pub(crate) fn adopt(commons: Segment) {
 }
 
 /// Reserves `len` bytes, or as much of that as the address space allows.
-fn reserve(len: u64) -> Result<Arc<Mapping>, SegmentError> {
+fn reserve(len: u64, residence: Residence) -> Result<Arc<Mapping>, SegmentError> {
     let mut len = len;
     loop {
-        match backing::create_anonymous(len) {
+        match backing::create_anonymous(len, residence) {
             Err(SegmentError::NoRoom { .. }) if len / 2 >= SMALLEST_LEN => len /= 2,
             other => return other,
         }

@@ -61,13 +61,10 @@ pub enum SegmentError {
         /// Layout fingerprint that this build computes.
         expected: u64,
     },
-    /// The size of the file differs from the size in its header.
-    #[error(
-        "the segment was made with {header} bytes, but the file has {file}: it was truncated or \
-         extended"
-    )]
+    /// The file is shorter than what is in it says.
+    #[error("the segment takes {header} bytes, but the file has {file}: it was truncated")]
     WrongSize {
-        /// Size in the header.
+        /// Size that the header, or what is in use, needs.
         header: u64,
         /// Size of the file.
         file: u64,
@@ -107,7 +104,7 @@ pub enum SegmentError {
     NotAFile,
     /// The memfd is not sealed: it could still shrink, which would kill any process that touches
     /// the lost bytes.
-    #[error("the memfd is not sealed against shrinking and growing")]
+    #[error("the memfd is not sealed against shrinking")]
     Unsealed,
     /// The segment lies in a file, so it cannot be sent or passed. Other processes open it by its
     /// path.

@@ -11,12 +11,12 @@
 //!      8     4  format_version   of everything in the segment
 //!     12     4  byte_order       0x0102_0304 as the creator's processor stores it
 //!     16     8  layout           fingerprint of the layout that this build computes from `budget`
-//!     24     8  size             of the whole segment, in bytes
+//!     24     8  size             of the file at first, in bytes; it grows with use
 //!     32     8  budget           bytes of objects that it may hold
 //!     40     8  id               random, never 0
 //!     48     8  home             boot and pid namespace of the peer table's pids; 0 if unknown
 //!     56     4  fences           0 symmetric, 1 asymmetric (each process registers for membarrier)
-//!     60     4  reserved         0
+//!     60     4  residence        how memory is kept, see `residence`
 //!     64     -  zero up to the end of the page
 //! ```
 
@@ -25,12 +25,13 @@ use bytemuck::{Pod, Zeroable};
 use crate::segment::error::SegmentError;
 use crate::segment::home::Home;
 use crate::segment::layout::Layout;
+use crate::segment::residence::Residence;
 use crate::sys::barrier::Fences;
 
 /// "offsprng", read in this machine's byte order.
 pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"offsprng");
 /// Version of every shared structure together. Any change of a layout or a protocol raises it.
-pub(crate) const FORMAT_VERSION: u32 = 8;
+pub(crate) const FORMAT_VERSION: u32 = 9;
 /// Offset of the home.
 pub(crate) const HOME_OFFSET: u64 = 48;
 const BYTE_ORDER: u32 = 0x0102_0304;
@@ -48,7 +49,7 @@ pub(crate) struct Header {
     pub(crate) id: u64,
     pub(crate) home: u64,
     pub(crate) fences: u32,
-    pub(crate) reserved: u32,
+    pub(crate) residence: u32,
 }
 
 const _: () = {
@@ -62,30 +63,39 @@ const _: () = {
     assert!(core::mem::offset_of!(Header, home) as u64 == HOME_OFFSET);
     assert!(HOME_OFFSET == 48);
     assert!(core::mem::offset_of!(Header, fences) == 56);
-    assert!(core::mem::offset_of!(Header, reserved) == 60);
+    assert!(core::mem::offset_of!(Header, residence) == 60);
     assert!(size_of::<Header>() == 64);
 };
 
 impl Header {
     /// The header of a new segment.
-    pub(crate) fn new(layout: &Layout, id: u64, home: Home, fences: Fences) -> Header {
+    pub(crate) fn new(
+        layout: &Layout,
+        id: u64,
+        home: Home,
+        fences: Fences,
+        residence: Residence,
+    ) -> Header {
         Header {
             magic: MAGIC,
             format_version: FORMAT_VERSION,
             byte_order: BYTE_ORDER,
             layout: layout.fingerprint(),
-            size: layout.size(),
+            size: layout.first_len(),
             budget: layout.budget(),
             id,
             home: home.to_bits(),
             fences: u32::from(fences.are_asymmetric()),
-            reserved: 0,
+            residence: residence.to_bits(),
         }
     }
 
     /// Checks every field against what this build would have written for a file of `file_size`
     /// bytes.
-    pub(crate) fn validate(&self, file_size: u64) -> Result<(Layout, Fences), SegmentError> {
+    pub(crate) fn validate(
+        &self,
+        file_size: u64,
+    ) -> Result<(Layout, Fences, Residence), SegmentError> {
         if self.magic == MAGIC.swap_bytes()
             || (self.magic == MAGIC && self.byte_order != BYTE_ORDER)
         {
@@ -100,7 +110,7 @@ impl Header {
                 expected: FORMAT_VERSION,
             });
         }
-        if self.size != file_size {
+        if self.size > file_size {
             return Err(SegmentError::WrongSize { header: self.size, file: file_size });
         }
         let layout =
@@ -111,7 +121,7 @@ impl Header {
                 expected: layout.fingerprint(),
             });
         }
-        if layout.size() != self.size {
+        if layout.first_len() != self.size {
             return Err(SegmentError::Corrupt { field: "size" });
         }
         if self.id == 0 {
@@ -122,10 +132,9 @@ impl Header {
             1 => Fences::Asymmetric,
             _ => return Err(SegmentError::Corrupt { field: "fences" }),
         };
-        if self.reserved != 0 {
-            return Err(SegmentError::Corrupt { field: "reserved" });
-        }
-        Ok((layout, fences))
+        let residence = Residence::from_bits(self.residence)
+            .ok_or(SegmentError::Corrupt { field: "residence" })?;
+        Ok((layout, fences, residence))
     }
 }
 
@@ -135,15 +144,19 @@ mod tests {
 
     fn good() -> (Header, u64) {
         let layout = Layout::for_budget(1 << 20).expect("a layout");
-        (Header::new(&layout, 7, Home::from_bits(9), Fences::Asymmetric), layout.size())
+        let residence = Residence { is_prefaulted: true, ..Residence::default() };
+        let header = Header::new(&layout, 7, Home::from_bits(9), Fences::Asymmetric, residence);
+        (header, layout.first_len())
     }
 
     #[test]
     fn what_we_write_we_accept() {
         for agreed in [Fences::Asymmetric, Fences::Symmetric] {
             let layout = Layout::for_budget(1 << 20).expect("a layout");
-            let header = Header::new(&layout, 7, Home::from_bits(9), agreed);
-            assert_eq!(header.validate(layout.size()).expect("valid"), (layout, agreed));
+            let residence = Residence { is_locked: true, ..Residence::default() };
+            let header = Header::new(&layout, 7, Home::from_bits(9), agreed, residence);
+            let valid = header.validate(layout.first_len()).expect("valid");
+            assert_eq!(valid, (layout, agreed, residence));
         }
     }
 
@@ -166,7 +179,13 @@ mod tests {
                     if found == version));
         }
         assert!(matches!(check(Header { layout: 1, ..header }), SegmentError::Layout { .. }));
-        assert!(matches!(check(Header { size: 1, ..header }), SegmentError::WrongSize { .. }));
+        let longer = Header { size: size + 1, ..header };
+        assert!(matches!(check(longer), SegmentError::WrongSize { header, file }
+                if (header, file) == (size + 1, size)));
+        assert!(matches!(
+            check(Header { size: 1, ..header }),
+            SegmentError::Corrupt { field: "size" }
+        ));
         assert!(matches!(
             check(Header { budget: 0, ..header }),
             SegmentError::Corrupt { field: "budget" }
@@ -181,10 +200,10 @@ mod tests {
             SegmentError::Corrupt { field: "fences" }
         ));
         assert!(matches!(
-            check(Header { reserved: 1, ..header }),
-            SegmentError::Corrupt { field: "reserved" }
+            check(Header { residence: 8, ..header }),
+            SegmentError::Corrupt { field: "residence" }
         ));
-        let half = Layout::for_budget(1 << 19).expect("a layout");
-        assert!(header.validate(half.size()).is_err());
+        assert!(matches!(header.validate(size - 1), Err(SegmentError::WrongSize { .. })));
+        assert!(header.validate(size + 1).is_ok(), "a file grows");
     }
 }

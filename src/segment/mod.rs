@@ -4,7 +4,9 @@
 //! - `header`: the first page, validated at attach.
 //! - `home`: the boot and the pid namespace to which a segment belongs.
 //! - `layout`: where everything lies, computed from the budget.
+//! - `extents`: where groups of blocks lie in the file, which grows with use.
 //! - `region`: the mapping; the only file that turns offsets into references.
+//! - `residence`: how memory is kept: allocated in advance, in large pages, locked.
 //! - `pod`: which types may live there.
 //! - `registry`: the segments that this process has open.
 //! - `pass`: sending a segment to a process, or passing it to a program.
@@ -12,6 +14,7 @@
 mod backing;
 pub(crate) mod commons;
 pub(crate) mod error;
+mod extents;
 mod header;
 pub(crate) mod home;
 pub(crate) mod layout;
@@ -20,6 +23,7 @@ mod pass;
 pub(crate) mod pod;
 pub(crate) mod region;
 pub(crate) mod registry;
+mod residence;
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,12 +47,11 @@ use region::Mapping;
 /// A clone is another handle to the same segment. Opening a segment twice in one process maps it
 /// only once.
 ///
-/// # Locked memory
-/// A segment reserves at least 21 times its length of address space, and only the part in use takes
-/// memory. `mlockall` allocates all of it: 270 GiB for the commons of the default size. Most
-/// machines have less, and the kernel then kills processes. A program that locks its memory should
-/// first choose a small length ([`SegmentOptions::commons`]), or lock only the pages it touches,
-/// with `MCL_ONFAULT`.
+/// # Memory
+/// A segment reserves a little more than twice its length of address space. Only what was ever used
+/// of it takes memory, and its file is only as long as that. So `mlockall` allocates what was used,
+/// in pieces of at most 1 MiB for each size of objects. [`SegmentOptions`] allocates memory in
+/// advance, locks it, or asks for large pages.
 ///
 /// # Peer death
 /// The kernel frees an anonymous segment when the last process that has it ends, also after
@@ -78,11 +81,11 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Creates an anonymous segment for `len` bytes of objects. It is sealed against any change of
-    /// size, has mode 600, and its descriptor is close-on-exec.
+    /// Creates an anonymous segment for `len` bytes of objects. It is sealed against getting
+    /// shorter, has mode 600, and its descriptor is close-on-exec.
     ///
-    /// This reserves address space of many times `len`. Memory is allocated only as objects are
-    /// created.
+    /// This reserves address space of a little more than twice `len`. Memory is allocated only as
+    /// objects are created.
     ///
     /// # Errors
     /// [`SegmentError::Length`]; [`SegmentError::NoRoom`]; [`SegmentError::Os`] if the kernel
@@ -106,8 +109,8 @@ impl Segment {
 
     /// Creates a segment for `len` bytes of objects in a new file at `path`, with mode 600.
     ///
-    /// The file appears under its name complete or not at all. It is sparse: its size says nothing
-    /// about the disk space it takes. Disk space for an object is allocated when the object is
+    /// The file appears under its name complete or not at all. It is sparse and grows with use.
+    /// Disk space for an object is allocated when the object is
     /// created. Do not keep segments on copy-on-write file systems (btrfs, and others when there
     /// are snapshots or reflinks): there a later write may need more disk space, and if there is
     /// none the process receives `SIGBUS`.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::segment::residence::Residence;
 use crate::segment::{Segment, SegmentError, backing, commons};
 
 /// Options for a new segment; finish with one of the `create` methods or with
@@ -18,6 +19,7 @@ use crate::segment::{Segment, SegmentError, backing, commons};
 #[derive(Clone, Debug)]
 pub struct SegmentOptions {
     len: u64,
+    residence: Residence,
 }
 
 impl Default for SegmentOptions {
@@ -30,7 +32,7 @@ impl SegmentOptions {
     /// Returns the default options: room for 8 GiB of objects. Memory is allocated only when it is
     /// used.
     pub fn new() -> SegmentOptions {
-        SegmentOptions { len: commons::DEFAULT_LEN }
+        SegmentOptions { len: commons::DEFAULT_LEN, residence: Residence::default() }
     }
 
     /// Sets how many bytes of objects the segment may hold, from 1 to 2^40.
@@ -39,12 +41,65 @@ impl SegmentOptions {
         self
     }
 
+    /// Allocates the memory of the segment in advance: when it is created, as many bytes as its
+    /// length, and what the segment needs for itself. Each process maps all of it when it first
+    /// uses the segment.
+    ///
+    /// So the first use of an object costs no page fault, and objects find memory as long as there
+    /// is room. Memory of freed objects stays with the segment. The first objects of a size take
+    /// some of the memory in advance for more of that size, so a program with objects of very many
+    /// sizes may need more memory than was allocated; it gets that later, as if this had not been
+    /// chosen. Before Linux 5.14 the first touch of a page is a fault.
+    ///
+    /// If the machine has less memory to give, creating the segment is an error
+    /// ([`SegmentError::Os`]). A control group with a lower limit is not looked at: there the kernel
+    /// kills the process. The default is false.
+    ///
+    /// # Examples
+    /// ```
+    /// use offspring::{Queue, SegmentOptions};
+    ///
+    /// let segment = SegmentOptions::new().len(1 << 22).prefault(true).create()?;
+    /// let ticks = Queue::<[u64; 4]>::with_capacity_in(&segment, 1024)?;
+    /// # ticks.send([1, 2, 3, 4])?;
+    /// # assert_eq!(ticks.recv()?, [1, 2, 3, 4]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn prefault(&mut self, prefault: bool) -> &mut Self {
+        self.residence.is_prefaulted = prefault;
+        self
+    }
+
+    /// Asks the kernel for large pages, in every process that uses the segment.
+    ///
+    /// For anonymous segments the kernel gives them only if
+    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled` is `advise`, `within_size` or `always`;
+    /// most distributions set it to `never`. Where it gives none, nothing changes. A large page
+    /// takes memory as a whole, so more memory is used. The default is false.
+    pub fn huge_pages(&mut self, huge_pages: bool) -> &mut Self {
+        self.residence.has_huge_pages = huge_pages;
+        self
+    }
+
+    /// Locks the pages that a process has touched in memory (`mlock2` with `MLOCK_ONFAULT`), in
+    /// every process that uses the segment. With [`prefault`](SegmentOptions::prefault) these are
+    /// all pages from the start.
+    ///
+    /// Without the capability `CAP_IPC_LOCK` the limit `RLIMIT_MEMLOCK` must allow the address
+    /// space of the segment, which is a little more than twice its length. Where the kernel
+    /// refuses, creating the segment is an error, and so is the first use in another process. The
+    /// default is false.
+    pub fn lock_memory(&mut self, lock: bool) -> &mut Self {
+        self.residence.is_locked = lock;
+        self
+    }
+
     /// Creates an anonymous segment. See [`Segment::create`].
     ///
     /// # Errors
     /// The same as for [`Segment::create`].
     pub fn create(&self) -> Result<Segment, SegmentError> {
-        backing::create_anonymous(self.len).map(Segment::from)
+        backing::create_anonymous(self.len, self.residence).map(Segment::from)
     }
 
     /// Creates a segment in a new file. See [`Segment::create_file`].
@@ -53,10 +108,11 @@ impl SegmentOptions {
     /// The same as for [`Segment::create_file`].
     pub fn create_file(&self, path: impl AsRef<Path>) -> Result<Segment, SegmentError> {
         let path = path.as_ref();
-        backing::create_file(path, self.len).map(Segment::from).map_err(SegmentError::in_file(path))
+        let made = backing::create_file(path, self.len, self.residence);
+        made.map(Segment::from).map_err(SegmentError::in_file(path))
     }
 
-    /// Creates the commons with this length. Where address space is limited the length is smaller;
+    /// Creates the commons with these options. Where address space is limited the length is smaller;
     /// [`Segment::len`] returns it.
     ///
     /// # Errors
@@ -73,6 +129,6 @@ impl SegmentOptions {
     /// # Ok::<(), SegmentError>(())
     /// ```
     pub fn commons(&self) -> Result<Segment, SegmentError> {
-        commons::get(Some(self.len)).cloned()
+        commons::get(Some((self.len, self.residence))).cloned()
     }
 }

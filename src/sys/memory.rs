@@ -10,14 +10,14 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::mm::{Advice as Madvice, MapFlags, ProtFlags};
+use rustix::mm::{Advice as Madvice, MapFlags, MlockFlags, ProtFlags};
 
 use crate::primitive::AtomicU64;
 use crate::sys::descriptor::{self, beyond_stdio};
 use crate::sys::error::OsError;
 
-/// Seals that a shared memfd must carry: nobody can change its size, nobody can take the seals off.
-pub(crate) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+/// Seals that a shared memfd must carry: nobody can make it shorter, nobody can change the seals.
+pub(crate) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::SEAL);
 
 /// An unnamed file in memory, close-on-exec, not executable where the kernel knows that.
 pub(crate) fn memory_file(name: &str, flags: MemfdFlags) -> Result<OwnedFd, OsError> {
@@ -30,7 +30,7 @@ pub(crate) fn memory_file(name: &str, flags: MemfdFlags) -> Result<OwnedFd, OsEr
     beyond_stdio(make).map_err(OsError::in_call("memfd_create"))
 }
 
-/// Makes a memory file of `size` bytes, sparse and sealed, for this user alone.
+/// Makes a memory file of `size` bytes, sparse and sealed, for this user alone. It can grow.
 pub(crate) fn sealed_memfd(name: &str, size: u64) -> Result<File, OsError> {
     let fd = memory_file(name, MemfdFlags::ALLOW_SEALING)?;
     rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(OsError::in_call("fchmod"))?;
@@ -52,6 +52,16 @@ pub(crate) fn back(fd: impl AsFd, offset: u64, len: u64) -> Result<(), OsError> 
     allocate(fd, FallocateFlags::KEEP_SIZE, offset, len)
 }
 
+/// Makes the file at least `len` bytes long. It never gets shorter, whoever else does the same.
+pub(crate) fn lengthen(fd: impl AsFd, len: u64) -> Result<(), OsError> {
+    if len > file_limit() {
+        // The call would not only fail but also raise a signal.
+        return Err(OsError { call: "getrlimit", errno: Errno::FBIG });
+    }
+    // Only this call does so without a look at the length before, so the last byte gets a page.
+    allocate(fd, FallocateFlags::empty(), len - 1, 1)
+}
+
 /// Gives whole pages back to the system; they read as zero afterwards.
 pub(crate) fn punch(fd: impl AsFd, offset: u64, len: u64) -> Result<(), OsError> {
     allocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
@@ -66,13 +76,13 @@ fn allocate(fd: impl AsFd, mode: FallocateFlags, offset: u64, len: u64) -> Resul
         .map_err(OsError::in_call("fallocate"))
 }
 
-/// The most bytes that one mapping should ask for, by the limits of the address space and of file
-/// sizes; `u64::MAX` where there are none.
+/// The most bytes that one mapping should ask for, by the limit of the address space; `u64::MAX`
+/// where there is none.
 ///
 /// One mapping may take a quarter of the address space, as a forked child keeps the old range
 /// closed and maps the file again.
 pub(crate) fn mapping_limit() -> u64 {
-    (limit(Resource::RLIMIT_AS) / 4).min(file_limit())
+    limit(Resource::RLIMIT_AS) / 4
 }
 
 /// The most bytes that a file may have to which this process writes.
@@ -89,10 +99,24 @@ fn limit(resource: Resource) -> u64 {
     }
 }
 
-/// Maps the whole of `file` shared, readable and writable, reserving nothing. Forked children do
-/// not get the mapping.
-pub(crate) fn map_shared(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, OsError> {
+/// Bytes of memory that the machine can give to processes; `None` where it does not say.
+pub(crate) fn available() -> Option<u64> {
+    let mut buffer = [0; 512];
+    let text = descriptor::read_proc("/proc/meminfo", ["open", "read"], &mut buffer).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// Maps `size` bytes of `file` shared, readable and writable, reserving nothing, also where the
+/// file is shorter. Forked children do not get the mapping.
+pub(crate) fn map_shared(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    size: usize,
+) -> Result<MmapRaw, OsError> {
     let map = MmapOptions::new()
+        .offset(offset)
         .len(size)
         .no_reserve_swap()
         .map_raw(&file)
@@ -104,13 +128,46 @@ pub(crate) fn map_shared(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, O
     Ok(map)
 }
 
-/// Maps the whole of `file` shared and readable. Forked children do not get the mapping.
-pub(crate) fn map_to_read(file: BorrowedFd<'_>, size: usize) -> Result<MmapRaw, OsError> {
-    let map =
-        MmapOptions::new().len(size).map_raw_read_only(&file).map_err(OsError::in_call("mmap"))?;
+/// As [`map_shared`], but only readable.
+pub(crate) fn map_to_read(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    size: usize,
+) -> Result<MmapRaw, OsError> {
+    let map = MmapOptions::new()
+        .offset(offset)
+        .len(size)
+        .map_raw_read_only(&file)
+        .map_err(OsError::in_call("mmap"))?;
     map.advise(Advice::DontFork).map_err(OsError::in_call("madvise"))?;
     let _ = map.advise(Advice::DontDump);
     Ok(map)
+}
+
+/// Asks for large pages behind a shared mapping. Where the kernel does not give any, nothing
+/// changes.
+pub(crate) fn ask_for_huge_pages(map: &MmapRaw) {
+    let _ = map.advise(Advice::HugePage);
+}
+
+/// Locks each page of a mapping in memory from its first touch on.
+pub(crate) fn lock_what_is_touched(map: &MmapRaw) -> Result<(), OsError> {
+    // SAFETY: this changes no byte and no permission of any memory.
+    unsafe { rustix::mm::mlock_with(map.as_mut_ptr().cast(), map.len(), MlockFlags::ONFAULT) }
+        .map_err(OsError::in_call("mlock2"))
+}
+
+/// Maps the first `len` bytes of a shared mapping, behind which there is memory already, so that
+/// their first touch costs no fault.
+pub(crate) fn populate(map: &MmapRaw, len: usize, can_write: bool) -> Result<(), OsError> {
+    let how = if can_write { Madvice::LinuxPopulateWrite } else { Madvice::LinuxPopulateRead };
+    let (start, len) = (map.as_mut_ptr(), len.min(map.len()));
+    // SAFETY: this maps pages that are there, and changes no byte of them.
+    match unsafe { rustix::mm::madvise(start.cast(), len, how) } {
+        // Unknown before Linux 5.14: then the first touch costs what it costs.
+        Err(Errno::INVAL) => Ok(()),
+        populated => populated.map_err(OsError::in_call("madvise")),
+    }
 }
 
 /// Asks for large pages behind memory that is about to be filled completely. The first touch of
@@ -279,44 +336,53 @@ impl Drop for Window {
     }
 }
 
-/// Words that a process shares with the children that it forks while this exists. All zero at
-/// first.
+/// Words that are 0 at first, and take memory only where they were changed.
 #[derive(Debug)]
-pub(crate) struct SharedWords {
+pub(crate) struct Words {
     base: NonNull<AtomicU64>,
     count: usize,
 }
 
 // SAFETY: atomics, in a mapping that stays as long as this value.
-unsafe impl Send for SharedWords {}
+unsafe impl Send for Words {}
 // SAFETY: as above.
-unsafe impl Sync for SharedWords {}
+unsafe impl Sync for Words {}
 
-impl SharedWords {
-    pub(crate) fn new(count: usize) -> Result<SharedWords, OsError> {
+impl Words {
+    /// Words that a process shares with the children that it forks while this exists.
+    pub(crate) fn shared(count: usize) -> Result<Words, OsError> {
+        Words::map(count, MapFlags::SHARED)
+    }
+
+    /// Words of which a forked child has a copy.
+    pub(crate) fn private(count: usize) -> Result<Words, OsError> {
+        Words::map(count, MapFlags::PRIVATE | MapFlags::NORESERVE)
+    }
+
+    fn map(count: usize, flags: MapFlags) -> Result<Words, OsError> {
         let (protection, len) =
             (ProtFlags::READ | ProtFlags::WRITE, count * size_of::<AtomicU64>());
         // SAFETY: the kernel chooses an address where nothing lies.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(core::ptr::null_mut(), len, protection, MapFlags::SHARED)
-        };
+        let base =
+            unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), len, protection, flags) };
         let base = base.map_err(OsError::in_call("mmap"))?;
         let base =
             NonNull::new(base.cast()).ok_or(OsError { call: "mmap", errno: Errno::NOMEM })?;
-        Ok(SharedWords { base, count })
+        Ok(Words { base, count })
     }
 }
 
-impl core::ops::Deref for SharedWords {
+impl core::ops::Deref for Words {
     type Target = [AtomicU64];
 
+    #[inline]
     fn deref(&self) -> &[AtomicU64] {
         // SAFETY: the mapping has room for so many words, aligned, and stays as long as `self`.
         unsafe { core::slice::from_raw_parts(self.base.as_ptr(), self.count) }
     }
 }
 
-impl Drop for SharedWords {
+impl Drop for Words {
     fn drop(&mut self) {
         // SAFETY: this is our mapping, and the borrows of it have ended.
         unsafe { unmap(self.base.cast(), self.count * size_of::<AtomicU64>()) };
@@ -328,12 +394,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealed_memfd_keeps_its_size() {
+    fn a_sealed_memfd_grows_and_does_not_shrink() {
         let file = sealed_memfd("test", 4096).expect("memfd");
         assert_eq!(seals(file.as_fd()).expect("seals") & SEALS, SEALS);
         assert!(file.set_len(0).is_err());
-        assert!(file.set_len(8192).is_err());
-        assert_eq!(file.metadata().expect("metadata").len(), 4096);
+        let len = || file.metadata().expect("metadata").len();
+        assert_eq!(len(), 4096);
+        for (asked, there) in [(8192, 8192), (4096, 8192), (12_000, 12_000)] {
+            lengthen(&file, asked).expect("fallocate");
+            assert_eq!(len(), there);
+        }
+    }
+
+    #[test]
+    fn the_machine_says_how_much_memory_it_has_left() {
+        let available = available().expect("/proc is mounted");
+        assert!(available > 1 << 20 && available < 1 << 50, "{available}");
     }
 
     #[test]

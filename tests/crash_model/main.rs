@@ -136,6 +136,7 @@ const MODELS: &[Make] = &[
     || clean(models::value::models(ALL)),
     || clean(models::event::models(ALL)),
     || clean(models::queue::models(ALL)),
+    || clean(models::extents::models(ALL)),
     || clean(models::heap::models(ALL)),
     || clean(models::parcel::models(ALL)),
     || clean(models::boxes::models(ALL)),

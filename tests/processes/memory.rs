@@ -1,10 +1,16 @@
 //! What objects and processes cost in memory: pages of a segment, as the kernel counts them.
 
-use offspring::{Queue, Segment};
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::unistd::{Uid, setresuid};
+use offspring::{Fault, Queue, Segment, SegmentError, SegmentOptions, ShmBox, TrySendError};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::common::fd::SegmentFd;
 use crate::common::fork;
-use crate::harness::{apply, test};
+use crate::harness::{apply, fresh, test};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
@@ -80,4 +86,168 @@ fn an_attached_process_costs_at_most_256_bytes() {
     for child in children {
         child.join().expect("well");
     }
+}
+
+/// A size in `/proc/self/status`, in bytes.
+fn status(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").expect("/proc is mounted");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("it says so");
+    let kibibytes = line.trim_matches([':', ' ', '\t']).strip_suffix(" kB").expect("a size");
+    kibibytes.parse::<u64>().expect("a number") * 1024
+}
+
+/// What is in use of the file, with holes.
+fn file_len(segment: &Segment) -> u64 {
+    rustix::fs::fstat(segment.as_fd()).expect("a descriptor").st_size as u64
+}
+
+/// Makes and drops an object of each size from 64 bytes to a quarter of the segment.
+fn use_all_sizes(segment: &Segment) {
+    let mut len = 64;
+    while len <= segment.len() / 4 {
+        let object = ShmBox::<[u8]>::zeroed_in(segment, len as usize).expect("room");
+        assert_eq!(object.last(), Some(&0));
+        len = len * 3 / 2;
+    }
+}
+
+#[apply(fresh)]
+fn the_commons_reserve_a_little_more_than_twice_their_length() {
+    let before = status("VmSize");
+    let commons = Segment::commons().expect("address space");
+    let reserved = status("VmSize") - before;
+    assert_eq!(commons.len(), 8 << 30);
+    assert!((2 * commons.len()..9 * commons.len() / 4).contains(&reserved), "{reserved} bytes");
+    use_all_sizes(&commons);
+    assert!(status("VmSize") - before < 9 * commons.len() / 4, "in the same area");
+}
+
+/// All sizes are in use once, so this is the most that can be wasted.
+#[apply(fresh)]
+fn locking_all_memory_allocates_what_was_used() {
+    for len in [MIB, 4 * MIB, 64 * MIB] {
+        let segment = Segment::create(len).expect("a segment");
+        assert!(file_len(&segment) < len / 8 + 128 * 1024, "{} bytes", file_len(&segment));
+        drop(Queue::<u64>::with_capacity_in(&segment, 16).expect("room"));
+        let of_one = file_len(&segment);
+        assert!(of_one < len / 4 + 128 * 1024, "{of_one} bytes");
+        if let Err(refused) = mlockall(MlockAllFlags::CURRENT) {
+            println!("skipped: this user may not lock memory: {refused}");
+            return;
+        }
+        assert_eq!(used(&segment), file_len(&segment).next_multiple_of(PAGE), "all of it");
+        use_all_sizes(&segment);
+        rustix::mm::munlockall().expect("munlockall");
+        mlockall(MlockAllFlags::CURRENT).expect("mlockall");
+        assert!(used(&segment) < 2 * len, "{} bytes of {len}", used(&segment));
+        rustix::mm::munlockall().expect("munlockall");
+    }
+}
+
+/// Page faults of this thread so far that needed no disk.
+fn faults() -> i64 {
+    getrusage(UsageWho::RUSAGE_THREAD).expect("known").minor_page_faults()
+}
+
+/// Linux 5.14 and later map pages in advance.
+fn can_populate() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(14))
+}
+
+#[apply(fresh)]
+fn memory_that_was_allocated_in_advance_costs_no_fault_and_stays() {
+    let segment = SegmentOptions::new().len(16 * MIB).prefault(true).create().expect("memory");
+    let at_first = used(&segment);
+    assert!(at_first >= 16 * MIB, "{at_first} bytes");
+    let touch = |segment: &Segment| {
+        let before = faults();
+        let mut object = ShmBox::<[u8]>::zeroed_in(segment, 4 << 20).expect("room");
+        object.fill(1);
+        faults() - before
+    };
+    let queue = Queue::<u64>::with_capacity_in(&segment, 16).expect("room");
+    let most = if can_populate() { 100 } else { i64::MAX };
+    for _ in 0..3 {
+        let faults = touch(&segment);
+        assert!(faults < most, "{faults} faults");
+    }
+    let theirs = segment.clone();
+    let child = fork(move || {
+        queue.send(1).expect("room");
+        touch(&theirs)
+    });
+    let faults = child.expect("fork").join().expect("well");
+    assert!(faults < most, "{faults} faults in a child");
+    assert_eq!(used(&segment), at_first);
+    // The same without it: each page is a fault.
+    let other = Segment::create(16 * MIB).expect("a segment");
+    assert!(touch(&other) > 100);
+}
+
+#[apply(fresh)]
+fn memory_that_is_not_there_is_not_allocated_in_advance() {
+    let before = status("VmSize");
+    let error = SegmentOptions::new().len(1 << 40).prefault(true).create().expect_err("a TiB");
+    assert!(matches!(error, SegmentError::Os { call: "fallocate", .. }), "{error}");
+    let error = SegmentOptions::new().len(1 << 40).prefault(true).commons().expect_err("a TiB");
+    assert!(matches!(error, SegmentError::Os { call: "fallocate", .. }), "{error}");
+    assert!(status("VmSize") < before + (1 << 30));
+}
+
+#[apply(fresh)]
+fn a_locked_segment_is_locked_in_every_process_or_refused() {
+    let mut options = SegmentOptions::new();
+    let made = options.len(MIB).prefault(true).lock_memory(true).create();
+    let Ok(segment) = made else {
+        println!("skipped: this user may not lock memory: {made:?}");
+        return;
+    };
+    assert!(status("VmLck") >= MIB);
+    let queue = Queue::<u64>::with_capacity_in(&segment, 16).expect("room");
+    let theirs = queue.clone();
+    let child = fork(move || {
+        theirs.send(status("VmLck")).expect("room");
+        theirs.send(status("VmLck")).expect("room");
+    });
+    child.expect("fork").join().expect("well");
+    queue.recv().expect("there");
+    assert!(queue.recv().expect("there") >= MIB, "as soon as it uses it");
+    // A process that may not: its first use is an error, and nothing is sent.
+    let theirs = queue.clone();
+    let child = fork(move || {
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        setrlimit(Resource::Memlock, none).expect("lower");
+        let nobody = Uid::from_raw(65534);
+        if setresuid(nobody, nobody, nobody).is_err() {
+            return None;
+        }
+        let error = theirs.try_send(9).expect_err("refused");
+        let TrySendError::Broken(9, fault) = error else { panic!("{error:?}") };
+        let made = SegmentOptions::new().len(MIB).lock_memory(true).create();
+        Some((fault, made.map(|_| ()).map_err(|error| error.to_string())))
+    });
+    let refused = child.expect("fork").join().expect("well");
+    if let Some((fault, made)) = refused {
+        assert!(matches!(fault, Fault::Os { call: "mlock2", .. }), "{fault:?}");
+        assert!(made.as_ref().is_err_and(|text| text.contains("mlock2")), "{made:?}");
+    }
+    assert_eq!(queue.recv_timeout(Duration::ZERO).ok(), None);
+}
+
+#[apply(test)]
+fn large_pages_are_asked_for() {
+    let segment = SegmentOptions::new().len(64 * MIB).huge_pages(true).create().expect("memory");
+    let mut object = ShmBox::<[u8]>::zeroed_in(&segment, 8 << 20).expect("room");
+    object.fill(7);
+    assert!(object.iter().all(|&byte| byte == 7));
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("/proc is mounted");
+    let flags = |text: &str| {
+        let line = text.lines().find(|line| line.starts_with("VmFlags:"))?;
+        Some(line.split_ascii_whitespace().any(|flag| flag == "hg"))
+    };
+    let advised = maps.split("memfd:offspring").skip(1).filter_map(flags).any(|is_so| is_so);
+    let knows = std::path::Path::new("/sys/kernel/mm/transparent_hugepage/enabled").exists();
+    assert!(advised || !knows, "no mapping of a segment has the advice");
 }

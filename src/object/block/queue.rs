@@ -616,6 +616,7 @@ mod tests {
         let region = segment.mapping().region().expect("mapped");
         // A block that nobody has.
         let offset = segment.mapping().layout().classes().last().expect("a class").base;
+        segment.mapping().back(offset, 4096).expect("memory");
         let header: &Header = region.at(offset).expect("within the segment");
         let read = |capacity, payload, stride, len| {
             header.geometry.capacity.store(capacity, Ordering::Relaxed);

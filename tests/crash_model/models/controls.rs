@@ -5,7 +5,7 @@
 use crate::engine::{Ghost, Model, Monitor, Process, Slices, View};
 use crate::models::queue::{self, Calls, Close};
 use crate::models::{
-    arguments, boxes, ends, event, flight, lock, parcel, queue::Watch, result, spsc, value,
+    arguments, boxes, ends, event, extents, flight, lock, parcel, queue::Watch, result, spsc, value,
 };
 use crate::primitive::AtomicU64;
 use crate::queue::OnReceiverDeath;
@@ -408,6 +408,24 @@ pub fn models() -> Vec<(Model, Option<&'static str>)> {
                 "the value, a living writer called dead",
             ),
             Some("a living writer lost its turn"),
+        ),
+        (
+            renamed(
+                extents::SMALLEST.with_hasty_writers(),
+                "extents, named before the file is long enough",
+            ),
+            Some("the file ends before a group"),
+        ),
+        (
+            renamed(extents::FULL.with_sparing_writers(), "extents, with a log without pages"),
+            Some("has no page"),
+        ),
+        (
+            renamed(
+                extents::SMALLEST.with_blind_writers(),
+                "extents, given without a look at what came in between",
+            ),
+            Some("two entries for the group"),
         ),
         (
             renamed(

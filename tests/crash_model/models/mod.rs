@@ -6,6 +6,7 @@ pub mod carried;
 pub mod controls;
 pub mod ends;
 pub mod event;
+pub mod extents;
 pub mod flight;
 pub mod found;
 pub mod heap;

@@ -37,6 +37,26 @@ pub(crate) struct Class {
     pub(crate) base: u64,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) piece: u32,
+    pub(crate) pieces: u32,
+}
+
+/// Groups of several lengths, of which none that has three pieces fits behind two small ones.
+pub(crate) const GROUPS: [Group; 4] = [
+    Group { piece: 1, pieces: 1 },
+    Group { piece: 2, pieces: 3 },
+    Group { piece: 5, pieces: 1 },
+    Group { piece: 6, pieces: 2 },
+];
+/// A piece has 16 bytes.
+const PIECE_SHIFT: u32 = 4;
+/// Pieces of an area.
+const AREA: u32 = 4;
+/// Entries of the log of groups that get pages at a time.
+pub(crate) const LOG_STEP: u64 = 2;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     class: Class,
@@ -67,6 +87,59 @@ impl Layout {
 
     pub(crate) fn class_words(&self, index: usize) -> u64 {
         CLASSES + index as u64 * CLASS_WORDS_SIZE
+    }
+
+    /// For unit tests in the crate's files, which do not run here.
+    pub(crate) fn for_budget(_budget: u64) -> Option<Layout> {
+        Some(Layout::new(0, 0))
+    }
+
+    pub(crate) fn pieces(&self) -> u32 {
+        GROUPS.iter().map(|group| group.piece + group.pieces).max().unwrap_or(0)
+    }
+
+    pub(crate) fn fixed_pieces(&self) -> u32 {
+        1
+    }
+
+    pub(crate) fn groups(&self) -> u64 {
+        GROUPS.len() as u64
+    }
+
+    pub(crate) fn piece_shift(&self) -> u32 {
+        PIECE_SHIFT
+    }
+
+    pub(crate) fn bytes_of(&self, pieces: u32) -> u64 {
+        u64::from(pieces) << PIECE_SHIFT
+    }
+
+    pub(crate) fn first_len(&self) -> u64 {
+        self.bytes_of(self.fixed_pieces())
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.bytes_of(self.pieces())
+    }
+
+    pub(crate) fn area_pieces(&self) -> u32 {
+        AREA
+    }
+
+    pub(crate) fn area(&self) -> u64 {
+        self.bytes_of(AREA)
+    }
+
+    pub(crate) fn group(&self, offset: u64) -> Option<Group> {
+        let piece = (offset >> PIECE_SHIFT) as u32;
+        let has = |group: &&Group| (group.piece..group.piece + group.pieces).contains(&piece);
+        GROUPS.iter().find(has).copied()
+    }
+
+    /// As in the crate: within an area.
+    pub(crate) fn place(&self, end: u32, pieces: u32) -> Option<u32> {
+        let fits = end / AREA == (end + pieces - 1) / AREA;
+        Some(if fits { end } else { end.next_multiple_of(AREA) })
     }
 
     pub(crate) fn classes(&self) -> &[Class] {

@@ -2,6 +2,8 @@
 
 #[path = "../../../src/segment/error.rs"]
 pub(crate) mod error;
+#[path = "../../../src/segment/extents.rs"]
+pub(crate) mod extents;
 pub(crate) mod layout;
 #[path = "../../../src/segment/pod.rs"]
 pub(crate) mod pod;

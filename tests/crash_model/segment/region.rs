@@ -192,6 +192,11 @@ impl<'a> Region<'a> {
         NonNull::new(address).filter(|address| address.addr().get().is_multiple_of(align))
     }
 
+    /// All of the arena is there from the beginning.
+    pub(crate) fn fixed<T: Shared>(&self, offset: u64) -> Option<&'a T> {
+        self.at(offset)
+    }
+
     pub(crate) fn at<T: Shared>(&self, offset: u64) -> Option<&'a T> {
         let address = self.bytes(offset, size_of::<T>() as u64, align_of::<T>())?;
         // SAFETY: in bounds, aligned, never freed; any bytes are a valid `T: Shared`, and the

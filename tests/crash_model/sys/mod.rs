@@ -11,5 +11,6 @@ pub(crate) mod thread;
 
 pub(crate) mod barrier;
 pub(crate) mod futex;
+pub(crate) mod memory;
 pub(crate) mod pidfd;
 pub(crate) mod seat;
