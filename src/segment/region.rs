@@ -594,9 +594,14 @@ impl<'a> Region<'a> {
         let is_there = offset < self.mapping.layout.first_len()
             && self.mapping.layout.first_len() - offset >= size_of::<T>() as u64
             && offset.is_multiple_of(align_of::<T>() as u64);
-        // SAFETY: the first area begins with that part, and on a page. `T: Shared` may be viewed
+        if !is_there {
+            return None;
+        }
+        // SAFETY: the first area begins with that part.
+        let address = unsafe { self.base.add(offset as usize) };
+        // SAFETY: in bounds, and aligned, as the area begins on a page. `T: Shared` may be viewed
         // while others write it.
-        is_there.then(|| unsafe { self.base.add(offset as usize).cast().as_ref() })
+        Some(unsafe { address.cast().as_ref() })
     }
 
     /// A shared structure at `offset`; `None` if it does not lie within the segment, aligned.

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "a mapping of the segment's descriptor and views of its pages")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
@@ -55,6 +56,18 @@ impl Album {
     }
 }
 
+/// Where a process has mapped a file.
+fn ranges(process: Pid, inode: u64) -> impl Iterator<Item = Range<u64>> {
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).expect("alive");
+    let range = move |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let [start, end] = [start, end].map(|end| u64::from_str_radix(end, 16).ok());
+        (fields.nth(3)?.parse() == Ok(inode)).then_some(start?..end?)
+    };
+    maps.lines().filter_map(range).collect::<Vec<_>>().into_iter()
+}
+
 /// A segment under observation.
 pub struct Watch {
     file: OwnedFd,
@@ -69,7 +82,10 @@ impl Watch {
     pub fn new(segment: BorrowedFd<'_>) -> Watch {
         let file = segment.try_clone_to_owned().expect("a descriptor");
         let stat = std::fs::metadata(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("open");
-        let len = usize::try_from(stat.size()).expect("64 bits");
+        // The file grows, as far as processes have mapped it.
+        let own = Pid::from_raw(std::process::id().cast_signed());
+        let mapped = ranges(own, stat.ino()).map(|range| range.end - range.start).max();
+        let len = usize::try_from(mapped.unwrap_or(0).max(stat.size())).expect("64 bits");
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let map = unsafe {
@@ -152,8 +168,8 @@ impl Watch {
             std::fs::metadata(format!("/proc/{victim}/fd/{fd}"))
                 .is_ok_and(|stat| stat.ino() == self.inode)
         };
-        if call.number == libc::SYS_fallocate && mode == libc::FALLOC_FL_KEEP_SIZE as u64 && ours()
-        {
+        let backs = mode & !(libc::FALLOC_FL_KEEP_SIZE as u64) == 0;
+        if call.number == libc::SYS_fallocate && backs && ours() {
             let end = (offset + len).div_ceil(PAGE as u64).min((self.len / PAGE) as u64);
             for number in offset / PAGE as u64..end {
                 if !self.pages.contains_key(&number) {
@@ -220,14 +236,9 @@ impl Watch {
 
     /// Where another process has the segment mapped.
     pub fn address_in(&self, process: Pid) -> u64 {
-        let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).expect("alive");
-        let address = |line: &str| {
-            let mut fields = line.split_ascii_whitespace();
-            let start = u64::from_str_radix(fields.next()?.split_once('-')?.0, 16).ok()?;
-            // A raw fork has inherited this watch's mapping, too.
-            (fields.nth(3)?.parse() == Ok(self.inode) && start != self.map as u64).then_some(start)
-        };
-        maps.lines().find_map(address).expect("it has the segment")
+        // A raw fork has inherited this watch's mapping, too.
+        let mut starts = ranges(process, self.inode).map(|range| range.start);
+        starts.find(|&start| start != self.map as u64).expect("it has the segment")
     }
 
     /// Whether the address lies within the segment that is mapped at `base`.
