@@ -57,6 +57,8 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "`Queue::try_recv`", run: queue_try_recv, messages: 1 },
     Operation { name: "`Queue::send`", run: queue_send, messages: 1 },
     Operation { name: "`Queue::recv`", run: queue_recv, messages: 1 },
+    Operation { name: "`Queue::send`, 4 KiB", run: large_send, messages: 1 },
+    Operation { name: "`Queue::recv`, 4 KiB", run: large_recv, messages: 1 },
     Operation { name: "`Queue::reserve`, `commit`", run: queue_reserve, messages: 1 },
     Operation { name: "`Queue::recv_ref`, drop", run: queue_recv_ref, messages: 1 },
     Operation {
@@ -157,6 +159,16 @@ mod counted {
     #[inline(never)]
     pub(super) fn queue_recv(queue: &Queue<u64>) -> Option<u64> {
         queue.recv().ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn large_send(queue: &Queue<[u64; 512]>, value: &[u64; 512]) -> bool {
+        queue.send(*value).is_ok()
+    }
+
+    #[inline(never)]
+    pub(super) fn large_recv(queue: &Queue<[u64; 512]>, place: &mut [u64; 512]) -> bool {
+        queue.recv().map(|value| *place = value).is_ok()
     }
 
     #[inline(never)]
@@ -379,6 +391,31 @@ fn queue_send(calls: u32) {
 
 fn queue_recv(calls: u32) {
     through_queue(calls, plain_send, counted::queue_recv);
+}
+
+/// As [`through_queue`], by value, which is mostly copies.
+fn through_large_queue(
+    calls: u32,
+    send: impl Fn(&Queue<[u64; 512]>, &[u64; 512]) -> bool,
+    recv: impl Fn(&Queue<[u64; 512]>, &mut [u64; 512]) -> bool,
+) {
+    let queue = Queue::with_capacity(CAPACITY).expect("a queue");
+    let mut received = [0; 512];
+    for number in 0..u64::from(calls) {
+        assert!(send(&queue, &[number; 512]));
+        assert!(recv(&queue, &mut received));
+        assert_eq!(received, [number; 512]);
+    }
+}
+
+fn large_send(calls: u32) {
+    through_large_queue(calls, counted::large_send, |queue, place| {
+        queue.recv().map(|value| *place = value).is_ok()
+    });
+}
+
+fn large_recv(calls: u32) {
+    through_large_queue(calls, |queue, value| queue.send(*value).is_ok(), counted::large_recv);
 }
 
 fn queue_reserve(calls: u32) {

@@ -406,6 +406,17 @@ impl Stop<Never> {
     }
 }
 
+/// Whether a message is so large that most of the time goes into its copies.
+///
+/// A function that is not inlined returns a `Result` with such a message in memory, and the caller
+/// copies the message out of it, from 8 bytes behind its beginning. With 4 KiB that copy often goes
+/// to an address that is 8 bytes higher modulo a page, and then it takes twenty times as long on
+/// some processors, where memcpy uses `rep movsb` (glibc bug 30994; docs/tried.md, "4 KiB by
+/// value"). So large messages are received inline, where the compiler takes the `Result` apart.
+pub(crate) const fn is_large<T>() -> bool {
+    size_of::<T>() > 256
+}
+
 /// The error of sending that belongs to a way of waiting.
 ///
 /// The functions are not inlined: with a message of 64 KiB, the copies in each of their arms would

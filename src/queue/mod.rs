@@ -40,10 +40,10 @@ use crate::object::block::ends::Role;
 use crate::object::block::queue::{QueueBlock, Shape};
 use crate::object::carry::{self, Arrival, Departure, Transfer, Unsent};
 use crate::object::ends::Channel;
-use crate::object::place::Object;
+use crate::object::place::{Object, Place};
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
-    TrySendError,
+    TrySendError, is_large,
 };
 use crate::object::{CreateError, Handle, serial};
 use crate::peer::Fault;
@@ -434,6 +434,9 @@ impl<T: Transfer> Queue<T> {
 
     #[inline(always)]
     fn take<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
+        if const { !T::OWNS && is_large::<T>() } {
+            return self.take_large(until);
+        }
         if !T::OWNS
             && let Some(place) = self.shared.object.known_unfenced()
         {
@@ -444,6 +447,23 @@ impl<T: Transfer> Queue<T> {
             }
         }
         self.take_slowly(until)
+    }
+
+    /// As [`Queue::take`], for a large message: only the claim may come from another function, and
+    /// the message is copied here. See [`is_large`].
+    #[inline(always)]
+    fn take_large<U: Until, E: From<Stop<U::Late>>>(&self, until: U) -> Result<T, E> {
+        let known = self.shared.object.known_unfenced().map(Place::unfenced_seat);
+        let at_hint = known.and_then(|seat| Some((seat, claim_at_hint(seat, End::Read)?)));
+        let (seat, claim) = match at_hint {
+            Some(claimed) => claimed,
+            None => {
+                let (place, claim) = self.shared.claim(End::Read, until, self.wait)?;
+                (place.seat(), claim)
+            }
+        };
+        let wire = self.take_from(seat, claim);
+        T::from_wire(wire).ok_or_else(|| E::from(Stop::Broken(Fault::Corrupt)))
     }
 
     #[cold]

@@ -82,7 +82,7 @@ use crate::object::block::spsc::{Shape, SpscBlock};
 use crate::object::place::Seat;
 use crate::object::transfer::{
     RecvError, RecvTimeoutError, SendError, SendStop, SendTimeoutError, Stop, TryRecvError,
-    TrySendError,
+    TrySendError, is_large,
 };
 use crate::object::{CreateError, Handle};
 use crate::peer::Fault;
@@ -445,6 +445,13 @@ impl<T: Shm> Consumer<T> {
 
     #[inline(always)]
     fn get<U: Until, E: From<Stop<U::Late>>>(&mut self, until: U) -> Result<T, E> {
+        if const { is_large::<T>() } {
+            let (seat, turn) = match self.end.known_turn() {
+                Some(known) => known,
+                None => self.end.turn(until)?,
+            };
+            return Ok(take_from(seat, turn));
+        }
         match self.end.known_turn() {
             Some((seat, turn)) => Ok(take_from(seat, turn)),
             None => self.get_slowly(until),

@@ -126,7 +126,7 @@ fn assign(writer: Writer, wanted: &[usize], [done, ..]: Local) -> Option<Local> 
     // The last byte, so that the first is not the only one that has a place.
     let end = layout.bytes_of(group.piece + group.pieces);
     let place = if writer == Writer::Blind {
-        let place = assign_blindly(&extents, &layout, log, group.piece, &lengthen);
+        let place = assign_blindly(&extents, &layout, log, group.piece, lengthen);
         layout.bytes_of(place + group.pieces) - 1
     } else {
         let assigned = extents.assign(&layout, log, end - 1, lengthen, back);
