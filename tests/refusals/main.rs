@@ -24,7 +24,7 @@
 //! cargo test --release --test refusals -- --nocapture
 //! ```
 //! prints the table. Arguments select scenes and calls: `refusals fork fcntl`. Without optimization
-//! a part of the errors is tried.
+//! a part of the errors is tried, and at the first call of each kind.
 //!
 //! Calls that only the standard library or libc make are out of scope, and are printed with the
 //! reason. x86-64 only.

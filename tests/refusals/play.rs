@@ -40,7 +40,7 @@ const ERRORS: [i32; 10] = [
 /// Without optimization the first so many.
 const SOME_ERRORS: usize = 2;
 /// Calls of one kind that are refused one by one; those that follow are repetitions of a wait.
-const MOST_OF_A_KIND: usize = if cfg!(debug_assertions) { 2 } else { 6 };
+const MOST_OF_A_KIND: usize = if cfg!(debug_assertions) { 1 } else { 6 };
 
 /// With what a call of a start is refused: one error for which the crate may take another way, and
 /// one for which it does not. A start makes some hundred calls in three processes.

@@ -18,8 +18,8 @@
 //! ```text
 //! cargo test --release --test spawn_kills -- --nocapture
 //! ```
-//! prints the table. Arguments select scenes: `spawn_kills panics`. Without optimization a quarter
-//! of the kills between two calls is played.
+//! prints the table. Arguments select scenes: `spawn_kills panics`. Without optimization a third of
+//! the stops is played, and at a quarter of these a kill some instructions later.
 //!
 //! x86-64 only.
 #![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "sets the handler of a signal"))]

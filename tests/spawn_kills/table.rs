@@ -80,10 +80,14 @@ pub fn main() -> ExitCode {
 /// Of the stops of the linker and of libc, before this crate has taken over, one in so many.
 const ONE_IN: usize = 4;
 
+/// Of all stops, without optimization, one in so many. Odd, so that it meets the beginnings of
+/// system calls as well as their ends.
+const ONE_IN_UNOPTIMIZED: usize = if cfg!(debug_assertions) { 3 } else { 1 };
+
 /// Where a process is killed that has so many stops, of which so many are before this crate takes
 /// over: at each, and some instructions behind it.
 fn places(who: Who, stops: usize, loading: usize) -> impl Iterator<Item = Place> {
-    (0..stops).flat_map(move |stop| {
+    (0..stops).step_by(ONE_IN_UNOPTIMIZED).flat_map(move |stop| {
         // Of each length about as many, from 1 to 4096.
         let random = (stop as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let most = 1 << (1 + random % 12);

@@ -668,7 +668,9 @@ pub fn models(all: bool) -> Vec<Model> {
         let of = |parts: &[Part]| Setting::of(1, policy, parts);
         settings.push(Setting { there: 1, reapers: 2, ..of(&[ReceivesOnce]) });
         let both = Setting { there: 1, reapers: 1, ..of(&[ReceivesOnce, ReceivesOnce]) };
-        settings.push(Setting { deaths: 1, ..both.clone() });
+        if all || policy == OnReceiverDeath::Drop {
+            settings.push(Setting { deaths: 1, ..both.clone() });
+        }
         settings.push(Setting { reapers: 1, ..of(&[Sends(1, 1), Receives]) });
         settings.push(Setting { deaths: 1, ..of(&[Sends(2, 1), Receives]) });
         settings.push(Setting { there: 2, alone: true, reapers: 1, ..of(&[ReceivesOnce]) });

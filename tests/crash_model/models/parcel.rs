@@ -852,12 +852,13 @@ pub fn models(all: bool) -> Vec<Model> {
         settings.push(Setting { there: 1, leave: true, ..of(&[Holds, Holds]) });
         settings.push(Setting { there: 1, leave: true, ..of(&[ReceivesOnce, Holds]) });
         settings.push(Setting { leave: true, ..of(&[Sends(1, 0), ReceivesOnce]) });
-        settings.push(Setting { there: 1, reapers: 1, leave: true, ..of(&[ReceivesOnce, Holds]) });
         settings.push(Setting { reapers: 1, ..of(&[Sends(1, 0), Receives]) });
         settings.push(Setting { there: 1, reapers: 2, ..of(&[ReceivesOnce]) });
         let another = of(&[ReceivesOnce, MakesAnother]);
         let preemptions = Some(2);
         if all {
+            let leave = of(&[ReceivesOnce, Holds]);
+            settings.push(Setting { there: 1, reapers: 1, leave: true, ..leave });
             settings.push(Setting { there: 1, reapers: 1, deaths: 1, preemptions, ..another });
         }
     }

@@ -713,10 +713,10 @@ pub fn models(all: bool) -> Vec<Model> {
         });
         models.push(Setting { reaper: true, deaths: 2, ..of(2, Calls::Try, &[1], 1) });
         models.push(of(1, Calls::Block, &[1], 1));
-        models.push(of(1, Calls::Block, &[2], 1));
         models.push(Setting { slices: Slices::Anytime(2), ..of(1, Calls::Block, &[1], 1) });
         models.push(of(2, Calls::Batch, &[2], 1));
         if all {
+            models.push(of(1, Calls::Block, &[2], 1));
             models.push(Setting {
                 close: Close::Never,
                 deaths: 1,
