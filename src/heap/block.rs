@@ -142,6 +142,11 @@ impl BlockWord {
         BlockWord(self.0 >> GENERATION_SHIFT << GENERATION_SHIFT | low)
     }
 
+    /// The word of the block in this generation, as part of a message.
+    pub(super) fn carried_in(self, generation: u32) -> BlockWord {
+        BlockWord(u64::from(generation) << GENERATION_SHIFT).with(State::Carried)
+    }
+
     /// A shared block after one more attachment.
     fn next_version(self) -> BlockWord {
         BlockWord(self.0 & !VERSION_MASK | self.0.wrapping_add(1) & VERSION_MASK)

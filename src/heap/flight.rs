@@ -47,7 +47,8 @@
 use std::collections::BTreeSet;
 
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State};
-use crate::heap::pool::{AllocError, Attached, BlockId, Carried, Owned, Pool};
+use crate::heap::owned::Owned;
+use crate::heap::pool::{AllocError, Attached, BlockId, Carried, Pool};
 use crate::peer::PeerId;
 use crate::primitive::{AtomicU64, Ordering, fence};
 
@@ -70,10 +71,11 @@ impl<'a> Pool<'a> {
         me: PeerId,
         kind: u64,
         names: &[Name],
-    ) -> Result<Owned, AllocError> {
+    ) -> Result<Owned<'a>, AllocError> {
         let owned = self.allocate(me, kind, names.len() as u64 * NAME)?;
+        let offset = self.offset(owned.id).ok_or(AllocError::Corrupt)?;
         for (index, name) in names.iter().enumerate() {
-            let at = owned.offset + index as u64 * NAME;
+            let at = offset + index as u64 * NAME;
             let words = (self.region().at::<AtomicU64>(at), self.region().at::<AtomicU64>(at + 8));
             let (Some(header), (Some(block), Some(rest))) = (self.header(name.id), words) else {
                 self.give_back(&owned);
@@ -84,14 +86,9 @@ impl<'a> Pool<'a> {
             block.store(name.id.to_bits(), Ordering::Relaxed);
             rest.store(u64::from(name.role) << 32 | u64::from(name.generation), Ordering::Relaxed);
         }
-        match self.header(owned.id) {
-            Some(header) => {
-                self.mark_flight(owned.id);
-                header.make_flight();
-                Ok(owned)
-            }
-            None => Err(AllocError::Corrupt),
-        }
+        self.mark_flight(owned.id);
+        owned.header.make_flight();
+        Ok(owned)
     }
 
     /// What a flight lists that is part of the message in the slot of `carrier`; `None` if it is
@@ -247,8 +244,8 @@ mod tests {
         });
         let flight = pool.make_flight(me, 8, &names).expect("room");
         let header = pool.header(flight.id).expect("a block");
-        let first = pool.region().at::<AtomicU64>(flight.offset).expect("mapped");
-        first.store(u64::MAX, Ordering::Relaxed);
+        let first = pool.offset(flight.id).and_then(|at| pool.region().at::<AtomicU64>(at));
+        first.expect("mapped").store(u64::MAX, Ordering::Relaxed);
         pool.give_up_roles(flight.id, header, me.owner(), |_| ());
         let left: Vec<Name> = pool.names(flight.id, header).collect();
         assert_eq!(left, [Name { role: 0, ..names[1] }]);

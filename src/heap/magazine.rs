@@ -47,7 +47,8 @@
 //! Bonwick and Adams, "Magazines and Vmem" (2001). There a magazine owns what is in it.
 
 use crate::heap::block::{BlockHeader, BlockWord, State};
-use crate::heap::pool::{BlockId, Owned, PAGE, Pages, Pool};
+use crate::heap::owned::Owned;
+use crate::heap::pool::{BlockId, PAGE, Pages, Pool};
 use crate::peer::PeerId;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::sys::seat;
@@ -77,32 +78,37 @@ impl<'a> Pool<'a> {
     /// Takes a block of at least `len` bytes that `me` has kept, if this thread knows of one, and
     /// records `kind`. The short way of [`Pool::allocate`].
     #[inline(always)]
-    pub(crate) fn take_cached(&self, me: PeerId, kind: u64, len: u64) -> Option<Owned> {
+    pub(crate) fn take_cached(&self, me: PeerId, kind: u64, len: u64) -> Option<Owned<'a>> {
         let class = self.kept_class(len)?;
         let hints = self.magazine(class)?;
         let place = hints.iter().rev().find(|place| place.load(Ordering::Relaxed) != 0)?;
         let (index, generation) = parts(place.load(Ordering::Relaxed));
         place.store(0, Ordering::Relaxed);
         let id = BlockId::new(class as u8, index);
-        let (header, offset) = (self.header(id)?, self.offset(id)?);
+        let header = self.header(id)?;
         // Its card is in the footprint, by the invariant.
         let word = header.take_again(generation, me.owner())?;
-        let owned = Owned { id, offset, word };
         let had = self.len(id, header);
-        if had != len && !self.recharge(&owned, header, had, len) {
+        if had != len && !self.recharge(id, header, word, (had, len)) {
             return None;
         }
         header.describe(kind, len);
-        Some(owned)
+        Some(Owned { id, header, word })
     }
 
     /// Charges an owned block of `had` bytes with `len` in place of that. If there is no room,
     /// gives the block back.
     #[inline(never)]
-    fn recharge(&self, owned: &Owned, header: &BlockHeader, had: u64, len: u64) -> bool {
+    fn recharge(
+        &self,
+        id: BlockId,
+        header: &BlockHeader,
+        owned: BlockWord,
+        (had, len): (u64, u64),
+    ) -> bool {
         let recharged = self.recharge_block(header, had, len);
         if !recharged {
-            self.tear_down(owned.id, header, owned.word, Pages::Keep);
+            self.tear_down(id, header, owned, Pages::Keep);
         }
         recharged
     }
@@ -255,7 +261,7 @@ mod tests {
             let header = pool.header(first.id).expect("a block");
             assert_eq!((header.kind(), header.carrier()), (0, None));
             let second = pool.allocate(me, 8, 100).expect("room");
-            assert_eq!((second.id, second.offset), (first.id, first.offset));
+            assert_eq!(second.id, first.id);
             assert_eq!(second.generation(), first.generation() + 1);
             assert_eq!((header.kind(), header.len(), pool.charged()), (8, 100, 100));
             assert!(pool.owned(first.id, first.generation(), me.owner()).is_none());

@@ -7,6 +7,7 @@
 //! - [`flight`]: blocks that hold others: what a message carries.
 //! - [`holders`]: which processes hold a shared block.
 //! - [`magazine`]: free blocks that a process keeps at hand.
+//! - [`owned`]: a block that belongs to this process alone.
 //! - [`pool`]: allocation, release, and the walk that clears up after the dead.
 //! - [`stats`]: what the blocks are used for.
 
@@ -16,6 +17,7 @@ mod charge;
 pub(crate) mod flight;
 pub(crate) mod holders;
 mod magazine;
+pub(crate) mod owned;
 pub(crate) mod pool;
 pub(crate) mod stats;
 

@@ -28,6 +28,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use crate::heap::block::{BlockHeader, BlockWord, Carrier, State, once, twice};
+use crate::heap::owned::Owned;
 use crate::peer::PeerId;
 use crate::peer::footprint::{Cards, Footprint};
 use crate::peer::table::Table;
@@ -163,20 +164,6 @@ pub(crate) struct Pool<'a> {
     region: Region<'a>,
 }
 
-/// A block that belongs to this process alone, with the word that it must have.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Owned {
-    pub(crate) id: BlockId,
-    pub(crate) offset: u64,
-    pub(super) word: BlockWord,
-}
-
-impl Owned {
-    pub(crate) fn generation(&self) -> u32 {
-        self.word.generation()
-    }
-}
-
 /// A block that is part of a message, as the message names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Carried {
@@ -186,8 +173,8 @@ pub(crate) struct Carried {
 
 /// A block that was taken out of a message, and what it says of itself.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Taken {
-    pub(crate) owned: Owned,
+pub(crate) struct Taken<'a> {
+    pub(crate) owned: Owned<'a>,
     pub(crate) kind: u64,
     pub(crate) len: u64,
 }
@@ -214,7 +201,12 @@ impl<'a> Pool<'a> {
     /// Takes a block of at least `len` bytes for `me`, backs it with pages and records `kind`.
     ///
     /// Its bytes are what the last owner left there.
-    pub(crate) fn allocate(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned, AllocError> {
+    pub(crate) fn allocate(
+        &self,
+        me: PeerId,
+        kind: u64,
+        len: u64,
+    ) -> Result<Owned<'a>, AllocError> {
         match self.take_cached(me, kind, len) {
             Some(owned) => Ok(owned),
             None => self.allocate_another(me, kind, len),
@@ -228,7 +220,7 @@ impl<'a> Pool<'a> {
         me: PeerId,
         kind: u64,
         len: u64,
-    ) -> Result<Owned, AllocError> {
+    ) -> Result<Owned<'a>, AllocError> {
         match self.allocate_new(me, kind, len) {
             Err(AllocError::OutOfMemory { .. }) if self.give_cached(me) > 0 => {
                 self.allocate_new(me, kind, len)
@@ -237,37 +229,31 @@ impl<'a> Pool<'a> {
         }
     }
 
-    fn allocate_new(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned, AllocError> {
+    fn allocate_new(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned<'a>, AllocError> {
         loop {
             self.find_room(len)?;
             let owned = self.claim_of(len, me)?;
-            let header = self.header(owned.id).ok_or(AllocError::Corrupt)?;
             // Of no kind: its bytes are not there yet. The length before the charge: see `charge`.
-            header.describe(0, len);
-            if self.charge_block(header, len) {
+            owned.header.describe(0, len);
+            if self.charge_block(owned.header, len) {
                 return self.back(owned, kind, len);
             }
             // Others have taken the room meanwhile.
-            self.tear_down(owned.id, header, owned.word, Pages::Keep);
+            self.tear_down(owned.id, owned.header, owned.word, Pages::Keep);
         }
     }
 
     /// Shows the block to its holders, of whom `me` is the first.
     pub(crate) fn share(&self, owned: &Owned, me: PeerId) -> bool {
-        let Some(header) = self.header(owned.id) else {
-            return false;
-        };
-        header.holders.insert(me.index());
-        header.share(owned.word)
+        owned.header.holders.insert(me.index());
+        owned.header.share(owned.word)
     }
 
     /// Gives back a block that was never shared.
     #[inline(always)]
     pub(crate) fn give_back(&self, owned: &Owned) {
-        if let Some(header) = self.header(owned.id)
-            && !self.set_aside(owned.id, header, owned.word)
-        {
-            self.tear_down(owned.id, header, owned.word, Pages::Keep);
+        if !self.set_aside(owned.id, owned.header, owned.word) {
+            self.tear_down(owned.id, owned.header, owned.word, Pages::Keep);
         }
     }
 
@@ -275,7 +261,7 @@ impl<'a> Pool<'a> {
     /// handle of this age.
     pub(crate) fn pass(&self, owned: &Owned, heir: PeerId, age: u64) -> bool {
         self.mark(heir.owner(), owned.id);
-        self.header(owned.id).is_some_and(|header| header.pass(owned.word, heir.owner(), age))
+        owned.header.pass(owned.word, heir.owner(), age)
     }
 
     /// Makes an owned block part of the message in a slot that `carrier` names, which the caller
@@ -285,7 +271,7 @@ impl<'a> Pool<'a> {
             // Whoever clears up after the parent finds what it did not take.
             self.mark(parent.owner(), owned.id);
         }
-        let carried = self.header(owned.id)?.carry(owned.word, carrier)?;
+        let carried = owned.header.carry(owned.word, carrier)?;
         Some(Carried { id: owned.id, generation: carried.generation() })
     }
 
@@ -352,10 +338,11 @@ impl<'a> Pool<'a> {
 
     /// The block `id`, if it belongs to `owner` in this generation.
     #[inline(always)]
-    pub(crate) fn owned(&self, id: BlockId, generation: u32, owner: u32) -> Option<Owned> {
-        let word = self.header(id)?.load();
+    pub(crate) fn owned(&self, id: BlockId, generation: u32, owner: u32) -> Option<Owned<'a>> {
+        let header = self.header(id)?;
+        let word = header.load();
         let is_owned = word.state() == State::Owned(owner) && word.generation() == generation;
-        if is_owned { Some(Owned { id, offset: self.offset(id)?, word }) } else { None }
+        is_owned.then_some(Owned { id, header, word })
     }
 
     /// As [`Pool::owned`], if the block was passed to its handle of this age.
@@ -365,14 +352,14 @@ impl<'a> Pool<'a> {
         generation: u32,
         owner: u32,
         age: u64,
-    ) -> Option<Owned> {
+    ) -> Option<Owned<'a>> {
         let owned = self.owned(id, generation, owner)?;
-        self.header(id)?.was_passed_to(age).then_some(owned)
+        owned.header.was_passed_to(age).then_some(owned)
     }
 
     /// Takes a block out of the message in the slot of `carrier`, which `me` has claimed for
     /// reading. `None` if it is not part of that message.
-    pub(crate) fn take(&self, carried: Carried, carrier: Carrier, me: u32) -> Option<Taken> {
+    pub(crate) fn take(&self, carried: Carried, carrier: Carrier, me: u32) -> Option<Taken<'a>> {
         let header = self.header(carried.id)?;
         // Twice: its reaper may just put the block back that a dead receiver had taken.
         for _ in 0..2 {
@@ -391,12 +378,9 @@ impl<'a> Pool<'a> {
                 return None;
             }
             if let Some(word) = self.own(carried.id, header, word, me) {
-                let owned = Owned { id: carried.id, offset: self.offset(carried.id)?, word };
-                return Some(Taken {
-                    owned,
-                    kind: header.kind(),
-                    len: self.len(carried.id, header),
-                });
+                let owned = Owned { id: carried.id, header, word };
+                let (kind, len) = (header.kind(), self.len(carried.id, header));
+                return Some(Taken { owned, kind, len });
             }
         }
         None
@@ -404,14 +388,14 @@ impl<'a> Pool<'a> {
 
     /// Takes a block back that `me` has just [made part](Pool::carry) of a message, which it has
     /// not published.
-    pub(crate) fn take_back(&self, carried: Carried, me: u32) -> Option<Owned> {
+    pub(crate) fn take_back(&self, carried: Carried, me: u32) -> Option<Owned<'a>> {
         let header = self.header(carried.id)?;
         let word = header.load();
         if word.state() != State::Carried || word.generation() != carried.generation {
             return None;
         }
         let word = self.own(carried.id, header, word, me)?;
-        Some(Owned { id: carried.id, offset: self.offset(carried.id)?, word })
+        Some(Owned { id: carried.id, header, word })
     }
 
     /// Gives back every block on these cards of which the carrier belongs to `me` alone, as
@@ -794,7 +778,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Takes a free block of the smallest class that has one of `len` bytes.
-    fn claim_of(&self, len: u64, me: PeerId) -> Result<Owned, AllocError> {
+    fn claim_of(&self, len: u64, me: PeerId) -> Result<Owned<'a>, AllocError> {
         // Hints say which classes have free blocks. They may be wrong, but to search a class that
         // seems full takes time with the number of its blocks, so that comes last.
         for trusts_hints in [true, false] {
@@ -818,7 +802,7 @@ impl<'a> Pool<'a> {
         class: usize,
         me: PeerId,
         trusts_hints: bool,
-    ) -> Result<Option<Owned>, AllocError> {
+    ) -> Result<Option<Owned<'a>>, AllocError> {
         let words = self.class_words(class).ok_or(AllocError::Corrupt)?;
         let blocks = self.mapping.layout().classes()[class].blocks;
         loop {
@@ -838,7 +822,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    fn claim_before(&self, class: usize, frontier: u64, me: PeerId) -> Option<Owned> {
+    fn claim_before(&self, class: usize, frontier: u64, me: PeerId) -> Option<Owned<'a>> {
         let words = self.class_words(class)?;
         let hint = words.hint.load(Ordering::Relaxed).min(frontier);
         for index in (hint..frontier).chain(0..hint) {
@@ -851,7 +835,7 @@ impl<'a> Pool<'a> {
                 // Relaxed: hints. A wrap below zero is a large number, that is, "look".
                 words.hint.store(index + 1, Ordering::Relaxed);
                 words.free.fetch_sub(1, Ordering::Relaxed);
-                return Some(Owned { id, offset: self.offset(id)?, word });
+                return Some(Owned { id, header, word });
             }
         }
         None
@@ -881,9 +865,9 @@ impl<'a> Pool<'a> {
         Ok(())
     }
 
-    pub(super) fn back(&self, owned: Owned, kind: u64, len: u64) -> Result<Owned, AllocError> {
-        let header = self.header(owned.id).ok_or(AllocError::Corrupt)?;
-        let class = self.class(owned.id).ok_or(AllocError::Corrupt)?;
+    fn back(&self, owned: Owned<'a>, kind: u64, len: u64) -> Result<Owned<'a>, AllocError> {
+        let Owned { id, header, word } = owned;
+        let (class, offset) = self.class(id).zip(self.offset(id)).ok_or(AllocError::Corrupt)?;
         let has = header.pages();
         if class.block_size >= PUNCH_FROM {
             self.subtract(|words| &words.kept, has * PAGE);
@@ -893,8 +877,8 @@ impl<'a> Pool<'a> {
         let needed = len.clamp(1, class.block_size).div_ceil(PAGE);
         if has < needed {
             let bytes = if class.block_size < PAGE { class.block_size } else { needed * PAGE };
-            if let Err(refused) = self.mapping.back(owned.offset, bytes) {
-                self.tear_down(owned.id, header, owned.word, Pages::Keep);
+            if let Err(refused) = self.mapping.back(offset, bytes) {
+                self.tear_down(id, header, word, Pages::Keep);
                 return Err(AllocError::NoPages { requested: len, refused });
             }
             header.set_pages(needed);
@@ -927,8 +911,9 @@ impl<'a> Pool<'a> {
         self.mapping.layout().classes().get(usize::from(id.class))
     }
 
+    /// Where the bytes of a block lie.
     #[inline]
-    pub(super) fn offset(&self, id: BlockId) -> Option<u64> {
+    pub(crate) fn offset(&self, id: BlockId) -> Option<u64> {
         let class = self.class(id)?;
         (u64::from(id.index) < class.blocks)
             .then(|| class.base + u64::from(id.index) * class.block_size)
@@ -1031,7 +1016,10 @@ mod tests {
                 pool.discard(wrong, at, me.owner(), nothing);
             }
             assert!(pool.take_back(later, me.owner()).is_none());
-            assert_eq!(pool.carried(carried, slot(3), me.owner()), Some((owned.offset, 100)));
+            assert_eq!(
+                pool.carried(carried, slot(3), me.owner()),
+                pool.offset(owned.id).map(|at| (at, 100))
+            );
             let back = pool.take_back(carried, me.owner()).expect("it is there");
             assert!(pool.take_back(carried, me.owner()).is_none(), "it is no message's now");
             let carried = pool.carry(&back, slot(5)).expect("ours");
@@ -1048,7 +1036,7 @@ mod tests {
             assert!(pool.take(carried, slot(3), dead.owner()).is_some());
             assert!(pool.take(carried, slot(3), dead.owner()).is_none());
             let taken = pool.take(carried, slot(3), me.owner()).expect("the dead one's");
-            assert_eq!((taken.owned.offset, taken.kind, taken.len), (owned.offset, 7, 100));
+            assert_eq!((taken.owned.id, taken.kind, taken.len), (owned.id, 7, 100));
             pool.give_back(&taken.owned);
             assert!(pool.take(carried, slot(3), me.owner()).is_none());
         });
@@ -1166,8 +1154,9 @@ mod tests {
             let header = pool.header(object.id).expect("a block");
             header.let_fly();
             let message = pool.allocate(me, 8, 16).expect("room");
+            let offset = pool.offset(message.id).expect("a block");
             for (at, word) in [(0, object.id.to_bits()), (8, object.generation().into())] {
-                let place = pool.region().at::<AtomicU64>(message.offset + at).expect("mapped");
+                let place = pool.region().at::<AtomicU64>(offset + at).expect("mapped");
                 place.store(word, Ordering::Relaxed);
             }
             pool.carry(&message, slot(3)).expect("ours");

@@ -19,7 +19,8 @@ use std::cell::Cell;
 
 use crate::heap::block::Carrier;
 use crate::heap::flight::Name;
-use crate::heap::pool::{Attached, Carried, Owned};
+use crate::heap::owned::Owned;
+use crate::heap::pool::{Attached, Carried};
 use crate::heap::{AllocError, Pool};
 use crate::object::block;
 use crate::object::holding::Holder;
@@ -33,7 +34,7 @@ use crate::peer::footprint::Cards;
 pub(crate) struct Flight<'a> {
     holder: Holder<'a>,
     /// `None` once it is carried.
-    owned: Option<Owned>,
+    owned: Option<Owned<'a>>,
 }
 
 impl<'a> Flight<'a> {

@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::heap::block::Carrier;
 use crate::heap::flight::Name;
-use crate::heap::pool::{Carried, Owned};
+use crate::heap::owned::Owned;
+use crate::heap::pool::Carried;
 use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block;
 use crate::object::ends;
@@ -129,7 +130,7 @@ impl Holding {
             Err(error) if reap::make_room(&mapping, me, &error) => pool.allocate(me, kind, len)?,
             other => other?,
         };
-        if build(region, owned.offset).is_none() {
+        if pool.offset(owned.id).and_then(|offset| build(region, offset)).is_none() {
             pool.give_back(&owned);
             return Err(Fault::Corrupt.into());
         }
@@ -138,7 +139,11 @@ impl Holding {
 
     /// Makes an object of a block that this process owns and has filled with `len` bytes. Nobody
     /// could open the block before.
-    pub(crate) fn share(mapping: &Arc<Mapping>, owned: &Owned, len: u64) -> Result<Holding, Fault> {
+    pub(crate) fn share(
+        mapping: &Arc<Mapping>,
+        owned: &Owned<'_>,
+        len: u64,
+    ) -> Result<Holding, Fault> {
         let mut held = held();
         let me = arrive_with(&held, mapping)?;
         Holding::first(&mut held, mapping, me, owned, len)
@@ -149,10 +154,11 @@ impl Holding {
         held: &mut BTreeMap<Key, usize>,
         mapping: &Arc<Mapping>,
         me: PeerId,
-        owned: &Owned,
+        owned: &Owned<'_>,
         len: u64,
     ) -> Result<Holding, Fault> {
         let pool = Pool::new(mapping, mapping.region().ok_or(Fault::Corrupt)?);
+        let offset = pool.offset(owned.id).ok_or(Fault::Corrupt)?;
         if !pool.share(owned, me) {
             return Err(Fault::Corrupt);
         }
@@ -161,7 +167,7 @@ impl Holding {
             mapping: Arc::clone(mapping),
             block: owned.id,
             generation: owned.generation(),
-            offset: owned.offset,
+            offset,
             len,
         })
     }

@@ -21,7 +21,8 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::heap::pool::{Carried, Owned};
+use crate::heap::owned::{Owned, Remembered};
+use crate::heap::pool::Carried;
 use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::block::MOST_ALIGN;
 use crate::object::carry::{Arrival, Departure, Name};
@@ -31,29 +32,31 @@ use crate::object::handle::Handle;
 use crate::object::holding::{self, Holding};
 use crate::object::{ends, reap};
 use crate::peer::{Fault, PeerId, identity};
-use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
+use crate::primitive::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::segment::Shm;
 use crate::segment::commons::Kept;
-use crate::segment::region::{Mapping, Region};
+use crate::segment::region::Mapping;
 use crate::sys;
 
 /// A block with room for `count` values, which belongs to this handle.
 ///
 /// # Invariants
 /// - In the process that is `me` in the segment, `start` is aligned for a `T`, and `count` values
-///   lie there, in `mapping`. The block's word is `OWNED` by it in `generation`, and no other
-///   handle there has this block and generation; so the values are those of this handle alone. That
-///   holds until the handle is dropped, or `is_packed`.
+///   lie there, in `mapping`. The block's word is `OWNED` by it in the generation of `block`, and
+///   no other handle there has this block and generation; so the values are those of this handle
+///   alone. That holds until the handle is dropped, or `is_packed`.
+/// - Unless it `is_adopted`, the process that is `me` is the one that remembers `block`.
 pub(crate) struct OwnedBlock<T> {
     mapping: Kept,
     /// The word that says who this process is; it lives as long as `mapping`.
     identity: NonNull<AtomicU64>,
-    /// This process, as bits; written after `start`.
+    /// This process, as bits; written after `start` and `is_adopted`.
     me: AtomicU64,
-    block: BlockId,
-    generation: u32,
+    block: Remembered,
     start: AtomicPtr<T>,
     count: usize,
+    /// 1 in a process that got the block with its parent's memory.
+    is_adopted: AtomicU32,
     /// Whether the block is part of a message. It belongs to the handle no more, also if this
     /// process has received it.
     is_packed: bool,
@@ -75,7 +78,7 @@ unsafe impl<T: Sync> Sync for OwnedBlock<T> {}
 struct Room<'a, T> {
     mapping: &'a Arc<Mapping>,
     me: PeerId,
-    owned: Owned,
+    owned: Owned<'a>,
     start: NonNull<T>,
     count: usize,
 }
@@ -97,7 +100,7 @@ impl<'a, T: Shm> Room<'a, T> {
             Some(owned) => owned,
             None => allocate(mapping, &pool, me, kind, len)?,
         };
-        match Room::of(mapping, region, me, owned, count) {
+        match Room::of(mapping, &pool, me, owned, count) {
             Some(room) => Ok(room),
             None => {
                 pool.give_back(&owned);
@@ -110,13 +113,14 @@ impl<'a, T: Shm> Room<'a, T> {
     #[inline(always)]
     fn of(
         mapping: &'a Arc<Mapping>,
-        region: Region<'_>,
+        pool: &Pool<'a>,
         me: PeerId,
-        owned: Owned,
+        owned: Owned<'a>,
         count: usize,
     ) -> Option<Room<'a, T>> {
+        let (offset, len) = (pool.offset(owned.id)?, bytes_of::<T>(count)?);
         // INVARIANT: `bytes` has checked range and alignment, and the caller has the block.
-        let start = region.bytes(owned.offset, bytes_of::<T>(count)?, align_of::<T>())?.cast();
+        let start = pool.region().bytes(offset, len, align_of::<T>())?.cast();
         Some(Room { mapping, me, owned, start, count })
     }
 
@@ -128,8 +132,9 @@ impl<'a, T: Shm> Room<'a, T> {
             identity: self.mapping.identity(),
             mapping: Kept::new(self.mapping),
             me: AtomicU64::new(self.me.to_bits()),
-            block: self.owned.id,
-            generation: self.owned.generation(),
+            // INVARIANT: in this process.
+            block: self.owned.remember(),
+            is_adopted: AtomicU32::new(0),
             start: AtomicPtr::new(self.start.as_ptr()),
             count: self.count,
             is_packed: false,
@@ -140,13 +145,13 @@ impl<'a, T: Shm> Room<'a, T> {
 }
 
 #[inline(never)]
-fn allocate(
+fn allocate<'a>(
     mapping: &Mapping,
-    pool: &Pool<'_>,
+    pool: &Pool<'a>,
     me: PeerId,
     kind: u64,
     len: u64,
-) -> Result<Owned, AllocError> {
+) -> Result<Owned<'a>, AllocError> {
     match pool.allocate_another(me, kind, len) {
         // What dead processes have left may be room enough.
         Err(error) if reap::make_room(mapping, me, &error) => pool.allocate(me, kind, len),
@@ -249,7 +254,7 @@ impl<T: Shm> OwnedBlock<T> {
         let (pool, owned) = self.owned().ok_or(Fault::Corrupt)?;
         let carried = pool.carry(&owned, departure.carrier).ok_or(Fault::Corrupt)?;
         self.is_packed = true;
-        self.generation = carried.generation;
+        self.block.was_carried(carried);
         let generation = carried.generation.into();
         Ok(Name { block: carried.id.to_bits(), generation, len: len as u64 })
     }
@@ -265,13 +270,15 @@ impl<T: Shm> OwnedBlock<T> {
     /// Takes the block back if it was made part of a message, which is not sent.
     pub(crate) fn restore(&mut self) {
         if let (Some(me), Some(region)) = (identity::own(&self.mapping), self.mapping.region()) {
-            let carried = Carried { id: self.block, generation: self.generation };
+            let carried = Carried { id: self.block.id(), generation: self.block.generation() };
             let pool = Pool::new(&self.mapping, region);
             if !self.is_packed {
                 return;
             }
-            if pool.take_back(carried, me.owner()).is_some() {
-                // INVARIANT: the block is ours again, in the generation that the handle has.
+            if let Some(owned) = pool.take_back(carried, me.owner()) {
+                // INVARIANT: the block is ours again, and the handle has its generation.
+                self.block = owned.remember();
+                *self.is_adopted.get_mut() = 0;
                 self.is_packed = false;
             } else {
                 // Somebody has written over its word. The handle is that of no process.
@@ -296,7 +303,7 @@ impl<T: Shm> OwnedBlock<T> {
         let count = (taken.len / size_of::<T>().max(1) as u64) as usize;
         let count = if size_of::<T>() == 0 { usize::MAX } else { count };
         let fits = taken.kind == kind && name.len <= count as u64;
-        let room = Room::of(holder.mapping(), holder.region, holder.me, taken.owned, count);
+        let room = Room::of(holder.mapping(), &pool, holder.me, taken.owned, count);
         match room.filter(|_| fits) {
             Some(room) => Ok((room.handle(), name.len as usize)),
             None => {
@@ -319,7 +326,7 @@ impl<T> OwnedBlock<T> {
         // SAFETY: it lives as long as the mapping.
         let identity = unsafe { self.identity.as_ref() };
         // Acquire pairs with the Release store of the identity: a thread that sees it sees the
-        // mapping. And with that of `me`: it sees `start`.
+        // mapping. And with that of `me`: it sees `start` and `is_adopted`.
         identity.load(Ordering::Acquire) == self.me.load(Ordering::Acquire)
     }
 
@@ -351,14 +358,17 @@ impl<T> OwnedBlock<T> {
         let found = holding::arrive(&self.mapping).ok().and_then(|me| {
             let region = self.mapping.region()?;
             let pool = Pool::new(&self.mapping, region);
-            let owned = pool.passed(self.block, self.generation, me.owner(), self.age)?;
-            let start = region.bytes(owned.offset, bytes_of::<T>(self.count)?, align_of::<T>())?;
+            let (block, generation) = (self.block.id(), self.block.generation());
+            let owned = pool.passed(block, generation, me.owner(), self.age)?;
+            let (offset, len) = (pool.offset(owned.id)?, bytes_of::<T>(self.count)?);
+            let start = region.bytes(offset, len, align_of::<T>())?;
             Some((me, start))
         });
         let Some((me, start)) = found else { return false };
         // INVARIANT: the word names this process, and `bytes` has checked range and alignment.
         // Another thread that is here finds the same.
         self.start.store(start.cast().as_ptr(), Ordering::Relaxed);
+        self.is_adopted.store(1, Ordering::Relaxed);
         // Release pairs with the Acquire in `is_known`.
         self.me.store(me.to_bits(), Ordering::Release);
         true
@@ -367,18 +377,33 @@ impl<T> OwnedBlock<T> {
     /// The block, as a name.
     #[cfg(test)]
     pub(crate) fn handle(&self) -> Handle {
-        let (segment, generation) = (self.mapping.id(), self.generation.into());
-        Handle { segment, block: self.block.to_bits(), generation }
+        let (segment, generation) = (self.mapping.id(), self.block.generation().into());
+        Handle { segment, block: self.block.id().to_bits(), generation }
     }
 
     /// The block as the heap knows it, if this process owns it.
-    fn owned(&self) -> Option<(Pool<'_>, Owned)> {
+    #[inline]
+    fn owned(&self) -> Option<(Pool<'_>, Owned<'_>)> {
         if self.is_packed || !self.is_ours() {
             return None;
         }
-        let me = identity::own(&self.mapping)?;
         let pool = Pool::new(&self.mapping, self.mapping.region()?);
-        Some((pool, pool.owned(self.block, self.generation, me.owner())?))
+        // Relaxed: see `is_known`.
+        if self.is_adopted.load(Ordering::Relaxed) != 0 {
+            return Some((pool, self.find(&pool)?));
+        }
+        // SAFETY: by the invariant this is the process that remembers it, and the mapping lives as
+        // long as the handle.
+        let owned = unsafe { self.block.owned() };
+        owned.is_unchanged().then_some((pool, owned))
+    }
+
+    /// As [`OwnedBlock::owned`], for a process that did not make the handle.
+    #[cold]
+    #[inline(never)]
+    fn find<'a>(&self, pool: &Pool<'a>) -> Option<Owned<'a>> {
+        let me = identity::own(&self.mapping)?;
+        pool.owned(self.block.id(), self.block.generation(), me.owner())
     }
 }
 

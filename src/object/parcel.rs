@@ -36,8 +36,9 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::heap::block::Carrier;
-use crate::heap::pool::{Carried, Owned};
-use crate::heap::{AllocError, BlockId};
+use crate::heap::owned::{Owned, Remembered};
+use crate::heap::pool::Carried;
+use crate::heap::{AllocError, BlockId, Pool};
 use crate::object::holding::Holder;
 use crate::object::kind::Kind;
 use crate::ring::mpmc::Claim;
@@ -140,10 +141,10 @@ fn name(words: &[u64]) -> Option<Carried> {
 ///
 /// # Invariants
 /// `start` is the address of `len` bytes of the block, in a mapping that stays as long as the
-/// parcel is used. The block's word names the process that made the parcel.
+/// parcel is used. The block's word names the process that made the parcel, and that remembers it.
 #[derive(Debug)]
 pub(crate) struct Parcel {
-    owned: Owned,
+    block: Remembered,
     start: NonNull<u8>,
     len: usize,
 }
@@ -160,9 +161,10 @@ impl Parcel {
     /// The caller keeps the mapping of `holder` for as long as it uses the parcel.
     #[inline(always)]
     pub(crate) unsafe fn at_hand(holder: &Holder<'_>, len: usize) -> Option<Parcel> {
-        let owned = holder.pool().take_cached(holder.me, Parcel::kind(), len as u64)?;
+        let pool = holder.pool();
+        let owned = pool.take_cached(holder.me, Parcel::kind(), len as u64)?;
         // SAFETY: as the caller says.
-        unsafe { Parcel::of(holder, owned, len) }
+        unsafe { Parcel::of(&pool, owned, len) }
     }
 
     /// A block of `len` bytes, where this process has none [at hand](Parcel::at_hand).
@@ -170,9 +172,10 @@ impl Parcel {
     /// # Safety
     /// As there.
     pub(crate) unsafe fn new(holder: &Holder<'_>, len: usize) -> Result<Parcel, AllocError> {
-        let owned = holder.pool().allocate_another(holder.me, Parcel::kind(), len as u64)?;
+        let pool = holder.pool();
+        let owned = pool.allocate_another(holder.me, Parcel::kind(), len as u64)?;
         // SAFETY: as the caller says.
-        unsafe { Parcel::of(holder, owned, len) }.ok_or(AllocError::Corrupt)
+        unsafe { Parcel::of(&pool, owned, len) }.ok_or(AllocError::Corrupt)
     }
 
     fn kind() -> u64 {
@@ -184,16 +187,24 @@ impl Parcel {
     /// # Safety
     /// As for [`Parcel::at_hand`].
     #[inline(always)]
-    unsafe fn of(holder: &Holder<'_>, owned: Owned, len: usize) -> Option<Parcel> {
-        match holder.region.bytes(owned.offset, len as u64, 1) {
+    unsafe fn of(pool: &Pool<'_>, owned: Owned<'_>, len: usize) -> Option<Parcel> {
+        let bytes = |offset| pool.region().bytes(offset, len as u64, 1);
+        match pool.offset(owned.id).and_then(bytes) {
             // INVARIANT: `bytes` checked the range, the caller keeps the mapping, and the block has
             // just become ours.
-            Some(start) => Some(Parcel { owned, start, len }),
+            Some(start) => Some(Parcel { block: owned.remember(), start, len }),
             None => {
-                holder.pool().give_back(&owned);
+                pool.give_back(&owned);
                 None
             }
         }
+    }
+
+    /// The block as the heap knows it. Only for the process that made the parcel.
+    #[inline]
+    fn owned(&self) -> Owned<'_> {
+        // SAFETY: by the invariant, as this is the process; the mapping stays as long as `self`.
+        unsafe { self.block.owned() }
     }
 
     /// Number of bytes.
@@ -229,7 +240,7 @@ impl Parcel {
         envelope: &mut Envelope,
         flight: Option<Carried>,
     ) -> bool {
-        let carried = holder.pool().carry(&self.owned, carrier);
+        let carried = holder.pool().carry(&self.owned(), carrier);
         if let Some(carried) = carried {
             envelope.refer(self.len as u64, carried, flight);
         }
@@ -239,7 +250,7 @@ impl Parcel {
     /// Gives the block back.
     #[inline]
     pub(crate) fn give_back(self, holder: &Holder<'_>) {
-        holder.pool().give_back(&self.owned);
+        holder.pool().give_back(&self.owned());
     }
 }
 

@@ -7,7 +7,8 @@
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
 use crate::heap::block::Carrier;
-use crate::heap::pool::{Carried, Owned};
+use crate::heap::owned::Owned;
+use crate::heap::pool::Carried;
 use crate::heap::{BlockId, Pool};
 use crate::models::carried::{
     self, CARRIED, after_the_last, drain, header, is_occupied, is_there, mistaken_reaper, slot,
@@ -82,18 +83,16 @@ impl Cargo {
     }
 
     /// The blocks, which this process owns.
-    fn owned(&self) -> Vec<Option<Owned>> {
-        with(world::me(), |mapping, region, me| {
-            let pool = Pool::new(mapping, region);
-            let owned = |block: Carried| pool.owned(block.id, block.generation, me.owner());
-            self.blocks.iter().flatten().map(|&block| owned(block)).collect()
-        })
+    fn owned<'a>(&self, pool: &Pool<'a>, me: PeerId) -> Vec<Option<Owned<'a>>> {
+        let owned = |block: Carried| pool.owned(block.id, block.generation, me.owner());
+        self.blocks.iter().flatten().map(|&block| owned(block)).collect()
     }
 
     pub(super) fn give_back(&self) {
-        for owned in self.owned().into_iter().flatten() {
-            with(world::me(), |mapping, region, _| Pool::new(mapping, region).give_back(&owned));
-        }
+        with(world::me(), |mapping, region, me| {
+            let pool = Pool::new(mapping, region);
+            self.owned(&pool, me).iter().flatten().for_each(|owned| pool.give_back(owned));
+        });
     }
 
     /// Takes the blocks out of their message; what was taken before a wrong one is given back.
@@ -126,9 +125,9 @@ unsafe impl Transfer for Cargo {
     type Wire = Envelope;
 
     fn pack(&mut self, departure: &Departure<'_>) -> Result<Envelope, Fault> {
-        let owned = self.owned();
-        with(world::me(), |mapping, region, _| {
+        with(world::me(), |mapping, region, me| {
             let pool = Pool::new(mapping, region);
+            let owned = self.owned(&pool, me);
             for (block, owned) in self.blocks.iter_mut().flatten().zip(owned) {
                 let owned = owned.ok_or(Fault::Corrupt)?;
                 *block = pool.carry(&owned, departure.carrier).ok_or(Fault::Corrupt)?;
@@ -300,15 +299,17 @@ pub(super) fn load(number: u64, blocks: usize) -> Option<Cargo> {
     for place in &mut cargo.blocks[..blocks] {
         let owned = with(world::me(), |mapping, region, me| {
             let pool = Pool::new(mapping, region);
-            pool.allocate(me, Kind::Boxed.named::<()>(), 8).ok()
+            let owned = pool.allocate(me, Kind::Boxed.named::<()>(), 8).ok()?;
+            let offset = pool.offset(owned.id).expect("a block") as usize;
+            Some((offset, Carried { id: owned.id, generation: owned.generation() }))
         });
-        let Some(owned) = owned else {
+        let Some((offset, block)) = owned else {
             cargo.give_back();
             return None;
         };
-        write(owned.offset as usize, TORN);
-        write(owned.offset as usize, number);
-        *place = Some(Carried { id: owned.id, generation: owned.generation() });
+        write(offset, TORN);
+        write(offset, number);
+        *place = Some(block);
     }
     Some(cargo)
 }

@@ -5,7 +5,6 @@
 use crate::engine::{Process, Touch, View};
 use crate::heap::block::Carrier;
 use crate::heap::flight::Name;
-use crate::heap::pool::Owned;
 use crate::heap::{BlockId, Pool};
 use crate::models::heap::{FREE, OWNED, SHARED, attached, decode, peer, reaper_of, with};
 use crate::models::peers::clears_up;
@@ -182,12 +181,12 @@ pub fn share(
     kind: u64,
     len: u64,
     holders: impl IntoIterator<Item = usize>,
-    build: impl FnOnce(&Owned),
+    build: impl FnOnce(u64),
 ) -> u64 {
     with(0, |mapping, region, me| {
         let pool = Pool::new(mapping, region);
         let owned = pool.allocate(me, kind, len).expect("a block");
-        build(&owned);
+        build(pool.offset(owned.id).expect("a block"));
         pool.share(&owned, me);
         for process in holders {
             pool.attach(owned.id, owned.generation(), peer(process), |_| {});

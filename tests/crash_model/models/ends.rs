@@ -177,8 +177,8 @@ impl Setting {
         });
         let ends =
             || self.parts.iter().enumerate().filter_map(|(at, part)| Some((at, part.role()?)));
-        let block = carried::share(kind(), BLOCK, ends().map(|(process, _)| process), |owned| {
-            place::lie_at(owned.offset, BLOCK, CHANNEL);
+        let block = carried::share(kind(), BLOCK, ends().map(|(process, _)| process), |offset| {
+            place::lie_at(offset, BLOCK, CHANNEL);
             let segment = Segment::commons().expect("a segment");
             drop(Queue::<u64>::make(&segment, &options(true), kind()).expect("a channel"));
         });

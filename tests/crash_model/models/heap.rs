@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::engine::{Ghost, Model, Monitor, Process, Touch, View};
+use crate::heap::owned::Owned;
 use crate::heap::{BlockId, Pool};
 use crate::models::carried::MARKS;
 use crate::models::peers::{footprint, forget_cards};
@@ -54,14 +55,15 @@ pub fn with<R>(process: usize, act: impl FnOnce(&Arc<Mapping>, Region<'_>, PeerI
 }
 
 /// Allocates a block as `Holding::create` does, and writes it.
-fn build(mapping: &Mapping, region: Region<'_>, me: PeerId) -> Option<crate::heap::pool::Owned> {
+fn build<'a>(mapping: &'a Mapping, region: Region<'a>, me: PeerId) -> Option<Owned<'a>> {
     let pool = Pool::new(mapping, region);
     let owned = match pool.allocate(me, KIND, BLOCK) {
         Err(_) if reap::reap_all(mapping, me) > 0 => pool.allocate(me, KIND, BLOCK).ok()?,
         other => other.ok()?,
     };
-    write(owned.offset as usize, u64::MAX);
-    write(owned.offset as usize, VALUE);
+    let offset = pool.offset(owned.id).expect("a block") as usize;
+    write(offset, u64::MAX);
+    write(offset, VALUE);
     Some(owned)
 }
 
@@ -73,7 +75,7 @@ fn keep(process: usize, leaves: bool) -> Option<Local> {
         for len in [8, 16] {
             // If the other one has it, that was all: each try makes new states.
             let Ok(owned) = pool.allocate(me, KIND, len) else { break };
-            write(owned.offset as usize, VALUE);
+            write(pool.offset(owned.id).expect("a block") as usize, VALUE);
             pool.give_back(&owned);
         }
         if leaves {
