@@ -147,6 +147,12 @@ impl BlockWord {
         BlockWord(u64::from(generation) << GENERATION_SHIFT).with(State::Carried)
     }
 
+    /// An owned block in its next generation, kept by its owner.
+    #[inline]
+    fn kept(self) -> BlockWord {
+        BlockWord(self.next_generation().0 | CACHED << OWNER_BITS | self.0 & OWNER_MASK)
+    }
+
     /// A shared block after one more attachment.
     fn next_version(self) -> BlockWord {
         BlockWord(self.0 & !VERSION_MASK | self.0.wrapping_add(1) & VERSION_MASK)
@@ -320,11 +326,11 @@ impl BlockHeader {
         self.advance(owned, owned.next_generation())
     }
 
-    /// Gives an owned block back, and keeps it at hand for `keeper`. Gives the new generation.
+    /// Gives an owned block back, and keeps it at hand for its owner. Gives the new generation.
     #[inline]
-    pub(crate) fn set_aside(&self, owned: BlockWord, keeper: u32) -> Option<u32> {
+    pub(crate) fn set_aside(&self, owned: BlockWord) -> Option<u32> {
         self.forget_carrier();
-        let cached = owned.next_generation().with(State::Cached(keeper));
+        let cached = owned.kept();
         // No swap: nobody else changes the word of a block that a living process owns. If somebody
         // has written over it, the block is lost, as elsewhere.
         let is_owned = self.load() == owned;
@@ -481,6 +487,16 @@ mod tests {
         ] {
             assert_eq!(word.with(state).state(), state);
             assert_eq!(word.with(state).generation(), (1 << GENERATION_BITS) - 1);
+        }
+    }
+
+    #[test]
+    fn an_owned_block_is_kept_by_its_owner_in_the_next_generation() {
+        for owner in [0, 1023, OWNER_MASK as u32] {
+            for word in [BlockWord(0), BlockWord(7 << GENERATION_SHIFT), BlockWord(u64::MAX)] {
+                let owned = word.with(State::Owned(owner));
+                assert_eq!(owned.kept(), word.next_generation().with(State::Cached(owner)));
+            }
         }
     }
 

@@ -73,9 +73,8 @@ impl<'a> Pool<'a> {
         names: &[Name],
     ) -> Result<Owned<'a>, AllocError> {
         let owned = self.allocate(me, kind, names.len() as u64 * NAME)?;
-        let offset = self.offset(owned.id).ok_or(AllocError::Corrupt)?;
         for (index, name) in names.iter().enumerate() {
-            let at = offset + index as u64 * NAME;
+            let at = owned.offset() + index as u64 * NAME;
             let words = (self.region().at::<AtomicU64>(at), self.region().at::<AtomicU64>(at + 8));
             let (Some(header), (Some(block), Some(rest))) = (self.header(name.id), words) else {
                 self.give_back(&owned);
@@ -244,7 +243,7 @@ mod tests {
         });
         let flight = pool.make_flight(me, 8, &names).expect("room");
         let header = pool.header(flight.id).expect("a block");
-        let first = pool.offset(flight.id).and_then(|at| pool.region().at::<AtomicU64>(at));
+        let first = pool.region().at::<AtomicU64>(flight.offset());
         first.expect("mapped").store(u64::MAX, Ordering::Relaxed);
         pool.give_up_roles(flight.id, header, me.owner(), |_| ());
         let left: Vec<Name> = pool.names(flight.id, header).collect();

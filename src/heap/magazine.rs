@@ -51,14 +51,13 @@ use crate::heap::owned::Owned;
 use crate::heap::pool::{BlockId, PAGE, Pages, Pool};
 use crate::peer::PeerId;
 use crate::primitive::{AtomicU64, Ordering};
+use crate::segment::layout::Class;
 use crate::sys::seat;
 
 /// Words of a row.
 const ROW: usize = 32;
 /// Blocks of a class in a magazine.
 const EACH: usize = 3;
-/// Classes that have a place in a magazine.
-const CLASSES: usize = ROW / EACH;
 /// Nothing is kept if not even this part of the budget is free.
 const RESERVE: u64 = 8;
 
@@ -79,21 +78,22 @@ impl<'a> Pool<'a> {
     /// records `kind`. The short way of [`Pool::allocate`].
     #[inline(always)]
     pub(crate) fn take_cached(&self, me: PeerId, kind: u64, len: u64) -> Option<Owned<'a>> {
-        let class = self.kept_class(len)?;
-        let hints = self.magazine(class)?;
+        let (number, class) = self.kept_class(len)?;
+        let hints = self.magazine(number, class)?;
         let place = hints.iter().rev().find(|place| place.load(Ordering::Relaxed) != 0)?;
         let (index, generation) = parts(place.load(Ordering::Relaxed));
         place.store(0, Ordering::Relaxed);
-        let id = BlockId::new(class as u8, index);
-        let header = self.header(id)?;
+        let id = BlockId::new(number as u8, index);
+        // This process had it before.
+        let header = self.header_in(class, id)?;
         // Its card is in the footprint, by the invariant.
         let word = header.take_again(generation, me.owner())?;
-        let had = self.len(id, header);
+        let had = header.len().min(class.block_size);
         if had != len && !self.recharge(id, header, word, (had, len)) {
             return None;
         }
         header.describe(kind, len);
-        Some(Owned { id, header, word })
+        Some(Owned { id, class, header, word })
     }
 
     /// Charges an owned block of `had` bytes with `len` in place of that. If there is no room,
@@ -115,9 +115,9 @@ impl<'a> Pool<'a> {
 
     /// Keeps an owned block at hand for its owner; false if it must be freed.
     #[inline(always)]
-    pub(super) fn set_aside(&self, id: BlockId, header: &BlockHeader, owned: BlockWord) -> bool {
-        let State::Owned(me) = owned.state() else { return false };
-        let Some(hints) = self.magazine(id.class() as usize) else { return false };
+    pub(super) fn set_aside(&self, owned: &Owned<'_>) -> bool {
+        let &Owned { id, class, header, word } = owned;
+        let Some(hints) = self.magazine(id.class() as usize, class) else { return false };
         let Some(place) = hints.iter().find(|place| place.load(Ordering::Relaxed) == 0) else {
             return false;
         };
@@ -125,9 +125,9 @@ impl<'a> Pool<'a> {
             return false;
         }
         // INVARIANT: as free blocks are, of no kind, and charged as before.
-        header.describe(0, self.len(id, header));
+        header.describe(0, header.len().min(class.block_size));
         header.mark_charged();
-        if let Some(generation) = header.set_aside(owned, me) {
+        if let Some(generation) = header.set_aside(word) {
             place.store(hint(id.index(), generation), Ordering::Relaxed);
         }
         // Else somebody has written over the word, and the block is lost, as in `tear_down`.
@@ -179,19 +179,20 @@ impl<'a> Pool<'a> {
 
     /// The class of a block of `len` bytes, if a process may keep such blocks.
     #[inline]
-    fn kept_class(&self, len: u64) -> Option<usize> {
-        self.mapping().layout().classes().iter().position(|class| class.block_size >= len)
+    fn kept_class(&self, len: u64) -> Option<(usize, &'a Class)> {
+        let mut classes = self.mapping().layout().classes().iter().enumerate();
+        classes.find(|(_, class)| class.block_size >= len)
     }
 
     /// The hints of this thread for a class; `None` if no blocks of that class are kept.
     #[inline]
-    fn magazine(&self, class: usize) -> Option<&'a [AtomicU64]> {
-        let is_small = self.mapping().layout().classes().get(class)?.block_size <= PAGE;
-        if class >= CLASSES || !is_small {
+    fn magazine(&self, number: usize, class: &Class) -> Option<&'a [AtomicU64; EACH]> {
+        if class.block_size > PAGE {
             return None;
         }
-        let start = seat::number()? * ROW + class * EACH;
-        self.mapping().hints().get(start..start + EACH)
+        let (rows, _) = self.mapping().hints().as_chunks::<ROW>();
+        let (classes, _) = rows.get(seat::number()?)?.as_chunks();
+        classes.get(number)
     }
 
     /// Whether there is enough left of the budget that a block may be kept.
@@ -247,7 +248,7 @@ mod tests {
         let segment = Segment::create(1 << 20).expect("a segment");
         let layout = segment.mapping().layout();
         let small = layout.classes().iter().filter(|class| class.block_size <= PAGE).count();
-        assert!(small > 0 && small <= CLASSES, "{small}");
+        assert!(small > 0 && small <= ROW / EACH, "{small}");
     }
 
     #[test]

@@ -10,17 +10,28 @@
 use std::ptr::NonNull;
 
 use crate::heap::block::{BlockHeader, BlockWord};
-use crate::heap::pool::{BlockId, Carried};
+use crate::heap::pool::{BlockId, Carried, Pool};
+use crate::segment::layout::Class;
 
 /// A block that belongs to this process alone, with the word that it must have.
+///
+/// # Invariants
+/// `class` is that of `id`, and has that block. The state of `word` is `OWNED`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owned<'a> {
     pub(crate) id: BlockId,
+    pub(super) class: &'a Class,
     pub(super) header: &'a BlockHeader,
     pub(super) word: BlockWord,
 }
 
 impl Owned<'_> {
+    /// Where the block lies in the segment.
+    #[inline]
+    pub(crate) fn offset(&self) -> u64 {
+        self.id.offset_in(self.class)
+    }
+
     #[inline]
     pub(crate) fn generation(&self) -> u32 {
         self.word.generation()
@@ -71,15 +82,16 @@ impl Remembered {
         self.word = self.word.carried_in(carried.generation);
     }
 
-    /// The block as it was then. It may be another's by now, which its word says.
+    /// The block as it was then, in its heap. It may be another's by now, which its word says.
     ///
     /// # Safety
-    /// This is the process in which it was remembered, and the mapping lives as long as `'a`.
+    /// This is the process in which it was remembered, and `pool` is of the same mapping.
     #[inline]
-    pub(crate) unsafe fn owned<'a>(&self) -> Owned<'a> {
-        // SAFETY: by the invariant, as the caller says; a header may be viewed while others write
-        // it.
+    pub(crate) unsafe fn owned<'a>(&self, pool: &Pool<'a>) -> Option<Owned<'a>> {
+        // SAFETY: by the invariant, as the caller says; the pool borrows the mapping, and a header
+        // may be viewed while others write it.
         let header = unsafe { self.header.as_ref() };
-        Owned { id: self.id, header, word: self.word }
+        let class = pool.class(self.id)?;
+        Some(Owned { id: self.id, class, header, word: self.word })
     }
 }

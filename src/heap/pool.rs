@@ -123,6 +123,12 @@ impl BlockId {
         self.index.into()
     }
 
+    /// Where the block lies, which is one of this class.
+    #[inline]
+    pub(super) fn offset_in(self, class: &Class) -> u64 {
+        class.base + self.index() * class.block_size
+    }
+
     pub(crate) fn to_bits(self) -> u64 {
         u64::from(self.class) << 32 | u64::from(self.index)
     }
@@ -252,7 +258,7 @@ impl<'a> Pool<'a> {
     /// Gives back a block that was never shared.
     #[inline(always)]
     pub(crate) fn give_back(&self, owned: &Owned) {
-        if !self.set_aside(owned.id, owned.header, owned.word) {
+        if !self.set_aside(owned) {
             self.tear_down(owned.id, owned.header, owned.word, Pages::Keep);
         }
     }
@@ -305,15 +311,16 @@ impl<'a> Pool<'a> {
         me: u32,
         conclude: impl Fn(Attached),
     ) {
-        if let Some(header) = self.header(carried.id) {
+        let id = carried.id;
+        if let Some((class, header)) = self.find(id) {
             let word = header.load();
             if word.state() == State::Carried
                 && word.generation() == carried.generation
                 && header.carrier() == Some(carrier)
-                && let Some(owned) = self.own(carried.id, header, word, me)
-                && !self.set_aside(carried.id, header, owned)
+                && let Some(word) = self.own(id, header, word, me)
+                && !self.set_aside(&Owned { id, class, header, word })
             {
-                self.end(carried.id, header, owned, Pages::Keep, conclude);
+                self.end(id, header, word, Pages::Keep, conclude);
             }
         }
     }
@@ -339,10 +346,10 @@ impl<'a> Pool<'a> {
     /// The block `id`, if it belongs to `owner` in this generation.
     #[inline(always)]
     pub(crate) fn owned(&self, id: BlockId, generation: u32, owner: u32) -> Option<Owned<'a>> {
-        let header = self.header(id)?;
+        let (class, header) = self.find(id)?;
         let word = header.load();
         let is_owned = word.state() == State::Owned(owner) && word.generation() == generation;
-        is_owned.then_some(Owned { id, header, word })
+        is_owned.then_some(Owned { id, class, header, word })
     }
 
     /// As [`Pool::owned`], if the block was passed to its handle of this age.
@@ -360,7 +367,7 @@ impl<'a> Pool<'a> {
     /// Takes a block out of the message in the slot of `carrier`, which `me` has claimed for
     /// reading. `None` if it is not part of that message.
     pub(crate) fn take(&self, carried: Carried, carrier: Carrier, me: u32) -> Option<Taken<'a>> {
-        let header = self.header(carried.id)?;
+        let (class, header) = self.find(carried.id)?;
         // Twice: its reaper may just put the block back that a dead receiver had taken.
         for _ in 0..2 {
             let word = header.load();
@@ -378,7 +385,7 @@ impl<'a> Pool<'a> {
                 return None;
             }
             if let Some(word) = self.own(carried.id, header, word, me) {
-                let owned = Owned { id: carried.id, header, word };
+                let owned = Owned { id: carried.id, class, header, word };
                 let (kind, len) = (header.kind(), self.len(carried.id, header));
                 return Some(Taken { owned, kind, len });
             }
@@ -389,13 +396,13 @@ impl<'a> Pool<'a> {
     /// Takes a block back that `me` has just [made part](Pool::carry) of a message, which it has
     /// not published.
     pub(crate) fn take_back(&self, carried: Carried, me: u32) -> Option<Owned<'a>> {
-        let header = self.header(carried.id)?;
+        let (class, header) = self.find(carried.id)?;
         let word = header.load();
         if word.state() != State::Carried || word.generation() != carried.generation {
             return None;
         }
         let word = self.own(carried.id, header, word, me)?;
-        Some(Owned { id: carried.id, header, word })
+        Some(Owned { id: carried.id, class, header, word })
     }
 
     /// Gives back every block on these cards of which the carrier belongs to `me` alone, as
@@ -827,7 +834,7 @@ impl<'a> Pool<'a> {
         let hint = words.hint.load(Ordering::Relaxed).min(frontier);
         for index in (hint..frontier).chain(0..hint) {
             let id = BlockId { class: class as u8, index: index as u32 };
-            let header = self.header(id)?;
+            let (class, header) = self.find(id)?;
             let word = header.load();
             if word.state() == State::Free
                 && let Some(word) = self.own(id, header, word, me.owner())
@@ -835,7 +842,7 @@ impl<'a> Pool<'a> {
                 // Relaxed: hints. A wrap below zero is a large number, that is, "look".
                 words.hint.store(index + 1, Ordering::Relaxed);
                 words.free.fetch_sub(1, Ordering::Relaxed);
-                return Some(Owned { id, header, word });
+                return Some(Owned { id, class, header, word });
             }
         }
         None
@@ -866,8 +873,7 @@ impl<'a> Pool<'a> {
     }
 
     fn back(&self, owned: Owned<'a>, kind: u64, len: u64) -> Result<Owned<'a>, AllocError> {
-        let Owned { id, header, word } = owned;
-        let (class, offset) = self.class(id).zip(self.offset(id)).ok_or(AllocError::Corrupt)?;
+        let Owned { id, class, header, word } = owned;
         let has = header.pages();
         if class.block_size >= PUNCH_FROM {
             self.subtract(|words| &words.kept, has * PAGE);
@@ -877,7 +883,7 @@ impl<'a> Pool<'a> {
         let needed = len.clamp(1, class.block_size).div_ceil(PAGE);
         if has < needed {
             let bytes = if class.block_size < PAGE { class.block_size } else { needed * PAGE };
-            if let Err(refused) = self.mapping.back(offset, bytes) {
+            if let Err(refused) = self.mapping.back(owned.offset(), bytes) {
                 self.tear_down(id, header, word, Pages::Keep);
                 return Err(AllocError::NoPages { requested: len, refused });
             }
@@ -911,22 +917,33 @@ impl<'a> Pool<'a> {
         self.mapping.layout().classes().get(usize::from(id.class))
     }
 
-    /// Where the bytes of a block lie.
     #[inline]
-    pub(crate) fn offset(&self, id: BlockId) -> Option<u64> {
+    pub(super) fn offset(&self, id: BlockId) -> Option<u64> {
         let class = self.class(id)?;
-        (u64::from(id.index) < class.blocks)
-            .then(|| class.base + u64::from(id.index) * class.block_size)
+        (u64::from(id.index) < class.blocks).then(|| id.offset_in(class))
     }
 
     /// The header of a block within the frontier.
     #[inline]
     pub(super) fn header(&self, id: BlockId) -> Option<&'a BlockHeader> {
+        self.find(id).map(|(_, header)| header)
+    }
+
+    /// The class, which has it, and the header of a block within the frontier.
+    #[inline]
+    pub(super) fn find(&self, id: BlockId) -> Option<(&'a Class, &'a BlockHeader)> {
         let class = self.class(id)?;
         let frontier = self.class_words(id.class.into())?.frontier(class.blocks)?;
         if u64::from(id.index) >= frontier {
             return None;
         }
+        Some((class, self.header_in(class, id)?))
+    }
+
+    /// The header of a block of this class that was within the frontier at some time, and so is
+    /// now.
+    #[inline]
+    pub(super) fn header_in(&self, class: &Class, id: BlockId) -> Option<&'a BlockHeader> {
         self.region.at(class.headers + u64::from(id.index) * BLOCK_HEADER_SIZE)
     }
 
@@ -1016,10 +1033,7 @@ mod tests {
                 pool.discard(wrong, at, me.owner(), nothing);
             }
             assert!(pool.take_back(later, me.owner()).is_none());
-            assert_eq!(
-                pool.carried(carried, slot(3), me.owner()),
-                pool.offset(owned.id).map(|at| (at, 100))
-            );
+            assert_eq!(pool.carried(carried, slot(3), me.owner()), Some((owned.offset(), 100)));
             let back = pool.take_back(carried, me.owner()).expect("it is there");
             assert!(pool.take_back(carried, me.owner()).is_none(), "it is no message's now");
             let carried = pool.carry(&back, slot(5)).expect("ours");
@@ -1036,7 +1050,7 @@ mod tests {
             assert!(pool.take(carried, slot(3), dead.owner()).is_some());
             assert!(pool.take(carried, slot(3), dead.owner()).is_none());
             let taken = pool.take(carried, slot(3), me.owner()).expect("the dead one's");
-            assert_eq!((taken.owned.id, taken.kind, taken.len), (owned.id, 7, 100));
+            assert_eq!((taken.owned.offset(), taken.kind, taken.len), (owned.offset(), 7, 100));
             pool.give_back(&taken.owned);
             assert!(pool.take(carried, slot(3), me.owner()).is_none());
         });
@@ -1154,9 +1168,8 @@ mod tests {
             let header = pool.header(object.id).expect("a block");
             header.let_fly();
             let message = pool.allocate(me, 8, 16).expect("room");
-            let offset = pool.offset(message.id).expect("a block");
             for (at, word) in [(0, object.id.to_bits()), (8, object.generation().into())] {
-                let place = pool.region().at::<AtomicU64>(offset + at).expect("mapped");
+                let place = pool.region().at::<AtomicU64>(message.offset() + at).expect("mapped");
                 place.store(word, Ordering::Relaxed);
             }
             pool.carry(&message, slot(3)).expect("ours");

@@ -130,7 +130,7 @@ impl Holding {
             Err(error) if reap::make_room(&mapping, me, &error) => pool.allocate(me, kind, len)?,
             other => other?,
         };
-        if pool.offset(owned.id).and_then(|offset| build(region, offset)).is_none() {
+        if build(region, owned.offset()).is_none() {
             pool.give_back(&owned);
             return Err(Fault::Corrupt.into());
         }
@@ -158,7 +158,6 @@ impl Holding {
         len: u64,
     ) -> Result<Holding, Fault> {
         let pool = Pool::new(mapping, mapping.region().ok_or(Fault::Corrupt)?);
-        let offset = pool.offset(owned.id).ok_or(Fault::Corrupt)?;
         if !pool.share(owned, me) {
             return Err(Fault::Corrupt);
         }
@@ -167,7 +166,7 @@ impl Holding {
             mapping: Arc::clone(mapping),
             block: owned.id,
             generation: owned.generation(),
-            offset,
+            offset: owned.offset(),
             len,
         })
     }

@@ -118,9 +118,9 @@ impl<'a, T: Shm> Room<'a, T> {
         owned: Owned<'a>,
         count: usize,
     ) -> Option<Room<'a, T>> {
-        let (offset, len) = (pool.offset(owned.id)?, bytes_of::<T>(count)?);
+        let len = bytes_of::<T>(count)?;
         // INVARIANT: `bytes` has checked range and alignment, and the caller has the block.
-        let start = pool.region().bytes(offset, len, align_of::<T>())?.cast();
+        let start = pool.region().bytes(owned.offset(), len, align_of::<T>())?.cast();
         Some(Room { mapping, me, owned, start, count })
     }
 
@@ -360,8 +360,8 @@ impl<T> OwnedBlock<T> {
             let pool = Pool::new(&self.mapping, region);
             let (block, generation) = (self.block.id(), self.block.generation());
             let owned = pool.passed(block, generation, me.owner(), self.age)?;
-            let (offset, len) = (pool.offset(owned.id)?, bytes_of::<T>(self.count)?);
-            let start = region.bytes(offset, len, align_of::<T>())?;
+            let len = bytes_of::<T>(self.count)?;
+            let start = region.bytes(owned.offset(), len, align_of::<T>())?;
             Some((me, start))
         });
         let Some((me, start)) = found else { return false };
@@ -394,7 +394,7 @@ impl<T> OwnedBlock<T> {
         }
         // SAFETY: by the invariant this is the process that remembers it, and the mapping lives as
         // long as the handle.
-        let owned = unsafe { self.block.owned() };
+        let owned = unsafe { self.block.owned(&pool) }?;
         owned.is_unchanged().then_some((pool, owned))
     }
 

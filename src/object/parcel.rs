@@ -188,8 +188,7 @@ impl Parcel {
     /// As for [`Parcel::at_hand`].
     #[inline(always)]
     unsafe fn of(pool: &Pool<'_>, owned: Owned<'_>, len: usize) -> Option<Parcel> {
-        let bytes = |offset| pool.region().bytes(offset, len as u64, 1);
-        match pool.offset(owned.id).and_then(bytes) {
+        match pool.region().bytes(owned.offset(), len as u64, 1) {
             // INVARIANT: `bytes` checked the range, the caller keeps the mapping, and the block has
             // just become ours.
             Some(start) => Some(Parcel { block: owned.remember(), start, len }),
@@ -200,11 +199,12 @@ impl Parcel {
         }
     }
 
-    /// The block as the heap knows it. Only for the process that made the parcel.
+    /// The block as the heap knows it, which is that of the parcel. Only for the process that made
+    /// it.
     #[inline]
-    fn owned(&self) -> Owned<'_> {
-        // SAFETY: by the invariant, as this is the process; the mapping stays as long as `self`.
-        unsafe { self.block.owned() }
+    fn owned<'a>(&self, pool: &Pool<'a>) -> Option<Owned<'a>> {
+        // SAFETY: by the invariant, as this is the process; all that use it have the same mapping.
+        unsafe { self.block.owned(pool) }
     }
 
     /// Number of bytes.
@@ -240,7 +240,8 @@ impl Parcel {
         envelope: &mut Envelope,
         flight: Option<Carried>,
     ) -> bool {
-        let carried = holder.pool().carry(&self.owned(), carrier);
+        let pool = holder.pool();
+        let carried = self.owned(&pool).and_then(|owned| pool.carry(&owned, carrier));
         if let Some(carried) = carried {
             envelope.refer(self.len as u64, carried, flight);
         }
@@ -250,7 +251,10 @@ impl Parcel {
     /// Gives the block back.
     #[inline]
     pub(crate) fn give_back(self, holder: &Holder<'_>) {
-        holder.pool().give_back(&self.owned());
+        let pool = holder.pool();
+        if let Some(owned) = self.owned(&pool) {
+            pool.give_back(&owned);
+        }
     }
 }
 

@@ -300,7 +300,7 @@ pub(super) fn load(number: u64, blocks: usize) -> Option<Cargo> {
         let owned = with(world::me(), |mapping, region, me| {
             let pool = Pool::new(mapping, region);
             let owned = pool.allocate(me, Kind::Boxed.named::<()>(), 8).ok()?;
-            let offset = pool.offset(owned.id).expect("a block") as usize;
+            let offset = owned.offset() as usize;
             Some((offset, Carried { id: owned.id, generation: owned.generation() }))
         });
         let Some((offset, block)) = owned else {

@@ -186,7 +186,7 @@ pub fn share(
     with(0, |mapping, region, me| {
         let pool = Pool::new(mapping, region);
         let owned = pool.allocate(me, kind, len).expect("a block");
-        build(pool.offset(owned.id).expect("a block"));
+        build(owned.offset());
         pool.share(&owned, me);
         for process in holders {
             pool.attach(owned.id, owned.generation(), peer(process), |_| {});

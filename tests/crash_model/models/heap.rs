@@ -61,7 +61,7 @@ fn build<'a>(mapping: &'a Mapping, region: Region<'a>, me: PeerId) -> Option<Own
         Err(_) if reap::reap_all(mapping, me) > 0 => pool.allocate(me, KIND, BLOCK).ok()?,
         other => other.ok()?,
     };
-    let offset = pool.offset(owned.id).expect("a block") as usize;
+    let offset = owned.offset() as usize;
     write(offset, u64::MAX);
     write(offset, VALUE);
     Some(owned)
@@ -75,7 +75,7 @@ fn keep(process: usize, leaves: bool) -> Option<Local> {
         for len in [8, 16] {
             // If the other one has it, that was all: each try makes new states.
             let Ok(owned) = pool.allocate(me, KIND, len) else { break };
-            write(pool.offset(owned.id).expect("a block") as usize, VALUE);
+            write(owned.offset() as usize, VALUE);
             pool.give_back(&owned);
         }
         if leaves {

@@ -358,7 +358,7 @@ fn make_another(process: usize, capacity: usize, policy: OnReceiverDeath, len: u
         };
         let handle =
             Handle { segment: 0, block: owned.id.to_bits(), generation: owned.generation().into() };
-        place::lie_at(pool.offset(owned.id).expect("a block"), len, handle);
+        place::lie_at(owned.offset(), len, handle);
         let queue = made(capacity, policy);
         if !pool.share(&owned, me) {
             world::note("not shared", 0, 0);
@@ -391,7 +391,7 @@ fn send_mistaken(
         let Ok(owned) = pool.allocate(me, Kind::Parcel.named::<()>(), LEN as u64) else {
             return again;
         };
-        write(pool.offset(owned.id).expect("a block") as usize, number);
+        write(owned.offset() as usize, number);
         let Ok(mut slot) = queue.try_reserve() else {
             pool.give_back(&owned);
             return again;
