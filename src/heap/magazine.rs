@@ -52,6 +52,7 @@ use crate::heap::pool::{BlockId, PAGE, Pages, Pool};
 use crate::peer::PeerId;
 use crate::primitive::{AtomicU64, Ordering};
 use crate::segment::layout::Class;
+use crate::segment::region::Mapping;
 use crate::sys::seat;
 
 /// Words of a row.
@@ -89,28 +90,11 @@ impl<'a> Pool<'a> {
         // Its card is in the footprint, by the invariant.
         let word = header.take_again(generation, me.owner())?;
         let had = header.len().min(class.block_size);
-        if had != len && !self.recharge(id, header, word, (had, len)) {
+        if had != len && !recharge(self.mapping(), id, header, word, [had, len]) {
             return None;
         }
         header.describe(kind, len);
         Some(Owned { id, class, header, word })
-    }
-
-    /// Charges an owned block of `had` bytes with `len` in place of that. If there is no room,
-    /// gives the block back.
-    #[inline(never)]
-    fn recharge(
-        &self,
-        id: BlockId,
-        header: &BlockHeader,
-        owned: BlockWord,
-        (had, len): (u64, u64),
-    ) -> bool {
-        let recharged = self.recharge_block(header, had, len);
-        if !recharged {
-            self.tear_down(id, header, owned, Pages::Keep);
-        }
-        recharged
     }
 
     /// Keeps an owned block at hand for its owner; false if it must be freed.
@@ -201,6 +185,25 @@ impl<'a> Pool<'a> {
         let budget = self.mapping().layout().budget();
         self.charged() <= budget - budget / RESERVE
     }
+}
+
+/// Charges an owned block of `had` bytes with `len` in place of that. If there is no room, gives the
+/// block back. By way of the mapping, as in `free`.
+#[inline(never)]
+fn recharge(
+    mapping: &Mapping,
+    id: BlockId,
+    header: &BlockHeader,
+    owned: BlockWord,
+    [had, len]: [u64; 2],
+) -> bool {
+    let Some(region) = mapping.region() else { return false };
+    let pool = Pool::new(mapping, region);
+    let recharged = pool.recharge_block(header, had, len);
+    if !recharged {
+        pool.tear_down(id, header, owned, Pages::Keep);
+    }
+    recharged
 }
 
 #[cfg(test)]

@@ -259,8 +259,13 @@ impl<'a> Pool<'a> {
     #[inline(always)]
     pub(crate) fn give_back(&self, owned: &Owned) {
         if !self.set_aside(owned) {
-            self.tear_down(owned.id, owned.header, owned.word, Pages::Keep);
+            free(self.mapping, owned.id, owned.header, owned.word);
         }
+    }
+
+    /// As [`Pool::give_back`], for a block that was just allocated and is of no use.
+    pub(crate) fn refuse(&self, owned: Owned<'_>) {
+        free(self.mapping, owned.id, owned.header, owned.word);
     }
 
     /// Makes an owned block that of `heir`, a child which does not run yet, and there that of the
@@ -973,6 +978,15 @@ impl<'a> Pool<'a> {
     #[inline]
     fn class_words(&self, class: usize) -> Option<&'a ClassWords> {
         self.region.fixed(self.mapping.layout().class_words(class))
+    }
+}
+
+/// Gives back an owned block that is not kept at hand. By way of the mapping: a pool to point to
+/// would have to be written to memory, also where this is not called.
+#[inline(never)]
+fn free(mapping: &Mapping, id: BlockId, header: &BlockHeader, owned: BlockWord) {
+    if let Some(region) = mapping.region() {
+        Pool::new(mapping, region).tear_down(id, header, owned, Pages::Keep);
     }
 }
 

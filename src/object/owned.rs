@@ -98,12 +98,12 @@ impl<'a, T: Shm> Room<'a, T> {
         let pool = Pool::new(mapping, region);
         let owned = match pool.take_cached(me, kind, len) {
             Some(owned) => owned,
-            None => allocate(mapping, &pool, me, kind, len)?,
+            None => allocate(mapping, me, kind, len)?,
         };
         match Room::of(mapping, &pool, me, owned, count) {
             Some(room) => Ok(room),
             None => {
-                pool.give_back(&owned);
+                pool.refuse(owned);
                 Err(Fault::Corrupt.into())
             }
         }
@@ -145,13 +145,10 @@ impl<'a, T: Shm> Room<'a, T> {
 }
 
 #[inline(never)]
-fn allocate<'a>(
-    mapping: &Mapping,
-    pool: &Pool<'a>,
-    me: PeerId,
-    kind: u64,
-    len: u64,
-) -> Result<Owned<'a>, AllocError> {
+fn allocate(mapping: &Mapping, me: PeerId, kind: u64, len: u64) -> Result<Owned<'_>, AllocError> {
+    // A pool of its own: one to point to would have to be written to memory, also where this is not
+    // called.
+    let pool = Pool::new(mapping, mapping.region().ok_or(AllocError::Corrupt)?);
     match pool.allocate_another(me, kind, len) {
         // What dead processes have left may be room enough.
         Err(error) if reap::make_room(mapping, me, &error) => pool.allocate(me, kind, len),
@@ -390,7 +387,7 @@ impl<T> OwnedBlock<T> {
         let pool = Pool::new(&self.mapping, self.mapping.region()?);
         // Relaxed: see `is_known`.
         if self.is_adopted.load(Ordering::Relaxed) != 0 {
-            return Some((pool, self.find(&pool)?));
+            return Some((pool, self.find()?));
         }
         // SAFETY: by the invariant this is the process that remembers it, and the mapping lives as
         // long as the handle.
@@ -401,8 +398,9 @@ impl<T> OwnedBlock<T> {
     /// As [`OwnedBlock::owned`], for a process that did not make the handle.
     #[cold]
     #[inline(never)]
-    fn find<'a>(&self, pool: &Pool<'a>) -> Option<Owned<'a>> {
+    fn find(&self) -> Option<Owned<'_>> {
         let me = identity::own(&self.mapping)?;
+        let pool = Pool::new(&self.mapping, self.mapping.region()?);
         pool.owned(self.block.id(), self.block.generation(), me.owner())
     }
 }

@@ -193,7 +193,7 @@ impl Parcel {
             // just become ours.
             Some(start) => Some(Parcel { block: owned.remember(), start, len }),
             None => {
-                pool.give_back(&owned);
+                pool.refuse(owned);
                 None
             }
         }
