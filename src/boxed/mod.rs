@@ -169,7 +169,8 @@ impl<T: Shm> ShmBox<T> {
     /// assert_eq!(*counter, 42);
     /// # Ok::<(), offspring::CreateError>(())
     /// ```
-    #[inline]
+    // Always, as with `Room::new`: a result that is built elsewhere would be copied.
+    #[inline(always)]
     pub fn new(value: T) -> Result<ShmBox<T>, CreateError> {
         ShmBox::new_in(Segment::of_commons()?, value)
     }
@@ -178,7 +179,7 @@ impl<T: Shm> ShmBox<T> {
     ///
     /// # Errors
     /// As [`ShmBox::new`].
-    #[inline]
+    #[inline(always)]
     pub fn new_in(segment: &Segment, value: T) -> Result<ShmBox<T>, CreateError> {
         let kind = <T as sealed::Sealed>::kind();
         Ok(ShmBox { block: OwnedBlock::of_value(segment.mapping(), kind, value)? })
@@ -197,6 +198,7 @@ impl<T: Shm> ShmBox<[T]> {
     /// assert!(samples.len() == 1000 && samples.iter().all(|&sample| sample == 0.0));
     /// # Ok::<(), offspring::CreateError>(())
     /// ```
+    #[inline(always)]
     pub fn zeroed(len: usize) -> Result<ShmBox<[T]>, CreateError> {
         ShmBox::zeroed_in(Segment::of_commons()?, len)
     }
@@ -205,10 +207,10 @@ impl<T: Shm> ShmBox<[T]> {
     ///
     /// # Errors
     /// As [`ShmBox::new`].
+    #[inline(always)]
     pub fn zeroed_in(segment: &Segment, len: usize) -> Result<ShmBox<[T]>, CreateError> {
-        let mut block = ShmBox::room(segment, len)?;
-        block.zero();
-        Ok(ShmBox { block })
+        let kind = <[T] as sealed::Sealed>::kind();
+        Ok(ShmBox { block: OwnedBlock::zeroed(segment.mapping(), kind, len)? })
     }
 
     /// A copy of `values`, in the commons.
@@ -222,6 +224,7 @@ impl<T: Shm> ShmBox<[T]> {
     /// assert_eq!(*primes, [2, 3, 5, 7]);
     /// # Ok::<(), offspring::CreateError>(())
     /// ```
+    #[inline(always)]
     pub fn from_slice(values: &[T]) -> Result<ShmBox<[T]>, CreateError> {
         ShmBox::from_slice_in(Segment::of_commons()?, values)
     }
@@ -230,10 +233,10 @@ impl<T: Shm> ShmBox<[T]> {
     ///
     /// # Errors
     /// As [`ShmBox::new`].
+    #[inline(always)]
     pub fn from_slice_in(segment: &Segment, values: &[T]) -> Result<ShmBox<[T]>, CreateError> {
-        let mut block = ShmBox::room(segment, values.len())?;
-        block.values_mut().copy_from_slice(values);
-        Ok(ShmBox { block })
+        let kind = <[T] as sealed::Sealed>::kind();
+        Ok(ShmBox { block: OwnedBlock::of_values(segment.mapping(), kind, values)? })
     }
 
     /// A slice of `len` values, each made in its place from its index, in the commons.
@@ -260,16 +263,13 @@ impl<T: Shm> ShmBox<[T]> {
         len: usize,
         mut value: impl FnMut(usize) -> T,
     ) -> Result<ShmBox<[T]>, CreateError> {
-        let mut block = ShmBox::room(segment, len)?;
+        let kind = <[T] as sealed::Sealed>::kind();
+        let mut block = OwnedBlock::new(segment.mapping(), kind, len)?;
         // If `value` panics the block is given back.
         for (index, place) in block.values_mut().iter_mut().enumerate() {
             *place = value(index);
         }
         Ok(ShmBox { block })
-    }
-
-    fn room(segment: &Segment, len: usize) -> Result<OwnedBlock<T>, CreateError> {
-        OwnedBlock::new(segment.mapping(), <[T] as sealed::Sealed>::kind(), len)
     }
 }
 

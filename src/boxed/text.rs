@@ -50,9 +50,7 @@ impl ShmStr {
     /// # Errors
     /// As [`ShmBox::new`](crate::ShmBox::new).
     pub fn new_in(segment: &Segment, text: &str) -> Result<ShmStr, CreateError> {
-        let mut block = OwnedBlock::new(segment.mapping(), kind(), text.len())?;
-        block.values_mut().copy_from_slice(text.as_bytes());
-        Ok(ShmStr { block })
+        Ok(ShmStr { block: OwnedBlock::of_values(segment.mapping(), kind(), text.as_bytes())? })
     }
 }
 

@@ -177,8 +177,37 @@ impl<T: Shm> OwnedBlock<T> {
         Room::new(mapping, kind, count).map(Room::handle)
     }
 
+    /// A block of zeros.
+    #[inline(always)]
+    pub(crate) fn zeroed(
+        mapping: &Arc<Mapping>,
+        kind: u64,
+        count: usize,
+    ) -> Result<OwnedBlock<T>, CreateError> {
+        let room = Room::new(mapping, kind, count)?;
+        // SAFETY: by the invariant there is room for so many, and nobody else has the block; zeros
+        // are a valid `T: Shm`.
+        unsafe { room.start.write_bytes(0, count) };
+        Ok(room.handle())
+    }
+
+    /// A block with copies of these values.
+    #[inline(always)]
+    pub(crate) fn of_values(
+        mapping: &Arc<Mapping>,
+        kind: u64,
+        values: &[T],
+    ) -> Result<OwnedBlock<T>, CreateError> {
+        let room = Room::new(mapping, kind, values.len())?;
+        let from = NonNull::from(values).cast();
+        // SAFETY: by the invariant there is room for so many, and nobody else has the block, so that
+        // `values` are not in it; `T: Shm` can be copied.
+        unsafe { room.start.copy_from_nonoverlapping(from, values.len()) };
+        Ok(room.handle())
+    }
+
     /// A block with this value.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_value(
         mapping: &Arc<Mapping>,
         kind: u64,
@@ -230,13 +259,6 @@ impl<T: Shm> OwnedBlock<T> {
         let start = self.start();
         // SAFETY: as above, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(start, self.count) }
-    }
-
-    /// Fills the block with zeros.
-    pub(crate) fn zero(&mut self) {
-        let start = self.start();
-        // SAFETY: by the invariant, as above; zeros are a valid `T: Shm`.
-        unsafe { start.write_bytes(0, self.count) };
     }
 
     /// Makes the block part of a message, of which `len` values count.

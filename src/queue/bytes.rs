@@ -186,7 +186,9 @@ impl ByteQueue {
     /// assert!(queue.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    // Always: what is built elsewhere would be copied, and a copy of what was just written waits for
+    // the writes.
+    #[inline(always)]
     pub fn loan(&self, len: usize) -> Result<Loan, CreateError> {
         let object = &self.envelopes.shared.object;
         let maker = match object.known() {
@@ -203,7 +205,6 @@ impl ByteQueue {
             Some(parcel) => parcel,
             None => ByteQueue::another_parcel(&holder, len)?,
         };
-        // Made in its place: a copy of what was just written waits for the writes.
         Ok(Loan { queue: self.clone(), maker, bytes: Bytes::Long(parcel) })
     }
 
@@ -689,10 +690,11 @@ impl DerefMut for Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        if let Bytes::Long(parcel) = std::mem::replace(&mut self.bytes, Bytes::Gone)
+        if let Bytes::Long(parcel) = &self.bytes
             && self.is_ours()
             && let Ok(holder) = self.queue.envelopes.shared.object.holder()
         {
+            // In its place: see `loan`.
             parcel.give_back(&holder);
         }
     }
