@@ -9,6 +9,7 @@ use crate::object::transfer::{RecvError, SendError, TryRecvError, TrySendError};
 use crate::object::{Handle, carry};
 use crate::primitive::{AtomicU64, Ordering};
 use crate::queue::{Queue, QueueOptions};
+use crate::segment::layout::BLOCK_HEADER_SIZE;
 
 fn segment() -> Segment {
     Segment::create(1 << 20).expect("a segment")
@@ -39,6 +40,33 @@ fn a_box_owns_its_memory_until_it_is_dropped() {
     assert_eq!((segment.blocks_in_use(), used(&segment)), (4, 8 + 4000));
     drop((one, slice, none, nothing));
     assert_eq!((segment.blocks_in_use(), used(&segment)), (0, 0));
+}
+
+/// By its word the block is somebody else's, or nobody's.
+#[test]
+fn a_block_whose_word_was_written_over_is_not_given_back() {
+    let segment = segment();
+    let mapping = segment.mapping();
+    let words = |block: &ShmBox<u64>| {
+        let headers = mapping.layout().classes()[0].headers;
+        // The number of a block of the first class.
+        let at = headers + block.block.handle().block * BLOCK_HEADER_SIZE;
+        let region = mapping.region().expect("mapped");
+        [0, 8, 16].map(|field| region.at::<AtomicU64>(at + field).expect("a field of a header"))
+    };
+    // Another owner, generation or state.
+    let changes: [fn(u64) -> u64; 3] =
+        [|word| word ^ 1, |word| word + (1 << 34), |word| word ^ 3 << 31];
+    for change in changes {
+        let mine = ShmBox::new_in(&segment, 7).expect("room");
+        let [word, kind, len] = words(&mine);
+        let before = [kind, len].map(|field| field.load(Ordering::Relaxed));
+        let changed = change(word.load(Ordering::Relaxed));
+        word.store(changed, Ordering::Relaxed);
+        drop(mine);
+        assert_eq!(word.load(Ordering::Relaxed), changed);
+        assert_eq!([kind, len].map(|field| field.load(Ordering::Relaxed)), before);
+    }
 }
 
 #[test]
