@@ -21,8 +21,8 @@
 //!   blocks are backed whole, and was backed. Its `kind` is 0, so that nobody takes what is in it
 //!   for an object. Its `len` is what the budget is charged with.
 //! - Its keeper owned it before, so the keeper's footprint has the block's card.
-//! - What a hint names the process has owned, so that the block is within the frontier of its class.
-//!   No other process writes hints.
+//! - What a hint names the process has owned, so that the block is within the frontier of its
+//!   class. No other process writes hints.
 //!
 //! # Room
 //! A block that is kept takes part of the budget, so that it costs no swap of a word that all
@@ -189,8 +189,8 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// Charges an owned block of `had` bytes with `len` in place of that. If there is no room, gives the
-/// block back. By way of the mapping, as in `free`.
+/// Charges an owned block of `had` bytes with `len` in place of that. If there is no room, gives
+/// the block back. By way of the mapping, as in `free`.
 #[inline(never)]
 fn recharge(
     mapping: &Mapping,

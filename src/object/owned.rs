@@ -200,8 +200,8 @@ impl<T: Shm> OwnedBlock<T> {
     ) -> Result<OwnedBlock<T>, CreateError> {
         let room = Room::new(mapping, kind, values.len())?;
         let from = NonNull::from(values).cast();
-        // SAFETY: by the invariant there is room for so many, and nobody else has the block, so that
-        // `values` are not in it; `T: Shm` can be copied.
+        // SAFETY: by the invariant there is room for so many, and nobody else has the block, so
+        // that `values` are not in it; `T: Shm` can be copied.
         unsafe { room.start.copy_from_nonoverlapping(from, values.len()) };
         Ok(room.handle())
     }

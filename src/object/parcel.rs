@@ -248,8 +248,8 @@ impl Parcel {
         carried.is_some()
     }
 
-    /// Gives the block back. The parcel must not be used any more: only the process that made it may
-    /// call this, and once.
+    /// Gives the block back. The parcel must not be used any more: only the process that made it
+    /// may call this, and once.
     #[inline]
     pub(crate) fn give_back(&self, holder: &Holder<'_>) {
         let pool = holder.pool();

@@ -186,8 +186,8 @@ impl ByteQueue {
     /// assert!(queue.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    // Always: what is built elsewhere would be copied, and a copy of what was just written waits for
-    // the writes.
+    // Always: what is built elsewhere would be copied, and a copy of what was just written waits
+    // for the writes.
     #[inline(always)]
     pub fn loan(&self, len: usize) -> Result<Loan, CreateError> {
         let object = &self.envelopes.shared.object;

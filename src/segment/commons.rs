@@ -22,6 +22,7 @@ const SMALLEST_LEN: u64 = 1 << 20;
 
 /// Returns the commons, and creates them if they do not exist. Choosing their length, and how their
 /// memory is kept, is an error if they do.
+#[inline]
 pub(crate) fn get(chosen: Option<(u64, Residence)>) -> Result<&'static Segment, SegmentError> {
     match (COMMONS.get(), chosen) {
         (Some(commons), None) => Ok(commons),

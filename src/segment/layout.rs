@@ -367,7 +367,8 @@ mod tests {
         }
     }
 
-    /// The budgets of the tests of groups: the last takes the most groups that are tried one by one.
+    /// The budgets of the tests of groups: the last takes the most groups that are tried one by
+    /// one.
     const BUDGETS: [u64; 8] = [1, 256, 4096, 65_536, 100_000, 1 << 20, 3_000_000, 1 << 28];
 
     fn groups(layout: &Layout) -> Vec<Group> {

@@ -52,8 +52,8 @@ impl SegmentOptions {
     /// chosen. Before Linux 5.14 the first touch of a page is a fault.
     ///
     /// If the machine has less memory to give, creating the segment is an error
-    /// ([`SegmentError::Os`]). A control group with a lower limit is not looked at: there the kernel
-    /// kills the process. The default is false.
+    /// ([`SegmentError::Os`]). A control group with a lower limit is not looked at: there the
+    /// kernel kills the process. The default is false.
     ///
     /// # Examples
     /// ```
@@ -112,8 +112,8 @@ impl SegmentOptions {
         made.map(Segment::from).map_err(SegmentError::in_file(path))
     }
 
-    /// Creates the commons with these options. Where address space is limited the length is smaller;
-    /// [`Segment::len`] returns it.
+    /// Creates the commons with these options. Where address space is limited the length is
+    /// smaller; [`Segment::len`] returns it.
     ///
     /// # Errors
     /// [`SegmentError::CommonsExist`] after the first object or the first child; otherwise the same
