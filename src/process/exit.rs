@@ -219,11 +219,22 @@ impl PanicNote {
 
     fn into_info(self) -> PanicInfo {
         let backtrace = match self.backtrace.status() {
-            BacktraceStatus::Captured => self.backtrace.to_string(),
+            BacktraceStatus::Captured if has_memory_for_names() => self.backtrace.to_string(),
             _ => String::new(),
         };
         PanicInfo { message: self.message, location: self.location, backtrace }
     }
+}
+
+/// Whether there is memory enough to look up the names of a stack, which takes some times as much
+/// as the program has bytes.
+///
+/// std looks them up under a lock. If it gets no memory there it wants to print a stack, for which
+/// it waits for the same lock.
+fn has_memory_for_names() -> bool {
+    let program = std::fs::metadata("/proc/self/exe").map_or(0, |file| file.len());
+    let most = program.saturating_mul(8).saturating_add(128 << 20);
+    usize::try_from(most).is_ok_and(|most| Vec::<u8>::new().try_reserve_exact(most).is_ok())
 }
 
 /// The panic with this payload, with place and stack if the latest record belongs to it.

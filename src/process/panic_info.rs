@@ -14,8 +14,9 @@ pub struct PanicInfo {
     /// thread resumed it.
     pub location: Option<Location>,
     /// The stack at that place, if the environment asks for it (`RUST_BACKTRACE=1`, see
-    /// [`std::backtrace`]). Otherwise empty, and also empty if `location` is `None`. Resolving the
-    /// names of the frames takes a tenth of a second.
+    /// [`std::backtrace`]). Otherwise empty, and also empty if `location` is `None`, or if the
+    /// child may not have enough memory for the names of the frames. Resolving them takes a tenth
+    /// of a second.
     pub backtrace: String,
 }
 

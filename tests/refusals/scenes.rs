@@ -643,6 +643,9 @@ fn fork_and_join_text() -> Outcome {
 }
 
 fn fork_and_join_panic() -> Outcome {
+    // Looking up the names of a stack takes memory, which a limit may refuse.
+    // SAFETY: this process has one thread.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "1") };
     std::panic::set_hook(Box::new(|_| ()));
     let child = fork(|| -> () { panic!("no seven today") });
     let _ = std::panic::take_hook();
