@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn bytes_are_near_if_they_lie_in_one_piece_of_the_first_area() {
-        let layout = Layout::for_budget(1 << 16).expect("a layout");
+        let layout = Layout::for_budget(1 << 28).expect("a layout");
         let (log, extents) = (log(&layout), Extents::new(&layout).expect("memory"));
         let (start, piece) = (layout.first_len(), layout.bytes_of(1));
         assert_eq!(extents.near(start, 1), None);

@@ -17,11 +17,11 @@
 //! the same size, and these into *groups* of one or more pieces, so that no block header and no
 //! block lies across the end of its group. A group gets its place in the file when it is first
 //! used, behind all those that have one ([`extents`]). So the file is as long as what was ever
-//! used, and a process has address space for little more than twice the budget.
+//! used, and a process has address space for little more than twice the budget, or 4 GiB at most.
 //!
 //! The file is cut into *areas*. A process maps each of them at a time, so no group lies across the
-//! end of an area. One is enough unless a program fills the budget again and again with objects of
-//! other sizes.
+//! end of an area. One is enough for all groups of a budget of up to 100 MiB. In a larger segment
+//! it is enough unless a program fills the budget again and again with objects of other sizes.
 //!
 //! [`extents`]: crate::segment::extents
 
@@ -61,6 +61,9 @@ const PIECES: (u64, u64) = (1 << 12, 1 << 20);
 const MOST_PIECES_PER_BUDGET: u64 = 1 << 16;
 /// The largest budget: all areas of its layout still fit a 47-bit address space.
 pub(crate) const LARGEST_BUDGET: u64 = 1 << 40;
+/// An area has room for every group of the segment if that is no more than this: then no process
+/// needs a second one, which the kernel might refuse.
+const ROOMY: u64 = 4 << 30;
 /// The most areas of a segment.
 pub(crate) const MOST_AREAS: usize = 24;
 /// Bytes of an entry of the log of groups.
@@ -141,7 +144,8 @@ impl Layout {
             classes.push(Class { block_size, blocks: counts(block_size), headers, base });
         }
         let largest = sizes.last().map_or(0, |&largest| group_of(largest, piece));
-        let area = (fixed + 2 * largest).next_multiple_of(piece.max(PAGE));
+        let area = (fixed + 2 * largest).max(end.min(ROOMY));
+        let area = area.next_multiple_of(piece.max(PAGE));
         Some(Layout {
             budget,
             size: end,
@@ -440,12 +444,16 @@ mod tests {
 
     /// The reservation of a segment is near its budget.
     #[test]
-    fn an_area_has_room_for_the_budget_twice_and_little_more() {
+    fn an_area_has_room_for_the_budget_twice_and_little_more_or_for_all_groups() {
         for shift in 16..=40 {
             let layout = Layout::for_budget(1 << shift).expect("a layout");
             let (area, budget) = (layout.area(), layout.budget());
-            assert!(area >= 2 * budget && area <= 2 * budget + budget / 16 + (1 << 18), "{shift}");
+            let least = 2 * budget + budget / 16;
+            assert!(area >= 2 * budget && area <= least.max(ROOMY) + (1 << 18), "{shift}");
+            assert!(area >= layout.size() || area >= ROOMY, "{shift}");
         }
+        let layout = Layout::for_budget(100 << 20).expect("a layout");
+        assert!(layout.area() >= layout.size());
     }
 
     #[test]
@@ -481,10 +489,10 @@ mod tests {
         assert_eq!((layout.log(), layout.groups()), (words + 17 * 64, 660));
         assert_eq!(layout.fixed_part(), layout.log() + LOG_STEP * 8);
         let pieces = (layout.piece_shift(), layout.fixed_pieces(), layout.area_pieces());
-        assert_eq!(pieces, (14, 5, 136));
+        assert_eq!(pieces, (14, 5, 1284));
         let sizes: Vec<u64> = layout.classes().iter().map(|class| class.block_size).collect();
         assert_eq!(sizes[..10], [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192]);
         assert_eq!((sizes.len(), layout.size()), (17, 21037056));
-        assert_eq!(layout.fingerprint(), 0x6df9_abcd_a156_8d8a);
+        assert_eq!(layout.fingerprint(), 0x661d_3f5c_f5ae_7f7d);
     }
 }

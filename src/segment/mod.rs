@@ -48,10 +48,11 @@ use region::Mapping;
 /// only once.
 ///
 /// # Memory
-/// A segment reserves a little more than twice its length of address space. Only what was ever used
-/// of it takes memory, and its file is only as long as that. So `mlockall` allocates what was used,
-/// in pieces of at most 1 MiB for each size of objects. [`SegmentOptions`] allocates memory in
-/// advance, locks it, or asks for large pages.
+/// A segment reserves a little more than twice its length of address space, and up to 34 times as
+/// much if that is no more than 4 GiB. Only what was ever used of it takes memory, and its file is
+/// only as long as that. So `mlockall` allocates what was used, in pieces of at most 1 MiB for each
+/// size of objects. [`SegmentOptions`] allocates memory in advance, locks it, or asks for large
+/// pages.
 ///
 /// # Peer death
 /// The kernel frees an anonymous segment when the last process that has it ends, also after
@@ -84,8 +85,8 @@ impl Segment {
     /// Creates an anonymous segment for `len` bytes of objects. It is sealed against getting
     /// shorter, has mode 600, and its descriptor is close-on-exec.
     ///
-    /// This reserves address space of a little more than twice `len`. Memory is allocated only as
-    /// objects are created.
+    /// This reserves address space of a little more than twice `len`, or up to 4 GiB. Memory is
+    /// allocated only as objects are created.
     ///
     /// # Errors
     /// [`SegmentError::Length`]; [`SegmentError::NoRoom`]; [`SegmentError::Os`] if the kernel

@@ -86,7 +86,7 @@ impl SegmentOptions {
     /// all pages from the start.
     ///
     /// Without the capability `CAP_IPC_LOCK` the limit `RLIMIT_MEMLOCK` must allow the address
-    /// space of the segment, which is a little more than twice its length. Where the kernel
+    /// space of the segment, see [`Segment`]. Where the kernel
     /// refuses, creating the segment is an error, and so is the first use in another process. The
     /// default is false.
     pub fn lock_memory(&mut self, lock: bool) -> &mut Self {

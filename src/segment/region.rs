@@ -667,7 +667,7 @@ mod tests {
 
     #[test]
     fn every_group_has_bytes_of_its_own_in_as_many_areas_as_it_takes() {
-        let segment = Segment::create(1 << 16).expect("a segment");
+        let segment = Segment::create(1 << 28).expect("a segment");
         let mapping = segment.mapping();
         let (region, words) = (mapping.region().expect("mapped"), words(mapping.layout()));
         let other = another(mapping, true);

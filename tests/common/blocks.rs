@@ -107,7 +107,6 @@ impl Places {
             .sum();
         let fixed = (log + 8 * entries).next_multiple_of(piece);
         let largest = group(*sizes.last().expect("a size"));
-        let area = (fixed + 2 * largest).next_multiple_of(piece.max(ALIGN));
         let (mut classes, mut all, mut end) = (Vec::new(), Vec::new(), fixed);
         for &size in &sizes {
             let starts = ranges(size).map(|(len, group)| {
@@ -118,6 +117,7 @@ impl Places {
             });
             classes.push((size, starts[0], starts[1]));
         }
+        let area = (fixed + 2 * largest).max(end.min(4 << 30)).next_multiple_of(piece.max(ALIGN));
         let (mut groups, mut place) = (Vec::new(), fixed);
         for entry in 0..entries {
             let Some(first) = (word(file, log + 8 * entry) as u32).checked_sub(1) else {
