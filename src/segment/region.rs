@@ -161,6 +161,9 @@ impl Mapping {
     /// A segment whose header was written or validated, as a process has it that has not used it
     /// yet.
     pub(crate) fn unmapped(plan: Plan) -> Result<Mapping, OsError> {
+        // Before anything is mapped: a child that was forked by a bare system call, as those of the
+        // zygote are, has holes where its parent has segments. A refusal is told by `map`.
+        let _ = at_fork::adopt();
         Ok(Mapping {
             extents: Extents::new(&plan.layout)?,
             file: plan.file,
