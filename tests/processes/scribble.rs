@@ -33,8 +33,8 @@ const WORD: u64 = 8;
 /// Where the parts of a segment lie.
 const HEADER: std::ops::Range<u64> = 0..4096;
 const PEERS: std::ops::Range<u64> = 4096..69_632;
-const HEAP: std::ops::Range<u64> = 69_632..131_072;
-const BLOCKS: std::ops::Range<u64> = 131_072..u64::MAX;
+const HEAP: std::ops::Range<u64> = 69_632..73_728;
+const BLOCKS: std::ops::Range<u64> = 73_728..u64::MAX;
 
 /// How long the two processes are disturbed, and how long they may take to end after that.
 const TIME: Duration = Duration::from_millis(400);
