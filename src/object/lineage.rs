@@ -176,7 +176,7 @@ impl Lineage {
             let Ok((region, table)) = attach::view(mapping) else {
                 continue;
             };
-            reaper::reap_child(table, me, *child, pid, |dead| {
+            reaper::reap_child(mapping, table, me, *child, pid, |dead| {
                 reap::clear(mapping, region, dead, me)
             });
         }

@@ -403,7 +403,7 @@ mod cards {
         let mapping = segment.mapping();
         let (region, table) = attach::view(mapping).expect("a table");
         visited(|| {
-            reaper::reap_child(table, parent, child, 7, |dead| {
+            reaper::reap_child(mapping, table, parent, child, 7, |dead| {
                 reap::clear(mapping, region, dead, parent);
             });
         })

@@ -32,12 +32,13 @@ pub(crate) fn reap(
     {
         return false;
     }
-    finish(table, me, index, word, clear)
+    finish(mapping, table, me, index, word, clear)
 }
 
 /// Clears up after a child, the process `pid`, that its parent knows to be dead, whether or not it
 /// had used its entry.
 pub(crate) fn reap_child(
+    mapping: &Mapping,
     table: Table<'_>,
     me: PeerId,
     child: PeerId,
@@ -54,7 +55,7 @@ pub(crate) fn reap_child(
             State::Free | State::Reaping(_) | State::Taken(_) | State::Unknown => false,
         }
     {
-        finish(table, me, child.index(), word, clear);
+        finish(mapping, table, me, child.index(), word, clear);
     }
 }
 
@@ -67,6 +68,9 @@ pub(crate) fn take_over(
     me: &Attached,
     mut clear: impl FnMut(PeerId),
 ) -> Option<PeerId> {
+    if !mapping.sees_all() {
+        return None;
+    }
     let judge = Judge { table, mapping, me: NOBODY };
     for index in table.indices() {
         let Some(word) = table.load(index) else {
@@ -85,12 +89,18 @@ pub(crate) fn take_over(
 }
 
 fn finish(
+    mapping: &Mapping,
     table: Table<'_>,
     me: PeerId,
     index: u32,
     judged: EntryWord,
     clear: impl FnOnce(PeerId),
 ) -> bool {
+    // Whoever cannot see an object cannot clear it, and after step 5 nobody would. What the dead
+    // process had has its place since before its death.
+    if !mapping.sees_all() {
+        return false;
+    }
     let Some(reaping) = table.begin_reaping(index, judged, me) else {
         return false;
     };
@@ -145,7 +155,7 @@ mod tests {
         ] {
             let before = table.load(child.index());
             let mut cleared = None;
-            reap_child(table, me, child, 7, |dead| {
+            reap_child(segment.mapping(), table, me, child, 7, |dead| {
                 assert_eq!(
                     table.load(dead.index()).map(EntryWord::state),
                     Some(State::Reaping(me.owner())),

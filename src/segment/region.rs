@@ -493,6 +493,15 @@ impl Mapping {
         }
     }
 
+    /// Whether this process sees everything that has a place in the file by now, or is so told by
+    /// a log that somebody has written over. Maps what it has not mapped. The kernel may refuse
+    /// that.
+    pub(crate) fn sees_all(&self) -> bool {
+        let Some(len) = self.least_len() else { return true };
+        let areas = len.div_ceil(self.layout.area()) as usize;
+        (0..areas).all(|area| self.map_area(area).is_ok())
+    }
+
     /// Bytes that the file of a mapped segment has at least; `None` if its log is corrupt.
     pub(crate) fn least_len(&self) -> Option<u64> {
         let end = self.extents.end(&self.layout, self.region()?.log()?)?;

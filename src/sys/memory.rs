@@ -121,11 +121,7 @@ pub(crate) fn map_shared(
         .no_reserve_swap()
         .map_raw(&file)
         .map_err(OsError::in_call("mmap"))?;
-    map.advise(Advice::DontFork).map_err(OsError::in_call("madvise"))?;
-    // A core dump should contain what this process did, and not everything that a tree of processes
-    // shares. If the call fails, the dump is only larger.
-    let _ = map.advise(Advice::DontDump);
-    Ok(map)
+    keep_to_this_process(map)
 }
 
 /// As [`map_shared`], but only readable.
@@ -139,7 +135,13 @@ pub(crate) fn map_to_read(
         .len(size)
         .map_raw_read_only(&file)
         .map_err(OsError::in_call("mmap"))?;
+    keep_to_this_process(map)
+}
+
+fn keep_to_this_process(map: MmapRaw) -> Result<MmapRaw, OsError> {
     map.advise(Advice::DontFork).map_err(OsError::in_call("madvise"))?;
+    // A core dump should contain what this process did, and not everything that a tree of processes
+    // shares. If the call fails, the dump is only larger.
     let _ = map.advise(Advice::DontDump);
     Ok(map)
 }

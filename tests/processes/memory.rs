@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::{Uid, setresuid};
-use offspring::{Fault, Queue, Segment, SegmentError, SegmentOptions, ShmBox, TrySendError};
+use offspring::{
+    Fault, Lock, LockError, Queue, Segment, SegmentError, SegmentOptions, ShmBox, TryLockError,
+    TrySendError,
+};
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::common::fd::SegmentFd;
-use crate::common::fork;
+use crate::common::{fork, raw, sleep_for_ever, state, wait_until};
 use crate::harness::{apply, fresh, test};
 
 const MIB: u64 = 1 << 20;
@@ -250,4 +253,56 @@ fn large_pages_are_asked_for() {
     let advised = maps.split("memfd:offspring").skip(1).filter_map(flags).any(|is_so| is_so);
     let knows = std::path::Path::new("/sys/kernel/mm/transparent_hugepage/enabled").exists();
     assert!(advised || !knows, "no mapping of a segment has the advice");
+}
+
+/// Offsets of all sizes in use at some time, so that new objects lie beyond the first area.
+fn use_up_the_first_area(segment: &Segment) {
+    let area = 4 << 30;
+    let mut size = segment.len();
+    while file_len(segment) < area && size >= 4096 {
+        let held: Result<Vec<_>, _> = (0..segment.len() / size)
+            .map(|_| ShmBox::<[u8]>::zeroed_in(segment, size as usize))
+            .collect();
+        drop(held.expect("room"));
+        size /= 2;
+    }
+    assert!(file_len(segment) + segment.len() / 64 >= area, "{} bytes", file_len(segment));
+}
+
+/// A reaper that cannot see what a dead process had would give its entry away, and leave its claims
+/// in objects to nobody.
+#[apply(fresh)]
+fn a_process_that_cannot_map_all_of_a_segment_clears_up_after_nobody() {
+    let segment = Segment::create(256 * MIB).expect("a segment");
+    use_up_the_first_area(&segment);
+    // Held, until their header and their block lie beyond it.
+    let before = file_len(&segment);
+    let locks: Vec<Lock<[u8; 300]>> =
+        (0..10).map(|_| Lock::new_in(&segment, [7; 300]).expect("room")).collect();
+    assert!(file_len(&segment) > before, "they have groups of their own");
+    assert!(file_len(&segment) > 4 << 30, "{} bytes", file_len(&segment));
+    let theirs = locks.clone();
+    let victim = raw::fork(move || {
+        let _guards: Vec<_> = theirs.iter().map(|lock| lock.lock().expect("free")).collect();
+        sleep_for_ever();
+    });
+    wait_until("it has them all", || {
+        locks.iter().all(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    });
+    let (limited, pid) = (segment.clone(), victim.id());
+    let child = fork(move || {
+        assert_eq!(limited.reap(), Ok(0), "nobody is dead, and the first area fits");
+        let limit = status("VmSize") + MIB;
+        setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .expect("lower");
+        raw::signal(pid.cast_signed(), libc::SIGKILL);
+        wait_until("it is dead", || state(pid) == Some('Z'));
+        limited.reap()
+    });
+    assert_eq!(child.expect("fork").join().expect("a number"), Ok(0), "it sees too little");
+    victim.kill();
+    assert_eq!(segment.reap().expect("attached"), 1);
+    for lock in &locks {
+        assert!(matches!(lock.lock(), Err(LockError::OwnerDied)));
+    }
 }

@@ -225,7 +225,7 @@ fn parent(given: Given, refused: bool, mistake: Mistake, [step, ..]: Local) -> O
     with(PARENT, |mapping, region, me| {
         let (_, table) = attach::view(mapping).expect("a table");
         let clear_up = |pid| {
-            reaper::reap_child(table, me, peer(CHILD), pid, |dead| {
+            reaper::reap_child(mapping, table, me, peer(CHILD), pid, |dead| {
                 if mistake != Mistake::ForgetsArguments {
                     reap::clear(mapping, region, dead, me);
                 }

@@ -404,7 +404,7 @@ fn fork(process: usize, mistake: Mistake, [step, promised, ..]: Local) -> Option
             }
             (_, Some(promise)) if world::is_dead(child) => {
                 let pid = Identity::of_process(child).pid;
-                reaper::reap_child(table, me, promise, pid, |dead| {
+                reaper::reap_child(mapping, table, me, promise, pid, |dead| {
                     reap::clear(mapping, region, dead, me);
                 });
                 Some(LAST)

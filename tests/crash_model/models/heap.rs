@@ -262,7 +262,7 @@ fn parent(process: usize, child: usize, [step, promised, ..]: Local) -> Option<L
             _ if world::is_dead(child) => {
                 let pid_of_child = Identity::of_process(child).pid;
                 let child = PeerId::from_bits(promised).expect("a peer");
-                reaper::reap_child(table, me, child, pid_of_child, |dead| {
+                reaper::reap_child(mapping, table, me, child, pid_of_child, |dead| {
                     reap::clear(mapping, region, dead, me)
                 });
                 None

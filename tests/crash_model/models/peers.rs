@@ -102,7 +102,14 @@ fn parent(me: usize, child: usize, heir: usize, [step, promised, ..]: Local) -> 
         }
         2 if world::is_dead(child) => {
             let promise = PeerId::from_bits(promised).expect("a peer");
-            reaper::reap_child(table(&mapping), me, promise, Identity::of_process(heir).pid, clear);
+            reaper::reap_child(
+                &mapping,
+                table(&mapping),
+                me,
+                promise,
+                Identity::of_process(heir).pid,
+                clear,
+            );
             Some([3, 0, 0, 0])
         }
         2 => Some([2, promised, 0, 0]),

@@ -215,7 +215,7 @@ fn parent(value: Value, joins: bool, mistake: Mistake, [step, ..]: Local) -> Opt
             with(PARENT, |mapping, region, me| {
                 let (_, table) = attach::view(mapping).expect("a table");
                 let pid = Identity::of_process(CHILD).pid;
-                reaper::reap_child(table, me, peer(CHILD), pid, |dead| {
+                reaper::reap_child(mapping, table, me, peer(CHILD), pid, |dead| {
                     reap::clear(mapping, region, dead, me);
                 });
             });

@@ -126,6 +126,11 @@ impl Mapping {
         life.checked_sub(1).map(|process| !world::is_dead(process as usize))
     }
 
+    /// All of the arena is.
+    pub(crate) fn sees_all(&self) -> bool {
+        true
+    }
+
     /// Pages are always there.
     pub(crate) fn back(&self, _offset: u64, _len: u64) -> Result<(), OsError> {
         Ok(())
