@@ -109,6 +109,34 @@ fn what_cannot_lie_there_is_refused() {
     assert_eq!((segment.blocks_in_use(), used(&segment)), (0, 0));
 }
 
+/// Blocks of 64 bytes begin on every cache line, and larger ones on every second.
+#[test]
+fn small_boxes_lie_close_together_and_are_aligned_however_few_there_are() {
+    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+    #[repr(C, align(128))]
+    struct Most([u8; 128]);
+
+    let segment = segment();
+    let boxes: Vec<ShmBox<u64>> =
+        (0..10).map(|number| ShmBox::new_in(&segment, number).expect("room")).collect();
+    let mut addresses: Vec<usize> =
+        boxes.iter().map(|it| std::ptr::from_ref::<u64>(it).addr()).collect();
+    addresses.sort_unstable();
+    assert!(addresses.windows(2).all(|pair| pair[1] - pair[0] == 64), "{addresses:?}");
+    for count in [0, 1, 2] {
+        // The second of two has another place than the first, so one of them begins on a line only.
+        for values in [0, 1].map(|_| ShmBox::<[Most]>::zeroed_in(&segment, count)) {
+            let values = values.expect("room");
+            assert_eq!(values.as_ptr().addr() % 128, 0);
+            assert!(values.iter().all(|value| value.0 == [0; 128]));
+            let shared = crate::ShmArc::from_slice_in(&segment, &values).expect("room");
+            assert_eq!((shared.len(), shared.as_ptr().addr() % 128), (count, 0));
+            let again = crate::ShmArc::<[Most]>::open(&segment, shared.handle()).expect("there");
+            assert_eq!(again.len(), count);
+        }
+    }
+}
+
 #[test]
 fn a_vector_grows_and_shrinks() {
     let segment = segment();

@@ -44,6 +44,8 @@ pub(super) const PUNCH_FROM: u64 = 64 << 10;
 /// Bytes of large free blocks that keep their pages: at most this, and an eighth of the budget.
 const KEEP_MOST: u64 = 256 << 20;
 pub(super) const PAGE: u64 = 4096;
+/// Bytes of two cache lines, which the prefetcher fetches together.
+const LINES: u64 = 128;
 
 #[derive(Debug)]
 #[repr(C)]
@@ -219,6 +221,21 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// As [`Pool::allocate`], of a block that has the cache lines in which it lies, and their
+    /// neighbours, alone: for words that several processes write.
+    pub(crate) fn allocate_apart(
+        &self,
+        me: PeerId,
+        kind: u64,
+        len: u64,
+    ) -> Result<Owned<'a>, AllocError> {
+        let room = len.max(LINES);
+        match self.take_cached_of(me, kind, len, room) {
+            Some(owned) => Ok(owned),
+            None => self.allocate_of(me, kind, len, room),
+        }
+    }
+
     /// As [`Pool::allocate`], where [`Pool::take_cached`] has found none.
     #[inline(never)]
     pub(crate) fn allocate_another(
@@ -227,18 +244,37 @@ impl<'a> Pool<'a> {
         kind: u64,
         len: u64,
     ) -> Result<Owned<'a>, AllocError> {
-        match self.allocate_new(me, kind, len) {
+        self.allocate_of(me, kind, len, len)
+    }
+
+    fn allocate_of(
+        &self,
+        me: PeerId,
+        kind: u64,
+        len: u64,
+        room: u64,
+    ) -> Result<Owned<'a>, AllocError> {
+        match self.allocate_new(me, kind, len, room) {
             Err(AllocError::OutOfMemory { .. }) if self.give_cached(me) > 0 => {
-                self.allocate_new(me, kind, len)
+                self.allocate_new(me, kind, len, room)
             }
             result => result,
         }
     }
 
-    fn allocate_new(&self, me: PeerId, kind: u64, len: u64) -> Result<Owned<'a>, AllocError> {
+    fn allocate_new(
+        &self,
+        me: PeerId,
+        kind: u64,
+        len: u64,
+        room: u64,
+    ) -> Result<Owned<'a>, AllocError> {
         loop {
             self.find_room(len)?;
-            let owned = self.claim_of(len, me)?;
+            let Some(owned) = self.claim_of(room, me)? else {
+                let available = self.available();
+                return Err(AllocError::OutOfMemory { requested: len, available });
+            };
             // Of no kind: its bytes are not there yet. The length before the charge: see `charge`.
             owned.header.describe(0, len);
             if self.charge_block(owned.header, len) {
@@ -789,22 +825,22 @@ impl<'a> Pool<'a> {
         self.mapping.punch(offset, class.block_size);
     }
 
-    /// Takes a free block of the smallest class that has one of `len` bytes.
-    fn claim_of(&self, len: u64, me: PeerId) -> Result<Owned<'a>, AllocError> {
+    /// Takes a free block of the smallest class that has one of `room` bytes.
+    fn claim_of(&self, room: u64, me: PeerId) -> Result<Option<Owned<'a>>, AllocError> {
         // Hints say which classes have free blocks. They may be wrong, but to search a class that
         // seems full takes time with the number of its blocks, so that comes last.
         for trusts_hints in [true, false] {
             for (class, geometry) in self.mapping.layout().classes().iter().enumerate() {
                 // A full class is no reason to refuse what the budget allows: larger blocks have
                 // pages only for what is used.
-                if geometry.block_size >= len
+                if geometry.block_size >= room
                     && let Some(owned) = self.claim(class, me, trusts_hints)?
                 {
-                    return Ok(owned);
+                    return Ok(Some(owned));
                 }
             }
         }
-        Err(AllocError::OutOfMemory { requested: len, available: self.available() })
+        Ok(None)
     }
 
     /// Takes a free block of the class. `None` if there is none; or, if the hints are trusted, none

@@ -125,9 +125,11 @@ impl Holding {
         let me = arrive_with(&held, &mapping)?;
         let region = mapping.region().ok_or(Fault::Corrupt)?;
         let pool = Pool::new(&mapping, region);
-        let owned = match pool.allocate(me, kind, len) {
+        let owned = match pool.allocate_apart(me, kind, len) {
             // What dead processes still hold may be room enough.
-            Err(error) if reap::make_room(&mapping, me, &error) => pool.allocate(me, kind, len)?,
+            Err(error) if reap::make_room(&mapping, me, &error) => {
+                pool.allocate_apart(me, kind, len)?
+            }
             other => other?,
         };
         if build(region, owned.offset()).is_none() {

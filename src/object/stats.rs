@@ -56,7 +56,7 @@ pub struct SegmentStats {
     /// were killed, or if the bytes were counted while others made objects; then they are counted
     /// again when memory runs short.
     pub charged: u64,
-    /// Free blocks that processes keep at hand for their next objects, at most 27 for each of 15
+    /// Free blocks that processes keep at hand for their next objects, at most 33 for each of 14
     /// threads of a process. Their bytes are not among the `charged` ones: all of them go back when
     /// an object does not find room.
     pub cached: Usage,

@@ -31,7 +31,7 @@ use crate::sys::barrier::Fences;
 /// "offsprng", read in this machine's byte order.
 pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"offsprng");
 /// Version of every shared structure together. Any change of a layout or a protocol raises it.
-pub(crate) const FORMAT_VERSION: u32 = 9;
+pub(crate) const FORMAT_VERSION: u32 = 10;
 /// Offset of the home.
 pub(crate) const HOME_OFFSET: u64 = 48;
 const BYTE_ORDER: u32 = 0x0102_0304;

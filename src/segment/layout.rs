@@ -46,10 +46,10 @@ pub(crate) const HEAP_WORDS_SIZE: u64 = 64;
 /// Bytes of the words that describe one size class.
 pub(crate) const CLASS_WORDS_SIZE: u64 = 64;
 /// Size of the smallest block in bytes.
-pub(crate) const SMALLEST_BLOCK: u64 = 256;
-/// There are two classes per doubling up to this size, and one beyond it, because only the used
-/// part of a large block takes memory.
-const FINE_UP_TO: u64 = 4096;
+const SMALLEST_BLOCK: u64 = 64;
+/// There are two classes per doubling in this range. Below it blocks would not begin on a cache
+/// line; beyond it only the used part of a block takes memory.
+const FINE: core::ops::Range<u64> = 256..4096;
 /// Areas begin on multiples of this, the largest page size of the supported machines (64 KiB on
 /// some aarch64).
 const PAGE: u64 = 1 << 16;
@@ -76,7 +76,7 @@ const MOST_BLOCKS: u64 = u32::MAX as u64;
 /// One size class: where its block headers and its blocks lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Class {
-    /// Bytes of a block; a multiple of 128.
+    /// Bytes of a block: 64, or a multiple of 128.
     pub(crate) block_size: u64,
     /// Number of blocks.
     pub(crate) blocks: u64,
@@ -329,7 +329,7 @@ fn class_sizes(budget: u64) -> Vec<u64> {
         if power >= budget {
             return sizes;
         }
-        if power < FINE_UP_TO {
+        if FINE.contains(&power) {
             sizes.push(power + power / 2);
         }
         power *= 2;
@@ -361,7 +361,7 @@ mod tests {
                 assert!(class.headers >= end);
                 assert!(class.base >= class.headers + class.blocks * BLOCK_HEADER_SIZE);
                 assert_eq!(class.base % 4096, 0);
-                assert_eq!(class.block_size % 128, 0);
+                assert!(class.block_size == 64 || class.block_size.is_multiple_of(128));
                 end = class.base + class.blocks * class.block_size;
             }
             assert!(end <= layout.size());
@@ -486,13 +486,13 @@ mod tests {
         let words = layout.heap_words() + HEAP_WORDS_SIZE;
         assert_eq!(layout.heap_words(), 4096 + 1024 * 64);
         assert_eq!([0, 2].map(|class| layout.class_words(class)), [words, words + 2 * 64]);
-        assert_eq!((layout.log(), layout.groups()), (words + 17 * 64, 660));
+        assert_eq!((layout.log(), layout.groups()), (words + 19 * 64, 884));
         assert_eq!(layout.fixed_part(), layout.log() + LOG_STEP * 8);
         let pieces = (layout.piece_shift(), layout.fixed_pieces(), layout.area_pieces());
-        assert_eq!(pieces, (14, 5, 1284));
+        assert_eq!(pieces, (14, 5, 1700));
         let sizes: Vec<u64> = layout.classes().iter().map(|class| class.block_size).collect();
-        assert_eq!(sizes[..10], [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192]);
-        assert_eq!((sizes.len(), layout.size()), (17, 21037056));
-        assert_eq!(layout.fingerprint(), 0x661d_3f5c_f5ae_7f7d);
+        assert_eq!(sizes[..12], [64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192]);
+        assert_eq!((sizes.len(), layout.size()), (19, 27852800));
+        assert_eq!(layout.fingerprint(), 0x83fc_f739_3c86_2038);
     }
 }

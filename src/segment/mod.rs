@@ -177,8 +177,8 @@ impl Segment {
 
     /// Returns how many bytes of objects the segment may hold.
     ///
-    /// That is one object for each 80 bytes, however small they are: each takes a place of at least
-    /// 256 bytes, and there are only so many places.
+    /// That is one object for each 28 bytes, however small they are: each takes a place of at least
+    /// 64 bytes, and there are only so many places.
     #[expect(
         clippy::len_without_is_empty,
         reason = "the length of the memory, as in memmap2, not of a collection"

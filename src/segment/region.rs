@@ -25,6 +25,7 @@
 //! - References given out borrow the `Mapping`, so they end before it does.
 #![expect(unsafe_code, reason = "turns checked offsets into references")]
 
+use std::num::NonZero;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
@@ -559,7 +560,7 @@ pub(crate) struct Region<'a> {
 
 impl<'a> Region<'a> {
     /// The address of `len` bytes at `offset`, if they lie within one group of the segment that has
-    /// a place, and the address is a multiple of `align`.
+    /// a place, and the address is a multiple of `align`. No bytes have any such address.
     #[inline]
     pub(crate) fn bytes(&self, offset: u64, len: u64, align: usize) -> Option<NonNull<u8>> {
         let address = match self.mapping.extents.near(offset, len) {
@@ -568,7 +569,12 @@ impl<'a> Region<'a> {
             Some(place) => unsafe { self.base.add(place as usize) },
             None => self.far(offset, len)?,
         };
-        address.cast::<u8>().addr().get().is_multiple_of(align).then_some(address)
+        if address.addr().get().is_multiple_of(align) {
+            Some(address)
+        } else {
+            // A block of 64 bytes is enough for no values, however they are aligned.
+            NonZero::new(align).filter(|_| len == 0).map(NonNull::without_provenance)
+        }
     }
 
     /// The address of bytes of which the place was not read yet, or lies in another area, or which
@@ -725,6 +731,8 @@ mod tests {
         mapping.back(fixed, 1).expect("memory");
         assert_eq!(region.bytes(0, fixed + 1, 1), None, "they need not be neighbours");
         assert_eq!(region.bytes(start + 1, 1, 2), None, "not aligned");
+        let nothing = region.bytes(start + 1, 0, 128).expect("an address");
+        assert_eq!(nothing.addr().get() % 128, 0);
     }
 
     #[test]

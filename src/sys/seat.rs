@@ -15,7 +15,7 @@ use std::cell::Cell;
 use crate::primitive::{AtomicU32, Ordering};
 
 /// How many seats there are.
-pub(crate) const SEATS: usize = 15;
+pub(crate) const SEATS: usize = 14;
 
 /// A bit for each seat that a thread has.
 static TAKEN: AtomicU32 = AtomicU32::new(0);

@@ -147,10 +147,10 @@ pub fn in_use(segment: &Segment) -> usize {
 
 /// As the crate computes them: two for each doubling up to a page, then one.
 fn sizes(budget: u64) -> Vec<u64> {
-    let mut sizes = vec![256];
-    let mut power = 256;
+    let mut sizes = vec![64];
+    let mut power = 64;
     while power < budget {
-        if power < 4096 {
+        if (256..4096).contains(&power) {
             sizes.push(power + power / 2);
         }
         power *= 2;

@@ -602,8 +602,8 @@ fn a_wrong_frontier_does_not_take_gigabytes() {
     let _large = Lock::new_in(&segment, [0_u8; 8192]).expect("a lock");
     let bytes = Bytes::of(&segment);
     let before = bytes.in_memory();
-    // The first words of the first class, behind the words of the heap.
-    let frontier = HEAP.start + 64;
+    // The first word of the second class, that of 128 bytes, behind the words of the heap.
+    let frontier = HEAP.start + 2 * 64;
     assert_ne!(bytes.read(frontier), 0);
     for wrong in [u64::MAX, 1 << 20, 1 << 63] {
         bytes.write(frontier, wrong);

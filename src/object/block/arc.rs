@@ -12,8 +12,6 @@ use crate::object::place::Block;
 use crate::segment::Shm;
 use crate::segment::region::Region;
 
-use super::line::MOST_ALIGN;
-
 /// How many values there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -49,7 +47,7 @@ impl<T: Shm> Block for ArcBlock<T> {
 
     fn view(region: Region<'_>, offset: u64, shape: &Shape) -> Option<Self> {
         // INVARIANT: `bytes` checks range and alignment.
-        let start = region.bytes(offset, shape.len, MOST_ALIGN)?;
+        let start = region.bytes(offset, shape.len, align_of::<T>())?;
         Some(ArcBlock { start, count: shape.count, values: PhantomData })
     }
 }

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::boxed::ShmBox;
 use crate::event::Event;
 use crate::lock::Lock;
 use crate::object::Handle;
@@ -174,12 +175,16 @@ fn a_full_segment_gives_the_value_back() {
     while let Ok(lock) = Lock::new_in(&segment, 0_u64) {
         fill.push(lock);
     }
+    let mut rest = Vec::new();
+    while let Ok(byte) = ShmBox::new_in(&segment, 0_u8) {
+        rest.push(byte);
+    }
     let refused = queue.send(made).expect_err("no room for a flight");
     assert!(matches!(refused, SendError::Rejected(_, EncodeError::Memory(_))), "{refused}");
     let made = refused.into_inner();
     drop(fill.pop());
     queue.send(made).expect("room");
-    drop(fill);
+    drop((fill, rest));
     assert_eq!(queue.recv().expect("sent").recv(), Ok(7));
     assert_eq!(segment.blocks_in_use(), 1);
 }

@@ -46,7 +46,7 @@ pub(crate) struct Mapping {
 }
 
 /// Words for hints: one row is enough.
-pub(crate) const HINTS: usize = 32;
+pub(crate) const HINTS: usize = 33;
 
 /// The boot and the namespace in which all processes of a model live.
 #[derive(Clone, Copy, Debug)]
