@@ -25,10 +25,9 @@
 //! - References given out borrow the `Mapping`, so they end before it does.
 #![expect(unsafe_code, reason = "turns checked offsets into references")]
 
-use std::num::NonZero;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
 use memmap2::MmapRaw;
@@ -573,7 +572,7 @@ impl<'a> Region<'a> {
             Some(address)
         } else {
             // A block of 64 bytes is enough for no values, however they are aligned.
-            NonZero::new(align).filter(|_| len == 0).map(NonNull::without_provenance)
+            NonNull::new(ptr::without_provenance_mut(align)).filter(|_| len == 0)
         }
     }
 

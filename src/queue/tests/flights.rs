@@ -3,7 +3,6 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::boxed::ShmBox;
 use crate::event::Event;
 use crate::lock::Lock;
 use crate::object::Handle;
@@ -168,24 +167,24 @@ fn what_is_not_sent_comes_back_and_holds_nothing() {
 
 #[test]
 fn a_full_segment_gives_the_value_back() {
-    let segment = Segment::create(1 << 16).expect("a segment");
-    let queue = objects::<Queue<u64>>(&segment);
-    let made = numbers(&segment, 7);
+    let segment = Segment::create(1 << 17).expect("a segment");
+    let queue = objects::<Vec<Queue<u64>>>(&segment);
+    // Their flight is larger than a lock, so there is no room for it if there is none for a lock.
+    let made: Vec<_> = (0..50).map(|number| numbers(&segment, number)).collect();
     let mut fill = Vec::new();
-    while let Ok(lock) = Lock::new_in(&segment, 0_u64) {
+    while let Ok(lock) = Lock::new_in(&segment, [0_u64; 10]) {
         fill.push(lock);
-    }
-    let mut rest = Vec::new();
-    while let Ok(byte) = ShmBox::new_in(&segment, 0_u8) {
-        rest.push(byte);
     }
     let refused = queue.send(made).expect_err("no room for a flight");
     assert!(matches!(refused, SendError::Rejected(_, EncodeError::Memory(_))), "{refused}");
     let made = refused.into_inner();
-    drop(fill.pop());
+    assert_eq!(made.len(), 50);
+    fill.truncate(fill.len() - 50);
     queue.send(made).expect("room");
-    drop((fill, rest));
-    assert_eq!(queue.recv().expect("sent").recv(), Ok(7));
+    drop(fill);
+    let received = queue.recv().expect("sent");
+    assert!(received.iter().enumerate().all(|(n, queue)| queue.recv() == Ok(n as u64)));
+    drop(received);
     assert_eq!(segment.blocks_in_use(), 1);
 }
 
