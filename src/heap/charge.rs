@@ -36,6 +36,7 @@
 use crate::heap::block::{BlockHeader, State};
 use crate::heap::pool::{AllocError, Pool};
 use crate::primitive::Ordering;
+use crate::sys::error::OsError;
 
 const TURN: u64 = 1 << 44;
 const BYTES: u64 = TURN - 1;
@@ -101,7 +102,7 @@ impl Pool<'_> {
     pub(super) fn find_room(&self, len: u64) -> Result<(), AllocError> {
         let has_room = || self.available() >= len;
         if !has_room() {
-            self.recount();
+            self.recount().map_err(|refused| AllocError::NoPages { requested: len, refused })?;
             if !has_room() {
                 let available = self.available();
                 return Err(AllocError::OutOfMemory { requested: len, available });
@@ -130,24 +131,27 @@ impl Pool<'_> {
         }
     }
 
-    /// Counts the bytes in use, as more may be charged.
-    fn recount(&self) {
-        let Some(words) = self.heap_words() else { return };
+    /// Counts the bytes in use, as more may be charged. A process that does not see all of them
+    /// would count too few.
+    fn recount(&self) -> Result<(), OsError> {
+        let Some(words) = self.heap_words() else { return Ok(()) };
+        self.mapping().see_all()?;
         for _ in 0..RECOUNTS {
             // Acquire pairs with the Release in `charge`.
             let before = words.used.load(Ordering::Acquire);
             let used = self.count_used();
             if used == before & BYTES {
-                return;
+                break;
             }
             let counted = next(before, used);
             // Relaxed: it only has to find the word as it was.
             let set =
                 words.used.compare_exchange(before, counted, Ordering::Relaxed, Ordering::Relaxed);
             if set.is_ok() {
-                return;
+                break;
             }
         }
+        Ok(())
     }
 
     fn count_used(&self) -> u64 {

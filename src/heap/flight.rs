@@ -169,7 +169,8 @@ impl<'a> Pool<'a> {
     /// Whether a flight holds this shared block. Looked at after its holders.
     pub(super) fn is_in_flight(&self, id: BlockId, header: &BlockHeader, word: BlockWord) -> bool {
         header.may_fly() && {
-            let mut found = false;
+            // A flight that is not seen may hold it.
+            let mut found = self.mapping().see_all().is_err();
             self.all_names(|name| found |= name.id == id && name.generation == word.generation());
             found
         }
@@ -178,7 +179,7 @@ impl<'a> Pool<'a> {
     /// Whether a flight holds this much of a shared block.
     pub(crate) fn has_flight(&self, wanted: Name) -> bool {
         self.header(wanted.id).is_some_and(BlockHeader::may_fly) && {
-            let mut found = false;
+            let mut found = self.mapping().see_all().is_err();
             self.all_names(|name| found |= name == wanted);
             found
         }
@@ -198,6 +199,9 @@ impl<'a> Pool<'a> {
     /// flights, whatever the number of blocks. `empty` is as in [`Pool::leave`].
     pub(crate) fn free_unheld(&self, me: PeerId, empty: impl Fn(Attached)) -> usize {
         let mut unheld = Vec::new();
+        if self.mapping().see_all().is_err() {
+            return 0;
+        }
         self.walk(|id, header| {
             // The word first, as for one block.
             let word = header.load();

@@ -484,6 +484,10 @@ impl<'a> Pool<'a> {
     ) -> (usize, bool) {
         let (mut swept, mut flights) = (0, false);
         let mut kept = 0_u64;
+        if self.mapping.see_all().is_err() {
+            // What carries may be what is not seen.
+            return (swept, flights);
+        }
         let cards = if cards.is_everywhere() { Cards::ALL } else { cards };
         self.walk_on(cards, |id, header| {
             // The word before the carrier and the slot: see `block`.

@@ -134,7 +134,7 @@ impl Holding {
         };
         if build(region, owned.offset()).is_none() {
             pool.give_back(&owned);
-            return Err(Fault::Corrupt.into());
+            return Err(not_there(&mapping).into());
         }
         Ok(Holding::first(&mut held, &mapping, me, &owned, len)?)
     }
@@ -357,6 +357,13 @@ pub(crate) fn grant(
         *held.entry((mapping.file_id(), name.id.to_bits(), name.generation)).or_default() += 1;
     }
     Some(names)
+}
+
+/// Why there is nothing where a block says that an object lies: somebody has written over it, or
+/// this process cannot map it.
+#[cold]
+pub(crate) fn not_there(mapping: &Mapping) -> Fault {
+    mapping.see_all().err().map_or(Fault::Corrupt, Fault::from)
 }
 
 /// What this process holds in the segment of `mapping`: a copy of what its parent held, if it was

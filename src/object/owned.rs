@@ -104,7 +104,7 @@ impl<'a, T: Shm> Room<'a, T> {
             Some(room) => Ok(room),
             None => {
                 pool.refuse(owned);
-                Err(Fault::Corrupt.into())
+                Err(holding::not_there(mapping).into())
             }
         }
     }
@@ -318,7 +318,8 @@ impl<T: Shm> OwnedBlock<T> {
         let Arrival { holder, carrier } = arrival;
         let carried = Carried { id, generation };
         let pool = holder.pool();
-        let taken = pool.take(carried, *carrier, holder.me.owner()).ok_or(Fault::Corrupt)?;
+        let taken = pool.take(carried, *carrier, holder.me.owner());
+        let taken = taken.ok_or_else(|| holding::not_there(holder.mapping()))?;
         let count = (taken.len / size_of::<T>().max(1) as u64) as usize;
         let count = if size_of::<T>() == 0 { usize::MAX } else { count };
         let fits = taken.kind == kind && name.len <= count as u64;

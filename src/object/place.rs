@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::object::error::CreateError;
 use crate::object::handle::Handle;
-use crate::object::holding::{Holder, Holding};
+use crate::object::holding::{self, Holder, Holding};
 use crate::peer::{Fault, PeerId};
 use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
 use crate::segment::Segment;
@@ -363,7 +363,8 @@ impl<B> Seat<B> {
 impl<B: Block> Place<B> {
     fn look_up(holding: &Holding, shape: &B::Shape) -> Result<Place<B>, Fault> {
         let holder = holding.enter()?;
-        let block = B::view(holder.region, holding.offset(), shape).ok_or(Fault::Corrupt)?;
+        let block = B::view(holder.region, holding.offset(), shape)
+            .ok_or_else(|| holding::not_there(holder.mapping()))?;
         let seat = Seat { me: holder.me.owner(), block, fences: holder.fences };
         let (identity, inherited) = (holding.identity(), ptr::null_mut());
         let leaves_out = holder.fences == Fences::Asymmetric;

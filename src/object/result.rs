@@ -151,7 +151,8 @@ pub(crate) fn arrive(words: &[u64], lineage: &Lineage) -> Result<Vec<Listed>, Fa
             let holder = holding::holder(mapping)?;
             holder.pool().flight(carried, carrier, holder.me.owner())
         };
-        Ok((Segment::from(Arc::clone(mapping)), names.ok_or(Fault::Corrupt)?))
+        let names = names.ok_or_else(|| holding::not_there(mapping))?;
+        Ok((Segment::from(Arc::clone(mapping)), names))
     };
     words.chunks(WORDS).map(take).collect()
 }

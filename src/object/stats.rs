@@ -98,7 +98,7 @@ impl Segment {
     /// Works in a child, which maps the segment if it has not yet used it.
     ///
     /// # Errors
-    /// [`Fault`] if the segment cannot be mapped.
+    /// [`Fault`] if the segment cannot be mapped, in whole.
     ///
     /// # Examples
     /// ```
@@ -118,6 +118,7 @@ impl Segment {
     pub fn stats(&self) -> Result<SegmentStats, Fault> {
         let mapping = self.mapping();
         let (region, table) = attach::view(mapping)?;
+        mapping.see_all()?;
         let pool = Pool::new(mapping, region);
         let mut peers: BTreeMap<u32, PeerStats> = table
             .indices()

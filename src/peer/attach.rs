@@ -76,7 +76,8 @@ pub(crate) fn attach(mapping: &Mapping, clear: impl FnMut(PeerId)) -> Result<Arr
 }
 
 /// Frees the entry of this process. Everything that it owned and held must have been released
-/// before.
+/// before. It could not release what it does not see; then the entry stays, and whoever clears up
+/// after its death releases that.
 pub(crate) fn detach(mapping: &Mapping) {
     let Some(me) = identity::own(mapping) else {
         return;
@@ -85,6 +86,9 @@ pub(crate) fn detach(mapping: &Mapping) {
     let Ok((_, table)) = view(mapping) else {
         return;
     };
+    if mapping.see_all().is_err() {
+        return;
+    }
     if let Some(word) = table.load(me.index())
         && word.generation() == me.generation()
     {

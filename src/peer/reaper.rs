@@ -68,7 +68,7 @@ pub(crate) fn take_over(
     me: &Attached,
     mut clear: impl FnMut(PeerId),
 ) -> Option<PeerId> {
-    if !mapping.sees_all() {
+    if mapping.see_all().is_err() {
         return None;
     }
     let judge = Judge { table, mapping, me: NOBODY };
@@ -98,7 +98,7 @@ fn finish(
 ) -> bool {
     // Whoever cannot see an object cannot clear it, and after step 5 nobody would. What the dead
     // process had has its place since before its death.
-    if !mapping.sees_all() {
+    if mapping.see_all().is_err() {
         return false;
     }
     let Some(reaping) = table.begin_reaping(index, judged, me) else {

@@ -16,7 +16,7 @@ use crate::heap::pool::Carried;
 use crate::object::attempt::{Forever, Limit, Never, Once, Until};
 use crate::object::block::queue::QueueBlock;
 use crate::object::flight::{Arrived, Flight};
-use crate::object::holding::Holder;
+use crate::object::holding::{self, Holder};
 use crate::object::kind::Kind;
 use crate::object::parcel::{Contents, Envelope, Parcel, SHORT};
 use crate::object::place::Object;
@@ -469,7 +469,8 @@ impl ByteQueue {
                 // Dropping `received` gives the slot back, so that the next message can be
                 // received.
                 let contents = Contents::find(&holder, &envelope, carrier);
-                Place::Long(contents.ok_or(Stop::Broken(Fault::Corrupt))?)
+                let not_there = || Stop::Broken(holding::not_there(holder.mapping()));
+                Place::Long(contents.ok_or_else(not_there)?)
             }
         };
         let mut message = Message { queue: self, received: Some(received), contents, flight: None };
@@ -749,7 +750,8 @@ impl Message<'_> {
     fn find_flight(&self, envelope: &Envelope) -> Result<Arrived, Fault> {
         let received = self.received.as_ref().ok_or(Fault::Corrupt)?;
         let (holder, carrier) = self.queue.carried_by(received)?;
-        Arrived::find(&holder, envelope, carrier).ok_or(Fault::Corrupt)
+        let arrived = Arrived::find(&holder, envelope, carrier);
+        arrived.ok_or_else(|| holding::not_there(holder.mapping()))
     }
 
     /// The objects that the message holds, as long as this process has it.

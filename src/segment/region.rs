@@ -493,13 +493,15 @@ impl Mapping {
         }
     }
 
-    /// Whether this process sees everything that has a place in the file by now, or is so told by
-    /// a log that somebody has written over. Maps what it has not mapped. The kernel may refuse
-    /// that.
-    pub(crate) fn sees_all(&self) -> bool {
-        let Some(len) = self.least_len() else { return true };
+    /// Makes sure that this process sees everything that has a place in the file by now, or is so
+    /// told by a log that somebody has written over. Maps what it has not mapped; the kernel may
+    /// refuse that.
+    ///
+    /// Whoever does not see a block must not take it for corrupt, or for no block at all.
+    pub(crate) fn see_all(&self) -> Result<(), OsError> {
+        let Some(len) = self.least_len() else { return Ok(()) };
         let areas = len.div_ceil(self.layout.area()) as usize;
-        (0..areas).all(|area| self.map_area(area).is_ok())
+        (0..areas).try_for_each(|area| self.map_area(area).map(drop))
     }
 
     /// Bytes that the file of a mapped segment has at least; `None` if its log is corrupt.

@@ -290,6 +290,9 @@ fn a_process_that_cannot_map_all_of_a_segment_clears_up_after_nobody() {
         locks.iter().all(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
     });
     let (limited, pid) = (segment.clone(), victim.id());
+    let before = (file_len(&segment), segment.stats().expect("all is seen").in_use.bytes);
+    let theirs = ShmBox::<[u8]>::zeroed_in(&segment, 700).expect("room");
+    assert!(file_len(&segment) > before.0, "it has a group of its own");
     let child = fork(move || {
         assert_eq!(limited.reap(), Ok(0), "nobody is dead, and the first area fits");
         let limit = status("VmSize") + MIB;
@@ -297,11 +300,29 @@ fn a_process_that_cannot_map_all_of_a_segment_clears_up_after_nobody() {
             .expect("lower");
         raw::signal(pid.cast_signed(), libc::SIGKILL);
         wait_until("it is dead", || state(pid) == Some('Z'));
-        limited.reap()
+        let reaped = limited.reap();
+        let says_mmap = |error: &dyn std::error::Error| {
+            format!("{error} {:?}", error.source()).contains("mmap failed")
+        };
+        // It would count what it sees, and all others would go beyond the budget.
+        assert!(limited.stats().is_err_and(|fault| says_mmap(&fault)));
+        let mut held = Vec::new();
+        let refused = loop {
+            match ShmBox::<[u8]>::zeroed_in(&limited, 1 << 20) {
+                Ok(room) => held.push(room),
+                Err(error) => break error,
+            }
+        };
+        assert!(says_mmap(&refused), "{refused:?} after {}", held.len());
+        // It can free the first ones and not the last one, which its parent finds.
+        drop((held, theirs));
+        reaped
     });
     assert_eq!(child.expect("fork").join().expect("a number"), Ok(0), "it sees too little");
     victim.kill();
     assert_eq!(segment.reap().expect("attached"), 1);
+    let stats = segment.stats().expect("all is seen");
+    assert_eq!((stats.in_use.bytes, stats.charged), (before.1, before.1));
     for lock in &locks {
         assert!(matches!(lock.lock(), Err(LockError::OwnerDied)));
     }

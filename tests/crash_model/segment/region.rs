@@ -127,8 +127,8 @@ impl Mapping {
     }
 
     /// All of the arena is.
-    pub(crate) fn sees_all(&self) -> bool {
-        true
+    pub(crate) fn see_all(&self) -> Result<(), OsError> {
+        Ok(())
     }
 
     /// Pages are always there.
