@@ -1,12 +1,15 @@
 //! Shared objects as arguments and results, and what is left of them.
 
+use std::fs::File;
 use std::time::Duration;
 
 use offspring::{
     Builder, JoinError, Lock, Moved, ObjectQueue, Queue, Receiver, RecvError, Segment, SendError,
     Sender, ShmArc, ShmBox, ShmStr, ShmVec, Stream, Transfer, Value, channel, spawn,
 };
+use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::common::fd::SegmentFd;
 use crate::common::{sleep_for_ever, wait_until};
 use crate::scene::METHODS;
 
@@ -332,5 +335,41 @@ fn a_parent_that_clears_up_meanwhile_takes_nothing_from_a_child() {
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+    assert_eq!(left(&segment), 0);
+}
+
+/// Such a child can neither take what it was given nor give it back, and leaves all of it to its
+/// parent.
+#[test]
+fn arguments_that_a_child_cannot_map_are_released() {
+    const LEN: u64 = 256 << 20;
+    fn one_area() -> Result<(), offspring::Failure> {
+        let limit = Some(6 << 30);
+        setrlimit(Resource::As, Rlimit { current: limit, maximum: limit })?;
+        Ok(())
+    }
+    let segment = Segment::create(LEN).expect("a segment");
+    let file = File::from(segment.as_fd().try_clone_to_owned().expect("a descriptor"));
+    let file_len = || file.metadata().expect("metadata").len();
+    // All sizes, so that each is there once, and those that come now lie beyond the first area.
+    let mut size = LEN;
+    while file_len() < 4 << 30 && size >= 4096 {
+        let held: Result<Vec<_>, _> = (0..LEN / size)
+            .map(|_| ShmBox::<[u8]>::zeroed_in(&segment, size as usize))
+            .collect();
+        drop(held.expect("room"));
+        size /= 2;
+    }
+    let before = file_len();
+    let theirs = ShmBox::<[u8]>::zeroed_in(&segment, 700).expect("room");
+    let shared = ShmArc::<[u8]>::from_slice_in(&segment, &[7; 1400]).expect("room");
+    assert!(file_len() > before.max(4 << 30), "they have groups of their own");
+    let builder = || Builder::new().before(one_area).stderr(Stream::Null);
+    let child = builder().spawn(|theirs: ShmBox<[u8]>| theirs.len(), theirs).expect("spawn");
+    let error = child.join().expect_err("it cannot map it").to_string();
+    assert!(error.contains("mmap failed"), "{error}");
+    let child = builder().spawn(|shared: ShmArc<[u8]>| shared.len(), shared).expect("spawn");
+    let error = child.join().expect_err("it cannot map it").to_string();
+    assert!(error.contains("mmap failed"), "{error}");
     assert_eq!(left(&segment), 0);
 }
