@@ -354,9 +354,8 @@ fn arguments_that_a_child_cannot_map_are_released() {
     // All sizes, so that each is there once, and those that come now lie beyond the first area.
     let mut size = LEN;
     while file_len() < 4 << 30 && size >= 4096 {
-        let held: Result<Vec<_>, _> = (0..LEN / size)
-            .map(|_| ShmBox::<[u8]>::zeroed_in(&segment, size as usize))
-            .collect();
+        let held: Result<Vec<_>, _> =
+            (0..LEN / size).map(|_| ShmBox::<[u8]>::zeroed_in(&segment, size as usize)).collect();
         drop(held.expect("room"));
         size /= 2;
     }
