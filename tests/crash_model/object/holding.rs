@@ -22,6 +22,11 @@ pub(crate) fn grant(_: &Arc<Mapping>, _: Carried, _: Carrier) -> Option<Vec<Name
     None
 }
 
+/// All of the arena is seen, so somebody has written over it.
+pub(crate) fn not_there(_mapping: &Mapping) -> Fault {
+    Fault::Corrupt
+}
+
 pub(crate) fn holder(mapping: &Arc<Mapping>) -> Result<Holder<'_>, Fault> {
     let region = mapping.region().ok_or(Fault::Corrupt)?;
     Ok(Holder::new(arrive(mapping)?, region, mapping))
