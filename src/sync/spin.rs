@@ -37,12 +37,12 @@ const STREAM_PAUSE: u32 = 64;
 /// some 150 messages. On other processors a round takes another time.
 const MOST_PACE: u64 = 64;
 
-/// Rounds between looks of a waiter at a crowded lock, at first and at most: 3 to 12 microseconds
+/// Rounds between looks of a waiter at a crowded lock, at first and at most: 6 to 48 microseconds
 /// on an EPYC, family 25 model 17, where a round took 24 ns. A lock is crowded if its owners take
 /// it at least once in a round. That is less time than its cache line takes to another processor,
 /// so all of them together are fastest while one of them keeps the line. A waiter then leaves an
 /// owner alone for a while, and yields its processor, as the owner may need that one.
-const CROWDED_PACE: (u32, u32) = (128, 512);
+const CROWDED_PACE: (u32, u32) = (256, 1984);
 /// What a look itself takes at most, in rounds: owners go on meanwhile.
 const LOOK: u32 = 16;
 

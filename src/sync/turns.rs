@@ -11,7 +11,7 @@
 use crate::primitive::{AtomicU32, Ordering};
 
 /// No count goes beyond this.
-pub(crate) const MOST: u32 = 1024;
+pub(crate) const MOST: u32 = 2048;
 
 /// The word in the segment: below zero while it counts.
 #[derive(Debug)]
